@@ -1,0 +1,40 @@
+# make demo   train a quantum vision transformer and its classical twin, print a table, write a picture
+# make test   run the tests
+# make check  formatting, lint, types, import floors
+
+PYTHON ?= python3
+DATASET ?= phantom
+EPOCHS ?=
+JOBS ?= 2
+BIN := .venv/bin
+
+.PHONY: demo test check format clean
+
+.venv/base: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qvit needs Python >= 3.11, found " + sys.version.split()[0])'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/dev: .venv/base
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv/base
+	$(BIN)/qvit demo $(DATASET) $(if $(EPOCHS),--epochs $(EPOCHS))
+
+test: .venv/dev
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m qvit`."""
+
+from qvit.cli import main
+
+main()

@@ -1,0 +1,33 @@
+"""The application that the command groups hang on."""
+
+from typing import Annotated
+
+import typer
+
+from qvit import __version__
+from qvit.cli import compare, data, demo, evaluate, models, train
+
+app = typer.Typer(
+    help="Train, compare and understand quantum vision transformers on biomedical images.",
+    epilog="Every command takes --help. --debug shows the traceback of an error.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="data")
+app.command("models")(models.models)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("demo")(demo.demo)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Show the version, or the help if no command was given."""
+    if version:
+        typer.echo(f"qvit {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())

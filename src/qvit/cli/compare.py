@@ -1,0 +1,43 @@
+"""`qvit compare`: finished runs side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qvit.cli.console import print_json, print_table, say
+from qvit.cli.data import Root
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    picture: Annotated[
+        Path | None, typer.Option(help="Write learning curves and predicted test images to this PNG file.")
+    ] = None,
+    root: Root = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare runs: parameters, test AUC and accuracy with intervals; runs that differ in the seed are averaged."""
+    from qvit.study.compare import COLUMNS, GROUP_COLUMNS, as_json, cells, group_cells, group_rows, read_rows
+    from qvit.training.run import Run
+
+    opened = [Run(folder) for folder in runs]
+    rows = read_rows(opened)
+    groups = group_rows(rows)
+    if picture is not None:
+        from qvit.study.pictures import draw_comparison
+
+        draw_comparison(opened, rows, picture, root=root)
+    if json:
+        print_json(as_json(rows, groups))
+        return
+    print_table("Runs", COLUMNS, [cells(row) for row in rows], caption="Intervals: 95 %, bootstrap over test images.")
+    if any(len(group.seeds) > 1 for group in groups):
+        print_table(
+            "Means over seeds",
+            GROUP_COLUMNS,
+            [group_cells(group) for group in groups],
+            caption="Intervals: 95 %, Student's t over seeds, the same test images for all.",
+        )
+    if picture is not None:
+        say(f"Picture: {picture}")

@@ -1,0 +1,84 @@
+"""What commands print: tables and JSON on stdout, progress on stderr, live on a terminal and plain elsewhere."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+PLAIN_LINES = 20  # about so many lines a run where progress cannot be drawn
+
+OnEpoch = Callable[[dict[str, Any], float], None]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None) -> None:
+    """Print a table; numbers are expected as text, every column but the first right-aligned."""
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    # A table folded at 80 columns in a log is of no use; away from a terminal it may be as wide as it likes.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def say(text: str) -> None:
+    """Print a line of news to stderr."""
+    typer.echo(text, err=True)
+
+
+@contextmanager
+def epoch_progress(label: str, epochs: int, *, quiet: bool = False) -> Iterator[OnEpoch | None]:
+    """Yield a callback that shows epoch after epoch on stderr; None if quiet."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _live(label, epochs) as callback:
+            yield callback
+    else:
+        yield _plain(label, epochs)
+
+
+@contextmanager
+def _live(label: str, epochs: int) -> Iterator[OnEpoch]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[news]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(label, total=epochs, news="")
+        best = 0.0
+
+        def callback(record: dict[str, Any], _seconds: float) -> None:
+            nonlocal best
+            best = max(best, record["val_auc"])
+            news = f"loss {record['train_loss']:.3f}  val AUC {record['val_auc']:.3f} (best {best:.3f})"
+            progress.update(task, completed=record["epoch"], news=news)
+
+        yield callback
+
+
+def _plain(label: str, epochs: int) -> OnEpoch:
+    every = max(1, epochs // PLAIN_LINES)
+
+    def callback(record: dict[str, Any], seconds: float) -> None:
+        if record["epoch"] % every == 0 or record["epoch"] == epochs:
+            say(
+                f"{label}: epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.3f}  "
+                f"val AUC {record['val_auc']:.3f}  val ACC {record['val_acc']:.3f}  {seconds:.2f} s"
+            )
+
+    return callback

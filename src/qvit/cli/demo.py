@@ -1,0 +1,50 @@
+"""`qvit demo`: a quantum vision transformer and its classical twin, trained and compared in one go."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qvit.cli.console import epoch_progress, print_table, say
+from qvit.cli.data import Root
+
+MODELS = ("qvit_4q2h", "vit_4q2h")
+
+
+def demo(
+    dataset: Annotated[str, typer.Argument(help="A dataset's name; phantom is made on the spot.")] = "phantom",
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.  [default: 100]")] = None,
+    seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder; runs of an earlier demo in it are replaced.  [default: runs/demo-DATASET]"),
+    ] = None,
+    root: Root = None,
+) -> None:
+    """Train qvit_4q2h and its dense twin vit_4q2h on a dataset, print a table and draw a picture."""
+    from qvit.study.compare import COLUMNS, cells, read_rows
+    from qvit.study.pictures import draw_comparison
+    from qvit.training.options import resolve
+    from qvit.training.run import train_run
+
+    folder = out or Path("runs") / f"demo-{Path(dataset).stem}"
+    runs = []
+    for model in MODELS:
+        given = {"dataset": dataset, "model": model, "seed": seed, "epochs": epochs}
+        config = resolve({key: value for key, value in given.items() if value is not None})
+        if (folder / model / "config.json").exists():
+            shutil.rmtree(folder / model)
+        with epoch_progress(model, config.train.epochs) as on_epoch:
+            runs.append(train_run(config, folder / model, root=root, on_epoch=on_epoch))
+    rows = read_rows(runs)
+    picture = folder / "demo.png"
+    draw_comparison(runs, rows, picture, root=root)
+    synthetic = " (synthetic images, made at run time)" if dataset == "phantom" else ""
+    print_table(
+        f"{dataset}{synthetic}: a quantum vision transformer and its classical twin",
+        COLUMNS,
+        [cells(row) for row in rows],
+        caption="Intervals: 95 %, bootstrap over test images. One seed: no claim that either is better.",
+    )
+    say(f"Picture: {picture}\nRuns:    {', '.join(str(run.folder) for run in runs)}")

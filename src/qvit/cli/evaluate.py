@@ -1,0 +1,30 @@
+"""`qvit evaluate`: a trained run on a split of its data."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qvit.cli.console import print_json, print_table
+from qvit.cli.data import Root
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    root: Root = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Load a run's weights, predict a split again, and print all measures with intervals."""
+    from qvit.training.run import Run, evaluate_run
+
+    figures = evaluate_run(Run(run), split, root=root)
+    if json:
+        print_json(figures)
+        return
+    rows = []
+    for name, value in figures.items():
+        if not name.endswith("_interval"):
+            interval = figures.get(f"{name}_interval")
+            rows.append([name, f"{value:.4f}", f"{interval[0]:.4f} – {interval[1]:.4f}" if interval else ""])
+    print_table(f"{run} on {split}", ["measure", "value", "95 % interval"], rows)

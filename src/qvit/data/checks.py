@@ -1,0 +1,222 @@
+"""What a dataset file must hold, checked before anything is trained on it."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qvit.data.npz import SPLITS, Member, problem, read_array, read_rows
+from qvit.data.registry import MEDMNIST_TASKS, DatasetInfo, Task
+from qvit.errors import ConfigError, nearest
+
+Labels = dict[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the images of all splits have in common: side in pixels, colour channels, number type."""
+
+    size: int
+    channels: Literal[1, 3]
+    floating: bool
+
+
+def check_task(task: str) -> Task:
+    """Return the task if it is one; raises ConfigError otherwise."""
+    if task not in MEDMNIST_TASKS:
+        raise ConfigError(
+            f"Unknown task '{task}'.{nearest(task, MEDMNIST_TASKS)} Expected one of: {', '.join(MEDMNIST_TASKS)}."
+        )
+    return cast(Task, task)
+
+
+def check_layout(path: Path, members: dict[str, Member]) -> Layout:
+    """Check the shapes and types of all arrays by their headers.
+
+    Raises DataError for images that are not square pictures of bytes (or numbers) in one or three channels,
+    for splits that are empty or differ in size or channels, and for labels that do not go with the images.
+    """
+    layouts = {split: _image_layout(path, members[f"{split}_images"]) for split in SPLITS}
+    for split in SPLITS:
+        if layouts[split] != layouts["train"]:
+            raise problem(
+                path,
+                f"{split}_images like train_images {_described(members['train_images'])}",
+                _described(members[f"{split}_images"]),
+                "All splits need the same size, channels and type.",
+            )
+        images, labels = members[f"{split}_images"].shape, members[f"{split}_labels"].shape
+        if len(labels) not in (1, 2) or (len(labels) == 2 and labels[1] == 0):
+            advice = "Save one class number, or one row of 0 and 1, for each image."
+            raise problem(path, f"{split}_labels of shape (N,), (N, 1) or (N, K)", f"{labels}", advice)
+        if labels[0] != images[0]:
+            advice = "Save one row of labels for each image, in the same order."
+            raise problem(path, f"{images[0]} rows in {split}_labels", f"{labels[0]}", advice)
+    return layouts["train"]
+
+
+def _described(member: Member) -> str:
+    return f"{member.dtype} {member.shape}"
+
+
+def _image_layout(path: Path, member: Member) -> Layout:
+    shape, key = member.shape, member.key
+    if member.dtype != np.uint8 and member.dtype.kind != "f":
+        advice = f"Convert them, for example {key}.astype('uint8') if they lie in 0 to 255."
+        raise problem(path, f"uint8 in {key}", f"{member.dtype}", advice)
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        advice = "Save grey images as (N, S, S), colour images as (N, S, S, 3), channels last."
+        raise problem(path, f"{key} of shape (N, S, S) or (N, S, S, 3)", f"{shape}", advice)
+    if shape[0] == 0:
+        raise problem(path, f"images in {key}", "none", "Each split needs at least one image.")
+    if shape[1] != shape[2] or shape[1] == 0:
+        advice = "Crop or pad the images to squares."
+        raise problem(path, f"square images in {key}", f"{shape[1]} x {shape[2]} pixels", advice)
+    return Layout(shape[1], 3 if len(shape) == 4 and shape[3] == 3 else 1, member.dtype.kind == "f")
+
+
+def check_official(path: Path, members: dict[str, Member], layout: Layout, info: DatasetInfo, size: int) -> None:
+    """Raise DataError unless an official file holds what its row in the registry says."""
+    advice = f"It is not the official file: move it away and run 'qvit data get {info.name}'."
+    expected = f"uint8 images of {size} x {size} pixels in {info.channels} channel(s)"
+    if layout != Layout(size, info.channels, False):
+        found = f"{_described(members['train_images'])}"
+        raise problem(path, expected, found, advice)
+    for split in SPLITS:
+        count = members[f"{split}_images"].shape[0]
+        if count != info.splits[split]:
+            raise problem(path, f"{info.splits[split]} images in {split}", f"{count}", advice)
+
+
+def read_labels(path: Path, members: dict[str, Member]) -> Labels:
+    """Return the labels of each split as whole numbers (N, K), K = 1 for one label an image.
+
+    Raises DataError for labels that are not whole numbers of 0 or more, or differ in K between splits.
+    """
+    labels = {split: _whole_numbers(path, members[f"{split}_labels"]) for split in SPLITS}
+    for split in SPLITS:
+        width, expected = labels[split].shape[1], labels["train"].shape[1]
+        if width != expected:
+            advice = "All splits need the same labels."
+            raise problem(path, f"{expected} column(s) in {split}_labels, as in train", f"{width}", advice)
+        if labels[split].min() < 0:
+            row = int((labels[split] < 0).any(axis=1).argmax())
+            found = f"{labels[split].min()} (first at image {row})"
+            raise problem(path, f"{split}_labels of 0 or more", found, "Number the classes from 0.")
+    return labels
+
+
+def _whole_numbers(path: Path, member: Member) -> NDArray[np.int64]:
+    expected = f"whole numbers in {member.key}"
+    if member.dtype.kind not in "biuf":
+        raise problem(path, expected, f"{member.dtype}", "Number the classes from 0.")
+    array = read_array(path, member).reshape(member.shape[0], -1)
+    if member.dtype.kind == "f":
+        whole = np.isfinite(array) & (np.floor(array) == array)
+        if not whole.all():
+            row, column = (int(i) for i in np.argwhere(~whole)[0])
+            found = f"{array[row, column]} at image {row}"
+            raise problem(path, expected, found, "Number the classes from 0.")
+    return array.astype(np.int64)
+
+
+def check_labels(path: Path, labels: Labels, info: DatasetInfo) -> None:
+    """Raise DataError unless all labels lie in the range of the dataset's task."""
+    multi = info.task == "multi-label"
+    columns, highest = (info.num_classes, 1) if multi else (1, info.num_classes - 1)
+    advice = "Correct the labels, or the task."
+    for split, values in labels.items():
+        if values.shape[1] != columns:
+            expected = f"{columns} column(s) in {split}_labels for the task {info.task}"
+            raise problem(path, expected, f"{values.shape[1]}", advice)
+        if values.max() > highest:
+            row = int((values > highest).any(axis=1).argmax())
+            found = f"{values.max()} (first beyond at image {row})"
+            raise problem(path, f"{split}_labels from 0 to {highest} ({info.task})", found, advice)
+
+
+def describe_own(path: Path, labels: Labels, layout: Layout, task: str | None) -> DatasetInfo:
+    """Describe a user's own file, its task inferred from the labels where it is not given.
+
+    Several columns of 0 and 1 are multi-label; two classes are binary, more are multi-class.
+
+    Raises ConfigError for an unknown task, DataError for labels that no task or not the given one fits.
+    """
+    given = None if task is None else check_task(task)
+    together = np.concatenate([labels[split] for split in SPLITS])
+    columns, highest = together.shape[1], int(together.max())
+    inferred: Task = "multi-label" if columns > 1 else "binary" if highest <= 1 else "multi-class"
+    chosen = given or inferred
+    classes = columns if chosen == "multi-label" else 2 if chosen == "binary" else highest + 1
+    if chosen == "multi-label" and columns == 1:
+        advice = "For one label an image choose binary, multi-class or ordinal."
+        raise problem(path, "several columns of labels for the task multi-label", "one", advice)
+    if columns == 1 and highest >= len(together):
+        found = f"{highest} among {len(together)} images"
+        raise problem(path, "classes numbered from 0", found, "Number the classes 0, 1, 2, … without gaps.")
+    info = DatasetInfo(
+        name=path.stem,
+        title=path.stem,
+        description="",
+        task=chosen,
+        labels=tuple(map(str, range(classes))),
+        channels=layout.channels,
+        splits={split: len(labels[split]) for split in SPLITS},
+        md5={},
+        licence="",
+        citation="",
+        augment="d4",
+    )
+    check_labels(path, labels, info)
+    _check_variety(path, labels, info, sure=given is not None)
+    return info
+
+
+def _check_variety(path: Path, labels: Labels, info: DatasetInfo, *, sure: bool) -> None:
+    """There must be something to learn: refuse a constant label, warn of classes that training never sees."""
+    train = labels["train"]
+    if (train == train[0]).all():
+        advice = "Nothing can be learnt from one class: check the labels, or the split."
+        raise problem(path, "at least two classes in train_labels", f"only {train[0].tolist()}", advice)
+    if info.task == "multi-label":
+        present = [column for column in range(info.num_classes) if train[:, column].any()]
+        everything = np.concatenate(list(labels.values()))
+        if not sure and (everything.sum(axis=1) == 1).all():
+            warnings.warn(
+                f"{path}: read as multi-label, but every image has exactly one label; "
+                f"if these are one-hot classes, save class numbers instead.",
+                stacklevel=4,
+            )
+    else:
+        present = np.unique(train).tolist()
+    absent = sorted(set(range(info.num_classes)) - set(present))
+    if absent:
+        warnings.warn(f"{path}: no training image of class {', '.join(map(str, absent))}.", stacklevel=4)
+
+
+def bytes_of_floats(path: Path, member: Member) -> NDArray[np.uint8]:
+    """Return images given as numbers in [0, 1] rounded to 8 bits, converted a few megabytes at a time.
+
+    Raises DataError naming the first image that holds a value that is not finite or lies outside [0, 1].
+    """
+    out = np.empty(member.shape, np.uint8)
+    for start, rows in read_rows(path, member):
+        good = _each_image(np.isfinite(rows))
+        if not good.all():
+            found = f"NaN or infinity in image {start + int(good.argmin())}"
+            raise problem(path, f"finite numbers in {member.key}", found, "Repair or drop that image.")
+        good = _each_image((rows >= 0) & (rows <= 1))
+        if not good.all():
+            row = int(good.argmin())
+            found = f"{rows[row].min():g} to {rows[row].max():g} in image {start + row}"
+            advice = "Scale the images to [0, 1], or save them as uint8."
+            raise problem(path, f"numbers in [0, 1] in {member.key}", found, advice)
+        out[start : start + len(rows)] = np.rint(rows * 255.0)
+    return out
+
+
+def _each_image(values: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.all(values.reshape(len(values), -1), axis=1)

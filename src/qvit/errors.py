@@ -1,0 +1,42 @@
+"""The one exception family: every error says what was expected, what came, and what to do next."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class QvitError(Exception):
+    """Base of every error raised on purpose by qvit; its message is fit to show a user as it is."""
+
+
+class CircuitError(QvitError):
+    """A quantum circuit that cannot be built or run as asked."""
+
+
+class DataError(QvitError):
+    """A dataset that is missing, damaged, or not what it claims to be."""
+
+
+class ConfigError(QvitError):
+    """An option or name that does not exist, or a value that it cannot take."""
+
+
+class ModelError(QvitError):
+    """A model that cannot be built as asked, or was given something it cannot read."""
+
+
+class RunError(QvitError):
+    """A run folder that cannot be created, read or continued."""
+
+
+class TrainingError(QvitError):
+    """Training that cannot go on, such as a loss that is no longer finite."""
+
+
+class MetricError(QvitError):
+    """Scores or labels that a metric cannot be computed from."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return `" Did you mean 'x'?"` for the valid name closest to `name`, or an empty string."""
+    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+    return f" Did you mean '{matches[0]}'?" if matches else ""

@@ -1,0 +1,186 @@
+"""One vision transformer (Dosovitskiy et al. 2021), quantum or classical by its projection."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from qvit.errors import ModelError
+from qvit.models.attention import Attention
+from qvit.models.projections import Projection, Quantum
+
+Images = UInt8[Tensor, "b c y x"] | Float[Tensor, "b c y x"]
+
+
+def default_patch_size(img_size: int) -> int:
+    """Return the smallest patch of at least 4 pixels that cuts an image into at most 14 × 14 patches.
+
+    28 → 4, 64 → 8, 128 → 16, 224 → 16. Raises `ModelError` if only the whole image would do.
+    """
+    for patch in range(4, img_size // 2 + 1):
+        if img_size % patch == 0 and img_size // patch <= 14:
+            return patch
+    raise ModelError(
+        f"No patch size suits images of {img_size} pixels (4 or more, dividing {img_size}, at most 14 × 14 "
+        "patches); pass patch_size, or resize the images."
+    )
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Everything that determines a ViT.
+
+    Sizes in pixels; `patch_size=None` means `default_patch_size(img_size)`. `dim` is the width d, split among
+    `heads`; `mlp_dim` the width of the MLP's hidden layer; `depth` the number of blocks; `pool` how tokens
+    become one vector; `dropout` the rate after attention and MLP. Raises `ModelError` for sizes that do not
+    fit together.
+    """
+
+    img_size: int = 28
+    in_chans: int = 3
+    num_classes: int = 2
+    patch_size: int | None = None
+    dim: int = 8
+    heads: int = 2
+    depth: int = 1
+    mlp_dim: int = 8
+    pool: Literal["mean", "cls"] = "mean"
+    dropout: float = 0.0
+    projection: Projection = field(default_factory=Quantum)
+
+    def __post_init__(self) -> None:
+        for name in ("img_size", "in_chans", "num_classes", "dim", "heads", "depth", "mlp_dim"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.dim % self.heads:
+            raise ModelError(f"dim={self.dim} cannot be split among heads={self.heads}; use a multiple.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ModelError(f"dropout must be in [0, 1), got {self.dropout}.")
+        if self.pool not in ("mean", "cls"):
+            raise ModelError(f"pool must be 'mean' or 'cls', got '{self.pool}'.")
+        patch = self.patch
+        if patch < 1 or self.img_size % patch:
+            raise ModelError(
+                f"img_size={self.img_size} is not divisible by patch_size={patch}; "
+                f"patches that fit: {', '.join(str(p) for p in _divisors(self.img_size))}."
+            )
+
+    @property
+    def patch(self) -> int:
+        """The patch size in use, in pixels."""
+        return default_patch_size(self.img_size) if self.patch_size is None else self.patch_size
+
+
+def _divisors(size: int) -> list[int]:
+    return [p for p in range(1, size + 1) if size % p == 0]
+
+
+class Preprocess(nn.Module):
+    """Bytes 0–255 or floats 0–1 to normalised floats; part of the model, so that prediction cannot forget it.
+
+    `mean` and `std` `(c,)` on the 0–1 scale are buffers, saved with the weights.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, in_chans: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full((in_chans,), 0.5))
+        self.register_buffer("std", torch.full((in_chans,), 0.5))
+
+    def set_statistics(self, mean: Float[Tensor, " c"], std: Float[Tensor, " c"]) -> None:
+        """Normalise by these statistics of the training images from now on."""
+        self.mean.copy_(mean)
+        self.std.copy_(std.clamp_min(1e-3))
+
+    def forward(self, images: Images) -> Float[Tensor, "b c y x"]:
+        """Return images of mean 0 and deviation 1, as far as `mean` and `std` describe them."""
+        scale = 255.0 if images.dtype == torch.uint8 else 1.0
+        mean, std = self.mean[:, None, None] * scale, self.std[:, None, None] * scale
+        return (images.to(self.mean.dtype) - mean) / std
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(config.dim)
+        self.attention = Attention(config.projection.build(config.dim, config.heads), config.dim)
+        self.norm_mlp = nn.LayerNorm(config.dim)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.dim, config.mlp_dim), nn.GELU(), nn.Linear(config.mlp_dim, config.dim)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Return the tokens after attention and MLP, each added to what came in."""
+        tokens = tokens + self.dropout(self.attention(self.norm_attention(tokens)))
+        return tokens + self.dropout(self.mlp(self.norm_mlp(tokens)))
+
+
+class ViT(nn.Module):
+    """Images `(b, c, s, s)`, uint8 or floats in [0, 1], to logits `(b, num_classes)`.
+
+    The method names are timm's: `forward_features`, `forward_head`, `get_classifier`, `reset_classifier`.
+    """
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        side = config.img_size // config.patch
+        self.num_classes, self.num_features = config.num_classes, config.dim
+        self.preprocess = Preprocess(config.in_chans)
+        self.patch_embed = nn.Linear(config.in_chans * config.patch**2, config.dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "cls" else None
+        tokens = side**2 + (config.pool == "cls")
+        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens, config.dim), std=0.02))
+        self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
+        self.norm = nn.LayerNorm(config.dim)
+        self.head: nn.Module = nn.Linear(config.dim, config.num_classes)
+
+    def forward(self, images: Tensor) -> Float[Tensor, "b k"]:
+        """Return the logits of images `(b, c, s, s)`; raises `ModelError` for another shape or dtype."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Float[Tensor, "b n d"]:
+        """Return the normalised tokens of the last block, the class token first if there is one."""
+        self._check(images)
+        patch = self.config.patch
+        patches = rearrange(self.preprocess(images), "b c (y py) (x px) -> b (y x) (c py px)", py=patch, px=patch)
+        tokens = self.patch_embed(patches)
+        if self.cls_token is not None:
+            tokens = torch.cat((self.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
+        return self.norm(self.blocks(tokens + self.pos_embed))
+
+    def forward_head(self, tokens: Float[Tensor, "b n d"], *, pre_logits: bool = False) -> Float[Tensor, "b k"]:
+        """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(b, d)`."""
+        pooled = tokens[:, 0] if self.config.pool == "cls" else tokens.mean(dim=1)
+        return pooled if pre_logits else self.head(pooled)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the classification head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the head by a fresh one for `num_classes` classes; 0 removes it."""
+        if num_classes < 0:
+            raise ModelError(f"num_classes must not be negative, got {num_classes}.")
+        self.num_classes = num_classes
+        like = self.norm.weight
+        self.head = (
+            nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            if num_classes
+            else nn.Identity()
+        )
+
+    def _check(self, images: Tensor) -> None:
+        expected = (self.config.in_chans, self.config.img_size, self.config.img_size)
+        if images.ndim != 4 or images.shape[1:] != expected:
+            raise ModelError(f"Expected images (b, {', '.join(map(str, expected))}), got {tuple(images.shape)}.")
+        if images.dtype != torch.uint8 and not images.is_floating_point():
+            raise ModelError(f"Expected uint8 images or floats in [0, 1], got {images.dtype}.")

@@ -1,0 +1,119 @@
+"""Models by name: `{kind}_{q}q{h}h`, q qubits (or features) per head and h heads."""
+
+import re
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from qvit.errors import ConfigError, ModelError, nearest
+from qvit.models.projections import PROJECTIONS, make_projection
+from qvit.models.vit import ViT, ViTConfig
+from qvit.validate import validated
+
+KINDS = {"qvit": "quantum", "vit": "linear", "cosine": "cosine", "identity": "identity"}
+SIZES = ("4q1h", "4q2h", "8q1h", "8q2h")
+MATCH_TOLERANCE = 0.03
+_NAME = re.compile(r"(?P<kind>[a-z]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matched>_matched)?")
+
+
+def list_models() -> list[str]:
+    """Return the names of the shipped models; other sizes, such as `qvit_6q3h`, work as well."""
+    return [f"{kind}_{size}" for kind in KINDS for size in SIZES] + [f"vit_{size}_matched" for size in SIZES]
+
+
+def create_model(
+    name: str,
+    *,
+    in_chans: int = 3,
+    num_classes: int = 2,
+    img_size: int = 28,
+    matched: bool = False,
+    **options: Any,
+) -> ViT:
+    """Build a model by name with fresh weights.
+
+    `qvit_4q2h` has 2 heads of 4 qubits, so width 8; `vit_4q2h` is the same network with dense Q, K and V;
+    `cosine_…` and `identity_…` are controls of the same width. `vit_4q2h_matched` (or `matched=True`) is the
+    ViT of equivalent parameter count: its width is shrunk in steps of the head count and its MLP width set
+    such that the count lies within 3 % of `qvit_4q2h`'s, everything else being equal.
+
+    `options` are fields of `ViTConfig` or of the projection: `depth=2`, `patch_size=7`, `n_layers=2`.
+    Raises `ConfigError` for unknown names and options, `ModelError` for sizes that do not fit together.
+    """
+    config = model_config(
+        name, in_chans=in_chans, num_classes=num_classes, img_size=img_size, matched=matched, **options
+    )
+    return ViT(config)
+
+
+def model_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig:
+    """Return the configuration that `create_model` would build; the same arguments and errors."""
+    found = _NAME.fullmatch(name)
+    if found is None or found["kind"] not in KINDS:
+        raise ConfigError(
+            f"There is no model '{name}'.{nearest(name, list_models())} "
+            f"Names are {{{'|'.join(KINDS)}}}_{{qubits}}q{{heads}}h, such as qvit_4q2h."
+        )
+    if (matched or found["matched"]) and found["kind"] != "vit":
+        raise ConfigError(f"Only a vit can be matched to its qvit, not '{name}'; use vit_{found['qubits']}q….")
+    heads, width = int(found["heads"]), int(found["qubits"]) * int(found["heads"])
+    common = {"heads": heads, "dim": width, "mlp_dim": width} | options
+    config = _config(KINDS[found["kind"]], common)
+    if matched or found["matched"]:
+        twin = {k: v for k, v in common.items() if k in _vit_fields() and k != "projection"}
+        return _match(config, count_parameters(_config("quantum", twin)))
+    return config
+
+
+def count_parameters(model: nn.Module | ViTConfig) -> int:
+    """Return the number of trainable parameters of a model or of the ViT that a configuration describes."""
+    if isinstance(model, ViTConfig):
+        with torch.device("meta"):
+            model = ViT(model)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _vit_fields() -> list[str]:
+    return [field.name for field in fields(ViTConfig)]
+
+
+def _config(kind: str, options: dict[str, Any]) -> ViTConfig:
+    """Sort options into those of the ViT and those of its projection."""
+    own = {key: value for key, value in options.items() if key in _vit_fields()}
+    rest = {key: value for key, value in options.items() if key not in own}
+    projection = own.pop("projection", kind)
+    if isinstance(projection, str):
+        known = {name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"}
+        for key in rest:
+            if key not in known:
+                valid = [*_vit_fields(), *sorted(known)]
+                raise ConfigError(f"Models have no option '{key}'.{nearest(key, valid)} Known: {', '.join(valid)}.")
+        projection = make_projection(projection, **rest)
+    elif rest:
+        raise ConfigError(f"Options {', '.join(rest)} belong to the projection; set them in the value given.")
+    return validated(ViTConfig, {"projection": projection} | own)
+
+
+def _match(config: ViTConfig, target: int) -> ViTConfig:
+    """Shrink the width and refit the MLP until the parameter count is within tolerance of `target`.
+
+    The count is linear in `mlp_dim`, so two counts per width give the best fit. Of all widths the largest
+    whose MLP keeps at least half its units is taken, else the one with the widest MLP.
+    """
+    fits = []
+    for dim in range(config.dim, 0, -config.heads):
+        first, second = (count_parameters(replace(config, dim=dim, mlp_dim=m)) for m in (1, 2))
+        mlp_dim = max(1, 1 + round((target - first) / (second - first)))
+        shrunk = replace(config, dim=dim, mlp_dim=mlp_dim)
+        if abs(count_parameters(shrunk) - target) <= MATCH_TOLERANCE * target:
+            if 2 * mlp_dim >= config.mlp_dim:
+                return shrunk
+            fits.append(shrunk)
+    if not fits:
+        raise ModelError(
+            f"No ViT of width up to {config.dim} with {config.heads} head(s) comes within "
+            f"{MATCH_TOLERANCE:.0%} of {target} parameters; choose another size."
+        )
+    return max(fits, key=lambda fit: fit.mlp_dim)

@@ -1,0 +1,62 @@
+"""Angles θ = A·x + B·w + c for batches of inputs and groups of weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qvit.quantum.circuit import Angle, affine
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """A constant matrix `(r, k)` for the last dimension; identity and zero are noticed and cost nothing."""
+
+    matrix: np.ndarray
+
+    @cached_property
+    def is_zero(self) -> bool:
+        """Whether every entry is zero."""
+        return not self.matrix.any()
+
+    @cached_property
+    def is_identity(self) -> bool:
+        """Whether the matrix is the identity."""
+        rows, columns = self.matrix.shape
+        return rows == columns and np.array_equal(self.matrix, np.eye(rows))
+
+    def __call__(self, values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch r"]:
+        """Return values · matrixᵀ."""
+        if self.is_identity:
+            return values
+        if self.is_zero:
+            return values.new_zeros(*values.shape[:-1], len(self.matrix))
+        return values @ torch.as_tensor(self.matrix.T, dtype=values.dtype, device=values.device)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearAngles:
+    """The coefficients of r angles."""
+
+    inputs: LinearMap
+    weights: LinearMap
+    constant: np.ndarray
+
+    @classmethod
+    def of(cls, angles: Sequence[Angle], n_inputs: int, n_weights: int) -> "LinearAngles":
+        """Collect the coefficients of `angles`."""
+        a, b, c = affine(angles, n_inputs, n_weights)
+        return cls(LinearMap(a), LinearMap(b), c)
+
+    def __call__(
+        self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
+    ) -> Float[Tensor, "*batch_and_groups r"]:
+        """Return the angles in radians; leading dimensions broadcast."""
+        angles = self.inputs(inputs) + self.weights(weights)
+        if self.constant.any():
+            angles = angles + torch.as_tensor(self.constant, dtype=angles.dtype, device=angles.device)
+        return angles

@@ -1,0 +1,129 @@
+"""Pictures of a comparison: learning curves, and test images with what each model predicts."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qvit.data.arrays import Dataset
+from qvit.errors import RunError
+from qvit.evaluation.metrics import decide
+from qvit.files import write_atomic
+from qvit.study.compare import Row
+from qvit.training.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+)  # Okabe & Ito: safe for colour-blind eyes
+RIGHT, WRONG = "#0072B2", "#D55E00"
+GRID_ROWS, GRID_COLUMNS = 3, 6
+MAX_MODELS = 6
+
+
+def draw_comparison(runs: Sequence[Run], rows: Sequence[Row], path: Path, *, root: str | Path | None = None) -> None:
+    """Write a PNG: learning curves of all runs, and a grid of test images with their predictions.
+
+    Raises `RunError` for runs on different datasets, more than six runs, or a path that cannot be written.
+    """
+    if len({(run.config["dataset"], run.config["data_digest"]) for run in runs}) > 1:
+        raise RunError("A picture compares runs on one dataset; these are on several. Leave --picture out.")
+    if len(runs) > MAX_MODELS:
+        raise RunError(f"A picture shows up to {MAX_MODELS} runs, got {len(runs)}. Leave some out.")
+    from matplotlib.figure import Figure
+
+    data = runs[0].load_data(root)
+    several_seeds = len({row.seed for row in rows}) > 1
+    names = [f"{row.model} (seed {row.seed})" if several_seeds else row.model for row in rows]
+    figure = Figure(figsize=(13, 5.2 + 0.25 * len(runs)), layout="constrained")
+    synthetic = ", synthetic images" if data.info.synthetic else ""
+    figure.suptitle(f"{data.info.title}{synthetic}", fontsize=13)
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.35))
+    _draw_curves(left, runs, names, rows)
+    _draw_grid(right, runs, names, data)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    write_atomic(path, buffer.getvalue())
+
+
+def _draw_curves(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str], rows: Sequence[Row]) -> None:
+    loss, auc = figure.subplots(2, 1, sharex=True)
+    for run, name, row, colour in zip(runs, names, rows, COLOURS, strict=False):
+        history = run.history
+        epochs = [record["epoch"] for record in history]
+        loss.plot(epochs, [record["train_loss"] for record in history], color=colour, label=f"{name}, training")
+        loss.plot(
+            epochs,
+            [record["val_loss"] for record in history],
+            color=colour,
+            ls=":",
+            label=f"{name}, validation",
+        )
+        label = f"{name} ({row.parameters:,} parameters): test AUC {row.auc.value:.3f}"
+        auc.plot(epochs, [record["val_auc"] for record in history], color=colour, label=label)
+        best = history[row.best_epoch - 1]
+        auc.plot(best["epoch"], best["val_auc"], "o", color=colour, ms=7)
+    loss.set_ylabel("loss")
+    auc.set_ylabel("validation AUC")
+    auc.set_xlabel("epoch (dot: the checkpoint that was kept)")
+    for axes in (loss, auc):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=8, frameon=False)
+
+
+def _draw_grid(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str], data: Dataset) -> None:
+    """Draw test images picked at random (not by how well they are predicted)."""
+    count = min(GRID_ROWS * GRID_COLUMNS, len(data.test))
+    picked = np.sort(np.random.default_rng(0).choice(len(data.test), count, replace=False))
+    images = data.test.batch(picked)[0].permute(0, 2, 3, 1).numpy()
+    labels = data.test.labels[picked]
+    decisions = [decide(run.predictions("test"), data.info.task)[picked] for run in runs]
+    figure.suptitle(
+        "Test images, true label, and predictions: ✓ right, ✗ wrong\n"
+        + "   ".join(f"{place}: {name}" for place, name in enumerate(names, 1)),
+        fontsize=10,
+    )
+    axes = np.atleast_2d(figure.subplots(GRID_ROWS, GRID_COLUMNS))
+    for axis in axes.flat:
+        axis.axis("off")
+    for place, axis in zip(range(count), axes.flat, strict=False):
+        axis.imshow(images[place].squeeze(), cmap="gray" if images.shape[-1] == 1 else None, vmin=0, vmax=255)
+        _caption(axis, labels[place], [decision[place] for decision in decisions], data)
+
+
+def _caption(axis: "Axes", label: Any, decisions: Sequence[Any], data: Dataset) -> None:
+    """Write the true label above an image and each model's verdict below it."""
+    axis.set_title(_named(label, data), fontsize=7.5, pad=3)
+    for place, decision in enumerate(decisions):
+        decision = np.atleast_1d(decision)
+        right = np.array_equal(decision, label)
+        text = f"{place + 1}: {'✓' if right else '✗'} {_named(decision, data)}"
+        axis.text(
+            0.5,
+            -0.04 - 0.13 * place,
+            text,
+            transform=axis.transAxes,
+            ha="center",
+            va="top",
+            fontsize=7.5,
+            color=RIGHT if right else WRONG,
+        )
+
+
+def _named(label: Any, data: Dataset) -> str:
+    """Return a label's name, shortened; for multi-label the names of the labels that are present."""
+    present = np.flatnonzero(label) if data.info.task == "multi-label" else np.atleast_1d(label)
+    names = [data.info.labels[int(k)] for k in present] or ["none"]
+    text = " + ".join(names[:2]) + (f" + {len(names) - 2}" if len(names) > 2 else "")
+    return text if len(text) <= 20 else text[:19] + "…"

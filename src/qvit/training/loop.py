@@ -1,0 +1,217 @@
+"""The one training loop. Distillation, controls and teachers hand it another model or objective, never an `if`."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qvit.data.arrays import Dataset, Split
+from qvit.data.augment import augment, group_size, random_elements
+from qvit.errors import ConfigError
+from qvit.evaluation.metrics import accuracy, auc
+from qvit.training.diagnose import check_finite
+from qvit.training.losses import balanced_weights, make_loss
+from qvit.training.predict import predict_logits, probabilities_of_views
+from qvit.training.schedules import SCHEDULES
+from qvit.training.seeding import NOISE, ORDER, generator, seeded
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the defaults are those of every figure we report.
+
+    `lr` is the schedule's peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient
+    norm. `loss`: "auto", "ce", "bce" or "emd" (ordinal). `class_weights`: "balanced" weighs classes inversely
+    to their frequency. `augment`: a group of `data.augment`, or "auto" for the dataset's own. `tta` averages
+    predictions over that group: "auto" where it does not lower validation AUC. `patience`: stop after so many
+    epochs without a better validation AUC. `threads`: CPU threads of torch; small models are fastest on one.
+    Raises `ConfigError` for values out of range.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    lr: float = 5e-3
+    weight_decay: float = 0.01
+    schedule: Literal["one_cycle", "warmup_cosine", "constant"] = "one_cycle"
+    warmup: float = 0.3
+    clip_norm: float | None = 1.0
+    loss: Literal["auto", "ce", "bce", "emd"] = "auto"
+    label_smoothing: float = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    augment: Literal["auto", "none", "mirror", "d4"] = "auto"
+    tta: Literal["auto", "on", "off"] = "auto"
+    patience: int | None = None
+    device: str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "threads"):
+            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        _require(0.0 < self.lr < math.inf, "lr", "positive", self.lr)
+        _require(0.0 <= self.weight_decay < math.inf, "weight_decay", "zero or more", self.weight_decay)
+        _require(0.0 <= self.warmup < 1.0, "warmup", "in [0, 1)", self.warmup)
+        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive or null", self.clip_norm)
+        _require(0.0 <= self.label_smoothing < 1.0, "label_smoothing", "in [0, 1)", self.label_smoothing)
+        _require(self.patience is None or self.patience >= 1, "patience", "at least 1 or null", self.patience)
+
+
+def _require(holds: bool, name: str, expected: str, value: Any) -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {expected}, got {value}.")
+
+
+class Batch(NamedTuple):
+    """One batch: augmented images, labels, and where they come from in the training split."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+    elements: Tensor
+
+
+Objective = Callable[[nn.Module, Batch], Float[Tensor, " b"]]
+
+
+@dataclass
+class TrainState:
+    """All that a run needs to go on: what has been learned, and what has been seen so far."""
+
+    epoch: int
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    best: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def supervised(data: Dataset, config: TrainConfig) -> Objective:
+    """Return the plain objective: the task's loss of the model's logits against the labels."""
+    weights = None
+    if config.class_weights == "balanced":
+        weights = balanced_weights(data.train.labels, data.info.task, data.info.num_classes).to(config.device)
+    loss = make_loss(data.info.task, name=config.loss, smoothing=config.label_smoothing, class_weights=weights)
+    return lambda model, batch: loss(model(batch.images), batch.labels)
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    *,
+    seed: int,
+    objective: Objective | None = None,
+    state: TrainState | None = None,
+    on_epoch: Callable[[TrainState, float], None] | None = None,
+) -> TrainState:
+    """Train `model` in place on `data.train`; leave it with the weights of the best validation AUC.
+
+    Goes on from `state` if one is given. `on_epoch(state, seconds)` is called after each epoch. Of epochs with
+    equal validation AUC the one with the lower validation loss is kept. The test split is not touched.
+    Returns the final state. Raises `TrainingError` as soon as the loss or a gradient is not finite.
+    """
+    objective = objective or supervised(data, config)
+    group = augmentation_group(data, config)
+    optimizer = make_optimizer(model, config)
+    if state is None:
+        state = TrainState(0, {}, {}, {}, [])
+    else:
+        model.load_state_dict(state.model)
+        optimizer.load_state_dict(state.optimizer)
+    steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+
+    while state.epoch < config.epochs and not _out_of_patience(state, config):
+        start = time.perf_counter()
+        epoch = state.epoch
+        order = generator(seed, ORDER, epoch)
+        total = torch.zeros((), device=config.device)
+        model.train()
+        with seeded(seed, NOISE, epoch):  # dropout and the like
+            for step, index in enumerate(_shuffled(data.train, config.batch_size, order)):
+                progress = (epoch * steps_per_epoch + step) / (config.epochs * steps_per_epoch)
+                lr = config.lr * SCHEDULES[config.schedule](progress, config.warmup)
+                batch = _load(data.train, index, group, order, config.device)
+                loss = objective(model, batch).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
+                check_finite(model, batch.images, loss, norm, epoch=epoch + 1, step=step + 1, lr=lr)
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = lr
+                optimizer.step()
+                total += loss.detach() * len(index)
+
+        record = {"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / len(data.train)}
+        record |= validate(model, data, config)
+        _update(state, model, optimizer, record)
+        if on_epoch is not None:
+            on_epoch(state, time.perf_counter() - start)
+
+    model.load_state_dict(state.best["model"])
+    return state
+
+
+def augmentation_group(data: Dataset, config: TrainConfig) -> str:
+    """Return the name of the symmetry group that this run trains and averages over."""
+    return data.info.augment if config.augment == "auto" else config.augment
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return AdamW that decays the matrices only: not biases, norms, positions, or angles, which are periodic."""
+    decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)}
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups[id(parameter) in decayed].append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": groups[True], "weight_decay": config.weight_decay},
+            {"params": groups[False], "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+        fused=True,
+    )
+
+
+def validate(model: nn.Module, data: Dataset, config: TrainConfig) -> dict[str, float]:
+    """Return loss, AUC and accuracy on the validation split, without averaging over symmetries."""
+    task = data.info.task
+    logits = predict_logits(model, data.val, device=config.device)
+    loss = make_loss(task)(logits[0], torch.from_numpy(data.val.labels)).mean().item()
+    scores = probabilities_of_views(logits, task)
+    return {
+        "val_loss": loss,
+        "val_auc": auc(data.val.labels, scores, task),
+        "val_acc": accuracy(data.val.labels, scores, task),
+    }
+
+
+def _shuffled(split: Split, batch_size: int, order: torch.Generator) -> tuple[Tensor, ...]:
+    return torch.randperm(len(split), generator=order).split(batch_size)
+
+
+def _load(split: Split, index: Tensor, group: str, order: torch.Generator, device: str) -> Batch:
+    images, labels = split.batch(index)
+    elements = random_elements(len(index), group, order)
+    images, labels, elements = images.to(device), labels.to(device), elements.to(device)
+    if group_size(group) > 1:
+        images = augment(images, elements, group)
+    return Batch(images, labels, index, elements)
+
+
+def _update(state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, record: dict[str, Any]) -> None:
+    """Record an epoch, and keep its weights if they are the best so far."""
+    state.epoch = record["epoch"]
+    state.history.append(record)
+    state.model = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    state.optimizer = optimizer.state_dict()
+    key = (record["val_auc"], -record["val_loss"])
+    if not state.best or key > (state.best["val_auc"], -state.best["val_loss"]):
+        state.best = record | {"model": state.model}
+
+
+def _out_of_patience(state: TrainState, config: TrainConfig) -> bool:
+    return config.patience is not None and bool(state.best) and (state.epoch - state.best["epoch"] >= config.patience)

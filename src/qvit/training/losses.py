@@ -1,0 +1,99 @@
+"""Losses: pure functions of logits and labels that return one value per example."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from qvit.errors import ConfigError
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+# What each task may be trained with; the first is the default.
+LOSSES_OF_TASK = {
+    "binary": ("ce",),
+    "multi-class": ("ce",),
+    "ordinal": ("ce", "emd"),
+    "multi-label": ("bce",),
+}
+
+
+def cross_entropy(
+    logits: Float[Tensor, "b c"],
+    labels: Int[Tensor, "b 1"],
+    *,
+    smoothing: float = 0.0,
+    class_weights: Float[Tensor, " c"] | None = None,
+) -> Float[Tensor, " b"]:
+    """Cross-entropy with label smoothing ε: targets are 1 − ε + ε/C on the label and ε/C elsewhere."""
+    labels = labels[:, 0]
+    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    return losses if class_weights is None else losses * class_weights[labels]
+
+
+def binary_cross_entropy(
+    logits: Float[Tensor, "b k"],
+    labels: Int[Tensor, "b k"],
+    *,
+    smoothing: float = 0.0,
+    class_weights: Float[Tensor, " k"] | None = None,
+) -> Float[Tensor, " b"]:
+    """Binary cross-entropy, averaged over labels; smoothing ε moves targets to ε/2 and 1 − ε/2.
+
+    `class_weights` multiply the positive part of each label, as `pos_weight` in torch.
+    """
+    targets = labels.to(logits.dtype) * (1.0 - smoothing) + smoothing / 2.0
+    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=class_weights)
+    return losses.mean(dim=1)
+
+
+def squared_emd(
+    logits: Float[Tensor, "b c"],
+    labels: Int[Tensor, "b 1"],
+    *,
+    smoothing: float = 0.0,
+    class_weights: Float[Tensor, " c"] | None = None,
+) -> Float[Tensor, " b"]:
+    """Squared earth mover's distance between ordered distributions (Hou et al. 2016, arXiv:1611.05916).
+
+    Σ over thresholds of the squared difference of cumulative probabilities: a grade two off costs more than
+    a grade one off.
+    """
+    labels = labels[:, 0]
+    classes = logits.shape[1]
+    targets = F.one_hot(labels, classes).to(logits.dtype) * (1.0 - smoothing) + smoothing / classes
+    difference = (logits.softmax(dim=1) - targets).cumsum(dim=1)[:, :-1]
+    losses = difference.square().sum(dim=1)
+    return losses if class_weights is None else losses * class_weights[labels]
+
+
+def make_loss(task: str, *, name: str = "auto", smoothing: float = 0.0, class_weights: Tensor | None = None) -> Loss:
+    """Return the loss of a task as a function of (logits, labels).
+
+    `name`: "auto", or one of `LOSSES_OF_TASK[task]`. Raises `ConfigError` for a loss that does not fit the task.
+    """
+    choices = LOSSES_OF_TASK[task]
+    if name not in ("auto", *choices):
+        raise ConfigError(f"loss='{name}' does not fit a {task} task; use {' or '.join(choices)}, or auto.")
+    function = {"ce": cross_entropy, "bce": binary_cross_entropy, "emd": squared_emd}[
+        choices[0] if name == "auto" else name
+    ]
+    return lambda logits, labels: function(logits, labels, smoothing=smoothing, class_weights=class_weights)
+
+
+def balanced_weights(labels: Int[np.ndarray, "n k"], task: str, num_classes: int) -> Float[Tensor, " c"]:
+    """Return weights inverse to class frequency, of mean 1 over the examples; absent classes weigh 0.
+
+    For multi-label tasks: negatives over positives, label by label.
+    """
+    if task == "multi-label":
+        positives = labels.sum(axis=0)
+        weights = (len(labels) - positives) / np.maximum(positives, 1)
+    else:
+        counts = np.bincount(labels[:, 0], minlength=num_classes)
+        present = counts > 0
+        weights = np.where(present, len(labels) / (present.sum() * np.maximum(counts, 1)), 0.0)
+    return torch.as_tensor(weights, dtype=torch.float32)

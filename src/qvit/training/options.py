@@ -1,0 +1,91 @@
+"""From flat `key: value` options, as a YAML file or a command line gives them, to a validated configuration."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qvit.errors import ConfigError, nearest
+from qvit.models.projections import PROJECTIONS
+from qvit.models.vit import ViTConfig
+from qvit.training.loop import TrainConfig
+from qvit.validate import validated
+
+GIVEN_BY_DATA = ("in_chans", "num_classes", "img_size")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What determines a run, together with the bytes of the data and the version of the code.
+
+    `dataset` is a name or the path of an `.npz` file, `size` the side of its images in pixels, `task` that of
+    the user's own file (inferred if None), `model` a name of `models.zoo`, `model_options` fields of `ViTConfig`
+    and its projection, `seed` fixes initial weights, order of the images, augmentation and dropout.
+    """
+
+    dataset: str
+    model: str = "qvit_4q2h"
+    seed: int = 0
+    size: int = 28
+    task: str | None = None
+    model_options: dict[str, Any] = field(default_factory=dict)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ConfigError(f"seed must be zero or more, got {self.seed}.")
+
+
+RUN_KEYS = ("dataset", "model", "seed", "size", "task")
+TRAIN_KEYS = tuple(f.name for f in fields(TrainConfig))
+
+
+def model_keys() -> tuple[str, ...]:
+    """Return the options that models take, apart from those given by the data."""
+    own = [f.name for f in fields(ViTConfig) if f.name not in GIVEN_BY_DATA]
+    projection = {name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"}
+    return (*own, *sorted(projection))
+
+
+def option_keys() -> tuple[str, ...]:
+    """Return every key that `resolve` accepts."""
+    return (*RUN_KEYS, *TRAIN_KEYS, *model_keys())
+
+
+def resolve(options: dict[str, Any]) -> RunConfig:
+    """Return the configuration for flat options; raises `ConfigError` for unknown keys and impossible values."""
+    keys = option_keys()
+    for key in options:
+        if key not in keys:
+            raise ConfigError(f"There is no option '{key}'.{nearest(key, keys)} Known options: {', '.join(keys)}.")
+    if not options.get("dataset"):
+        raise ConfigError("No dataset given; name one (see `qvit data list`) or the path of an .npz file.")
+    train = validated(TrainConfig, {k: v for k, v in options.items() if k in TRAIN_KEYS})
+    own = {k: v for k, v in options.items() if k in RUN_KEYS}
+    model_options = {k: v for k, v in options.items() if k in model_keys()}
+    return validated(RunConfig, own | {"train": train, "model_options": model_options})
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Return the flat options of a YAML file; raises `ConfigError` for a missing or malformed one."""
+    try:
+        options = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read the options file {path}: {error}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise ConfigError(f"{path} must hold `key: value` lines, such as `lr: 0.005`.")
+    return options
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Return key and value of `key=value`, the value read as YAML: `lr=0.01`, `clip_norm=null`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes key=value, such as lr=0.005; got '{text}'.")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: '{value}' is not a value.") from error

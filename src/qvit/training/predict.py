@@ -1,0 +1,55 @@
+"""Probabilities of a trained model over a split, averaged over symmetries of the image if asked."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qvit.data.arrays import Split
+from qvit.data.augment import apply_element, group_size
+
+BATCH = 256
+
+
+def probabilities(logits: Float[Tensor, "b k"], task: str) -> Float[Tensor, "b k"]:
+    """Return sigmoid of the logits for multi-label tasks, softmax otherwise, in float64."""
+    logits = logits.double()
+    return logits.sigmoid() if task == "multi-label" else logits.softmax(dim=1)
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module, split: Split, *, group: str = "none", device: torch.device | str = "cpu"
+) -> Float[Tensor, "g n k"]:
+    """Return the logits of every image under every element of a symmetry group, in evaluation mode."""
+    training = model.training
+    model.eval()
+    try:
+        views: list[list[Tensor]] = [[] for _ in range(group_size(group))]
+        for start in range(0, len(split), BATCH):
+            images, _ = split.batch(np.arange(start, min(start + BATCH, len(split))))
+            images = images.to(device)
+            for element, view in enumerate(views):
+                view.append(model(apply_element(images, element, group)).cpu())
+        return torch.stack([torch.cat(view) for view in views])
+    finally:
+        model.train(training)
+
+
+def predict(
+    model: nn.Module,
+    split: Split,
+    task: str,
+    *,
+    group: str = "none",
+    device: torch.device | str = "cpu",
+) -> Float[np.ndarray, "n k"]:
+    """Return probabilities `(n, k)` in float64, averaged over a symmetry group (test-time augmentation)."""
+    return probabilities_of_views(predict_logits(model, split, group=group, device=device), task)
+
+
+def probabilities_of_views(logits: Float[Tensor, "g n k"], task: str) -> Float[np.ndarray, "n k"]:
+    """Return the mean over views of each view's probabilities."""
+    views, images, classes = logits.shape
+    flat = probabilities(logits.reshape(views * images, classes), task)
+    return flat.reshape(views, images, classes).mean(dim=0).numpy()

@@ -1,0 +1,312 @@
+"""A run is a folder: configuration, environment, metrics by epoch, weights, predictions, result.
+
+config.json         what determines the run            metrics.jsonl       one line an epoch
+environment.json    where and with what it ran         timings.jsonl       seconds of each epoch
+model.safetensors   the chosen weights                 {dataset}_{split}_[AUC]…csv   predictions
+result.json         the final figures, written last    state.pt            only while unfinished
+"""
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+import qvit
+from qvit.data.arrays import Dataset, Split, is_path, load_dataset
+from qvit.data.augment import group_size
+from qvit.errors import RunError
+from qvit.evaluation.metrics import auc, evaluate
+from qvit.evaluation.results import read_result, write_result
+from qvit.evaluation.statistics import bootstrap_interval
+from qvit.files import write_atomic
+from qvit.models import ViT, ViTConfig, count_parameters, model_config
+from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
+from qvit.training.loop import TrainConfig, TrainState, augmentation_group, fit
+from qvit.training.options import RunConfig
+from qvit.training.predict import predict, predict_logits, probabilities_of_views
+from qvit.training.seeding import INIT, seeded
+from qvit.validate import validated
+
+Progress = Callable[[dict[str, Any], float], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read on demand. Raises `RunError` where a file is missing or damaged."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What determines the run."""
+        return self._json("config.json")
+
+    @property
+    def finished(self) -> bool:
+        """Whether training and evaluation are complete."""
+        return (self.folder / "result.json").exists()
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """The final figures."""
+        if not self.finished and (self.folder / "config.json").exists():
+            raise RunError(f"The run in {self.folder} is not finished; go on with `qvit train … --resume`.")
+        return self._json("result.json")
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One record an epoch."""
+        return self._lines("metrics.jsonl")
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training epochs, in seconds."""
+        return sum(line["seconds"] for line in self._lines("timings.jsonl"))
+
+    def predictions(self, split: str) -> Float[np.ndarray, "n k"]:
+        """Return the probabilities written for a split ("val" or "test")."""
+        flag, size = _flag(self.config["dataset"]), self.config["size"]
+        stem = f"{flag}{'' if size == 28 else f'_{size}'}_{split}_["
+        paths = [path for path in self.folder.glob("*.csv") if path.name.startswith(stem)]
+        if len(paths) != 1:
+            raise RunError(f"Expected one prediction file of the {split} split in {self.folder}, found {len(paths)}.")
+        return read_result(paths[0])[1]
+
+    def load_model(self) -> ViT:
+        """Return the trained model in evaluation mode."""
+        model = ViT(validated(ViTConfig, self.config["model_config"]))
+        path = self.folder / "model.safetensors"
+        try:
+            model.load_state_dict(load_weights(path))
+        except RuntimeError as error:
+            raise RunError(f"{path} does not fit the model in config.json; train the run again.") from error
+        return model.eval()
+
+    def load_data(self, root: str | Path | None = None) -> Dataset:
+        """Return the data the run was trained on; raises `RunError` if the file has changed since."""
+        config = self.config
+        task = config["task"] if is_path(config["dataset"]) else None
+        data = load_dataset(config["dataset"], size=config["size"], root=root, task=task)
+        if data.digest != config["data_digest"]:
+            raise RunError(
+                f"The run in {self.folder} was trained on other data: expected {config['dataset']} with digest "
+                f"{config['data_digest']}, found {data.digest}."
+            )
+        return data
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise RunError(f"{self.folder} is not a run folder: {name} is missing.") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{path} is damaged ({error}); train the run again.") from error
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.folder / name
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({error}); train the run again.") from error
+
+
+def train_run(
+    config: RunConfig,
+    folder: str | Path,
+    *,
+    root: str | Path | None = None,
+    download: bool = True,
+    resume: bool = False,
+    on_epoch: Progress | None = None,
+) -> Run:
+    """Train and evaluate one model; everything lands in `folder`.
+
+    With `resume` an unfinished run goes on from its last whole epoch, bit for bit as if it had not stopped, and a
+    finished one is returned as it is. The test split is read once, after training.
+    Raises `RunError` if the folder holds something else, and all errors of data, model and training.
+    """
+    data = load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
+    described = _describe(config, data)
+    run = Run(Path(folder))
+    _claim(run, described, resume=resume)
+    if not run.finished:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(config.train.threads)
+        try:
+            _train(run, validated(ViTConfig, described["model_config"]), config, data, on_epoch)
+        finally:
+            torch.set_num_threads(threads)
+    (run.folder / "state.pt").unlink(missing_ok=True)
+    return Run(run.folder)
+
+
+def _describe(config: RunConfig, data: Dataset) -> dict[str, Any]:
+    """Return the contents of config.json."""
+    architecture = model_config(
+        config.model,
+        in_chans=data.info.channels,
+        num_classes=data.info.num_classes,
+        img_size=data.size,
+        **config.model_options,
+    )
+    return {
+        "qvit_version": qvit.__version__,
+        "dataset": str(Path(config.dataset).expanduser().resolve()) if is_path(config.dataset) else data.info.name,
+        "size": data.size,
+        "task": data.info.task,
+        "data_digest": data.digest,
+        "model": config.model,
+        "model_config": asdict(architecture),
+        "parameters": count_parameters(architecture),
+        "seed": config.seed,
+        "train": asdict(config.train),
+    }
+
+
+def _claim(run: Run, described: dict[str, Any], *, resume: bool) -> None:
+    """Make sure that the folder is new, or holds this very run and may be continued."""
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise RunError(
+            f"Cannot use {run.folder} as a run folder: {error.strerror or error}. Choose another with --out."
+        ) from error
+    if "config.json" in names:
+        if not resume:
+            raise RunError(
+                f"{run.folder} already holds a {'finished' if run.finished else 'started'} run. "
+                "Go on with it by --resume, or choose another folder with --out."
+            )
+        differing = [key for key in described if run.config.get(key) != described[key]]
+        if differing:
+            changes = "; ".join(f"{key}: {run.config.get(key)} → {described[key]}" for key in differing)
+            raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
+        return
+    if names:
+        raise RunError(f"{run.folder} is not empty and not a run folder; choose another with --out.")
+    write_atomic(run.folder / "config.json", _dump(described))
+    write_atomic(run.folder / "environment.json", _dump(_environment()))
+
+
+def _train(run: Run, architecture: ViTConfig, config: RunConfig, data: Dataset, on_epoch: Progress | None) -> None:
+    with seeded(config.seed, INIT):
+        model = ViT(architecture)
+    model.preprocess.set_statistics(*channel_statistics(data.train))
+    model.to(config.train.device)
+
+    state_path = run.folder / "state.pt"
+    state = load_state(state_path) if state_path.exists() else None
+    timings = run._lines("timings.jsonl")[: state.epoch] if state else []
+
+    def record(state: TrainState, seconds: float) -> None:
+        save_state(state_path, state)
+        timings.append({"epoch": state.epoch, "seconds": round(seconds, 4)})
+        write_atomic(run.folder / "timings.jsonl", _dump_lines(timings))
+        write_atomic(run.folder / "metrics.jsonl", _dump_lines(state.history))
+        if on_epoch is not None:
+            on_epoch(state.history[-1], seconds)
+
+    state = fit(model, data, config.train, seed=config.seed, state=state, on_epoch=record)
+    write_atomic(run.folder / "metrics.jsonl", _dump_lines(state.history))
+    save_weights(run.folder / "model.safetensors", model.state_dict())
+    _evaluate(run, model, data, config, best_epoch=state.best["epoch"])
+
+
+def _evaluate(run: Run, model: ViT, data: Dataset, config: RunConfig, *, best_epoch: int) -> None:
+    """Predict validation and test images, write the prediction files and the result."""
+    group = choose_tta(model, data, config.train)
+    result: dict[str, Any] = {"parameters": count_parameters(model), "best_epoch": best_epoch, "tta": group}
+    for name in ("val", "test"):
+        split = data.splits[name]
+        scores = predict(model, split, data.info.task, group=group, device=config.train.device)
+        figures = result[name] = _figures(split, scores, data)
+        write_result(
+            run.folder,
+            _flag(run.config["dataset"]),
+            data.size,
+            name,
+            scores,
+            figures["auc"],
+            figures["acc"],
+            f"{config.model}-s{config.seed}",
+        )
+    write_atomic(run.folder / "result.json", _dump(result))
+
+
+def evaluate_run(run: Run, split: str = "test", *, root: str | Path | None = None) -> dict[str, Any]:
+    """Predict a split again from a run's weights; returns all measures and the intervals of AUC and accuracy."""
+    data = run.load_data(root)
+    images = data[split]
+    scores = predict(run.load_model(), images, data.info.task, group=run.result["tta"])
+    return _figures(images, scores, data)
+
+
+def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> dict[str, Any]:
+    intervals = bootstrap_interval(split.labels, scores, data.info.task)
+    return evaluate(split.labels, scores, data.info.task) | {
+        f"{metric}_interval": [interval.low, interval.high] for metric, interval in intervals.items()
+    }
+
+
+def choose_tta(model: ViT, data: Dataset, config: TrainConfig) -> str:
+    """Return the group to average predictions over: the augmentation group, or "none".
+
+    With `tta="auto"` it is the group unless that lowers the AUC on the validation split.
+    """
+    group = augmentation_group(data, config)
+    if config.tta == "off" or group_size(group) == 1:
+        return "none"
+    if config.tta == "on":
+        return group
+    logits = predict_logits(model, data.val, group=group, device=config.device)
+    labels, task = data.val.labels, data.info.task
+    averaged, plain = (auc(labels, probabilities_of_views(views, task), task) for views in (logits, logits[:1]))
+    return group if averaged >= plain else "none"
+
+
+def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[torch.Tensor, " c"]]:
+    """Return mean and standard deviation of each channel `(c,)` on the 0–1 scale, reading the images in parts."""
+    sums: list[torch.Tensor] = []
+    for part in np.array_split(np.arange(len(split)), len(split) // 1024 + 1):
+        images = split.batch(part)[0].double() / 255.0
+        sums.append(torch.stack((images.mean((2, 3)).sum(0), images.square().mean((2, 3)).sum(0))))
+    mean, square = torch.stack(sums).sum(0) / len(split)
+    return mean.float(), (square - mean**2).clamp_min(0).sqrt().float()
+
+
+def _flag(dataset: str) -> str:
+    """Return the dataset's name as MedMNIST's file names allow it: letters and digits."""
+    return "".join(character for character in Path(dataset).stem if character.isalnum())
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("torch", "numpy", "scikit-learn", "safetensors")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _dump_lines(values: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(value) + "\n" for value in values).encode()

@@ -1,0 +1,31 @@
+"""One number fixes everything: every random stream is derived from the seed and its place in the run.
+
+Nothing depends on what was drawn before, so a run resumed at epoch e draws what an uninterrupted one would.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+# Places in a run; each has a stream of its own.
+INIT, ORDER, NOISE = range(3)
+
+
+def derive(seed: int, *place: int) -> int:
+    """Return a 63-bit seed for one place in a run."""
+    return int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def generator(seed: int, *place: int) -> torch.Generator:
+    """Return a CPU generator for one place in a run."""
+    return torch.Generator().manual_seed(derive(seed, *place))
+
+
+@contextmanager
+def seeded(seed: int, *place: int) -> Iterator[None]:
+    """Seed torch's global generators inside the block and restore them afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(seed, *place))
+        yield

@@ -1,0 +1,105 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from qvit.data.arrays import load_dataset
+from qvit.data.phantom import make_phantom
+from qvit.data.registry import get_info
+from qvit.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def phantom() -> dict[str, np.ndarray]:
+    return make_phantom()
+
+
+def test_layout_is_that_of_a_medmnist_file(phantom: dict[str, np.ndarray]) -> None:
+    info = get_info("phantom")
+    assert set(phantom) == {f"{s}_{p}" for s in ("train", "val", "test") for p in ("images", "labels")}
+    for split, count in info.splits.items():
+        assert phantom[f"{split}_images"].shape == (count, 28, 28, 3)
+        assert phantom[f"{split}_labels"].shape == (count, 1)
+        assert phantom[f"{split}_images"].dtype == phantom[f"{split}_labels"].dtype == np.uint8
+        shares = np.bincount(phantom[f"{split}_labels"][:, 0]) / count
+        assert len(shares) == info.num_classes
+        assert 0.14 < shares.min() < shares.max() < 0.28
+        assert shares.max() - shares.min() > 0.05, "classes are meant to be unbalanced"
+
+
+def test_a_seed_gives_the_same_arrays_and_another_gives_others(phantom: dict[str, np.ndarray]) -> None:
+    again, other = make_phantom(0), make_phantom(1)
+    for key, array in phantom.items():
+        assert np.array_equal(array, again[key])
+        assert not np.array_equal(array, other[key])
+
+
+def test_splits_share_no_image(phantom: dict[str, np.ndarray]) -> None:
+    images = np.concatenate([phantom[f"{split}_images"] for split in ("train", "val", "test")])
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+def shape_and_colour(images: np.ndarray) -> np.ndarray:
+    """What depends on neither position nor rotation: colours, the dark area and its outline, texture."""
+    light = images.mean(-1) / 255
+    dark = light < np.median(light, axis=(1, 2), keepdims=True) - 0.2
+    area = dark.mean((1, 2))
+    outline = np.diff(dark, axis=1).mean((1, 2)) + np.diff(dark, axis=2).mean((1, 2))
+    texture = np.abs(np.diff(light, 2, axis=1)).mean((1, 2))
+    colours = np.sort(images.reshape(len(images), -1, 3), axis=1)[:, 40::80].reshape(len(images), -1) / 255
+    return np.column_stack([colours, area, outline, texture, area**2, outline**2])
+
+
+def test_learnable_but_not_by_pixels_alone(phantom: dict[str, np.ndarray]) -> None:
+    def test_auc(features: Callable[[np.ndarray], np.ndarray], c: float) -> float:
+        train, test = (features(phantom[f"{s}_images"]) for s in ("train", "test"))
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=60, tol=1e-2))
+        scores = model.fit(train, phantom["train_labels"][:, 0]).predict_proba(test)
+        return roc_auc_score(phantom["test_labels"][:, 0], scores, multi_class="ovr")
+
+    pixels = test_auc(lambda images: images.reshape(len(images), -1)[:, ::2].astype(np.float32), 1e-3)
+    assert 0.70 < pixels < 0.85
+    assert pixels + 0.05 < test_auc(shape_and_colour, 1.0) < 0.97
+
+
+def test_size_scales_the_drawing(phantom: dict[str, np.ndarray]) -> None:
+    large = load_dataset("phantom", 34)
+    assert large.train.images.shape == (2000, 3, 34, 34)
+
+    # Cells stay in the middle and cover the same share: the mean picture is the same, only finer.
+    def middle(x: np.ndarray) -> float:
+        return float(x[..., x.shape[-2] // 2, x.shape[-1] // 2].mean() - x[..., 0, 0].mean())
+
+    small = phantom["train_images"].transpose(0, 3, 1, 2)
+    assert middle(small) < -60
+    assert middle(large.train.images) == pytest.approx(middle(small), abs=8)
+
+
+def test_loading(phantom: dict[str, np.ndarray]) -> None:
+    data = load_dataset("phantom")
+    assert np.array_equal(data.val.images.transpose(0, 2, 3, 1), phantom["val_images"])
+    assert np.array_equal(data.val.labels, phantom["val_labels"])
+    assert data.path is None
+    assert data.info is get_info("phantom")
+    assert len(data.digest) == 32
+    assert data.digest != load_dataset("phantom", 30).digest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 27}, "even size of at least 28 pixels, got 27"),
+        ({"size": 26}, "even size of at least 28 pixels, got 26"),
+        ({"seed": -1}, "seed of 0 or more, got -1"),
+    ],
+)
+def test_wrong_inputs(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_phantom(**arguments)
+    if "size" in arguments:
+        with pytest.raises(ConfigError, match=message):
+            load_dataset("phantom", **arguments)
