@@ -6,20 +6,25 @@ from pathlib import Path
 
 from qvit.errors import RunError
 
+PART = ".part"  # ends the names of files that are being written; one left behind by a crash is rubbish
 
-def write_atomic(path: Path, content: bytes) -> None:
+
+def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write `content` to `path` so that a reader, or a crash, sees the old file or the new one, never a part.
 
-    Raises `RunError` if the folder cannot be written to or the disk is full; the old file is then untouched.
+    With `durable` the bytes are on the disk when this returns, safe even from a power cut; that takes some
+    milliseconds. Raises `RunError` if the folder cannot be written to or the disk is full; the old file is then
+    untouched.
     """
     temporary = None
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:

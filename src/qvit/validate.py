@@ -1,6 +1,6 @@
 """Check values against a configuration's types at the border, with errors fit for a user."""
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -10,11 +10,15 @@ T = TypeVar("T")
 
 
 def validated(kind: type[T], values: dict[str, Any]) -> T:
-    """Return the dataclass `kind` made from `values`, converted where the meaning is clear ("2" → 2).
+    """Return the dataclass `kind` made from `values`, converted where the meaning is clear ("2" → 2, not yes → 1).
 
     Raises `ConfigError` that names the option, what was given and what is wrong with it; errors raised by the
     dataclass itself pass through.
     """
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if isinstance(value, bool) and {int, float} & {hints.get(name), *get_args(hints.get(name))}:
+            raise ConfigError(f"Option {name}={value!r}: Input should be a number.")
     try:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medmnist.evaluator import getACC, getAUC
+from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
 
 from qvit.errors import MetricError
@@ -23,6 +24,7 @@ from qvit.evaluation.metrics import (
     evaluate,
     expected_calibration_error,
     f1,
+    log_loss,
     sensitivity,
     specificity,
 )
@@ -46,6 +48,7 @@ MEASURES: tuple[Callable[..., Any], ...] = (
     sensitivity,
     specificity,
     expected_calibration_error,
+    log_loss,
     evaluate,
 )
 
@@ -110,7 +113,7 @@ def test_perfect_scores_are_medmnists_and_get_full_marks(task: Task) -> None:
     scores = perfect(labels, scores, task)
     check_against_medmnist(labels, scores, task)
     result = evaluate(labels, scores, task)
-    assert result.pop("ece") == 0.0
+    assert result.pop("ece") == result.pop("log_loss") == 0.0
     assert result == dict.fromkeys(result, 1.0)
     if task == "multi-label":
         assert auc(labels, 1 - scores, task) == accuracy(labels, 1 - scores, task) == 0.0
@@ -307,7 +310,7 @@ def test_every_measure_is_a_number_in_its_range(task: Task, data: st.DataObject)
         for measure in MEASURES[1:-1]:
             value = measure(labels, scores, task)
             assert type(value) is float
-            assert (-1 if measure is cohen_kappa else 0) <= value <= 1
+            assert (-1 if measure is cohen_kappa else 0) <= value <= (35 if measure is log_loss else 1)
         try:
             assert 0 <= auc(labels, scores, task) <= 1
         except MetricError:
@@ -319,7 +322,7 @@ def test_evaluate_gathers_the_measures_by_name(task: Task) -> None:
     labels, scores = make_case(task, seed=12)
     if task != "multi-label":
         scores = scores / scores.sum(axis=1, keepdims=True)
-    names = ("auc", "acc", "balanced_acc", "f1", "kappa", "sensitivity", "specificity", "ece")
+    names = ("auc", "acc", "balanced_acc", "f1", "kappa", "sensitivity", "specificity", "ece", "log_loss")
     expected = {name: f(labels, scores, task) for name, f in zip(names, MEASURES, strict=False)}
     result = evaluate(labels, scores, task)
     assert result == expected
@@ -336,3 +339,19 @@ def test_evaluate_wants_rows_that_sum_to_one(task: Task) -> None:
     scores[3] *= 0.5
     with pytest.raises(MetricError, match=r"must sum to 1, but row 3 sums to 0\.50.* Apply a softmax"):
         evaluate(labels, scores, task)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_log_loss_is_scikit_learns(task: Task) -> None:
+    labels, scores = make_case(task, seed=21)
+    if task != "multi-label":
+        scores = scores / scores.sum(axis=1, keepdims=True)
+        expected = sklearn_metrics.log_loss(labels[:, 0], scores)
+    else:
+        columns = range(labels.shape[1])
+        expected = np.mean([sklearn_metrics.log_loss(labels[:, k], scores[:, k]) for k in columns])
+    assert log_loss(labels, scores, task) == pytest.approx(expected, abs=EXACT)
+
+
+def test_log_loss_of_a_sure_mistake_is_finite() -> None:
+    assert log_loss([1, 1], [0.0, 1.0], "binary") == pytest.approx(-np.log(1e-15) / 2)

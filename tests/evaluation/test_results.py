@@ -245,14 +245,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(RunError, match="No space left on device. Nothing was lost"):
+    with pytest.raises(RunError, match=r"No space left on device\. Nothing was lost"):
         write(tmp_path, [0.9, 0.9])
     assert list(tmp_path.iterdir()) == [path]
     assert read_result(path)[1].tolist() == [[0.1], [0.2]]
 
 
 def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="Cannot write .*No such file"):
+    with pytest.raises(RunError, match=r"Cannot write .*No such file"):
         write(tmp_path / "missing", [0.1])
 
 

@@ -129,15 +129,15 @@ def _read_header(path: Path, archive: zipfile.ZipFile, key: str) -> Member:
 def read_array(path: Path, member: Member) -> NDArray[Any]:
     """Return a whole array, its checksum compared with the zip's; raises DataError if they differ."""
     with _reading(path) as archive, archive.open(member.file) as stream:
+        # zipfile compares the checksum on reaching the end, which this does.
         array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-        stream.read(1)  # zipfile compares the checksum only on reaching the end
         return array
 
 
 def read_rows(path: Path, member: Member) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield the array in runs of rows, each with the number of its first, a few megabytes at a time.
 
-    Raises DataError on reaching damage, which is after the last rows if only the checksum tells.
+    Raises DataError on reaching damage, which is at the last rows if only the checksum tells.
     """
     if member.fortran:  # columns come first in the file: there are no rows to run through
         yield 0, read_array(path, member)
@@ -150,7 +150,6 @@ def read_rows(path: Path, member: Member) -> Iterator[tuple[int, NDArray[Any]]]:
             rows = min(step, member.shape[0] - start)
             values = np.frombuffer(stream.read(rows * width), member.dtype)
             yield start, values.reshape(rows, *member.shape[1:])
-        stream.read(1)
 
 
 def check_values(path: Path, member: Member) -> None:

@@ -114,8 +114,8 @@ def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> 
 def _waves(rng: np.random.Generator, x: Array, y: Array, frequency: float, terms: int) -> Array:
     """A smooth random field (b, s, s) of about unit variance: a few plane waves."""
     b = len(x)
-    angle = _uniform(rng, 0, 2 * np.pi, terms, b, 1, 1)
-    phase = _uniform(rng, 0, 2 * np.pi, terms, b, 1, 1)
+    angle = _uniform(rng, 0.0, 2 * np.pi, terms, b, 1, 1)
+    phase = _uniform(rng, 0.0, 2 * np.pi, terms, b, 1, 1)
     speed = frequency * _uniform(rng, 0.4, 1.6, terms, b, 1, 1)
     field = np.zeros_like(x)
     for a, p, f in zip(angle, phase, speed, strict=True):
@@ -137,13 +137,13 @@ def _nucleus(rng: np.random.Generator, labels: NDArray[np.int64], u: Array, v: A
     b = len(labels)
     shares = np.cumsum(np.array([kind.lobes for kind in _KINDS]), axis=1)[labels]
     lobes = 1 + (rng.random(b)[:, None] > shares[:, :3]).sum(1)
-    stretch = 1 + _sample(rng, labels, "stretch", 0, 0.8)
-    dent = _sample(rng, labels, "dent", 0, 0.7)
+    stretch = 1 + _sample(rng, labels, "stretch", 0.0, 0.8)
+    dent = _sample(rng, labels, "dent", 0.0, 0.7)
     count = lobes[:, None, None].astype(np.float32)
     # Lobes sit on an arc; more lobes are smaller, so that the stained area stays about the same.
     lobe_radius = radius * count**-0.42
     spread = np.where(count > 1, radius * (0.50 + 0.06 * count), 0)
-    start = _uniform(rng, 0, 2 * np.pi, b, 1, 1)
+    start = _uniform(rng, 0.0, 2 * np.pi, b, 1, 1)
     step = _uniform(rng, 1.15, 1.75, b, 1, 1) * np.where(count == 2, np.float32(1.7), np.float32(1))
     distance = np.full_like(u, 9)
     for i in range(4):
@@ -163,7 +163,7 @@ def _smear(rng: np.random.Generator, x: Array, y: Array, edge: float) -> Array:
     b = len(x)
     image = np.broadcast_to(_BACKGROUND, (*x.shape, 3)).copy()
     for _ in range(3):
-        angle = _uniform(rng, 0, 2 * np.pi, b, 1, 1)
+        angle = _uniform(rng, 0.0, 2 * np.pi, b, 1, 1)
         far = _uniform(rng, 0.44, 0.72, b, 1, 1)
         radius = _uniform(rng, 0.12, 0.17, b, 1, 1) * (rng.random((b, 1, 1)) < 0.8)
         gap = np.hypot(x - far * np.cos(angle), y - far * np.sin(angle))
@@ -184,22 +184,22 @@ def _draw_cells(rng: np.random.Generator, labels: NDArray[np.int64], size: int) 
     u: Array = x - _uniform(rng, -0.08, 0.08, b, 1, 1)
     v: Array = y - _uniform(rng, -0.08, 0.08, b, 1, 1)
     radius = _sample(rng, labels, "radius", 0.16, 0.42)
-    wobble = 0.035 * _waves(rng, u, v, 7, 3)
+    wobble = 0.035 * _waves(rng, u, v, 7.0, 3)
     cell = _inside(np.hypot(u, v) - radius * (1 + wobble), edge)
-    blue = _sample(rng, labels, "blue", 0, 1)[..., None]
+    blue = _sample(rng, labels, "blue", 0.0, 1.0)[..., None]
     image = _blend(image, _PINK + (_BLUE - _PINK) * blue, cell * 0.9)
 
-    grains = (_waves(rng, u, v, 95, 6) - 0.3).clip(0, 1) * _sample(rng, labels, "granules", 0, 1)
-    orange = _sample(rng, labels, "orange", 0, 1)[..., None]
+    grains = (_waves(rng, u, v, 95.0, 6) - 0.3).clip(0, 1) * _sample(rng, labels, "granules", 0.0, 1.0)
+    orange = _sample(rng, labels, "orange", 0.0, 1.0)[..., None]
     image = _blend(image, _PURPLE_GRAIN + (_ORANGE_GRAIN - _PURPLE_GRAIN) * orange, cell * grains)
 
     # The nucleus lies a little off the middle of the cell, and never quite reaches its edge.
     core = radius * _sample(rng, labels, "ratio", 0.4, 0.93)
     slack = (radius - core) * np.float32(0.5)
-    p: Array = u - slack * _uniform(rng, -1, 1, b, 1, 1)
-    q: Array = v - slack * _uniform(rng, -1, 1, b, 1, 1)
+    p: Array = u - slack * _uniform(rng, -1.0, 1.0, b, 1, 1)
+    q: Array = v - slack * _uniform(rng, -1.0, 1.0, b, 1, 1)
     nucleus = _inside(_nucleus(rng, labels, p, q, core), edge) * cell
-    texture = 1 + _sample(rng, labels, "chromatin", 0, 0.6) * _waves(rng, u, v, 50, 7)
+    texture = 1 + _sample(rng, labels, "chromatin", 0.0, 0.6) * _waves(rng, u, v, 50.0, 7)
     stain = (_sample(rng, labels, "darkness", 0.5, 1.3) * texture).clip(0.2, 1.4)
     image = _blend(image, _NUCLEUS, nucleus * stain.clip(0, 1.1))
     return _photograph(rng, image, x, y)

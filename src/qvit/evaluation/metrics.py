@@ -1,4 +1,4 @@
-"""MedMNIST's AUC and accuracy, and six more measures of the same labels and scores: arrays in, numbers out.
+"""MedMNIST's AUC and accuracy, and seven more measures of the same labels and scores: arrays in, numbers out.
 
 Inside, every task is a set of yes-or-no questions. Binary is multi-label with one label; multi-class and
 ordinal ask one question a class. Validated arrays are therefore always two-dimensional, and one rule fits
@@ -289,8 +289,22 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, task: Task,
     return float(np.abs(gap).sum() / right.size)
 
 
+def log_loss(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
+    """Return the mean of -ln P(what is true), in nats: the one measure here that rewards honest probabilities.
+
+    Multi-label: the mean over labels too. Probabilities are kept 1e-15 away from 0. Raises MetricError as
+    `check_inputs` does.
+    """
+    truth, checked = check_inputs(labels, scores, task)
+    if asks_per_label(task):
+        of_truth = np.where(truth == 1, checked, 1 - checked)
+    else:
+        of_truth = np.take_along_axis(checked, truth, axis=1)
+    return float(-np.log(np.maximum(of_truth, 1e-15)).mean())
+
+
 def evaluate(labels: ArrayLike, scores: ArrayLike, task: Task) -> dict[str, float]:
-    """Return all measures by name: auc, acc, balanced_acc, f1, kappa, sensitivity, specificity and ece.
+    """Return all measures by name: auc, acc, balanced_acc, f1, kappa, sensitivity, specificity, ece and log_loss.
 
     Labels and scores as in `check_inputs`; where a row holds all classes (all tasks but multi-label), it must
     also sum to 1 within 1e-3. Raises MetricError for what does not fit, and where `auc` does;
@@ -316,4 +330,5 @@ def evaluate(labels: ArrayLike, scores: ArrayLike, task: Task) -> dict[str, floa
         "sensitivity": sensitivity(labels, checked, task),
         "specificity": specificity(labels, checked, task),
         "ece": expected_calibration_error(labels, checked, task),
+        "log_loss": log_loss(labels, checked, task),
     }

@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
+from qvit.data.registry import Task
 from qvit.errors import MetricError, nearest
-from qvit.evaluation.metrics import Task, accuracy, auc, check_inputs, decide, one_vs_rest
+from qvit.evaluation.metrics import accuracy, auc, check_inputs, decide, one_vs_rest
 
 BLOCK_ELEMENTS = 2**18  # images × resamples at a time: 2 MB an array, which stays in cache
 

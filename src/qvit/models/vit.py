@@ -99,9 +99,9 @@ class Preprocess(nn.Module):
 
     def forward(self, images: Images) -> Float[Tensor, "b c y x"]:
         """Return images of mean 0 and deviation 1, as far as `mean` and `std` describe them."""
-        scale = 255.0 if images.dtype == torch.uint8 else 1.0
-        mean, std = self.mean[:, None, None] * scale, self.std[:, None, None] * scale
-        return (images.to(self.mean.dtype) - mean) / std
+        scale = (1.0 if images.is_floating_point() else 1.0 / 255.0) / self.std
+        shift = -self.mean / self.std
+        return torch.addcmul(shift[:, None, None], images.to(scale.dtype), scale[:, None, None])
 
 
 class Block(nn.Module):
@@ -135,7 +135,7 @@ class ViT(nn.Module):
         side = config.img_size // config.patch
         self.num_classes, self.num_features = config.num_classes, config.dim
         self.preprocess = Preprocess(config.in_chans)
-        self.patch_embed = nn.Linear(config.in_chans * config.patch**2, config.dim)
+        self.patch_embed = nn.Conv2d(config.in_chans, config.dim, config.patch, stride=config.patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "cls" else None
         tokens = side**2 + (config.pool == "cls")
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens, config.dim), std=0.02))
@@ -150,9 +150,7 @@ class ViT(nn.Module):
     def forward_features(self, images: Tensor) -> Float[Tensor, "b n d"]:
         """Return the normalised tokens of the last block, the class token first if there is one."""
         self._check(images)
-        patch = self.config.patch
-        patches = rearrange(self.preprocess(images), "b c (y py) (x px) -> b (y x) (c py px)", py=patch, px=patch)
-        tokens = self.patch_embed(patches)
+        tokens = rearrange(self.patch_embed(self.preprocess(images)), "b d y x -> b (y x) d")
         if self.cls_token is not None:
             tokens = torch.cat((self.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
         return self.norm(self.blocks(tokens + self.pos_embed))

@@ -100,8 +100,11 @@ def _match(config: ViTConfig, target: int) -> ViTConfig:
     """Shrink the width and refit the MLP until the parameter count is within tolerance of `target`.
 
     The count is linear in `mlp_dim`, so two counts per width give the best fit. Of all widths the largest
-    whose MLP keeps at least half its units is taken, else the one with the widest MLP.
+    whose MLP keeps at least half its units is taken, else the one with the widest MLP. A ViT within tolerance as
+    it stands, as with the large embeddings of large images, is left alone.
     """
+    if abs(count_parameters(config) - target) <= MATCH_TOLERANCE * target:
+        return config
     fits = []
     for dim in range(config.dim, 0, -config.heads):
         first, second = (count_parameters(replace(config, dim=dim, mlp_dim=m)) for m in (1, 2))

@@ -55,18 +55,22 @@ def read_row(run: Run) -> Row:
     """Return the row of one finished run; raises `RunError` otherwise."""
     config, result = run.config, run.result
     test = result["test"]
-    auc, acc = (Interval(test[name], *test[f"{name}_interval"], LEVEL) for name in ("auc", "acc"))
     return Row(
         model=config["model"],
         dataset=config["dataset"] if config["size"] == 28 else f"{config['dataset']}_{config['size']}",
         seed=config["seed"],
         parameters=result["parameters"],
-        auc=auc,
-        acc=acc,
+        auc=_interval(test, "auc"),
+        acc=_interval(test, "acc"),
         val_auc=result["val"]["auc"],
         best_epoch=result["best_epoch"],
         seconds=run.seconds,
     )
+
+
+def _interval(figures: dict[str, Any], name: str) -> Interval:
+    low, high = figures[f"{name}_interval"]
+    return Interval(figures[name], low, high, LEVEL)
 
 
 def read_rows(runs: Sequence[Run]) -> list[Row]:

@@ -41,16 +41,18 @@ def draw_comparison(runs: Sequence[Run], rows: Sequence[Row], path: Path, *, roo
     if len(runs) > MAX_MODELS:
         raise RunError(f"A picture shows up to {MAX_MODELS} runs, got {len(runs)}. Leave some out.")
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     data = runs[0].load_data(root)
     several_seeds = len({row.seed for row in rows}) > 1
     names = [f"{row.model} (seed {row.seed})" if several_seeds else row.model for row in rows]
-    figure = Figure(figsize=(13, 5.2 + 0.25 * len(runs)), layout="constrained")
+    layout = ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.97))  # the last captions lie below their axes
+    figure = Figure(figsize=(13, 5.4 + 0.4 * len(runs)), layout=layout)
     synthetic = ", synthetic images" if data.info.synthetic else ""
     figure.suptitle(f"{data.info.title}{synthetic}", fontsize=13)
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.35))
-    _draw_curves(left, runs, names, rows)
-    _draw_grid(right, runs, names, data)
+    halves = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 1.35)))
+    _draw_curves(halves[0], runs, names, rows)
+    _draw_grid(halves[1], runs, names, data)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     write_atomic(path, buffer.getvalue())
@@ -75,6 +77,7 @@ def _draw_curves(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str],
         auc.plot(best["epoch"], best["val_auc"], "o", color=colour, ms=7)
     loss.set_ylabel("loss")
     auc.set_ylabel("validation AUC")
+    auc.xaxis.get_major_locator().set_params(integer=True)
     auc.set_xlabel("epoch (dot: the checkpoint that was kept)")
     for axes in (loss, auc):
         axes.grid(alpha=0.3)

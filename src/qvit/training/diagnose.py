@@ -12,17 +12,27 @@ def check_finite(
     """Raise `TrainingError` with step, learning rate and the offending layer unless loss and gradient are finite."""
     if torch.isfinite(loss + gradient_norm):
         return
-    what = "The gradient" if torch.isfinite(loss) else "The loss"
+    if torch.isfinite(loss):
+        what, culprit = "The gradient", find_gradient(model)
+    else:
+        what, culprit = "The loss", find_culprit(model, images)
     raise TrainingError(
-        f"{what} is no longer finite at epoch {epoch}, step {step}, learning rate {lr:.3g}: "
-        f"{find_culprit(model, images)}. Lower lr, set clip_norm, or look at the images of this batch; "
-        "the run can be resumed from its last whole epoch."
+        f"{what} is no longer finite at epoch {epoch}, step {step}, learning rate {lr:.3g}: {culprit}. "
+        "Train again in another folder with a lower lr or a clip_norm, or look at the images of this batch."
     )
+
+
+def find_gradient(model: nn.Module) -> str:
+    """Name the last parameter whose gradient is not finite: gradients flow backwards, so it began there."""
+    for name, parameter in reversed(list(model.named_parameters())):
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            return f"the gradient of '{name}' is the first on its way back that is not finite"
+    return "every gradient is finite, so their norm overflows"
 
 
 @torch.no_grad()
 def find_culprit(model: nn.Module, images: Tensor) -> str:
-    """Name the first thing that is not finite: an input, a parameter, a layer's output, or a gradient."""
+    """Name the first thing that is not finite: an input, a parameter, or a layer's output."""
     if images.is_floating_point() and not torch.isfinite(images).all():
         return "the images of the batch hold NaN or infinity"
     for name, parameter in model.named_parameters():
@@ -44,7 +54,4 @@ def find_culprit(model: nn.Module, images: Tensor) -> str:
             hook.remove()
     if culprits:
         return f"layer '{culprits[0] or 'model'}' is the first whose output is not finite"
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            return f"the gradient of '{name}' is not finite"
     return "every layer's output is finite, so the loss itself overflows"

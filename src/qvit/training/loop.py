@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import augment, group_size, random_elements
 from qvit.errors import ConfigError
-from qvit.evaluation.metrics import accuracy, auc
+from qvit.evaluation.metrics import accuracy, auc, log_loss
 from qvit.training.diagnose import check_finite
 from qvit.training.losses import balanced_weights, make_loss
-from qvit.training.predict import predict_logits, probabilities_of_views
+from qvit.training.predict import predict
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import NOISE, ORDER, generator, seeded
 
@@ -25,16 +25,17 @@ from qvit.training.seeding import NOISE, ORDER, generator, seeded
 class TrainConfig:
     """How to train; the defaults are those of every figure we report.
 
-    `lr` is the schedule's peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient
+    `batch_size=None` is 64, halved while an epoch would have fewer than 16 steps: on a few hundred images a small
+    model needs the steps more than the smooth gradient. `lr` is the schedule's peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient
     norm. `loss`: "auto", "ce", "bce" or "emd" (ordinal). `class_weights`: "balanced" weighs classes inversely
     to their frequency. `augment`: a group of `data.augment`, or "auto" for the dataset's own. `tta` averages
-    predictions over that group: "auto" where it does not lower validation AUC. `patience`: stop after so many
+    predictions over that group: "auto" where it lowers the validation loss. `patience`: stop after so many
     epochs without a better validation AUC. `threads`: CPU threads of torch; small models are fastest on one.
     Raises `ConfigError` for values out of range.
     """
 
     epochs: int = 100
-    batch_size: int = 64
+    batch_size: int | None = None
     lr: float = 5e-3
     weight_decay: float = 0.01
     schedule: Literal["one_cycle", "warmup_cosine", "constant"] = "one_cycle"
@@ -50,8 +51,9 @@ class TrainConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "threads"):
+        for name in ("epochs", "threads"):
             _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        _require(self.batch_size is None or self.batch_size >= 1, "batch_size", "at least 1 or null", self.batch_size)
         _require(0.0 < self.lr < math.inf, "lr", "positive", self.lr)
         _require(0.0 <= self.weight_decay < math.inf, "weight_decay", "zero or more", self.weight_decay)
         _require(0.0 <= self.warmup < 1.0, "warmup", "in [0, 1)", self.warmup)
@@ -65,7 +67,19 @@ def _require(holds: bool, name: str, expected: str, value: Any) -> None:
         raise ConfigError(f"{name} must be {expected}, got {value}.")
 
 
-class Batch(NamedTuple):
+def check_device(name: str) -> None:
+    """Raise `ConfigError` unless torch can compute on the device of this name on this machine."""
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"device='{name}' cannot be used here: {reason} Use cpu, or cuda where there is one."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Batch:
     """One batch: augmented images, labels, and where they come from in the training split."""
 
     images: Tensor
@@ -121,7 +135,8 @@ def fit(
     else:
         model.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
-    steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+    batch_size = config.batch_size or default_batch_size(len(data.train))
+    steps_per_epoch = math.ceil(len(data.train) / batch_size)
 
     while state.epoch < config.epochs and not _out_of_patience(state, config):
         start = time.perf_counter()
@@ -130,15 +145,17 @@ def fit(
         total = torch.zeros((), device=config.device)
         model.train()
         with seeded(seed, NOISE, epoch):  # dropout and the like
-            for step, index in enumerate(_shuffled(data.train, config.batch_size, order)):
+            for step, index in enumerate(_shuffled(data.train, batch_size, order)):
                 progress = (epoch * steps_per_epoch + step) / (config.epochs * steps_per_epoch)
                 lr = config.lr * SCHEDULES[config.schedule](progress, config.warmup)
                 batch = _load(data.train, index, group, order, config.device)
                 loss = objective(model, batch).mean()
                 optimizer.zero_grad()
                 loss.backward()
-                norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf)
+                norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
                 check_finite(model, batch.images, loss, norm, epoch=epoch + 1, step=step + 1, lr=lr)
+                if config.clip_norm is not None:  # only now: clipping by a NaN would spoil the trace
+                    nn.utils.clip_grads_with_norm_(model.parameters(), config.clip_norm, norm)
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = lr
                 optimizer.step()
@@ -152,6 +169,11 @@ def fit(
 
     model.load_state_dict(state.best["model"])
     return state
+
+
+def default_batch_size(images: int) -> int:
+    """Return the largest of 64, 32, 16, 8 that gives an epoch at least 16 steps, else 8."""
+    return next((size for size in (64, 32, 16) if math.ceil(images / size) >= 16), 8)
 
 
 def augmentation_group(data: Dataset, config: TrainConfig) -> str:
@@ -177,15 +199,14 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def validate(model: nn.Module, data: Dataset, config: TrainConfig) -> dict[str, float]:
-    """Return loss, AUC and accuracy on the validation split, without averaging over symmetries."""
-    task = data.info.task
-    logits = predict_logits(model, data.val, device=config.device)
-    loss = make_loss(task)(logits[0], torch.from_numpy(data.val.labels)).mean().item()
-    scores = probabilities_of_views(logits, task)
+    """Return log loss, AUC and accuracy on the validation split, predicted as it will be in the end."""
+    group = "none" if config.tta == "off" else augmentation_group(data, config)
+    labels, task = data.val.labels, data.info.task
+    scores = predict(model, data.val, task, group=group, device=config.device)
     return {
-        "val_loss": loss,
-        "val_auc": auc(data.val.labels, scores, task),
-        "val_acc": accuracy(data.val.labels, scores, task),
+        "val_loss": log_loss(labels, scores, task),
+        "val_auc": auc(labels, scores, task),
+        "val_acc": accuracy(labels, scores, task),
     }
 
 

@@ -73,7 +73,7 @@ def read_options(path: Path) -> dict[str, Any]:
         options = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"Cannot read the options file {path}: {error}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, such as 2024-13-45
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
         raise ConfigError(f"{path} must hold `key: value` lines, such as `lr: 0.005`.")
@@ -87,5 +87,5 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise ConfigError(f"--set takes key=value, such as lr=0.005; got '{text}'.")
     try:
         return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {key}: '{value}' is not a value.") from error

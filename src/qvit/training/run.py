@@ -25,13 +25,14 @@ import qvit
 from qvit.data.arrays import Dataset, Split, is_path, load_dataset
 from qvit.data.augment import group_size
 from qvit.errors import RunError
-from qvit.evaluation.metrics import auc, evaluate
+from qvit.evaluation.metrics import evaluate, log_loss
 from qvit.evaluation.results import read_result, write_result
 from qvit.evaluation.statistics import bootstrap_interval
-from qvit.files import write_atomic
+from qvit.files import PART, write_atomic
 from qvit.models import ViT, ViTConfig, count_parameters, model_config
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
-from qvit.training.loop import TrainConfig, TrainState, augmentation_group, fit
+from qvit.training.loop import TrainConfig, TrainState, augmentation_group, check_device, fit
+from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig
 from qvit.training.predict import predict, predict_logits, probabilities_of_views
 from qvit.training.seeding import INIT, seeded
@@ -71,7 +72,12 @@ class Run:
     @property
     def seconds(self) -> float:
         """Time spent in training epochs, in seconds."""
-        return sum(line["seconds"] for line in self._lines("timings.jsonl"))
+        return sum(line["seconds"] for line in self.timings)
+
+    @property
+    def timings(self) -> list[dict[str, Any]]:
+        """Seconds of each epoch; a run killed at the wrong moment may lack some."""
+        return self._lines("timings.jsonl") if (self.folder / "timings.jsonl").exists() else []
 
     def predictions(self, split: str) -> Float[np.ndarray, "n k"]:
         """Return the probabilities written for a split ("val" or "test")."""
@@ -138,6 +144,8 @@ def train_run(
     """
     data = load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
     described = _describe(config, data)
+    check_device(config.train.device)
+    make_loss(data.info.task, name=config.train.loss)  # refuses one that does not fit, before there is a folder
     run = Run(Path(folder))
     _claim(run, described, resume=resume)
     if not run.finished:
@@ -193,11 +201,14 @@ def _claim(run: Run, described: dict[str, Any], *, resume: bool) -> None:
         if differing:
             changes = "; ".join(f"{key}: {run.config.get(key)} → {described[key]}" for key in differing)
             raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
-        return
-    if names:
+        for leftover in run.folder.glob(f".*{PART}"):
+            leftover.unlink()
+    elif names:
         raise RunError(f"{run.folder} is not empty and not a run folder; choose another with --out.")
-    write_atomic(run.folder / "config.json", _dump(described))
-    write_atomic(run.folder / "environment.json", _dump(_environment()))
+    else:
+        write_atomic(run.folder / "config.json", _dump(described))
+    if "environment.json" not in names:
+        write_atomic(run.folder / "environment.json", _dump(_environment()))
 
 
 def _train(run: Run, architecture: ViTConfig, config: RunConfig, data: Dataset, on_epoch: Progress | None) -> None:
@@ -208,13 +219,13 @@ def _train(run: Run, architecture: ViTConfig, config: RunConfig, data: Dataset, 
 
     state_path = run.folder / "state.pt"
     state = load_state(state_path) if state_path.exists() else None
-    timings = run._lines("timings.jsonl")[: state.epoch] if state else []
+    timings = run.timings[: state.epoch] if state else []
 
     def record(state: TrainState, seconds: float) -> None:
         save_state(state_path, state)
         timings.append({"epoch": state.epoch, "seconds": round(seconds, 4)})
-        write_atomic(run.folder / "timings.jsonl", _dump_lines(timings))
-        write_atomic(run.folder / "metrics.jsonl", _dump_lines(state.history))
+        write_atomic(run.folder / "timings.jsonl", _dump_lines(timings), durable=False)
+        write_atomic(run.folder / "metrics.jsonl", _dump_lines(state.history), durable=False)
         if on_epoch is not None:
             on_epoch(state.history[-1], seconds)
 
@@ -263,7 +274,8 @@ def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> d
 def choose_tta(model: ViT, data: Dataset, config: TrainConfig) -> str:
     """Return the group to average predictions over: the augmentation group, or "none".
 
-    With `tta="auto"` it is the group unless that lowers the AUC on the validation split.
+    With `tta="auto"` it is the group where that lowers the log loss on the validation split. Not the AUC: the
+    checkpoint was picked for its AUC with averaging, so a comparison by AUC would be biased.
     """
     group = augmentation_group(data, config)
     if config.tta == "off" or group_size(group) == 1:
@@ -271,9 +283,11 @@ def choose_tta(model: ViT, data: Dataset, config: TrainConfig) -> str:
     if config.tta == "on":
         return group
     logits = predict_logits(model, data.val, group=group, device=config.device)
-    labels, task = data.val.labels, data.info.task
-    averaged, plain = (auc(labels, probabilities_of_views(views, task), task) for views in (logits, logits[:1]))
-    return group if averaged >= plain else "none"
+    task = data.info.task
+    averaged, plain = (
+        log_loss(data.val.labels, probabilities_of_views(views, task), task) for views in (logits, logits[:1])
+    )
+    return group if averaged < plain else "none"
 
 
 def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[torch.Tensor, " c"]]:

@@ -1,5 +1,6 @@
 """Engines: exact, differentiable ways to turn (circuit, inputs, weights) into expectation values."""
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -12,8 +13,8 @@ ENGINES = ("auto", "product", "dense")
 
 def expectations(
     circuit: Circuit,
-    inputs: Float[Tensor, "*#batch i"],
-    weights: Float[Tensor, "*#groups k"],
+    inputs: Tensor,
+    weights: Tensor,
     *,
     engine: str = "auto",
 ) -> Float[Tensor, "*batch_and_groups o"]:
@@ -22,15 +23,33 @@ def expectations(
     `inputs` `(…, n_inputs)` and `weights` `(…, n_weights)`, radians, broadcast over their leading dimensions,
     so that weights `(g, n_weights)` run g circuits on inputs `(…, g or 1, n_inputs)` at once.
     `engine`: "product" (the closed form, where the circuit has one), "dense", or "auto" for the cheaper.
-    Raises `CircuitError` for an unknown engine, or one that cannot run this circuit.
+    Raises `CircuitError` for an unknown engine, one that cannot run this circuit, or tensors that do not fit it.
     """
     if engine not in ENGINES:
         raise CircuitError(
             f"There is no engine '{engine}'.{nearest(engine, ENGINES)} Known engines: {', '.join(ENGINES)}."
         )
+    _check(circuit, inputs, weights)
     plan = product.product_plan(circuit) if engine != "dense" else None
     if plan is not None:
         return product.expectations(plan, inputs, weights)
     if engine == "product":
         raise CircuitError("This circuit is not a product of cosines; use engine='dense' or 'auto'.")
     return dense.expectations(dense.dense_plan(circuit), inputs, weights)
+
+
+def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
+    for name, tensor, n in (("inputs", inputs, circuit.n_inputs), ("weights", weights, circuit.n_weights)):
+        if tensor.ndim < 1 or tensor.shape[-1] != n:
+            raise CircuitError(f"Expected {name} (…, {n}) for this circuit, got {tuple(tensor.shape)}.")
+        if not tensor.is_floating_point() or tensor.dtype != inputs.dtype:
+            raise CircuitError(
+                f"Expected inputs and weights of one floating-point dtype, got {inputs.dtype} and {weights.dtype}."
+            )
+    try:
+        np.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
+    except ValueError as error:
+        raise CircuitError(
+            f"Inputs {tuple(inputs.shape)} and weights {tuple(weights.shape)} do not broadcast over their leading "
+            "dimensions; groups of weights come last among those of the inputs."
+        ) from error

@@ -1,0 +1,112 @@
+"""Wrong names, options, sizes and images are refused with a message that helps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from qvit.errors import CircuitError, ConfigError, ModelError, QvitError
+from qvit.models import ViT, ViTConfig, create_model, model_config
+from qvit.models.projections import Linear, make_projection
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("qvit_4q_2h", {}, r"no model 'qvit_4q_2h'\. Did you mean 'qvit_4q2h'\?.*Names are \{qvit\|vit\|"),
+        ("vitt_4q2h", {}, r"no model 'vitt_4q2h'\. Did you mean 'vit_4q2h'\?"),
+        ("qvit", {}, r"no model 'qvit'\."),
+        ("", {}, r"no model ''\. Names are"),
+        ("qvit_4q2h_matched", {}, r"Only a vit can be matched .* not 'qvit_4q2h_matched'"),
+        ("qvit_4q2h", {"matched": True}, r"Only a vit can be matched"),
+        ("cosine_4q2h", {"matched": True}, r"Only a vit can be matched"),
+        ("qvit_4q2h", {"dept": 2}, r"Models have no option 'dept'\. Did you mean 'depth'\? Known: img_size, "),
+        ("qvit_4q2h", {"n_layer": 2}, r"no option 'n_layer'\. Did you mean 'n_layers'\?"),
+        ("qvit_4q2h", {"kind": "linear"}, r"Models have no option 'kind'"),
+        ("vit_4q2h", {"n_layers": 2}, r"linear projection has no option 'n_layers' \(it takes bias\)"),
+        ("qvit_4q2h", {"bias": False}, r"quantum .* no option 'bias' \(it takes n_layers, ansatz, engine\)"),
+        ("cosine_4q2h", {"ansatz": "ry_ring"}, r"cosine .* no option 'ansatz' \(it takes no options\)"),
+        ("identity_4q2h", {"bias": True}, r"identity projection has no option 'bias'"),
+        ("vit_4q2h", {"projection": Linear(), "bias": True}, r"bias belong to the projection; set them in"),
+        ("vit_4q2h", {"projection": "liner"}, r"no projection 'liner'\. Did you mean 'linear'\? Known: quantum"),
+        ("vit_4q2h", {"projection": 7}, r"Option projection.*7"),
+        ("qvit_4q2h", {"num_classes": "two"}, r"Option num_classes='two': Input should be a valid integer"),
+        ("qvit_4q2h", {"depth": 1.5}, r"Option depth=1\.5: Input should be a valid integer"),
+        ("qvit_4q2h", {"patch_size": "big"}, r"Option patch_size='big'"),
+        ("qvit_4q2h", {"dropout": "much"}, r"Option dropout='much': Input should be a valid number"),
+        ("qvit_4q2h", {"pool": "max"}, r"Option pool='max': Input should be 'mean' or 'cls'"),
+        ("qvit_4q2h", {"n_layers": "two"}, r"Option n_layers='two': Input should be a valid integer"),
+        ("vit_4q2h", {"bias": "perhaps"}, r"Option bias='perhaps': Input should be a valid boolean"),
+    ],
+)
+def test_names_and_options(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        model_config(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_classes": 0}, r"num_classes must be at least 1, got 0"),
+        ({"in_chans": 0}, r"in_chans must be at least 1, got 0"),
+        ({"img_size": 0}, r"img_size must be at least 1, got 0"),
+        ({"dim": 0}, r"dim must be at least 1, got 0"),
+        ({"heads": 0}, r"heads must be at least 1, got 0"),
+        ({"depth": 0}, r"depth must be at least 1, got 0"),
+        ({"mlp_dim": -1}, r"mlp_dim must be at least 1, got -1"),
+        ({"dim": 9}, r"dim=9 cannot be split among heads=2"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1\.0"),
+        ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0\.1"),
+        ({"dropout": float("nan")}, r"dropout must be in \[0, 1\), got nan"),
+        ({"patch_size": 5}, r"img_size=28 is not divisible by patch_size=5; .*: 1, 2, 4, 7, 14, 28\."),
+        ({"patch_size": 0}, r"not divisible by patch_size=0"),
+        ({"img_size": 29}, r"No patch size suits images of 29 pixels .*; pass patch_size, or resize"),
+        ({"img_size": 7}, r"No patch size suits images of 7 pixels"),
+    ],
+)
+@pytest.mark.parametrize("name", ["qvit_4q2h", "vit_4q2h"])
+def test_sizes_that_do_not_fit(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        create_model(name, **options)
+    with pytest.raises(ModelError, match=message):
+        ViTConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: create_model("qvit_0q2h"), ModelError, r"dim must be at least 1"),
+        (lambda: create_model("vit_4q0h"), ModelError, r"at least 1, got 0"),
+        (lambda: create_model("qvit_4q2h", ansatz="ring"), CircuitError, r"no ansatz 'ring'\. Did you mean"),
+        (lambda: create_model("qvit_4q2h", engine="fast"), CircuitError, r"no engine 'fast'"),
+        (lambda: create_model("qvit_4q2h", n_layers=0), CircuitError, r"n_layers must be at least 1, got 0"),
+        (lambda: create_model("qvit_4q2h").reset_classifier(-1), ModelError, r"not be negative, got -1"),
+        (lambda: make_projection("linaer"), ConfigError, r"no projection 'linaer'\. Did you mean 'linear'\?"),
+        (lambda: make_projection("linear", bia=True), ConfigError, r"no option 'bia' .*Did you mean 'bias'\?"),
+        (lambda: create_model("vit_1q4h_matched"), ModelError, r"No ViT of width up to 4 with 4 head.*choose"),
+    ],
+)
+def test_other_calls(call: Callable[[], object], error: type[QvitError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(2, 1, 28, 28), r"Expected images \(b, 3, 28, 28\), got \(2, 1, 28, 28\)"),
+        (torch.zeros(2, 3, 28, 32), r"Expected images \(b, 3, 28, 28\), got \(2, 3, 28, 32\)"),
+        (torch.zeros(2, 28, 28, 3), r"Expected images \(b, 3, 28, 28\), got \(2, 28, 28, 3\)"),
+        (torch.zeros(3, 28, 28), r"Expected images \(b, 3, 28, 28\), got \(3, 28, 28\)"),
+        (torch.zeros(1, 2, 3, 28, 28), r"Expected images .*, got \(1, 2, 3, 28, 28\)"),
+        (torch.zeros(2, 3, 28, 28, dtype=torch.int64), r"uint8 images or floats in \[0, 1\], got torch\.int64"),
+        (torch.zeros(2, 3, 28, 28, dtype=torch.bool), r"uint8 images or floats in \[0, 1\], got torch\.bool"),
+        (torch.zeros(2, 3, 28, 28, dtype=torch.complex64), r"uint8 images .*, got torch\.complex64"),
+    ],
+)
+@pytest.mark.parametrize("entry", [ViT.forward, ViT.forward_features])
+def test_images(entry: Callable[[ViT, Tensor], Tensor], images: Tensor, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        entry(create_model("qvit_4q2h"), images)

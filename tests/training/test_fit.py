@@ -1,0 +1,379 @@
+"""The loop: one seed fixes everything, every option bites, the best epoch is kept, the test split stays shut."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qvit.data.arrays import Dataset, Split
+from qvit.errors import ConfigError
+from qvit.evaluation.metrics import auc
+from qvit.models import create_model
+from qvit.training.loop import Batch, TrainConfig, TrainState, fit, make_optimizer, supervised, validate
+from qvit.training.predict import predict
+from qvit.training.schedules import SCHEDULES
+from qvit.training.seeding import INIT, seeded
+
+TINY = TrainConfig(epochs=2, batch_size=8)
+MakeData = Callable[..., Dataset]
+
+
+def build(data: Dataset, seed: int = 0, **options: Any) -> nn.Module:
+    with seeded(seed, INIT):
+        return create_model(
+            "qvit_4q1h",
+            in_chans=data.info.channels,
+            num_classes=data.info.num_classes,
+            img_size=data.size,
+            **options,
+        )
+
+
+def trained(data: Dataset, config: TrainConfig = TINY, *, seed: int = 0, **options: Any) -> tuple[Any, TrainState]:
+    model = build(data, **options)
+    return model, fit(model, data, config, seed=seed)
+
+
+def same_weights(first: nn.Module, second: nn.Module) -> bool:
+    mine, others = first.state_dict(), second.state_dict()
+    return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
+
+
+# --- one seed fixes everything ---
+
+
+def test_same_seed_same_bits_whatever_was_drawn_before(make_data: MakeData) -> None:
+    data, config = make_data(), replace(TINY, augment="d4")
+    torch.manual_seed(1)
+    first, first_state = trained(data, config, dropout=0.3)
+    torch.manual_seed(2)
+    np.random.seed(3)  # noqa: NPY002 - the point is that nobody listens to it
+    second, second_state = trained(data, config, dropout=0.3)
+    assert same_weights(first, second)
+    assert first_state.history == second_state.history
+
+
+@pytest.mark.parametrize(("augment", "dropout"), [("none", 0.0), ("d4", 0.0), ("none", 0.5)])
+def test_another_seed_differs_by_order_alone_too(make_data: MakeData, augment: Any, dropout: float) -> None:
+    data, config = make_data(), replace(TINY, augment=augment)
+    first, first_state = trained(data, config, seed=0, dropout=dropout)
+    second, second_state = trained(data, config, seed=1, dropout=dropout)
+    assert not same_weights(first, second)
+    assert first_state.history != second_state.history
+
+
+def test_leaves_the_global_generator_alone(make_data: MakeData) -> None:
+    data = make_data()
+    model = build(data, dropout=0.5)
+    torch.manual_seed(4)
+    before = torch.random.get_rng_state()
+    fit(model, data, TINY, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_every_image_is_seen_once_an_epoch_in_a_new_order(make_data: MakeData) -> None:
+    data = make_data()
+    seen: list[Batch] = []
+    plain = supervised(data, TINY)
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        seen.append(batch)
+        return plain(model, batch)
+
+    fit(build(data), data, TINY, seed=0, objective=objective)
+    sizes = [len(batch.index) for batch in seen]
+    assert sizes == [8, 8, 8, 8, 5] * 2
+    first, second = (torch.cat([batch.index for batch in seen[part]]) for part in (slice(5), slice(5, 10)))
+    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(37))
+    assert not torch.equal(first, second)
+    for batch in seen:
+        assert np.array_equal(batch.labels.numpy(), data.train.labels[batch.index.numpy()])
+    elements = torch.cat([batch.elements for batch in seen])
+    assert set(elements.tolist()) == set(range(8))
+
+
+def test_augmented_images_are_those_of_the_elements_told(make_data: MakeData) -> None:
+    from qvit.data.augment import apply_element
+
+    data = make_data()
+    batches: list[Batch] = []
+    plain = supervised(data, TINY)
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        batches.append(batch)
+        return plain(model, batch)
+
+    fit(build(data), data, replace(TINY, epochs=1), seed=0, objective=objective)
+    for image, index, element in zip(batches[0].images, batches[0].index, batches[0].elements, strict=True):
+        original = torch.from_numpy(data.train.images[int(index)])[None]
+        assert torch.equal(image, apply_element(original, int(element), "d4")[0])
+
+
+# --- every option bites ---
+
+BITES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    # field: task, what both runs have, what the second has
+    "epochs": ("multi-class", {}, {"epochs": 3}),
+    "batch_size": ("multi-class", {}, {"batch_size": 9}),
+    "lr": ("multi-class", {}, {"lr": 6e-3}),
+    "weight_decay": ("multi-class", {}, {"weight_decay": 0.5}),
+    "schedule": ("multi-class", {}, {"schedule": "warmup_cosine"}),
+    "warmup": ("multi-class", {}, {"warmup": 0.5}),
+    "clip_norm": ("multi-class", {}, {"clip_norm": 0.01}),
+    "loss": ("ordinal", {}, {"loss": "emd"}),
+    "label_smoothing": ("multi-class", {}, {"label_smoothing": 0.3}),
+    "class_weights": ("multi-label", {}, {"class_weights": "balanced"}),
+    "augment": ("multi-class", {"augment": "none"}, {"augment": "mirror"}),
+}
+# These do not reach the weights; each has its own test, by name.
+ELSEWHERE = {
+    "tta": "tests/training/test_predict.py",
+    "patience": "test_patience_stops",
+    "device": "test_batches_go_to_the_device",
+    "threads": "tests/training/test_run_folder.py",
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TrainConfig)])
+def test_every_option_bites(make_data: MakeData, name: str) -> None:
+    if name in ELSEWHERE:
+        return
+    task, common, change = BITES[name]
+    data = make_data(task)
+    assert list(change) == [name]
+    first, _ = trained(data, replace(TINY, **common))
+    second, _ = trained(data, replace(TINY, **(common | change)))
+    assert not same_weights(first, second)
+
+
+def test_no_clipping_is_an_option(make_data: MakeData) -> None:
+    data = make_data()
+    without, huge, tight = (trained(data, replace(TINY, clip_norm=norm))[0] for norm in (None, 1e9, 0.01))
+    assert same_weights(without, huge)
+    assert not same_weights(without, tight)
+
+
+class Arrived(Exception):  # noqa: N818 - not an error
+    pass
+
+
+def test_batches_go_to_the_device(make_data: MakeData) -> None:
+    data = make_data()
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        assert {part.device.type for part in (batch.images, batch.labels, batch.elements)} == {"meta"}
+        raise Arrived
+
+    with pytest.raises(Arrived):
+        fit(build(data).to("meta"), data, replace(TINY, device="meta"), seed=0, objective=objective)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_the_schedule_sets_the_rate_of_each_step(
+    make_data: MakeData, name: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[float] = []
+    original = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        used.append(self.param_groups[0]["lr"])
+        assert self.param_groups[1]["lr"] == used[-1]
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    config = replace(TINY, schedule=name, lr=0.01, warmup=0.4)
+    _, state = trained(make_data(), config)
+    assert used == pytest.approx([0.01 * SCHEDULES[name](step / 10, 0.4) for step in range(10)], rel=1e-12)
+    assert [record["lr"] for record in state.history] == [used[4], used[9]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"lr": 0.0}, "lr must be positive"),
+        ({"lr": float("inf")}, "lr must be positive"),
+        ({"lr": float("nan")}, "lr must be positive"),
+        ({"weight_decay": -0.1}, "weight_decay must be zero or more"),
+        ({"warmup": 1.0}, r"warmup must be in \[0, 1\)"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive or null"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
+        ({"patience": 0}, "patience must be at least 1 or null"),
+    ],
+)
+def test_refuses_values_out_of_range(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**change)
+
+
+# --- what is decayed ---
+
+
+def test_only_matrices_decay(make_data: MakeData) -> None:
+    data = make_data()
+    for name, options in (("qvit_4q1h", {"pool": "cls"}), ("vit_4q1h", {"pool": "cls"}), ("cosine_4q1h", {})):
+        model = create_model(name, img_size=data.size, num_classes=4, **options)
+        decayed, rest = make_optimizer(model, replace(TINY, weight_decay=0.2)).param_groups
+        assert (decayed["weight_decay"], rest["weight_decay"]) == (0.2, 0.0)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        dense = {f"{n}.weight" for n, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
+        assert {names[id(parameter)] for parameter in decayed["params"]} == dense
+        assert {names[id(parameter)] for parameter in rest["params"]} == set(names.values()) - dense
+        assert not any("pos_embed" in n or "norm" in n or "bias" in n or "weights" in n for n in dense)
+
+
+def test_frozen_parameters_do_not_move(make_data: MakeData) -> None:
+    data = make_data()
+    model = build(data)
+    model.head.requires_grad_(False)
+    before = model.head.weight.clone()
+    fit(model, data, TINY, seed=0)
+    assert torch.equal(model.head.weight, before)
+
+
+# --- which epoch is kept ---
+
+
+def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData) -> None:
+    data = make_data(noise=200.0)
+    weights: list[dict[str, Tensor]] = []
+    model = build(data)
+    config = replace(TINY, epochs=8, lr=0.03)
+    state = fit(model, data, config, seed=1, on_epoch=lambda state, _: weights.append(dict(state.model)))
+    aucs = [record["val_auc"] for record in state.history]
+    best = int(np.argmax(aucs))
+    assert 0 < best < 7, "the case is of no use if the best epoch is the first or the last"
+    assert state.best["epoch"] == best + 1
+    assert all(torch.equal(value, weights[best][name]) for name, value in model.state_dict().items())
+    assert validate(model, data, config) == {key: state.history[best][key] for key in ("val_loss", "val_auc", "val_acc")}
+    assert [record["epoch"] for record in state.history] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("aucs", "losses", "kept"),
+    [
+        ([0.5, 0.9, 0.9, 0.8], [1.0, 0.9, 0.7, 0.1], 3),
+        ([0.5, 0.9, 0.9, 0.8], [1.0, 0.7, 0.9, 0.1], 2),
+        ([0.5, 0.9, 0.9, 0.9], [1.0, 0.7, 0.7, 0.7], 2),
+        ([0.5, 0.4, 0.3, 0.2], [1.0, 0.7, 0.7, 0.7], 1),
+    ],
+)
+def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, aucs: list[float], losses: list[float], kept: int
+) -> None:
+    figures = iter(
+        [{"val_auc": a, "val_loss": loss, "val_acc": 0.5} for a, loss in zip(aucs, losses, strict=True)]
+    )
+    monkeypatch.setattr("qvit.training.loop.validate", lambda *args: next(figures))
+    _, state = trained(make_data(), replace(TINY, epochs=4))
+    assert state.best["epoch"] == kept
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (3, 7), (None, 9)])
+def test_patience_stops(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, patience: int | None, epochs: int
+) -> None:
+    aucs = iter([0.5, 0.6, 0.6, 0.5, 0.6, 0.55, 0.6, 0.7, 0.6] if patience != 3 else [0.5, 0.4, 0.4, 0.6] + [0.1] * 5)
+    monkeypatch.setattr(
+        "qvit.training.loop.validate", lambda *args: {"val_auc": next(aucs), "val_loss": 1.0, "val_acc": 0.5}
+    )
+    _, state = trained(make_data(), replace(TINY, epochs=9, patience=patience))
+    assert state.epoch == len(state.history) == epochs
+
+
+# --- what it looks at ---
+
+
+class Shut:
+    """A split that must not be looked at."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"the test split was touched: {name}")
+
+    def __len__(self) -> int:
+        raise AssertionError("the test split was counted")
+
+
+@pytest.mark.parametrize("tta", ["auto", "on"])
+def test_never_touches_the_test_split(make_data: MakeData, tta: Any) -> None:
+    from qvit.training.run import choose_tta
+
+    data = make_data("multi-label")
+    sealed = replace(data, test=Shut())
+    config = replace(TINY, tta=tta, class_weights="balanced", patience=1)
+    model, state = trained(sealed, config)
+    choose_tta(model, sealed, config)
+    assert same_weights(model, trained(data, config)[0])
+    assert state.history
+
+
+def test_validation_images_do_not_reach_the_weights(make_data: MakeData) -> None:
+    data = make_data()
+    other = Split(255 - data.val.images, data.val.labels)
+    last = []
+    for val in (data.val, other):
+        state = fit(build(data), replace(data, val=val), TINY, seed=0)
+        last.append(state.model)
+    assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
+
+
+def test_validates_in_evaluation_mode_and_trains_in_training_mode(make_data: MakeData) -> None:
+    data = make_data()
+    modes: list[bool] = []
+    plain = supervised(data, TINY)
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        modes.append(model.training)
+        return plain(model, batch)
+
+    model = build(data, dropout=0.9)
+    config = replace(TINY, epochs=1, tta="off")
+    state = fit(model, data, config, seed=0, objective=objective)
+    assert all(modes)
+    scores = predict(model, data.val, data.info.task)  # in evaluation mode, as its own test says
+    assert auc(data.val.labels, scores, data.info.task) == state.history[0]["val_auc"]
+
+
+@pytest.mark.parametrize(("tta", "group"), [("off", "none"), ("on", "d4"), ("auto", "d4")])
+def test_validation_figures(make_data: MakeData, tta: Any, group: str) -> None:
+    data = make_data("ordinal")
+    model = build(data)
+    scores = predict(model, data.val, "ordinal", group=group)
+    labels = data.val.labels[:, 0]
+    figures = validate(model, data, replace(TINY, tta=tta))
+    assert figures["val_loss"] == pytest.approx(-np.log(scores[np.arange(21), labels]).mean(), rel=1e-12)
+    assert figures["val_acc"] == pytest.approx(np.mean(scores.argmax(axis=1) == labels), rel=1e-12)
+    assert figures["val_auc"] == auc(data.val.labels, scores, "ordinal")
+
+
+def test_the_first_loss_is_about_ln_c(make_data: MakeData) -> None:
+    for task, expected in (("multi-class", np.log(4)), ("multi-label", np.log(2)), ("binary", np.log(2))):
+        _, state = trained(make_data(task), replace(TINY, epochs=1, lr=1e-8))
+        assert state.history[0]["train_loss"] == pytest.approx(expected, rel=0.25)
+
+
+def test_one_batch_can_be_learnt_by_heart(make_data: MakeData) -> None:
+    data = make_data(noise=30.0)
+    config = TrainConfig(epochs=60, batch_size=64, lr=0.05, weight_decay=0.0, augment="none")
+    _, state = trained(data, config)
+    assert state.history[-1]["train_loss"] < 0.2 < 1.0 < state.history[0]["train_loss"]
+
+
+def test_train_loss_is_the_mean_over_images_not_over_batches(make_data: MakeData) -> None:
+    data = make_data()
+    losses: list[Tensor] = []
+    plain = supervised(data, TINY)
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        losses.append(plain(model, batch))
+        return losses[-1]
+
+    state = fit(build(data), data, replace(TINY, epochs=1), seed=0, objective=objective)
+    expected = torch.cat([loss.detach() for loss in losses]).mean().item()
+    assert state.history[0]["train_loss"] == pytest.approx(expected, rel=1e-5)

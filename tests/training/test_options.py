@@ -1,0 +1,281 @@
+"""Options: read, checked, converted or refused; none is dropped on its way to the run."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qvit.errors import ConfigError, QvitError
+from qvit.models.projections import PROJECTIONS
+from qvit.models.vit import ViTConfig
+from qvit.training.loop import TrainConfig
+from qvit.training.options import (
+    GIVEN_BY_DATA,
+    RUN_KEYS,
+    TRAIN_KEYS,
+    RunConfig,
+    model_keys,
+    option_keys,
+    parse_assignment,
+    read_options,
+    resolve,
+)
+from qvit.training.run import train_run
+
+# A value other than the default for every key but dataset, and where config.json keeps it.
+VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "model": ("vit_4q1h", ("model",)),
+    "seed": (7, ("seed",)),
+    "size": (12, ("size",)),
+    "task": ("ordinal", ("task",)),
+    "epochs": (1, ("train", "epochs")),
+    "batch_size": (16, ("train", "batch_size")),
+    "lr": (0.01, ("train", "lr")),
+    "weight_decay": (0.5, ("train", "weight_decay")),
+    "schedule": ("constant", ("train", "schedule")),
+    "warmup": (0.1, ("train", "warmup")),
+    "clip_norm": (None, ("train", "clip_norm")),
+    "loss": ("ce", ("train", "loss")),
+    "label_smoothing": (0.1, ("train", "label_smoothing")),
+    "class_weights": ("balanced", ("train", "class_weights")),
+    "augment": ("none", ("train", "augment")),
+    "tta": ("off", ("train", "tta")),
+    "patience": (5, ("train", "patience")),
+    "device": ("cpu:0", ("train", "device")),
+    "threads": (2, ("train", "threads")),
+    "patch_size": (6, ("model_config", "patch_size")),
+    "dim": (6, ("model_config", "dim")),
+    "heads": (3, ("model_config", "heads")),
+    "depth": (2, ("model_config", "depth")),
+    "mlp_dim": (5, ("model_config", "mlp_dim")),
+    "pool": ("cls", ("model_config", "pool")),
+    "dropout": (0.25, ("model_config", "dropout")),
+    "projection": ("cosine", ("model_config", "projection", "kind")),
+    "n_layers": (2, ("model_config", "projection", "n_layers")),
+    "ansatz": ("ry_chain", ("model_config", "projection", "ansatz")),
+    "engine": ("dense", ("model_config", "projection", "engine")),
+    "bias": (False, ("model_config", "projection", "bias")),
+}
+COMPANIONS: dict[str, dict[str, Any]] = {
+    "heads": {"dim": 6},
+    "dim": {"heads": 3},
+    "bias": {"projection": "linear"},
+}
+
+
+def test_keys_do_not_collide() -> None:
+    keys = option_keys()
+    assert len(set(keys)) == len(keys)
+    own = {field.name for field in fields(ViTConfig)} - set(GIVEN_BY_DATA)
+    for row in PROJECTIONS.values():
+        assert not own & (set(row.__dataclass_fields__) - {"kind"})
+    assert set(RUN_KEYS) == {field.name for field in fields(RunConfig)} - {"model_options", "train"}
+    assert set(TRAIN_KEYS) == {field.name for field in fields(TrainConfig)}
+
+
+def _another_ansatz() -> str:
+    from qvit.quantum import ansatz
+
+    names = [name for name in getattr(ansatz, "ANSATZE", getattr(ansatz, "ANSAETZE", ())) if name != "ry_ring"]
+    return names[0] if names else "ry_ring"
+
+
+@pytest.mark.parametrize("key", [key for key in option_keys() if key != "dataset"])
+def test_every_key_reaches_the_run(make_npz: Callable[..., Path], tmp_path: Path, key: str) -> None:
+    assert key in VALUES, f"write down a value for the new option {key}"
+    value, place = VALUES[key]
+    if key == "ansatz":
+        value = _another_ansatz()
+    options = {"dataset": str(make_npz()), "model": "qvit_4q1h", "epochs": 1, "batch_size": 8}
+    options |= COMPANIONS.get(key, {}) | {key: value}
+    run = train_run(resolve(options), tmp_path / "run")
+    found: Any = json.loads((run.folder / "config.json").read_text())
+    for part in place:
+        found = found[part]
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"epochs": "2"}, 2),
+        ({"epochs": 2.0}, 2),
+        ({"lr": "1e-3"}, 1e-3),  # YAML 1.1 reads this as text
+        ({"lr": 1}, 1.0),
+        ({"clip_norm": None}, None),
+        ({"patience": "3"}, 3),
+    ],
+)
+def test_converts_what_is_meant_clearly(options: dict[str, Any], expected: Any) -> None:
+    [name] = options
+    found = getattr(resolve({"dataset": "phantom"} | options).train, name)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_converts_the_models_options_too(make_npz: Callable[..., Path], tmp_path: Path) -> None:
+    options = {"dataset": str(make_npz()), "model": "vit_4q1h", "depth": "2", "dim": "8", "bias": "false"}
+    run = train_run(resolve(options | {"epochs": 1}), tmp_path / "run")
+    assert (run.config["model_config"]["depth"], run.config["model_config"]["dim"]) == (2, 8)
+    assert run.config["model_config"]["projection"]["bias"] is False
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": "many"}, "Option epochs='many'.*integer"),
+        ({"epochs": 2.5}, "Option epochs=2.5.*integer"),
+        ({"epochs": None}, "Option epochs=None.*integer"),
+        ({"lr": [1, 2]}, "Option lr=.*number"),
+        ({"lr": "fast"}, "Option lr='fast'.*number"),
+        ({"schedule": "cosine"}, "Option schedule='cosine'.*'one_cycle', 'warmup_cosine' or 'constant'"),
+        ({"tta": "maybe"}, "Option tta='maybe'"),
+        ({"model": 5}, "Option model=5.*string"),
+        ({"seed": "a"}, "Option seed='a'.*integer"),
+        ({"seed": -1}, "seed must be zero or more, got -1"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"size": {}}, "Option size=.*integer"),
+        ({"dataset": 3}, "Option dataset=3.*string"),
+        ({"dataset": None}, "No dataset given"),
+        ({"dataset": ""}, "No dataset given"),
+    ],
+)
+def test_refuses_wrong_types_and_values(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        resolve({"dataset": "phantom"} | options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize("key", ["epochs", "seed", "lr", "patience", "size"])
+def test_yes_and_no_are_not_numbers(key: str, value: bool) -> None:
+    """YAML reads `epochs: yes` as true, and Python takes true for 1."""
+    with pytest.raises(ConfigError, match=f"{key}={value}"):
+        resolve({"dataset": "phantom", key: value})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": "deep"}, "Option depth='deep'"),
+        ({"depth": 0}, "depth must be at least 1"),
+        ({"pool": "max"}, "Option pool='max'"),
+        ({"dropout": 1.0}, "dropout must be in"),
+        ({"dim": 7}, "dim=7 cannot be split"),
+        ({"patch_size": 5}, "img_size=12 is not divisible by patch_size=5"),
+        ({"bias": False}, "The quantum projection has no option 'bias'"),
+        ({"n_layers": "x"}, "Option n_layers='x'"),
+        ({"n_layers": 0}, "n_layers"),
+        ({"projection": "quantun"}, "Did you mean 'quantum'"),
+        ({"ansatz": "no_such"}, "no_such"),
+        ({"engine": "no_such"}, "no_such"),
+        ({"model": "qvit_4q2x"}, "There is no model 'qvit_4q2x'. Did you mean 'qvit_4q2h'"),
+        ({"loss": "bce"}, "loss='bce' does not fit a multi-class task"),
+        ({"task": "regression"}, "regression"),
+        ({"device": "gpu"}, "gpu"),
+        ({"device": "cuda:99"}, "cuda:99"),
+    ],
+)
+def test_refuses_what_the_run_cannot_do_before_it_begins(
+    make_npz: Callable[..., Path], tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    heads = {"heads": 2} if "dim" in options else {}
+    given = {"dataset": str(make_npz()), "model": "qvit_4q1h", "epochs": 1} | heads | options
+    with pytest.raises(QvitError, match=message):
+        train_run(resolve(given), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "suggestion"),
+    [("epoch", "epochs"), ("learning_rate", ""), ("batchsize", "batch_size"), ("n_layer", "n_layers"), ("img_size", "")],
+)
+def test_unknown_keys_are_errors_with_the_nearest(key: str, suggestion: str) -> None:
+    with pytest.raises(ConfigError, match=f"There is no option '{key}'") as caught:
+        resolve({"dataset": "phantom", key: 1})
+    if suggestion:
+        assert f"Did you mean '{suggestion}'?" in str(caught.value)
+    assert "label_smoothing" in str(caught.value), "the valid keys are listed"
+
+
+@pytest.mark.parametrize("key", ["train", "model_options", "in_chans", "num_classes", "kind"])
+def test_inner_names_are_no_options(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"There is no option '{key}'"):
+        resolve({"dataset": "phantom", key: {}})
+
+
+def test_defaults_are_those_of_the_dataclasses() -> None:
+    assert resolve({"dataset": "phantom"}) == RunConfig("phantom")
+
+
+# --- YAML ---
+
+
+def test_reads_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("# how\ndataset: phantom\nlr: 0.01\nclip_norm: null\npool: cls\n")
+    options = read_options(path)
+    assert options == {"dataset": "phantom", "lr": 0.01, "clip_norm": None, "pool": "cls"}
+    assert resolve(options).train.clip_norm is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "must hold `key: value` lines"),
+        (b"- lr\n- epochs\n", "must hold `key: value` lines"),
+        (b"just words", "must hold `key: value` lines"),
+        (b"1: 2\n", "must hold `key: value` lines"),
+        (b"lr: [1, 2\n", "is not valid YAML"),
+        (b"lr: 1\n\tepochs: 2\n", "is not valid YAML"),
+        (b"lr: !!python/object:os.system {}\n", "is not valid YAML"),
+        (b"lr: 2024-13-45\n", "is not valid YAML"),
+        (b"\xff\xfe\x00", "Cannot read the options file|is not valid YAML"),
+        (b"a: \x00", "is not valid YAML"),
+    ],
+)
+def test_refuses_other_yaml(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_options(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Cannot read the options file .*missing.yaml"):
+        read_options(tmp_path / "missing.yaml")
+    with pytest.raises(ConfigError, match="Cannot read the options file"):
+        read_options(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lr=0.01", ("lr", 0.01)),
+        ("clip_norm=null", ("clip_norm", None)),
+        ("pool=cls", ("pool", "cls")),
+        ("bias=false", ("bias", False)),
+        (" lr = 1", ("lr", 1)),
+        ("dataset=a=b.npz", ("dataset", "a=b.npz")),
+        ("projection={kind: linear, bias: false}", ("projection", {"kind": "linear", "bias": False})),
+    ],
+)
+def test_assignments(text: str, expected: tuple[str, Any]) -> None:
+    assert parse_assignment(text) == expected
+
+
+@pytest.mark.parametrize("text", ["lr", "=3", " =3", ""])
+def test_refuses_what_is_no_assignment(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set takes key=value, such as lr=0.005"):
+        parse_assignment(text)
+
+
+@pytest.mark.parametrize("value", ["[1, 2", "2024-13-45", "{"])
+def test_refuses_what_is_no_value(value: str) -> None:
+    with pytest.raises(ConfigError, match="is not a value"):
+        parse_assignment(f"lr={value}")

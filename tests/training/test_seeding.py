@@ -1,0 +1,44 @@
+"""Random streams: fixed by seed and place alone."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qvit.training.seeding import INIT, NOISE, ORDER, derive, generator, seeded
+
+
+def test_places_have_streams_of_their_own() -> None:
+    places = [(INIT,)] + [(kind, epoch) for kind in (ORDER, NOISE) for epoch in range(50)]
+    seeds = {derive(seed, *place) for seed in range(20) for place in places}
+    assert len(seeds) == 20 * len(places)
+
+
+@given(seed=st.integers(0, 2**70), place=st.integers(0, 1000))
+def test_same_place_same_stream(seed: int, place: int) -> None:
+    assert 0 <= derive(seed, ORDER, place) < 2**63
+    first, second = (torch.rand(3, generator=generator(seed, ORDER, place)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def _draw(seed: int, *place: int) -> torch.Tensor:
+    with seeded(seed, *place):
+        return torch.rand(4)
+
+
+def test_seeded_restores_what_was_before() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    inside = _draw(1, NOISE, 2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(inside, _draw(1, NOISE, 2))
+    assert not torch.equal(inside, _draw(1, NOISE, 3))
+    assert not torch.equal(inside, _draw(2, NOISE, 2))
+
+
+def test_seeded_restores_after_an_error() -> None:
+    before = torch.random.get_rng_state()
+    with pytest.raises(ZeroDivisionError), seeded(1, NOISE):
+        torch.rand(1)
+        _ = 1 / 0
+    assert torch.equal(torch.random.get_rng_state(), before)
