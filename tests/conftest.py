@@ -1,7 +1,12 @@
-"""Check the shapes and types of every annotation while the tests run; an int is a float, as for mypy."""
+"""Check shapes and types of annotations while the tests run, and keep torch to one core."""
 
+import torch
 from jaxtyping import install_import_hook
 
+# Matrices are tiny here: a second thread only waits, and with several test processes it costs minutes.
+torch.set_num_threads(1)
+
+# Before any import of qvit. An int may stand for a float, as for mypy.
 install_import_hook(
     ["qvit.quantum", "qvit.models"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 )

@@ -43,6 +43,7 @@ def test_augmentation_never_swaps_a_label() -> None:
         sided = any("left" in label for label in info.labels)
         assert (info.augment == "none") == sided, name
     assert {n for n, i in DATASETS.items() if i.augment == "mirror"} == {
+        "breastmnist",
         "octmnist",
         "pneumoniamnist",
         "chestmnist",

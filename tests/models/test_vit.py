@@ -150,6 +150,27 @@ def test_classifier_can_be_read_replaced_and_removed(images: Images) -> None:
     assert torch.equal(model(pixels), features)
 
 
+# --- blocks ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_block_adds_attention_and_mlp_to_what_came_in(kind: str) -> None:
+    block = create_model(f"{kind}_4q2h", mlp_dim=11).blocks[0]
+    for norm in (block.norm_attention, block.norm_mlp):
+        nn.init.normal_(norm.weight)  # so that neither norm stands in for the other
+    tokens = torch.randn(2, 7, 8)
+    middle = tokens + block.attention(block.norm_attention(tokens))
+    torch.testing.assert_close(block(tokens), middle + block.mlp(block.norm_mlp(middle)))
+
+
+def test_dropout_acts_on_attention_and_on_the_mlp() -> None:
+    """A rate of nearly one leaves only the residual stream."""
+    block = create_model("qvit_4q2h", dropout=1 - 1e-9).blocks[0]
+    tokens = torch.randn(2, 7, 8)
+    assert torch.equal(block(tokens), tokens)
+    assert not torch.equal(block.eval()(tokens), tokens)
+
+
 # --- initialisation and gradients --------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from qvit.quantum.engines import reference
 
 def _random_angle(rng: np.random.Generator, n_inputs: int, n_weights: int, scale: float) -> Angle:
     def terms(count: int) -> tuple[tuple[int, float], ...]:
-        picked = rng.integers(0, count, rng.integers(0, 3)) if count else []
+        picked = rng.integers(0, max(count, 1), rng.integers(0, 3) if count else 0)
         return tuple((int(i), float(rng.normal())) for i in picked)
 
     return Angle(terms(n_inputs), terms(n_weights), float(scale * rng.normal() * rng.integers(0, 2)))

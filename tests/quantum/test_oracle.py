@@ -1,7 +1,7 @@
 """Every engine against the slow reference, PennyLane, and the closed form written out by hand."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import product as product_of
 
@@ -115,9 +115,9 @@ def test_the_matrix_path_is_taken_and_agrees_with_the_reference(
     shapes = []
     evolve = dense._evolve
 
-    def spy(gates: object, state: Tensor, angles: object, n: int) -> Tensor:
+    def spy(gates: Sequence[Gate], state: Tensor, angles: Tensor, n: int) -> Tensor:
         shapes.append(tuple(state.shape))
-        return evolve(gates, state, angles, n)  # type: ignore[arg-type]
+        return evolve(gates, state, angles, n)
 
     monkeypatch.setattr(dense, "_evolve", spy)
     values = expectations(circuit, inputs, weights)
@@ -166,21 +166,38 @@ def test_random_circuits_against_pennylane(seed: int, random_circuit: RandomCirc
 
 @pytest.mark.parametrize("n_layers", [1, 2, 4])
 @pytest.mark.parametrize("n", [3, 4, 5])
-@pytest.mark.parametrize("name", ["ry_ring", "rx_ring", "basic_entangler", "strongly_entangling"])
+@pytest.mark.parametrize("name", ANSATZE)
 def test_ansatze_against_pennylane_templates(name: str, n: int, n_layers: int) -> None:
     """From three wires on; on two PennyLane's BasicEntanglerLayers has a single CNOT instead of a ring."""
     layer = QuantumLinear(n, n_layers=n_layers, ansatz=name)
     x, weights = torch.randn(n), layer.weights.detach().double().numpy()
+    wires = range(n)
 
-    def operations() -> None:
-        qml.AngleEmbedding(x.double().numpy(), wires=range(n), rotation="X" if name == "rx_ring" else "Y")
-        if name == "strongly_entangling":
-            qml.StronglyEntanglingLayers(weights, wires=range(n))
-        else:
-            rotation = qml.RY if name == "ry_ring" else qml.RX
-            qml.BasicEntanglerLayers(weights, wires=range(n), rotation=rotation)
+    def load() -> None:
+        qml.AngleEmbedding(x.double().numpy(), wires=wires, rotation="X" if name == "rx_ring" else "Y")
 
-    theirs = run_pennylane(operations, n, tuple((wire,) for wire in range(n)))
+    def strongly_entangling() -> None:
+        load()
+        qml.StronglyEntanglingLayers(weights, wires=wires)
+
+    def reupload() -> None:
+        for layer_weights in weights:
+            load()
+            qml.AngleEmbedding(layer_weights[:, 0], wires=wires, rotation="Y")
+            qml.AngleEmbedding(layer_weights[:, 1], wires=wires, rotation="Z")
+            for wire in wires:
+                qml.CNOT(wires=[wire, (wire + 1) % n])
+
+    def no_entangler() -> None:
+        load()
+        qml.AngleEmbedding(weights.sum(0), wires=wires, rotation="Y")
+
+    def ring() -> None:
+        load()
+        qml.BasicEntanglerLayers(weights, wires=wires, rotation=qml.RY if name == "ry_ring" else qml.RX)
+
+    others = {"strongly_entangling": strongly_entangling, "reupload": reupload, "no_entangler": no_entangler}
+    theirs = run_pennylane(others.get(name, ring), n, tuple((wire,) for wire in wires))
     assert_close(layer(x), theirs, 1e-6)
     assert_close(layer.double()(x.double()), theirs, 1e-12)
 

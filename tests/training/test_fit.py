@@ -251,7 +251,9 @@ def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData) -> None
     assert 0 < best < 7, "the case is of no use if the best epoch is the first or the last"
     assert state.best["epoch"] == best + 1
     assert all(torch.equal(value, weights[best][name]) for name, value in model.state_dict().items())
-    assert validate(model, data, config) == {key: state.history[best][key] for key in ("val_loss", "val_auc", "val_acc")}
+    assert validate(model, data, config) == {
+        key: state.history[best][key] for key in ("val_loss", "val_auc", "val_acc")
+    }
     assert [record["epoch"] for record in state.history] == list(range(1, 9))
 
 
@@ -267,9 +269,7 @@ def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData) -> None
 def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch(
     make_data: MakeData, monkeypatch: pytest.MonkeyPatch, aucs: list[float], losses: list[float], kept: int
 ) -> None:
-    figures = iter(
-        [{"val_auc": a, "val_loss": loss, "val_acc": 0.5} for a, loss in zip(aucs, losses, strict=True)]
-    )
+    figures = iter([{"val_auc": a, "val_loss": loss, "val_acc": 0.5} for a, loss in zip(aucs, losses, strict=True)])
     monkeypatch.setattr("qvit.training.loop.validate", lambda *args: next(figures))
     _, state = trained(make_data(), replace(TINY, epochs=4))
     assert state.best["epoch"] == kept

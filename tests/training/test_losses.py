@@ -133,12 +133,7 @@ def test_pos_weight_multiplies_the_positive_part_alone() -> None:
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [
-        (task, name)
-        for task, fit in LOSSES_OF_TASK.items()
-        for name in ("ce", "bce", "emd", "mse")
-        if name not in fit
-    ],
+    [(task, name) for task, fit in LOSSES_OF_TASK.items() for name in ("ce", "bce", "emd", "mse") if name not in fit],
 )
 def test_refuses_a_loss_that_does_not_fit(task: str, name: str) -> None:
     fitting = " or ".join(LOSSES_OF_TASK[task])

@@ -17,7 +17,6 @@ from qvit.training.options import (
     RUN_KEYS,
     TRAIN_KEYS,
     RunConfig,
-    model_keys,
     option_keys,
     parse_assignment,
     read_options,
@@ -191,7 +190,13 @@ def test_refuses_what_the_run_cannot_do_before_it_begins(
 
 @pytest.mark.parametrize(
     ("key", "suggestion"),
-    [("epoch", "epochs"), ("learning_rate", ""), ("batchsize", "batch_size"), ("n_layer", "n_layers"), ("img_size", "")],
+    [
+        ("epoch", "epochs"),
+        ("learning_rate", ""),
+        ("batchsize", "batch_size"),
+        ("n_layer", "n_layers"),
+        ("img_size", ""),
+    ],
 )
 def test_unknown_keys_are_errors_with_the_nearest(key: str, suggestion: str) -> None:
     with pytest.raises(ConfigError, match=f"There is no option '{key}'") as caught:
@@ -247,7 +252,7 @@ def test_refuses_other_yaml(tmp_path: Path, content: bytes, message: str) -> Non
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="Cannot read the options file .*missing.yaml"):
+    with pytest.raises(ConfigError, match=r"Cannot read the options file .*missing.yaml"):
         read_options(tmp_path / "missing.yaml")
     with pytest.raises(ConfigError, match="Cannot read the options file"):
         read_options(tmp_path)
@@ -271,7 +276,7 @@ def test_assignments(text: str, expected: tuple[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ["lr", "=3", " =3", ""])
 def test_refuses_what_is_no_assignment(text: str) -> None:
-    with pytest.raises(ConfigError, match="--set takes key=value, such as lr=0.005"):
+    with pytest.raises(ConfigError, match=r"--set takes key=value, such as lr=0.005"):
         parse_assignment(text)
 
 

@@ -78,9 +78,7 @@ def test_patience_counts_across_a_stop(config: MakeConfig, tmp_path: Path, kept:
 
 @pytest.mark.parametrize("schedule", ["warmup_cosine", "constant"])
 @pytest.mark.parametrize("model", ["vit_4q1h", "cosine_4q1h"])
-def test_other_models_and_schedules(
-    config: MakeConfig, tmp_path: Path, kept: Kept, schedule: str, model: str
-) -> None:
+def test_other_models_and_schedules(config: MakeConfig, tmp_path: Path, kept: Kept, schedule: str, model: str) -> None:
     settings = config(**LIVELY, schedule=schedule, model=model, class_weights="balanced", label_smoothing=0.1)
     whole = train_run(settings, tmp_path / "whole")
     with pytest.raises(Killed):
@@ -152,7 +150,9 @@ def test_fit_goes_on_from_a_state(make_data: Callable[..., Dataset]) -> None:
 def _start(npz: Path, folder: Path, *more: str) -> "subprocess.Popen[bytes]":
     options = ["--model", "qvit_4q1h", "--epochs", "12", "--set", "batch_size=1", "--set", "dropout=0.2"]
     command = [sys.executable, "-m", "qvit", "train", str(npz), *options, "--out", str(folder), *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def _epochs(folder: Path) -> int:
@@ -173,9 +173,7 @@ def _kill_when(process: "subprocess.Popen[bytes]", ready: Callable[[], bool], de
     return process.returncode == -signal.SIGKILL
 
 
-def test_killed_processes_resume_bit_identically(
-    make_npz: Callable[..., Path], tmp_path: Path, kept: Kept
-) -> None:
+def test_killed_processes_resume_bit_identically(make_npz: Callable[..., Path], tmp_path: Path, kept: Kept) -> None:
     npz, whole, parts = make_npz(), tmp_path / "whole", tmp_path / "parts"
     reference = _start(npz, whole)
     chance = random.Random(0)

@@ -33,10 +33,8 @@ def test_one_cycle_is_torchs(total: int, warmup: float) -> None:
     rise = warmup * total - 1
     for step, rate in enumerate(theirs):
         # the progress at which ours has gone the same part of its way up or down
-        if step <= rise:
-            progress = warmup * step / rise
-        else:
-            progress = warmup + (1 - warmup) * (step - rise) / (total - 1 - rise)
+        fall = warmup + (1 - warmup) * (step - rise) / (total - 1 - rise)
+        progress = warmup * step / rise if step <= rise else fall
         assert one_cycle(progress, warmup) == pytest.approx(rate, abs=1e-12)
         # and step by step the two differ by no more than the one step they count differently
         assert one_cycle(step / total, warmup) == pytest.approx(rate, abs=math.pi / total / min(warmup, 1 - warmup))

@@ -24,7 +24,7 @@ def _run(arguments: list[str], *, debug: bool) -> int:
 
     warnings.showwarning = _show_warning
     try:
-        return app(arguments, prog_name="qvit", standalone_mode=False) or 0
+        code = int(app(arguments, prog_name="qvit", standalone_mode=False) or 0)
     except (QvitError, TyperException) as error:
         if debug:
             raise
@@ -32,11 +32,13 @@ def _run(arguments: list[str], *, debug: bool) -> int:
         print(f"Error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
         return 2
     except (Abort, KeyboardInterrupt):
-        print("Interrupted. An unfinished run goes on with --resume.", file=sys.stderr)  # noqa: T201
-        return INTERRUPTED
+        code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         sys.stderr.close()
         return 0
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code, without a word
+        print("Interrupted. An unfinished run goes on with --resume.", file=sys.stderr)  # noqa: T201
+    return code
 
 
 def _show_warning(

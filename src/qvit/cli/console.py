@@ -29,7 +29,8 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], *, captio
     for row in rows:
         table.add_row(*row)
     # A table folded at 80 columns in a log is of no use; away from a terminal it may be as wide as it likes.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
 
 
 def say(text: str) -> None:

@@ -8,7 +8,7 @@ import typer
 from qvit.cli.console import print_json, print_table
 from qvit.data.registry import DATASETS, get_info
 
-app = typer.Typer(help="List, describe, download and check datasets.", no_args_is_help=True)
+app = typer.Typer(help="List, describe, download and check datasets.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A dataset's name, or the path of your own .npz file.")]
@@ -16,6 +16,13 @@ Size = Annotated[int, typer.Option(help="Side of the images in pixels: 28, 64, 1
 Root = Annotated[
     Path | None, typer.Option(help="Folder of the official files.  [default: $QVIT_DATA or the user's cache]")
 ]
+
+
+@app.callback(invoke_without_command=True)
+def group(context: typer.Context) -> None:
+    """List, describe, download and check datasets."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("list")

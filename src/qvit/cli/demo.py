@@ -1,6 +1,5 @@
 """`qvit demo`: a quantum vision transformer and its classical twin, trained and compared in one go."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -33,10 +32,8 @@ def demo(
     for model in MODELS:
         given = {"dataset": dataset, "model": model, "seed": seed, "epochs": epochs}
         config = resolve({key: value for key, value in given.items() if value is not None})
-        if (folder / model / "config.json").exists():
-            shutil.rmtree(folder / model)
         with epoch_progress(model, config.train.epochs) as on_epoch:
-            runs.append(train_run(config, folder / model, root=root, on_epoch=on_epoch))
+            runs.append(train_run(config, folder / model, root=root, replace=True, on_epoch=on_epoch))
     rows = read_rows(runs)
     picture = folder / "demo.png"
     draw_comparison(runs, rows, picture, root=root)

@@ -117,9 +117,9 @@ _ORGANS = (
 _LITS = "Bilic et al., LiTS, Medical Image Analysis 84 (2023); Xu et al., IEEE TMI 38 (2019)"
 
 # `augment` names the largest group of symmetries that keeps an image plausible and its label true:
-#   d4      no fixed up or down (microscopy, dermatoscopy, a fundus); breast ultrasound does have a depth
-#           direction, but its 546 training images gain more from eight views than they lose;
-#   mirror  up and down mean something (layers of a retina, a chest) but left and right can be swapped;
+#   d4      no fixed up or down (microscopy, dermatoscopy, a fundus);
+#   mirror  up and down mean something (layers of a retina, a chest, depth and acoustic shadow in ultrasound) but
+#           left and right can be swapped;
 #   none    classes tell left from right (kidney-left, kidney-right): a mirror image changes the label.
 _ROWS = (
     _row(
@@ -242,7 +242,7 @@ _ROWS = (
         labels="malignant | normal, benign",
         description="Breast ultrasound, malignant or not",
         source="Al-Dhabyani et al., Data in Brief 28 (2020)",
-        augment="d4",
+        augment="mirror",
     ),
     _row(
         "BloodMNIST",

@@ -1,0 +1,1 @@
+"""Comparisons across runs: tables and pictures, read from run folders."""

@@ -8,6 +8,7 @@ from qvit.evaluation.statistics import Interval, mean_interval
 from qvit.training.run import Run
 
 LEVEL = 0.95
+SHOWN = ("model", "dataset", "size", "seed", "parameters")  # keys of config.json that have a column
 COLUMNS = [
     "model",
     "dataset",
@@ -77,13 +78,13 @@ def read_rows(runs: Sequence[Run]) -> list[Row]:
     """Return the rows of finished runs, in order; options that differ within a model are added to its name."""
     rows = [read_row(run) for run in runs]
     flat = [_flatten(run.config) for run in runs]
-    for place, row in enumerate(rows):
+    named = []
+    for row, options in zip(rows, flat, strict=True):
         peers = [flat[i] for i, other in enumerate(rows) if (other.dataset, other.model) == (row.dataset, row.model)]
-        differing = [key for key in flat[place] if any(peer.get(key) != flat[place][key] for peer in peers)]
-        if differing:
-            options = ", ".join(f"{key.rpartition('.')[2]}={flat[place][key]}" for key in differing)
-            rows[place] = replace(row, model=f"{row.model} ({options})")
-    return rows
+        differing = [key for key in options if any(peer.get(key) != options[key] for peer in peers)]
+        told = ", ".join(f"{key.rpartition('.')[2]}={options[key]}" for key in differing)
+        named.append(replace(row, model=f"{row.model} ({told})") if told else row)
+    return named
 
 
 def group_rows(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
@@ -147,11 +148,11 @@ def _shown(interval: Interval) -> str:
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the options of a run by dotted name; the seed is not one."""
+    """Return by dotted name what may tell runs apart, except for what a row has a column for."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")
-        elif prefix:  # the top level says what ran; what is nested says how
+        elif key not in SHOWN:
             flat[prefix + key] = value
     return flat

@@ -1,0 +1,19 @@
+"""Training: one loop, runs as folders that can be resumed bit for bit."""
+
+from qvit.training.loop import Batch, TrainConfig, TrainState, fit
+from qvit.training.options import RunConfig, resolve
+from qvit.training.predict import predict
+from qvit.training.run import Run, evaluate_run, train_run
+
+__all__ = [
+    "Batch",
+    "Run",
+    "RunConfig",
+    "TrainConfig",
+    "TrainState",
+    "evaluate_run",
+    "fit",
+    "predict",
+    "resolve",
+    "train_run",
+]

@@ -25,11 +25,12 @@ from qvit.training.seeding import NOISE, ORDER, generator, seeded
 class TrainConfig:
     """How to train; the defaults are those of every figure we report.
 
-    `batch_size=None` is 64, halved while an epoch would have fewer than 16 steps: on a few hundred images a small
-    model needs the steps more than the smooth gradient. `lr` is the schedule's peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient
-    norm. `loss`: "auto", "ce", "bce" or "emd" (ordinal). `class_weights`: "balanced" weighs classes inversely
-    to their frequency. `augment`: a group of `data.augment`, or "auto" for the dataset's own. `tta` averages
-    predictions over that group: "auto" where it lowers the validation loss. `patience`: stop after so many
+    `batch_size=None` is 64, halved while an epoch would have fewer than 16 steps: with a few hundred images a
+    small model needs many steps more than it needs smooth gradients. `lr` is the schedule's peak, `warmup` the
+    fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", "ce", "bce" or "emd"
+    (ordinal). `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a group of
+    `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group, in validation and
+    in the end: "auto" in the end only where that lowers the validation loss. `patience`: stop after so many
     epochs without a better validation AUC. `threads`: CPU threads of torch; small models are fastest on one.
     Raises `ConfigError` for values out of range.
     """

@@ -9,7 +9,8 @@ result.json         the final figures, written last    state.pt            only 
 import json
 import os
 import platform
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,7 +25,7 @@ from jaxtyping import Float
 import qvit
 from qvit.data.arrays import Dataset, Split, is_path, load_dataset
 from qvit.data.augment import group_size
-from qvit.errors import RunError
+from qvit.errors import DataError, RunError
 from qvit.evaluation.metrics import evaluate, log_loss
 from qvit.evaluation.results import read_result, write_result
 from qvit.evaluation.statistics import bootstrap_interval
@@ -50,7 +51,7 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """What determines the run."""
-        return self._json("config.json")
+        return self._json("config.json", ("dataset", "size", "task", "data_digest", "model", "model_config", "seed"))
 
     @property
     def finished(self) -> bool:
@@ -62,7 +63,7 @@ class Run:
         """The final figures."""
         if not self.finished and (self.folder / "config.json").exists():
             raise RunError(f"The run in {self.folder} is not finished; go on with `qvit train … --resume`.")
-        return self._json("result.json")
+        return self._json("result.json", ("parameters", "best_epoch", "tta", "val", "test"))
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -110,14 +111,18 @@ class Run:
             )
         return data
 
-    def _json(self, name: str) -> dict[str, Any]:
+    def _json(self, name: str, keys: Sequence[str]) -> dict[str, Any]:
         path = self.folder / name
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise RunError(f"{self.folder} is not a run folder: {name} is missing.") from error
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error}); train the run again.") from error
+        missing = [key for key in keys if key not in found]
+        if missing:
+            raise RunError(f"{path} is not that of a run: it holds no {', '.join(missing)}.")
+        return found
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         path = self.folder / name
@@ -134,20 +139,23 @@ def train_run(
     root: str | Path | None = None,
     download: bool = True,
     resume: bool = False,
+    replace: bool = False,
     on_epoch: Progress | None = None,
 ) -> Run:
     """Train and evaluate one model; everything lands in `folder`.
 
     With `resume` an unfinished run goes on from its last whole epoch, bit for bit as if it had not stopped, and a
-    finished one is returned as it is. The test split is read once, after training.
+    finished one is returned as it is. With `replace` an earlier run of the same model on the same dataset is deleted,
+    once data and options have been checked. The test split is read once, after training.
     Raises `RunError` if the folder holds something else, and all errors of data, model and training.
     """
     data = load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
     described = _describe(config, data)
+    _check_measurable(data)
     check_device(config.train.device)
     make_loss(data.info.task, name=config.train.loss)  # refuses one that does not fit, before there is a folder
     run = Run(Path(folder))
-    _claim(run, described, resume=resume)
+    _claim(run, described, resume=resume, replace=replace)
     if not run.finished:
         threads = torch.get_num_threads()
         torch.set_num_threads(config.train.threads)
@@ -157,6 +165,17 @@ def train_run(
             torch.set_num_threads(threads)
     (run.folder / "state.pt").unlink(missing_ok=True)
     return Run(run.folder)
+
+
+def _check_measurable(data: Dataset) -> None:
+    """Refuse now what would only fail after training: splits on which no AUC exists."""
+    for name in ("val", "test"):
+        labels = data[name].labels
+        if (labels == labels[0]).all():
+            raise DataError(
+                f"{data.path or data.info.title}: expected at least two classes in {name}_labels, found only "
+                f"{labels[0].tolist()}. AUC compares classes: add images of another, or split anew."
+            )
 
 
 def _describe(config: RunConfig, data: Dataset) -> dict[str, Any]:
@@ -182,9 +201,13 @@ def _describe(config: RunConfig, data: Dataset) -> dict[str, Any]:
     }
 
 
-def _claim(run: Run, described: dict[str, Any], *, resume: bool) -> None:
-    """Make sure that the folder is new, or holds this very run and may be continued."""
+def _claim(run: Run, described: dict[str, Any], *, resume: bool, replace: bool) -> None:
+    """Make sure that the folder is new, or holds this very run and may be continued, or one that may be replaced."""
     try:
+        if replace and (run.folder / "config.json").exists():
+            earlier = Run(run.folder).config
+            if all(earlier[key] == described[key] for key in ("dataset", "model")):
+                shutil.rmtree(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
@@ -201,12 +224,12 @@ def _claim(run: Run, described: dict[str, Any], *, resume: bool) -> None:
         if differing:
             changes = "; ".join(f"{key}: {run.config.get(key)} → {described[key]}" for key in differing)
             raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
-        for leftover in run.folder.glob(f".*{PART}"):
-            leftover.unlink()
     elif names:
         raise RunError(f"{run.folder} is not empty and not a run folder; choose another with --out.")
     else:
         write_atomic(run.folder / "config.json", _dump(described))
+    for leftover in run.folder.glob(f".*{PART}"):
+        leftover.unlink()
     if "environment.json" not in names:
         write_atomic(run.folder / "environment.json", _dump(_environment()))
 
@@ -258,9 +281,10 @@ def _evaluate(run: Run, model: ViT, data: Dataset, config: RunConfig, *, best_ep
 
 def evaluate_run(run: Run, split: str = "test", *, root: str | Path | None = None) -> dict[str, Any]:
     """Predict a split again from a run's weights; returns all measures and the intervals of AUC and accuracy."""
+    group = run.result["tta"]  # first, as it says of an unfinished run what to do
     data = run.load_data(root)
     images = data[split]
-    scores = predict(run.load_model(), images, data.info.task, group=run.result["tta"])
+    scores = predict(run.load_model(), images, data.info.task, group=group)
     return _figures(images, scores, data)
 
 
@@ -301,12 +325,14 @@ def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[t
 
 
 def _flag(dataset: str) -> str:
-    """Return the dataset's name as MedMNIST's file names allow it: letters and digits."""
-    return "".join(character for character in Path(dataset).stem if character.isalnum())
+    """Return the dataset's name as MedMNIST's file names allow it: letters and digits of ASCII."""
+    return (
+        "".join(character for character in Path(dataset).stem if character.isascii() and character.isalnum()) or "data"
+    )
 
 
 def _environment() -> dict[str, Any]:
-    packages = ("torch", "numpy", "scikit-learn", "safetensors")
+    packages = ("torch", "numpy", "scipy", "safetensors")
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),

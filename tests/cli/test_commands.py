@@ -1,0 +1,246 @@
+"""Commands that go well: what they print, where, and that their figures are those of the run."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import qvit as package
+from qvit.data.registry import DATASETS
+from qvit.models import list_models
+
+Qvit = Callable[..., Any]
+Tree = Callable[[Path], dict[str, bytes | None]]
+OFFICIAL = Path(os.environ.get("QVIT_DATA", "")) / "retinamnist.npz"
+COMMANDS = [
+    [],
+    ["data"],
+    ["data", "list"],
+    ["data", "info"],
+    ["data", "get"],
+    ["data", "verify"],
+    ["models"],
+    ["train"],
+    ["evaluate"],
+    ["compare"],
+    ["demo"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help(qvit: Qvit, command: list[str]) -> None:
+    told = qvit(*command, "--help")
+    assert (told.code, told.err) == (0, "")
+    assert " ".join(["Usage: qvit", *command]) in told.out
+
+
+@pytest.mark.parametrize("command", [[], ["data"]], ids=["qvit", "qvit data"])
+def test_a_group_alone_shows_its_help(qvit: Qvit, command: list[str]) -> None:
+    told = qvit(*command)
+    assert (told.code, told.err) == (0, "")
+    assert "Usage: qvit" in told.out
+    assert "Commands" in told.out
+
+
+def test_version(qvit: Qvit) -> None:
+    assert qvit("--version") == (0, f"qvit {package.__version__}\n", "")
+
+
+# --- data and models ---
+
+
+def test_data_list(qvit: Qvit) -> None:
+    told = qvit("data", "list")
+    assert told.code == 0
+    assert all(name in told.out for name in DATASETS)
+    rows = json.loads(qvit("data", "list", "--json").out)
+    assert [row["name"] for row in rows] == list(DATASETS)
+
+
+def test_data_info(qvit: Qvit) -> None:
+    told = qvit("data", "info", "retinamnist")
+    assert "ordinal" in told.out
+    assert "1,080" in told.out or "1080" in told.out
+    row = json.loads(qvit("data", "info", "retinamnist", "--json").out)
+    info = DATASETS["retinamnist"]
+    assert row["splits"] == dict(info.splits)
+    assert row["md5"] == {str(size): md5 for size, md5 in info.md5.items()}
+    assert row["files"]["64"] == info.url(64)
+    assert json.loads(qvit("data", "info", "phantom", "--json").out)["synthetic"] is True
+
+
+def test_data_verify(qvit: Qvit, npz: Path) -> None:
+    told = qvit("data", "verify", npz)
+    assert told.code == 0
+    assert "is sound" in told.out
+    assert "train 24, val 16, test 20" in told.out
+    report = json.loads(qvit("data", "verify", npz, "--json").out)
+    assert (report["task"], report["size"], report["official"]) == ("multi-class", 12, False)
+
+
+@pytest.mark.skipif(not OFFICIAL.is_file(), reason="QVIT_DATA names no folder with the official files")
+def test_data_verify_and_get_official(qvit: Qvit, tmp_path: Path) -> None:
+    told = qvit("data", "verify", "retinamnist")
+    assert (told.code, told.err) == (0, "")
+    assert DATASETS["retinamnist"].md5[28] in told.out
+    shutil.copyfile(OFFICIAL, tmp_path / OFFICIAL.name)
+    assert str(tmp_path / OFFICIAL.name) in qvit("data", "get", "retinamnist", "--root", tmp_path).out
+    assert "nothing to get" in qvit("data", "get", "phantom").out
+
+
+def test_models(qvit: Qvit) -> None:
+    assert all(name in qvit("models").out for name in list_models())
+    rows = {row["name"]: row for row in json.loads(qvit("models", "--json").out)}
+    assert list(rows) == list_models()
+    assert rows["qvit_4q2h"]["parameters"] == 1117
+    assert rows["vit_4q2h"]["parameters"] == 1309
+    grey = json.loads(qvit("models", "--json", "--channels", 1, "--classes", 2).out)
+    assert grey[list_models().index("qvit_4q2h")]["parameters"] == 834
+
+
+# --- train, evaluate, compare ---
+
+
+def test_train_evaluate_compare(qvit: Qvit, train: Qvit, tmp_path: Path) -> None:
+    folders = [tmp_path / f"s{seed}" for seed in range(2)]
+    for seed, folder in enumerate(folders):
+        told = train(folder, seed=seed, epochs=2)
+        assert told.code == 0
+        assert "epoch 2/2" in told.err
+        assert str(folder) in told.err
+        assert "vit_4q1h" in told.out
+    results = [json.loads((folder / "result.json").read_text()) for folder in folders]
+
+    for split in ("val", "test"):
+        told = qvit("evaluate", folders[0], "--split", split, "--json")
+        assert (told.code, told.err) == (0, "")
+        assert json.loads(told.out) == results[0][split]
+    table = qvit("evaluate", folders[0]).out
+    for measure in ("auc", "acc", "kappa", "ece"):
+        assert re.search(rf"{measure} +│ +{results[0]['test'][measure]:.4f}", table)
+
+    picture = tmp_path / "p.png"
+    told = qvit("compare", *folders, "--picture", picture)
+    assert told.code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "Means over seeds" in told.out
+    for result in results:
+        assert f"{result['test']['auc']:.3f} [{result['test']['auc_interval'][0]:.3f}" in told.out
+    read = json.loads(qvit("compare", *folders, "--json").out)
+    assert [run["auc"]["value"] for run in read["runs"]] == [result["test"]["auc"] for result in results]
+    assert read["means"][0]["auc"]["value"] == pytest.approx(sum(result["test"]["auc"] for result in results) / 2)
+    assert "Means over seeds" not in qvit("compare", folders[0]).out
+
+
+def test_train_json_is_all_there_is_on_stdout(train: Qvit, tmp_path: Path) -> None:
+    told = train(tmp_path / "run", "--json")
+    read = json.loads(told.out)
+    assert told.err == ""
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert {key: read[key] for key in result} == result
+    assert read["folder"] == str(tmp_path / "run")
+
+
+def test_precedence_of_options(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
+    """A file, then --set, then the named ones; a later one wins."""
+    options = tmp_path / "options.yaml"
+    options.write_text(f"dataset: {npz}\nmodel: vit_4q1h\nepochs: 9\nseed: 9\nlr: 0.9\nbatch_size: 9\n")
+    told = qvit(
+        "train", "--config", options, "--set", "seed=5", "--set", "epochs=5", "--set", "lr=0.5", "--set", "lr=0.25",
+        "--epochs", 1, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert told.code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["dataset"], config["model"]) == (str(npz), "vit_4q1h")
+    assert (config["seed"], config["train"]["epochs"]) == (5, 1)
+    assert (config["train"]["lr"], config["train"]["batch_size"]) == (0.25, 9)
+
+
+def test_flags_reach_the_run(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
+    arguments = ["--task", "ordinal", "--size", 12, "--seed", 3, "--model", "cosine_4q1h", "--epochs", 1]
+    assert qvit("train", "--data", npz, *arguments, "--out", tmp_path / "run").code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    found = [config[key] for key in ("dataset", "task", "size", "seed", "model")]
+    assert found == [str(npz), "ordinal", 12, 3, "cosine_4q1h"]
+
+
+def test_the_default_folder_names_the_run(
+    qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert qvit("train", npz.name, "--model", "vit_4q1h", "--epochs", 1, "--seed", 2).code == 0
+    assert (tmp_path / "runs" / "small-vit_4q1h-s2" / "result.json").exists()
+
+
+def test_resuming_a_finished_run_changes_nothing(train: Qvit, tmp_path: Path, tree: Tree) -> None:
+    first = train(tmp_path / "run")
+    before = tree(tmp_path)
+    again = train(tmp_path / "run", "--resume")
+    assert (again.code, again.out) == (0, first.out)
+    assert tree(tmp_path) == before
+
+
+def test_a_warning_is_a_line_on_stderr(
+    qvit: Qvit, arrays: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import warnings
+
+    import numpy as np
+
+    arrays["test_labels"] %= 2
+    np.savez(tmp_path / "lacking.npz", **arrays)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        told = qvit("train", tmp_path / "lacking.npz", "--epochs", 1, "--json", "--out", tmp_path / "run")
+    assert told.code == 0
+    json.loads(told.out)
+    assert told.err.startswith("Warning: ")
+    assert all(line.startswith("Warning: ") for line in told.err.splitlines())
+    assert ".py:" not in told.err
+
+
+@pytest.mark.parametrize("name", ["[bold]x", "a[/b]", ":smile:"])
+def test_names_are_shown_as_they_are(qvit: Qvit, npz: Path, tmp_path: Path, name: str) -> None:
+    """Square brackets are markup to rich, unless it is told otherwise."""
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    moved = npz.rename(folder / "d.npz")
+    arguments = ["--model", "vit_4q1h", "--epochs", 1, "--out", folder / "run"]
+    told = qvit("train", moved, *arguments)
+    assert told.code == 0
+    assert name in qvit("compare", folder / "run", "--json").out
+    for command in ("evaluate", "compare"):
+        shown = qvit(command, folder / "run")
+        assert shown.code == 0
+        assert name in re.sub(r"[\s│]", "", shown.out)
+
+
+# --- demo ---
+
+
+def test_demo(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    for _ in range(2):  # a second one replaces the first
+        told = qvit("demo", npz, "--epochs", 1, "--out", out)
+        assert told.code == 0
+        assert "qvit_4q2h" in told.out
+        assert re.search(r"│ vit_4q2h", told.out)
+        assert sorted(path.name for path in out.iterdir()) == ["demo.png", "qvit_4q2h", "vit_4q2h"]
+    assert (out / "demo.png").read_bytes().startswith(b"\x89PNG")
+    for model in ("qvit_4q2h", "vit_4q2h"):
+        result = json.loads((out / model / "result.json").read_text())
+        low, high = result["test"]["auc_interval"]
+        assert f"{result['test']['auc']:.3f} [{low:.3f}, {high:.3f}]" in told.out
+        assert f"{result['parameters']:,}" in told.out
+    assert "synthetic" not in told.out
+
+
+def test_the_demo_declares_the_phantom_synthetic(qvit: Qvit, tmp_path: Path) -> None:
+    told = qvit("demo", "--epochs", 1, "--out", tmp_path / "demo")
+    assert told.code == 0
+    assert "synthetic images" in told.out

@@ -1,0 +1,282 @@
+"""Mistakes: exit code 2, one line on stderr that says what is wrong, and nothing on disk has changed."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+OFFICIAL = Path(os.environ.get("QVIT_DATA", "")) / "retinamnist.npz"
+needs_files = pytest.mark.skipif(not OFFICIAL.is_file(), reason="QVIT_DATA names no folder with the official files")
+
+Qvit = Callable[..., Any]
+Tree = Callable[[Path], dict[str, bytes | None]]
+Arrays = dict[str, np.ndarray]
+
+
+def check(told: Any, *parts: str) -> None:
+    """One line, exit code 2, nothing on stdout, no traceback."""
+    assert told.code == 2, told.err
+    assert told.out == ""
+    assert told.err.startswith("Error: ")
+    assert told.err.count("\n") == 1, told.err
+    assert told.err.endswith("\n")
+    assert "Traceback" not in told.err
+    for part in parts:
+        assert part in told.err
+
+
+@pytest.fixture
+def refused(qvit: Qvit, tmp_path: Path, tree: Tree) -> Callable[..., None]:
+    """Call, check, and compare every byte below the temporary folder with what was there."""
+
+    def call(arguments: list[object], *parts: str) -> None:
+        before = tree(tmp_path)
+        check(qvit(*arguments), *parts)
+        assert tree(tmp_path) == before
+
+    return call
+
+
+@pytest.fixture
+def run(train: Qvit, tmp_path: Path) -> Path:
+    assert train(tmp_path / "run").code == 0
+    return tmp_path / "run"
+
+
+# --- data ---
+
+
+def test_missing_file(refused: Callable[..., None], tmp_path: Path) -> None:
+    for command in (["train"], ["data", "verify"], ["data", "get"]):
+        refused([*command, tmp_path / "missing.npz"], "missing.npz", "nothing there")
+    refused(
+        ["train", "breastmnist", "--root", tmp_path, "--offline", "--out", tmp_path / "x"], "breastmnist.npz", "MD5"
+    )
+
+
+@needs_files
+def test_flipped_byte_in_an_official_file(refused: Callable[..., None], tmp_path: Path) -> None:
+    path = tmp_path / "retinamnist.npz"
+    shutil.copyfile(OFFICIAL, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 0x10
+    path.write_bytes(content)
+    for command in (["train"], ["data", "verify"], ["data", "get"]):
+        out = ["--out", tmp_path / "x"] if command == ["train"] else []
+        refused(
+            [*command, "retinamnist", "--root", tmp_path, *out], "retinamnist.npz", "expected MD5 bd4c0672", "found"
+        )
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
+def test_truncated_file(refused: Callable[..., None], npz: Path, tmp_path: Path, part: float) -> None:
+    npz.write_bytes(npz.read_bytes()[: int(part * npz.stat().st_size)])
+    refused(["train", npz, "--out", tmp_path / "x"], "small.npz", "expected", "found")
+
+
+def _wrong(arrays: Arrays, kind: str) -> Arrays:
+    images, labels = arrays["train_images"], arrays["train_labels"]
+    floats = {key: value / 255.0 for key, value in arrays.items() if key.endswith("images")}
+    if kind == "NaN":
+        floats["val_images"][3, 2, 1, 0] = np.nan
+    changes: dict[str, Arrays] = {
+        "dtype": {"train_images": images.astype(np.int32)},
+        "objects": {"train_labels": labels.astype(object)},
+        "NaN": floats,
+        "range": {"test_labels": np.full_like(arrays["test_labels"], 200)},
+        "negative": {"train_labels": labels.astype(np.int16) - 1},
+        "shape": {"train_images": images[:, :, :9]},
+        "count": {"train_labels": labels[:-1]},
+    }
+    return arrays | changes[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("dtype", "expected uint8 in train_images, found int32"),
+        ("objects", "pickle"),
+        ("NaN", "NaN or infinity in image 3"),
+        ("range", "200"),
+        ("negative", "found -1"),
+        ("shape", "12 x 9"),
+        ("count", "23"),
+    ],
+)
+def test_wrong_arrays(refused: Callable[..., None], arrays: Arrays, tmp_path: Path, kind: str, told: str) -> None:
+    path = tmp_path / "wrong.npz"
+    np.savez(path, **_wrong(arrays, kind))
+    refused(["train", path, "--out", tmp_path / "x"], "wrong.npz", told)
+    refused(["data", "verify", path], "wrong.npz", told)
+
+
+def test_not_an_npz(refused: Callable[..., None], tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("hello\nworld\n")
+    refused(["train", tmp_path / "text.npz", "--out", tmp_path / "x"], "text.npz")
+    refused(["train", tmp_path, "--out", tmp_path / "x"], "a folder")
+
+
+# --- names and options ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "retinamist"], "Did you mean 'retinamnist'?"),
+        (["data", "info", "retinamist"], "Did you mean 'retinamnist'?"),
+        (["demo", "retinamist"], "Did you mean 'retinamnist'?"),
+        (["train"], "No dataset given"),
+        (["train", "phantom", "--model", "qvit_4q3x"], "There is no model 'qvit_4q3x'"),
+        (["train", "phantom", "--set", "epoch=3"], "There is no option 'epoch'. Did you mean 'epochs'?"),
+        (["train", "phantom", "--set", "epochs"], "--set takes key=value"),
+        (["train", "phantom", "--set", "lr=[1"], "'[1' is not a value"),
+        (["train", "phantom", "--set", "epochs=many"], "Option epochs='many'"),
+        (["train", "phantom", "--set", "lr=-1"], "lr must be positive, got -1"),
+        (["train", "phantom", "--set", "patch_size=5"], "img_size=28 is not divisible by patch_size=5"),
+        (["train", "phantom", "--set", "device=gpu"], "device='gpu'"),
+        (["train", "phantom", "--set", "loss=emd"], "loss='emd' does not fit"),
+        (["train", "phantom", "--size", "30", "--set", "patch_size=4"], "img_size=30 is not divisible by patch_size=4"),
+        (["train", "phantom", "--size", "29"], "29"),
+        (["train", "phantom", "--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["train", "phantom", "--epochs", "many"], "Invalid value for '--epochs'"),
+        (["train", "phantom", "--seed", "-1"], "seed must be zero or more, got -1"),
+        (["train", "phantom", "--epoks", "3"], "No such option"),
+        (["train", "phantom", "--task", "binary"], "leave the task out"),
+        (["train", "phantom", "--config", "no.yaml"], "Cannot read the options file no.yaml"),
+        (["train", "phantom", "--data", "a.npz"], "Both a dataset ('phantom') and --data (a.npz)"),
+        (["trian", "phantom"], "No such command 'trian'"),
+        (["evaluate"], "Missing argument"),
+        (["compare"], "Missing argument"),
+        (["data", "verify", "phantom"], "made on the spot"),
+        (["data", "get", "retinamnist", "--size", "29"], "no files of size 29"),
+        (["models", "--size", "29"], "No patch size suits images of 29 pixels"),
+        (["models", "--classes", "0"], "num_classes must be at least 1"),
+        (["demo", "phantom", "--seed", "-1"], "seed must be zero or more"),
+    ],
+)
+def test_names_and_options(
+    refused: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[object], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(arguments, told)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("epoch: 3\n", "There is no option 'epoch'. Did you mean 'epochs'?"),
+        ("epochs: many\n", "Option epochs='many'"),
+        ("epochs: [1\n", "is not valid YAML"),
+        ("when: 2024-13-45\n", "is not valid YAML"),
+        ("", "must hold `key: value` lines"),
+    ],
+)
+def test_options_files(refused: Callable[..., None], npz: Path, tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "options.yaml").write_text(content)
+    refused(["train", npz, "--config", tmp_path / "options.yaml", "--out", tmp_path / "x"], told)
+
+
+# --- folders ---
+
+
+def test_unusable_output(refused: Callable[..., None], npz: Path, run: Path, tmp_path: Path) -> None:
+    """Below a regular file nothing can be made, not even by root, whom permissions do not stop."""
+    below = npz / "run"
+    refused(["train", npz, "--out", below], "Cannot use", "Choose another with --out")
+    refused(["train", npz, "--out", npz], "Cannot use", "Choose another with --out")
+    refused(["demo", npz, "--epochs", 1, "--out", below], "Cannot use")
+    refused(["compare", run, "--picture", npz / "p.png"], "Cannot write")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not stop root")
+def test_read_only_output(refused: Callable[..., None], npz: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shut"
+    folder.mkdir(mode=0o555)
+    refused(["train", npz, "--out", folder], "Cannot write")
+    refused(["train", npz, "--out", folder / "run"], "Cannot use")
+
+
+def test_existing_run(refused: Callable[..., None], npz: Path, run: Path) -> None:
+    same = ["--model", "vit_4q1h", "--epochs", 1, "--out", run]
+    refused(["train", npz, *same], "already holds a finished run", "--resume", "--out")
+    refused(["train", npz, *same, "--resume", "--seed", 1], "another configuration", "seed: 0 → 1")
+    refused(["train", npz, *same, "--resume", "--set", "lr=0.1"], "another configuration", "0.1")
+
+
+def test_existing_other_things(refused: Callable[..., None], npz: Path, tmp_path: Path) -> None:
+    refused(["train", npz, "--out", tmp_path], "is not empty and not a run folder")
+    refused(["train", npz, "--out", tmp_path, "--resume"], "is not empty and not a run folder")
+
+
+def test_not_a_run(refused: Callable[..., None], npz: Path, run: Path, tmp_path: Path) -> None:
+    for command in ("evaluate", "compare"):
+        refused([command, tmp_path], "is not a run folder")
+        refused([command, tmp_path / "nowhere"], "is not a run folder")
+        refused([command, npz], "small.npz")
+    refused(["evaluate", run, "--split", "training"], "Unknown split 'training'")
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff\xfe", b'{"model_type": "bert"}'])
+def test_damaged_run(refused: Callable[..., None], run: Path, name: str, content: bytes) -> None:
+    (run / name).write_bytes(content)
+    for command in ("evaluate", "compare"):
+        refused([command, run], name)
+
+
+def test_damaged_weights(refused: Callable[..., None], run: Path) -> None:
+    (run / "model.safetensors").write_bytes(b"nonsense")
+    refused(["evaluate", run], "model.safetensors cannot be read as weights")
+
+
+def test_data_changed_since(refused: Callable[..., None], run: Path, npz: Path, arrays: Arrays) -> None:
+    np.savez(npz, **(arrays | {"val_labels": 2 - arrays["val_labels"]}))
+    refused(["evaluate", run], "trained on other data")
+    npz.unlink()
+    refused(["evaluate", run], "small.npz", "nothing there")
+
+
+def test_pictures_of_several_datasets(
+    refused: Callable[..., None], qvit: Qvit, run: Path, arrays: Arrays, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "other.npz", **(arrays | {"val_labels": 2 - arrays["val_labels"]}))
+    other = tmp_path / "other"
+    assert qvit("train", tmp_path / "other.npz", "--model", "vit_4q1h", "--epochs", 1, "--out", other).code == 0
+    refused(["compare", run, other, "--picture", tmp_path / "p.png"], "on several", "--picture")
+
+
+def test_a_demo_that_fails_keeps_the_one_before(
+    qvit: Qvit, refused: Callable[..., None], npz: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "demo"
+    assert qvit("demo", npz, "--epochs", 1, "--out", out).code == 0
+    npz.write_bytes(b"damaged")
+    refused(["demo", npz, "--epochs", 1, "--out", out], "small.npz")
+
+
+def test_a_demo_does_not_replace_what_it_did_not_make(
+    train: Qvit, npz: Path, refused: Callable[..., None], tmp_path: Path
+) -> None:
+    """A long run in a folder that happens to have the name of the model."""
+    out = tmp_path / "runs"
+    assert train(out / "qvit_4q2h").code == 0
+    refused(["demo", npz, "--epochs", 1, "--out", out], "qvit_4q2h already holds a finished run")
+
+
+# --- --debug ---
+
+
+def test_debug_shows_the_traceback(process: Qvit, tmp_path: Path) -> None:
+    told = process("evaluate", tmp_path / "nowhere", "--debug")
+    assert told.code != 0
+    assert "Traceback (most recent call last)" in told.err
+    assert "RunError" in told.err
+
+
+def test_a_real_process_tells_one_line(process: Qvit, npz: Path, tmp_path: Path) -> None:
+    check(process("train", npz, "--set", "epoks=3", "--out", tmp_path / "x"), "There is no option 'epoks'")
+    check(process("train", npz, "--model", "qvit_4q1h", "--out", npz / "x"), "Cannot use")

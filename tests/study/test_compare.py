@@ -1,0 +1,126 @@
+"""Rows and groups of a comparison: the figures of the runs, means over seeds, differing options in the name."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qvit.errors import RunError
+from qvit.evaluation.statistics import mean_interval
+from qvit.study.compare import (
+    COLUMNS,
+    GROUP_COLUMNS,
+    as_json,
+    cells,
+    group_cells,
+    group_rows,
+    read_row,
+    read_rows,
+)
+from qvit.training.run import Run
+
+MakeRun = Callable[..., Run]
+
+
+def test_a_row_holds_the_figures_of_its_run(make_run: MakeRun) -> None:
+    run = make_run(seed=4)
+    row, result = read_row(run), run.result
+    assert (row.model, row.seed, row.parameters) == ("vit_4q1h", 4, result["parameters"])
+    assert [row.auc.value, row.auc.low, row.auc.high] == [result["test"]["auc"], *result["test"]["auc_interval"]]
+    assert [row.acc.value, row.acc.low, row.acc.high] == [result["test"]["acc"], *result["test"]["acc_interval"]]
+    assert (row.val_auc, row.best_epoch, row.seconds) == (result["val"]["auc"], result["best_epoch"], run.seconds)
+    assert row.auc.level == row.acc.level == 0.95
+
+
+def test_cells_match_their_columns(make_run: MakeRun) -> None:
+    row = read_row(make_run(seed=4))
+    shown = dict(zip(COLUMNS, cells(row), strict=True))
+    assert shown["seed"] == "4"
+    assert shown["test AUC"] == f"{row.auc.value:.3f} [{row.auc.low:.3f}, {row.auc.high:.3f}]"
+    assert shown["test ACC"] == f"{row.acc.value:.3f} [{row.acc.low:.3f}, {row.acc.high:.3f}]"
+    assert shown["val AUC"] == f"{row.val_auc:.3f}"
+    [group] = group_rows([row])
+    shown = dict(zip(GROUP_COLUMNS, group_cells(group), strict=True))
+    assert shown["seeds"] == "1"
+    assert shown["test AUC"] == f"{row.auc.value:.3f}", "one seed has no interval over seeds"
+    assert shown["parameters"] == str(row.parameters)
+
+
+def test_seeds_are_averaged(make_run: MakeRun) -> None:
+    rows = read_rows([make_run(seed=seed) for seed in (2, 0, 1)])
+    assert {row.model for row in rows} == {"vit_4q1h"}
+    [group] = group_rows(rows)
+    assert group.seeds == (0, 1, 2)
+    for name in ("auc", "acc"):
+        values = [getattr(row, name).value for row in rows]
+        assert getattr(group, name) == mean_interval(values)
+        assert len(set(values)) > 1, "the case is of no use if all seeds agree"
+    assert group.val_auc == mean_interval([row.val_auc for row in rows])
+    assert group.seconds == pytest.approx(sum(row.seconds for row in rows) / 3)
+    ninety = group_rows(rows, level=0.9)[0].auc
+    assert ninety == mean_interval([row.auc.value for row in rows], level=0.9) != group.auc
+
+
+def test_models_and_datasets_are_kept_apart(make_run: MakeRun, make_npz: Callable[..., Path]) -> None:
+    other = make_npz("second", seed=1)
+    runs = [make_run(), make_run(model="qvit_4q1h"), make_run(other), make_run(seed=1)]
+    groups = group_rows(read_rows(runs))
+    assert [(group.model, Path(group.dataset).stem, group.seeds) for group in groups] == [
+        ("vit_4q1h", "first", (0, 1)),
+        ("qvit_4q1h", "first", (0,)),
+        ("vit_4q1h", "second", (0,)),
+    ]
+
+
+def test_differing_options_are_added_to_the_name(make_run: MakeRun) -> None:
+    runs = [make_run(), make_run(lr=0.02, pool="cls"), make_run(lr=0.02, pool="cls", seed=1)]
+    rows = read_rows(runs)
+    assert [row.model for row in rows] == [
+        "vit_4q1h (pool=mean, lr=0.005)",
+        "vit_4q1h (pool=cls, lr=0.02)",
+        "vit_4q1h (pool=cls, lr=0.02)",
+    ]
+    assert [group.seeds for group in group_rows(rows)] == [(0,), (0, 1)]
+
+
+def test_options_of_other_models_do_not_matter(make_run: MakeRun) -> None:
+    assert [row.model for row in read_rows([make_run(), make_run(model="qvit_4q1h", lr=0.02)])] == [
+        "vit_4q1h",
+        "qvit_4q1h",
+    ]
+
+
+def test_a_differing_task_or_file_is_not_averaged_over(make_run: MakeRun, make_npz: Callable[..., Path]) -> None:
+    """The same path may have held other images, the same labels may be read as ordered or not."""
+    path = make_npz("changing")
+    first = make_run(path)
+    ordered = make_run(path, seed=1, task="ordinal")
+    make_npz("changing", seed=9)
+    changed = make_run(path, seed=2)
+    for pair in ([first, ordered], [first, changed]):
+        assert len(group_rows(read_rows(pair))) == 2
+
+
+def test_the_same_run_twice_counts_once(make_run: MakeRun) -> None:
+    [group] = group_rows(read_rows([make_run(), make_run(), make_run(seed=1)]))
+    assert group.seeds == (0, 1)
+    assert group.auc.value == pytest.approx(
+        (make_run().result["test"]["auc"] + make_run(seed=1).result["test"]["auc"]) / 2
+    )
+
+
+def test_json_is_plain(make_run: MakeRun) -> None:
+    rows = read_rows([make_run(), make_run(seed=1)])
+    read = json.loads(json.dumps(as_json(rows, group_rows(rows))))
+    assert [run["seed"] for run in read["runs"]] == [0, 1]
+    assert read["means"][0]["seeds"] == [0, 1]
+    assert read["runs"][0]["auc"]["value"] == rows[0].auc.value
+
+
+def test_what_is_no_finished_run_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run folder"):
+        read_rows([make_run(), Run(tmp_path)])
+    (tmp_path / "config.json").write_bytes((make_run().folder / "config.json").read_bytes())
+    with pytest.raises(RunError, match="is not finished; go on with"):
+        read_rows([make_run(), Run(tmp_path)])

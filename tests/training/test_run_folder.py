@@ -1,0 +1,422 @@
+"""A run is a folder: what is in it, what it refuses, and what it says of damage."""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import qvit
+from qvit import files
+from qvit.data.arrays import load_dataset
+from qvit.errors import QvitError, RunError, TrainingError
+from qvit.evaluation.metrics import evaluate
+from qvit.evaluation.results import parse_result_name
+from qvit.training.options import RunConfig
+from qvit.training.predict import predict
+from qvit.training.run import Run, evaluate_run, train_run
+
+MakeConfig = Callable[..., RunConfig]
+Kept = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture
+def run(config: MakeConfig, tmp_path: Path) -> Run:
+    return train_run(config(seed=3), tmp_path / "run")
+
+
+class Killed(BaseException):
+    pass
+
+
+def stop(record: dict[str, Any], _seconds: float) -> None:
+    raise Killed
+
+
+@pytest.fixture
+def unfinished(config: MakeConfig, tmp_path: Path) -> Path:
+    with pytest.raises(Killed):
+        train_run(config(), tmp_path / "unfinished", on_epoch=stop)
+    return tmp_path / "unfinished"
+
+
+# --- contents ---
+
+
+def test_holds_what_it_says_and_nothing_else(run: Run) -> None:
+    names = sorted(path.name for path in run.folder.iterdir())
+    csvs = [name for name in names if name.endswith(".csv")]
+    assert sorted(set(names) - set(csvs)) == [
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "result.json",
+        "timings.jsonl",
+    ]
+    parsed = sorted((parse_result_name(name) for name in csvs), key=lambda part: part.split)
+    assert [(part.flag, part.size, part.split, part.run) for part in parsed] == [
+        ("madeup", 12, "test", "qvit_4q1h-s3"),
+        ("madeup", 12, "val", "qvit_4q1h-s3"),
+    ]
+    for part in parsed:
+        assert part.auc == pytest.approx(run.result[part.split]["auc"], abs=5e-4)
+        assert part.acc == pytest.approx(run.result[part.split]["acc"], abs=5e-4)
+
+
+def test_history_and_timings(run: Run) -> None:
+    assert [record["epoch"] for record in run.history] == [1, 2, 3]
+    assert all(
+        record.keys() == {"epoch", "lr", "train_loss", "val_loss", "val_auc", "val_acc"} for record in run.history
+    )
+    assert [line["epoch"] for line in run.timings] == [1, 2, 3]
+    assert run.seconds == sum(line["seconds"] for line in run.timings) > 0
+
+
+def test_result(run: Run) -> None:
+    result = run.result
+    best = max(run.history, key=lambda record: (record["val_auc"], -record["val_loss"]))
+    assert result["best_epoch"] == best["epoch"]
+    assert result["parameters"] == sum(p.numel() for p in run.load_model().parameters()) == run.config["parameters"]
+    data = run.load_data()
+    for split in ("val", "test"):
+        measures = evaluate(data[split].labels, run.predictions(split), data.info.task)
+        assert {name: result[split][name] for name in measures} == measures
+        for name in ("auc", "acc"):
+            low, high = result[split][f"{name}_interval"]
+            assert low <= result[split][name] <= high
+
+
+def test_environment(run: Run) -> None:
+    environment = json.loads((run.folder / "environment.json").read_text())
+    assert environment.keys() == {"started", "python", "platform", "processor", "cpus", "gpu", "packages"}
+    assert environment["packages"]["torch"] == torch.__version__
+    assert environment["packages"]["numpy"] == np.__version__
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", environment["started"])
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[><=;\[ ]", line)[0] for line in project["dependencies"]}
+    assert set(environment["packages"]) <= needed, "a package that not every installation has cannot be asked for"
+
+
+def test_says_which_code_and_data(run: Run, tmp_path: Path) -> None:
+    assert run.config["qvit_version"] == qvit.__version__
+    assert run.config["data_digest"] == load_dataset(tmp_path / "madeup.npz").digest
+    assert run.config["dataset"] == str(tmp_path / "madeup.npz")
+
+
+def test_the_path_of_the_data_is_kept_whole(
+    config: MakeConfig, make_npz: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_npz()
+    monkeypatch.chdir(tmp_path)
+    run = train_run(config(Path("madeup.npz"), epochs=1), "run")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(Run(tmp_path / run.folder).load_data().test) == 23
+
+
+def test_threads_bite_and_are_restored(config: MakeConfig, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+    for threads in (1, 2):
+        train_run(
+            config(threads=threads, epochs=1),
+            tmp_path / str(threads),
+            on_epoch=lambda *_: seen.append(torch.get_num_threads()),
+        )
+        assert torch.get_num_threads() == before
+    assert seen == [1, 2]
+
+
+# --- weights and predictions agree ---
+
+
+def test_loaded_weights_give_the_stored_predictions(run: Run) -> None:
+    data, model = run.load_data(), run.load_model()
+    assert not model.training
+    for split in ("val", "test"):
+        scores = predict(model, data[split], data.info.task, group=run.result["tta"])
+        np.testing.assert_allclose(scores, run.predictions(split), rtol=0, atol=1e-12)
+
+
+def test_evaluating_again_gives_the_result(run: Run) -> None:
+    for split in ("val", "test"):
+        assert evaluate_run(run, split) == run.result[split]
+    assert evaluate_run(run, "train")["acc"] > 0
+    with pytest.raises(QvitError, match="Unknown split 'training'"):
+        evaluate_run(run, "training")
+
+
+def test_normalisation_is_saved_with_the_weights(run: Run) -> None:
+    data, model = run.load_data(), run.load_model()
+    images = data.train.images / 255.0
+    np.testing.assert_allclose(model.preprocess.mean, images.mean((0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(model.preprocess.std, images.std((0, 2, 3)), rtol=1e-5)
+
+
+# --- what it refuses ---
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lr": 0.1}, "0.1"),
+        ({"seed": 1}, "seed: 0 → 1"),
+        ({"model": "vit_4q1h"}, "model: qvit_4q1h → vit_4q1h"),
+        ({"epochs": 5}, "5"),
+        ({"depth": 2}, "depth"),
+    ],
+)
+def test_refuses_to_resume_another_configuration(
+    config: MakeConfig, unfinished: Path, kept: Kept, change: dict[str, Any], told: str
+) -> None:
+    before = kept(unfinished)
+    with pytest.raises(RunError, match="holds a run with another configuration") as caught:
+        train_run(config(**change), unfinished, resume=True)
+    assert told in str(caught.value)
+    assert kept(unfinished) == before
+
+
+def test_refuses_to_resume_with_other_data(
+    config: MakeConfig, make_npz: Callable[..., Path], unfinished: Path, kept: Kept
+) -> None:
+    before = kept(unfinished)
+    make_npz(seed=1)
+    with pytest.raises(RunError, match=r"another configuration .*data_digest: [0-9a-f]{32} → [0-9a-f]{32}"):
+        train_run(config(unfinished.parent / "madeup.npz"), unfinished, resume=True)
+    assert kept(unfinished) == before
+
+
+def test_refuses_to_evaluate_on_other_data(run: Run, make_npz: Callable[..., Path]) -> None:
+    make_npz(seed=1)
+    with pytest.raises(RunError, match=r"trained on other data: expected .*madeup.npz with digest [0-9a-f]{32}, found"):
+        evaluate_run(run)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_refuses_a_folder_with_a_run_unless_resuming(
+    config: MakeConfig, run: Run, unfinished: Path, kept: Kept, finished: bool
+) -> None:
+    folder = run.folder if finished else unfinished
+    before = kept(folder)
+    state = "finished" if finished else "started"
+    with pytest.raises(RunError, match=f"already holds a {state} run. Go on with it by --resume, or choose another"):
+        train_run(config(seed=3 if finished else 0), folder)
+    assert kept(folder) == before
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_refuses_a_folder_with_other_things(config: MakeConfig, tmp_path: Path, resume: bool) -> None:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("dear")
+    with pytest.raises(RunError, match="home is not empty and not a run folder"):
+        train_run(config(), folder, resume=resume)
+    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+    assert (folder / "letter.txt").read_text() == "dear"
+
+
+def test_refuses_a_file_for_a_folder(config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("dear")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(RunError, match=r"Cannot use .*file.* as a run folder: .*Choose another with --out"):
+            train_run(config(), folder)
+    assert (tmp_path / "file").read_text() == "dear"
+
+
+def test_resuming_what_has_not_begun_begins_it(config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert train_run(config(epochs=1), tmp_path / "run", resume=True).finished
+
+
+def test_resuming_a_finished_run_returns_it(config: MakeConfig, run: Run) -> None:
+    times = {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+    again = train_run(config(seed=3), run.folder, resume=True, on_epoch=stop)
+    assert again.result == run.result
+    assert {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()} == times
+
+
+# --- unfinished and damaged ---
+
+
+def test_an_unfinished_run_says_so(unfinished: Path) -> None:
+    run = Run(unfinished)
+    assert not run.finished
+    with pytest.raises(RunError, match=r"unfinished is not finished; go on with `qvit train … --resume`"):
+        _ = run.result
+    with pytest.raises(RunError, match="not finished"):
+        evaluate_run(run)
+    with pytest.raises(RunError, match=r"model.safetensors cannot be read as weights"):
+        run.load_model()
+    with pytest.raises(RunError, match=r"Expected one prediction file of the test split .*, found 0"):
+        run.predictions("test")
+    assert len(run.history) == 1
+
+
+@pytest.mark.parametrize("what", ["config", "result"])
+def test_another_folder_is_no_run(tmp_path: Path, what: str) -> None:
+    with pytest.raises(RunError, match=r"is not a run folder: \w+\.json is missing"):
+        getattr(Run(tmp_path), what)
+    with pytest.raises(RunError, match=r"is not a run folder: \w+\.json is missing"):
+        evaluate_run(Run(tmp_path / "nowhere"))
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_cut, _empty])
+def test_a_damaged_state_is_told_and_left(
+    config: MakeConfig, unfinished: Path, kept: Kept, damage: Callable[[Path], None]
+) -> None:
+    damage(unfinished / "state.pt")
+    before = kept(unfinished)
+    with pytest.raises(RunError, match=r"state.pt cannot be read as a training state .* delete it to start this run"):
+        train_run(config(), unfinished, resume=True)
+    assert kept(unfinished) == before
+    (unfinished / "state.pt").unlink()
+    assert train_run(config(), unfinished, resume=True).finished
+
+
+@pytest.mark.parametrize("damage", [_cut, _empty])
+def test_damaged_weights_are_told(run: Run, damage: Callable[[Path], None]) -> None:
+    damage(run.folder / "model.safetensors")
+    with pytest.raises(RunError, match=r"model.safetensors cannot be read as weights .*; train the run again"):
+        run.load_model()
+
+
+def test_weights_of_another_model_are_told(run: Run, config: MakeConfig, tmp_path: Path) -> None:
+    other = train_run(config(depth=2), tmp_path / "other")
+    (run.folder / "model.safetensors").write_bytes((other.folder / "model.safetensors").read_bytes())
+    with pytest.raises(RunError, match=r"model.safetensors does not fit the model in config.json"):
+        run.load_model()
+
+
+@pytest.mark.parametrize("damage", [_cut, _empty])
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_damaged_json_is_told(run: Run, name: str, damage: Callable[[Path], None]) -> None:
+    damage(run.folder / name)
+    with pytest.raises(RunError, match=rf"{name} is damaged .*; train the run again"):
+        evaluate_run(Run(run.folder))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "3", '{"architectures": ["BertModel"]}'])
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_json_of_another_kind_is_told(run: Run, name: str, content: str) -> None:
+    (run.folder / name).write_text(content)
+    with pytest.raises(RunError, match=name):
+        evaluate_run(Run(run.folder))
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
+def test_damaged_lines_are_told(run: Run, name: str) -> None:
+    _cut(run.folder / name)
+    with pytest.raises(RunError, match=f"{name} cannot be read"):
+        _ = run.history if name == "metrics.jsonl" else run.seconds
+
+
+def test_damaged_predictions_are_told(run: Run) -> None:
+    [path] = run.folder.glob("*_test_*.csv")
+    _cut(path)
+    with pytest.raises(QvitError, match=re.escape(path.name)):
+        run.predictions("test")
+
+
+# --- faults ---
+
+
+def test_a_full_disk_loses_nothing(
+    config: MakeConfig, tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up at every write in turn; each time the error says so and the run goes on afterwards."""
+    settings, fsync = config(epochs=2), os.fsync
+    whole = train_run(settings, tmp_path / "whole")
+    room = 0
+
+    def full(descriptor: int) -> None:
+        nonlocal room
+        room -= 1
+        if room < 0:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    folder, messages = tmp_path / "run", list[str]()
+    for extra in range(20):
+        room = 1 + extra
+        before = kept(folder) if folder.exists() else {}
+        try:
+            train_run(settings, folder, resume=True)
+            break
+        except RunError as error:
+            messages.append(str(error))
+            assert before.keys() <= kept(folder).keys()
+            assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert len(messages) >= 3
+    told = r"Cannot write .*: No space left on device\. Nothing was lost; free some space"
+    assert all(re.search(told, message) for message in messages)
+    assert kept(folder) == kept(whole.folder)
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    files.write_atomic(path, b"old")
+
+    def fail(*args: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", fail)
+        with pytest.raises(RunError, match=r"Cannot write .*file: Input/output error"):
+            files.write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    files.write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    with pytest.raises(RunError, match=r"Cannot write .*no/file: No such file or directory"):
+        files.write_atomic(tmp_path / "no" / "file", b"")
+
+
+def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_bytes(b"")
+    files.write_atomic(tmp_path / "ours", b"")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_training_that_fails_keeps_its_last_epoch(
+    config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_training(*args: Any, epoch: int, **kwargs: Any) -> None:
+        if epoch == 3:
+            raise TrainingError("The loss is no longer finite")
+
+    monkeypatch.setattr("qvit.training.loop.check_finite", stop_training)
+    with pytest.raises(TrainingError):
+        train_run(config(), tmp_path / "run")
+    monkeypatch.undo()
+    run = Run(tmp_path / "run")
+    assert (len(run.history), run.finished) == (2, False)
+    assert train_run(config(), run.folder, resume=True).finished
+
+
+@pytest.mark.parametrize("name", ["données été.npz", "___.npz", "a_b-c.d.npz", "細胞.npz", "a@b[c].npz"])
+def test_any_file_name_will_do(config: MakeConfig, make_npz: Callable[..., Path], tmp_path: Path, name: str) -> None:
+    run = train_run(config(make_npz(name=name), epochs=1), tmp_path / "run")
+    assert run.predictions("test").shape == (23, 4)
+    assert evaluate_run(run) == run.result["test"]
