@@ -87,8 +87,8 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert "BrokenPipe" not in done.stderr
 
 
-def test_progress_is_plain_lines_away_from_a_terminal(process: Qvit, npz: Path, tmp_path: Path) -> None:
-    told = process("train", npz, "--model", "vit_4q1h", "--epochs", 45, "--out", tmp_path / "run")
+def test_progress_is_plain_lines_away_from_a_terminal(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
+    told = qvit("train", npz, "--model", "vit_4q1h", "--epochs", 45, "--out", tmp_path / "run")
     lines = [line for line in told.err.splitlines() if "epoch" in line]
     assert 20 <= len(lines) <= 24
     assert lines[-1].startswith("small-vit_4q1h-s0: epoch 45/45  loss ")

@@ -197,3 +197,12 @@ def test_create_model_builds_what_model_config_says() -> None:
     assert model.blocks[0].mlp[0].out_features == 5
     assert model.blocks[1].dropout.p == 0.25
     assert create_model("vit_4q2h", matched=True).config == create_model("vit_4q2h_matched").config
+
+
+def test_a_twin_is_matched_to_the_circuit_described() -> None:
+    deep = {"n_layers": 12, "ansatz": "strongly_entangling"}
+    target = count_parameters(model_config("qvit_4q2h", **deep))
+    twin = model_config("vit_4q2h_matched", **deep)
+    assert target > 1.2 * count_parameters(model_config("qvit_4q2h"))
+    assert abs(count_parameters(twin) - target) <= 0.03 * target
+    assert twin.projection.kind == "linear"

@@ -1,6 +1,7 @@
 """Predictions: probabilities, averaged over explicitly turned images, in evaluation mode."""
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from torch import nn
 from qvit.data.arrays import Dataset, Split
 from qvit.evaluation.metrics import log_loss
 from qvit.models import create_model
-from qvit.training import predict as module
 from qvit.training.loop import TrainConfig
 from qvit.training.predict import predict, predict_logits, probabilities
 from qvit.training.run import choose_tta
@@ -95,7 +95,7 @@ def test_batches_do_not_matter(make_data: MakeData, monkeypatch: pytest.MonkeyPa
     model = build(data)
     whole = predict_logits(model, data.test, group="d4")
     assert whole.shape == (8, 23, 4)
-    monkeypatch.setattr(module, "BATCH", 7)  # 23 images: the last batch holds two
+    monkeypatch.setattr(import_module("qvit.training.predict"), "BATCH", 7)  # 23 images: the last batch holds two
     torch.testing.assert_close(predict_logits(model, data.test, group="d4"), whole)
 
 

@@ -2,13 +2,14 @@
 
 import re
 from dataclasses import fields, replace
+from math import log
 from typing import Any
 
 import torch
 from torch import nn
 
 from qvit.errors import ConfigError, ModelError, nearest
-from qvit.models.projections import PROJECTIONS, make_projection
+from qvit.models.projections import PROJECTIONS, Linear, Quantum, make_projection
 from qvit.models.vit import ViT, ViTConfig
 from qvit.validate import validated
 
@@ -37,7 +38,8 @@ def create_model(
     `qvit_4q2h` has 2 heads of 4 qubits, so width 8; `vit_4q2h` is the same network with dense Q, K and V;
     `cosine_…` and `identity_…` are controls of the same width. `vit_4q2h_matched` (or `matched=True`) is the
     ViT of equivalent parameter count: its width is shrunk in steps of the head count and its MLP width set
-    such that the count lies within 3 % of `qvit_4q2h`'s, everything else being equal.
+    such that the count lies within 3 % of `qvit_4q2h`'s, everything else being equal. Options of
+    the circuit, such as `n_layers`, then describe the QViT that is matched.
 
     `options` are fields of `ViTConfig` or of the projection: `depth=2`, `patch_size=7`, `n_layers=2`.
     Raises `ConfigError` for unknown names and options, `ModelError` for sizes that do not fit together.
@@ -59,12 +61,13 @@ def model_config(name: str, *, matched: bool = False, **options: Any) -> ViTConf
     if (matched or found["matched"]) and found["kind"] != "vit":
         raise ConfigError(f"Only a vit can be matched to its qvit, not '{name}'; use vit_{found['qubits']}q….")
     heads, width = int(found["heads"]), int(found["qubits"]) * int(found["heads"])
-    common = {"heads": heads, "dim": width, "mlp_dim": width} | options
-    config = _config(KINDS[found["kind"]], common)
+    options = {"heads": heads, "dim": width, "mlp_dim": width} | options
     if matched or found["matched"]:
-        twin = {k: v for k, v in common.items() if k in _vit_fields() and k != "projection"}
-        return _match(config, count_parameters(_config("quantum", twin)))
-    return config
+        of_quantum, of_linear = Quantum.__dataclass_fields__, Linear.__dataclass_fields__
+        quantum = _config("quantum", {k: v for k, v in options.items() if k not in of_linear and k != "projection"})
+        linear = _config("linear", {k: v for k, v in options.items() if k not in of_quantum})
+        return _match(linear, count_parameters(quantum))
+    return _config(KINDS[found["kind"]], options)
 
 
 def count_parameters(model: nn.Module | ViTConfig) -> int:
@@ -99,9 +102,9 @@ def _config(kind: str, options: dict[str, Any]) -> ViTConfig:
 def _match(config: ViTConfig, target: int) -> ViTConfig:
     """Shrink the width and refit the MLP until the parameter count is within tolerance of `target`.
 
-    The count is linear in `mlp_dim`, so two counts per width give the best fit. Of all widths the largest
-    whose MLP keeps at least half its units is taken, else the one with the widest MLP. A ViT within tolerance as
-    it stands, as with the large embeddings of large images, is left alone.
+    The count is linear in `mlp_dim`, so two counts per width give the best fit. Of all fits, those that leave
+    the MLP at least half its units come first, then those that change width and MLP by the smallest factors.
+    A ViT within tolerance as it stands, as with the large embeddings of large images, is left alone.
     """
     if abs(count_parameters(config) - target) <= MATCH_TOLERANCE * target:
         return config
@@ -111,12 +114,15 @@ def _match(config: ViTConfig, target: int) -> ViTConfig:
         mlp_dim = max(1, 1 + round((target - first) / (second - first)))
         shrunk = replace(config, dim=dim, mlp_dim=mlp_dim)
         if abs(count_parameters(shrunk) - target) <= MATCH_TOLERANCE * target:
-            if 2 * mlp_dim >= config.mlp_dim:
-                return shrunk
             fits.append(shrunk)
     if not fits:
         raise ModelError(
             f"No ViT of width up to {config.dim} with {config.heads} head(s) comes within "
             f"{MATCH_TOLERANCE:.0%} of {target} parameters; choose another size."
         )
-    return max(fits, key=lambda fit: fit.mlp_dim)
+
+    def distortion(fit: ViTConfig) -> tuple[bool, float]:
+        factor = abs(log(fit.dim / config.dim)) + abs(log(fit.mlp_dim / config.mlp_dim))
+        return 2 * fit.mlp_dim < config.mlp_dim, factor
+
+    return min(fits, key=distortion)

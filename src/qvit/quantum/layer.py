@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qvit.errors import CircuitError, nearest
+from qvit.errors import CircuitError
 from qvit.quantum.ansatz import get_ansatz
-from qvit.quantum.engines import ENGINES, expectations
+from qvit.quantum.engines import make_plan
 
 
 def uniform_angles(weights: Tensor) -> Tensor:
@@ -28,7 +29,8 @@ class QuantumLinear(nn.Module):
     dtype.
 
     The one parameter is `weights`, of shape `(*groups, *ansatz.weight_shape(n, n_layers))`, in radians.
-    Raises `CircuitError` for an impossible size, an unknown name, or inputs of the wrong width or dtype.
+    Raises `CircuitError` for an impossible size, an unknown name, an engine that cannot run the circuit, or
+    inputs of the wrong width or dtype.
     """
 
     def __init__(
@@ -47,12 +49,11 @@ class QuantumLinear(nn.Module):
         for name, value in (("n_qubits", n_qubits), ("n_layers", n_layers), *(("groups", g) for g in groups)):
             if value < 1:
                 raise CircuitError(f"{name} must be at least 1, got {value}.")
-        if engine not in ENGINES:
-            raise CircuitError(f"There is no engine '{engine}'.{nearest(engine, ENGINES)}")
         row = get_ansatz(ansatz)
         self.n_qubits, self.n_layers, self.ansatz = n_qubits, n_layers, ansatz
         self.groups, self.engine = tuple(groups), engine
         self.circuit = row.build(n_qubits, n_layers)
+        self._plan = make_plan(self.circuit, engine)
         shape = (*self.groups, *row.weight_shape(n_qubits, n_layers))
         self.weights = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self._init_method = init_method or uniform_angles
@@ -68,8 +69,9 @@ class QuantumLinear(nn.Module):
         self._check(inputs)
         weights = self.weights.flatten(len(self.groups))
         compute = torch.promote_types(torch.promote_types(inputs.dtype, weights.dtype), torch.float32)
-        with torch.autocast(inputs.device.type, enabled=False):
-            out = expectations(self.circuit, inputs.to(compute), weights.to(compute), engine=self.engine)
+        kind = inputs.device.type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+            out = self._plan.expectations(inputs.to(compute), weights.to(compute))
         return out.to(inputs.dtype)
 
     def _check(self, inputs: Tensor) -> None:

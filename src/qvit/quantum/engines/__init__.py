@@ -1,5 +1,7 @@
 """Engines: exact, differentiable ways to turn (circuit, inputs, weights) into expectation values."""
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +11,30 @@ from qvit.quantum.circuit import Circuit
 from qvit.quantum.engines import dense, product
 
 ENGINES = ("auto", "product", "dense")
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """A circuit prepared for one engine."""
+
+    def expectations(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the expectation value of every observable for tensors that are known to fit."""
+
+
+def make_plan(circuit: Circuit, engine: str = "auto") -> Plan:
+    """Prepare a circuit for an engine.
+
+    `engine`: "product" (the closed form, where the circuit has one), "dense", or "auto" for the cheaper.
+    Raises `CircuitError` for an unknown engine, or one that cannot run this circuit.
+    """
+    if engine not in ENGINES:
+        raise CircuitError(
+            f"There is no engine '{engine}'.{nearest(engine, ENGINES)} Known engines: {', '.join(ENGINES)}."
+        )
+    plan = product.product_plan(circuit) if engine != "dense" else None
+    if plan is None and engine == "product":
+        raise CircuitError("This circuit is not a product of cosines; use engine='dense' or 'auto'.")
+    return plan or dense.dense_plan(circuit)
 
 
 def expectations(
@@ -22,20 +48,11 @@ def expectations(
 
     `inputs` `(…, n_inputs)` and `weights` `(…, n_weights)`, radians, broadcast over their leading dimensions,
     so that weights `(g, n_weights)` run g circuits on inputs `(…, g or 1, n_inputs)` at once.
-    `engine`: "product" (the closed form, where the circuit has one), "dense", or "auto" for the cheaper.
-    Raises `CircuitError` for an unknown engine, one that cannot run this circuit, or tensors that do not fit it.
+    Raises `CircuitError` as `make_plan` does, and for tensors that do not fit the circuit.
     """
-    if engine not in ENGINES:
-        raise CircuitError(
-            f"There is no engine '{engine}'.{nearest(engine, ENGINES)} Known engines: {', '.join(ENGINES)}."
-        )
+    plan = make_plan(circuit, engine)
     _check(circuit, inputs, weights)
-    plan = product.product_plan(circuit) if engine != "dense" else None
-    if plan is not None:
-        return product.expectations(plan, inputs, weights)
-    if engine == "product":
-        raise CircuitError("This circuit is not a product of cosines; use engine='dense' or 'auto'.")
-    return dense.expectations(dense.dense_plan(circuit), inputs, weights)
+    return plan.expectations(inputs, weights)
 
 
 def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:

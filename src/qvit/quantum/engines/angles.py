@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,17 +16,14 @@ class LinearMap:
     """A constant matrix `(r, k)` for the last dimension; identity and zero are noticed and cost nothing."""
 
     matrix: np.ndarray
+    is_zero: bool
+    is_identity: bool
 
-    @cached_property
-    def is_zero(self) -> bool:
-        """Whether every entry is zero."""
-        return not self.matrix.any()
-
-    @cached_property
-    def is_identity(self) -> bool:
-        """Whether the matrix is the identity."""
-        rows, columns = self.matrix.shape
-        return rows == columns and np.array_equal(self.matrix, np.eye(rows))
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> "LinearMap":
+        """Recognise what a matrix is."""
+        rows, columns = matrix.shape
+        return cls(matrix, not matrix.any(), rows == columns and np.array_equal(matrix, np.eye(rows)))
 
     def __call__(self, values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch r"]:
         """Return values · matrixᵀ."""
@@ -50,7 +46,7 @@ class LinearAngles:
     def of(cls, angles: Sequence[Angle], n_inputs: int, n_weights: int) -> "LinearAngles":
         """Collect the coefficients of `angles`."""
         a, b, c = affine(angles, n_inputs, n_weights)
-        return cls(LinearMap(a), LinearMap(b), c)
+        return cls(LinearMap.of(a), LinearMap.of(b), c)
 
     def __call__(
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]

@@ -60,6 +60,23 @@ class DensePlan:
     stretches: tuple[Stretch, ...]
     signs: np.ndarray
 
+    def expectations(
+        self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
+    ) -> Float[Tensor, "*batch_and_groups o"]:
+        """Evaluate the circuit; leading dimensions of inputs and weights broadcast against each other."""
+        lead = np.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
+        group_shape = lead[len(lead) - (weights.ndim - 1) :]
+        groups, tokens = math.prod(group_shape), math.prod(lead[: len(lead) - len(group_shape)])
+        weights = weights.expand(*group_shape, -1).reshape(groups, 1, weights.shape[-1])
+        inputs = inputs.expand(*lead, -1).reshape(tokens, groups, inputs.shape[-1]).transpose(0, 1)
+
+        state = _product_state(self, inputs, weights)
+        for stretch in self.stretches:
+            state = _advance(stretch, state, inputs, weights, self.n_wires)
+        signs = torch.as_tensor(self.signs, dtype=inputs.dtype, device=inputs.device)
+        probabilities = state.square() if self.real else state.real.square() + state.imag.square()
+        return (probabilities @ signs).transpose(0, 1).reshape(*lead, signs.shape[-1])
+
 
 def _merged(gates: Sequence[Gate]) -> list[Gate]:
     """Return one wire's gates with neighbouring rotations about the same axis merged into one."""
@@ -101,24 +118,6 @@ def dense_plan(circuit: Circuit) -> DensePlan:
         stretches=tuple(Stretch.of(gates, circuit) for _, gates in dynamic),
         signs=signs,
     )
-
-
-def expectations(
-    plan: DensePlan, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
-) -> Float[Tensor, "*batch_and_groups o"]:
-    """Evaluate the plan; leading dimensions of inputs and weights broadcast against each other."""
-    lead = np.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
-    group_shape = lead[len(lead) - (weights.ndim - 1) :]
-    groups, tokens = math.prod(group_shape), math.prod(lead[: len(lead) - len(group_shape)])
-    flat_weights = weights.expand(*group_shape, -1).reshape(groups, 1, weights.shape[-1])
-    flat_inputs = inputs.expand(*lead, -1).reshape(tokens, groups, inputs.shape[-1]).transpose(0, 1)
-
-    state = _product_state(plan, flat_inputs, flat_weights)
-    for stretch in plan.stretches:
-        state = _advance(stretch, state, flat_inputs, flat_weights, plan.n_wires)
-    signs = torch.as_tensor(plan.signs, dtype=inputs.dtype, device=inputs.device)
-    probabilities = state.square() if plan.real else state.real.square() + state.imag.square()
-    return (probabilities @ signs).transpose(0, 1).reshape(*lead, signs.shape[-1])
 
 
 def _product_state(plan: DensePlan, inputs: Tensor, weights: Tensor) -> Amplitudes:

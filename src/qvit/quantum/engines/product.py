@@ -29,6 +29,15 @@ class ProductPlan:
     steps: tuple[tuple[int, int], ...]
     outputs: tuple[int, ...]
 
+    def expectations(
+        self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
+    ) -> Float[Tensor, "*batch_and_groups o"]:
+        """Evaluate the circuit; leading dimensions of inputs and weights broadcast against each other."""
+        values = list(self.angles(inputs, weights).cos().unbind(-1))
+        for left, right in self.steps:
+            values.append(values[left] * values[right])
+        return torch.stack([values[k] for k in self.outputs], dim=-1)
+
 
 def _wire_angles(circuit: Circuit) -> tuple[list[Angle], int] | None:
     """Return the angle of each wire and the number of rotation gates, or None if the form does not fit."""
@@ -77,13 +86,3 @@ def product_plan(circuit: Circuit) -> ProductPlan | None:
         masks.append(mask)
     steps, outputs = _multiply(masks, circuit.n_wires)
     return ProductPlan(LinearAngles.of(angles, circuit.n_inputs, circuit.n_weights), steps, outputs)
-
-
-def expectations(
-    plan: ProductPlan, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
-) -> Float[Tensor, "*batch_and_groups o"]:
-    """Evaluate the plan; leading dimensions of inputs and weights broadcast against each other."""
-    values = list(plan.angles(inputs, weights).cos().unbind(-1))
-    for left, right in plan.steps:
-        values.append(values[left] * values[right])
-    return torch.stack([values[k] for k in plan.outputs], dim=-1)
