@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,17 +19,29 @@ from qvit.data.arrays import load_dataset
 from qvit.errors import QvitError, RunError, TrainingError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import parse_result_name
-from qvit.training.options import RunConfig
+from qvit.training.options import RunConfig, resolve
 from qvit.training.predict import predict
 from qvit.training.run import Run, evaluate_run, train_run
 
+SETTINGS: dict[str, Any] = {"model": "qvit_4q1h", "epochs": 3, "batch_size": 8, "seed": 3}
 MakeConfig = Callable[..., RunConfig]
 Kept = Callable[[Path], dict[str, bytes]]
 
 
+@pytest.fixture(scope="module")
+def trained(make_arrays: Callable[..., dict[str, np.ndarray]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file and a finished run of it."""
+    folder = tmp_path_factory.mktemp("trained")
+    np.savez(folder / "madeup.npz", **make_arrays())
+    train_run(resolve(SETTINGS | {"dataset": str(folder / "madeup.npz")}), folder / "run")
+    return folder
+
+
 @pytest.fixture
-def run(config: MakeConfig, tmp_path: Path) -> Run:
-    return train_run(config(seed=3), tmp_path / "run")
+def run(trained: Path, tmp_path: Path) -> Run:
+    """A finished run to look at, or to spoil."""
+    shutil.copytree(trained / "run", tmp_path / "run")
+    return Run(tmp_path / "run")
 
 
 class Killed(BaseException):
@@ -104,10 +117,10 @@ def test_environment(run: Run) -> None:
     assert set(environment["packages"]) <= needed, "a package that not every installation has cannot be asked for"
 
 
-def test_says_which_code_and_data(run: Run, tmp_path: Path) -> None:
+def test_says_which_code_and_data(run: Run, trained: Path) -> None:
     assert run.config["qvit_version"] == qvit.__version__
-    assert run.config["data_digest"] == load_dataset(tmp_path / "madeup.npz").digest
-    assert run.config["dataset"] == str(tmp_path / "madeup.npz")
+    assert run.config["data_digest"] == load_dataset(trained / "madeup.npz").digest
+    assert run.config["dataset"] == str(trained / "madeup.npz")
 
 
 def test_the_path_of_the_data_is_kept_whole(
@@ -193,7 +206,8 @@ def test_refuses_to_resume_with_other_data(
     assert kept(unfinished) == before
 
 
-def test_refuses_to_evaluate_on_other_data(run: Run, make_npz: Callable[..., Path]) -> None:
+def test_refuses_to_evaluate_on_other_data(config: MakeConfig, make_npz: Callable[..., Path], tmp_path: Path) -> None:
+    run = train_run(config(epochs=1), tmp_path / "run")
     make_npz(seed=1)
     with pytest.raises(RunError, match=r"trained on other data: expected .*madeup.npz with digest [0-9a-f]{32}, found"):
         evaluate_run(run)
@@ -201,13 +215,14 @@ def test_refuses_to_evaluate_on_other_data(run: Run, make_npz: Callable[..., Pat
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_refuses_a_folder_with_a_run_unless_resuming(
-    config: MakeConfig, run: Run, unfinished: Path, kept: Kept, finished: bool
+    config: MakeConfig, run: Run, trained: Path, unfinished: Path, kept: Kept, finished: bool
 ) -> None:
     folder = run.folder if finished else unfinished
+    settings = config(trained / "madeup.npz", seed=3) if finished else config()
     before = kept(folder)
     state = "finished" if finished else "started"
     with pytest.raises(RunError, match=f"already holds a {state} run. Go on with it by --resume, or choose another"):
-        train_run(config(seed=3 if finished else 0), folder)
+        train_run(settings, folder)
     assert kept(folder) == before
 
 
@@ -235,9 +250,9 @@ def test_resuming_what_has_not_begun_begins_it(config: MakeConfig, tmp_path: Pat
     assert train_run(config(epochs=1), tmp_path / "run", resume=True).finished
 
 
-def test_resuming_a_finished_run_returns_it(config: MakeConfig, run: Run) -> None:
+def test_resuming_a_finished_run_returns_it(config: MakeConfig, run: Run, trained: Path) -> None:
     times = {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
-    again = train_run(config(seed=3), run.folder, resume=True, on_epoch=stop)
+    again = train_run(config(trained / "madeup.npz", seed=3), run.folder, resume=True, on_epoch=stop)
     assert again.result == run.result
     assert {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()} == times
 

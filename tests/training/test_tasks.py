@@ -51,7 +51,7 @@ def test_from_file_to_result(
 def test_what_is_easy_is_learnt(
     config: MakeConfig, make_npz: MakeNpz, tmp_path: Path, task: str, options: dict[str, Any], classes: int
 ) -> None:
-    settings = config(make_npz(task, noise=25.0), epochs=20, lr=0.03, **options)
+    settings = config(make_npz(task, noise=25.0), epochs=12, lr=0.05, **options)
     assert train_run(settings, tmp_path / "run").result["test"]["auc"] > 0.95
 
 

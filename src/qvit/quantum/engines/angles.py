@@ -36,23 +36,23 @@ class LinearMap:
 
 @dataclass(frozen=True, eq=False)
 class LinearAngles:
-    """The coefficients of r angles."""
+    """The coefficients of r angles; no constants are None."""
 
     inputs: LinearMap
     weights: LinearMap
-    constant: np.ndarray
+    constant: np.ndarray | None
 
     @classmethod
     def of(cls, angles: Sequence[Angle], n_inputs: int, n_weights: int) -> "LinearAngles":
         """Collect the coefficients of `angles`."""
         a, b, c = affine(angles, n_inputs, n_weights)
-        return cls(LinearMap.of(a), LinearMap.of(b), c)
+        return cls(LinearMap.of(a), LinearMap.of(b), c if c.any() else None)
 
     def __call__(
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
     ) -> Float[Tensor, "*batch_and_groups r"]:
         """Return the angles in radians; leading dimensions broadcast."""
         angles = self.inputs(inputs) + self.weights(weights)
-        if self.constant.any():
+        if self.constant is not None:
             angles = angles + torch.as_tensor(self.constant, dtype=angles.dtype, device=angles.device)
         return angles
