@@ -47,7 +47,7 @@ def test_interrupt_gives_130_and_a_run_that_goes_on(npz: Path, tmp_path: Path, q
         time.sleep(0.005)
     started.send_signal(signal.SIGINT)
     out, err = started.communicate(timeout=60)
-    assert started.returncode == 130
+    assert started.returncode == 130, err
     assert out == ""
     assert err.splitlines()[-1] == "Interrupted. An unfinished run goes on with --resume."
     assert "Traceback" not in err

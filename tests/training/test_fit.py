@@ -96,6 +96,22 @@ def test_every_image_is_seen_once_an_epoch_in_a_new_order(make_data: MakeData) -
     assert set(elements.tolist()) == set(range(8))
 
 
+def test_noise_is_drawn_anew_each_epoch(make_data: MakeData) -> None:
+    data = make_data()
+    drawn: list[float] = []
+    plain = supervised(data, TINY)
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        drawn.append(torch.rand(()).item())
+        return plain(model, batch)
+
+    fit(build(data), data, TINY, seed=0, objective=objective)
+    assert len(set(drawn)) == len(drawn) == 10
+    first, drawn = drawn, []
+    fit(build(data), data, TINY, seed=0, objective=objective)
+    assert drawn == first
+
+
 def test_augmented_images_are_those_of_the_elements_told(make_data: MakeData) -> None:
     from qvit.data.augment import apply_element
 
