@@ -6,7 +6,9 @@ from jaxtyping import install_import_hook
 # Matrices are tiny here: a second thread only waits, and with several test processes it costs minutes.
 torch.set_num_threads(1)
 
-# Before any import of qvit. An int may stand for a float, as for mypy.
+# Before any import of qvit. An int may stand for a float, as for mypy. The command line is left out: typer reads its
+# annotations itself.
 install_import_hook(
-    ["qvit.quantum", "qvit.models"], "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    [f"qvit.{floor}" for floor in ("quantum", "data", "models", "evaluation", "training", "study")],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )

@@ -306,8 +306,11 @@ def test_patience_stops(
 # --- what it looks at ---
 
 
-class Shut:
+class Shut(Split):
     """A split that must not be looked at."""
+
+    def __init__(self) -> None:
+        pass
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"the test split was touched: {name}")

@@ -28,8 +28,8 @@ def group_size(group: str) -> int:
     return GROUPS[group]
 
 
-def apply_element(images: Shaped[Tensor, "b c h w"], element: int, group: str) -> Shaped[Tensor, "b c h w"]:
-    """Apply one element of a group to every image; element 0 changes nothing.
+def apply_element(images: Tensor, element: int, group: str) -> Shaped[Tensor, "b c h w"]:
+    """Apply one element of a group to every image `(b, c, h, w)`; element 0 changes nothing.
 
     Raises ConfigError for an element the group does not have, and for images that are not square with "d4".
     """
@@ -42,8 +42,8 @@ def apply_element(images: Shaped[Tensor, "b c h w"], element: int, group: str) -
     return torch.rot90(turned, element % 4, (-2, -1)) if element % 4 else turned
 
 
-def augment(images: Shaped[Tensor, "b c h w"], elements: Int64[Tensor, " b"], group: str) -> Shaped[Tensor, "b c h w"]:
-    """Apply to each image its own element of a group.
+def augment(images: Tensor, elements: Tensor, group: str) -> Shaped[Tensor, "b c h w"]:
+    """Apply to each image of `(b, c, h, w)` its own element of a group, given as int64 `(b,)`.
 
     Raises ConfigError as `apply_element` does, and unless there is one element for each image.
     """

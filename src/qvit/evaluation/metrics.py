@@ -25,7 +25,7 @@ class AbsentClassWarning(UserWarning):
     """Some classes have no AUC, as all images or none are of it; the mean is over the rest."""
 
 
-def asks_per_label(task: Task) -> bool:
+def asks_per_label(task: str) -> bool:
     """Return whether each column of scores is a question of its own, answered at 0.5, rather than by argmax.
 
     Raises MetricError for a task that does not exist.
@@ -36,7 +36,7 @@ def asks_per_label(task: Task) -> bool:
     return task in ("binary", "multi-label")
 
 
-def _check_scores(scores: ArrayLike, task: Task) -> Float[np.ndarray, "b c"]:
+def _check_scores(scores: ArrayLike, task: str) -> Float[np.ndarray, "b c"]:
     """Return finite probabilities in two dimensions, as float64; for binary the one column of P(class 1)."""
     array = np.asarray(scores)
     binary, per_label = task == "binary", asks_per_label(task)
@@ -63,7 +63,7 @@ def _check_scores(scores: ArrayLike, task: Task) -> Float[np.ndarray, "b c"]:
     return array[:, -1:] if binary else array
 
 
-def _check_labels(labels: ArrayLike, task: Task, *, classes: int) -> Int[np.ndarray, "b k"]:
+def _check_labels(labels: ArrayLike, task: str, *, classes: int) -> Int[np.ndarray, "b k"]:
     """Return labels in two dimensions: one column of class indices, or one column of 0/1 a label."""
     array = np.asarray(labels)
     if array.dtype.kind not in "iub":
@@ -83,7 +83,7 @@ def _check_labels(labels: ArrayLike, task: Task, *, classes: int) -> Int[np.ndar
 
 
 def check_inputs(
-    labels: ArrayLike, scores: ArrayLike, task: Task
+    labels: ArrayLike, scores: ArrayLike, task: str
 ) -> tuple[Int[np.ndarray, "b k"], Float[np.ndarray, "b c"]]:
     """Validate labels and scores and return both in two dimensions.
 
@@ -104,7 +104,7 @@ def check_inputs(
     return truth, checked
 
 
-def decide(scores: ArrayLike, task: Task) -> NDArray[np.int64]:
+def decide(scores: ArrayLike, task: str) -> NDArray[np.int64]:
     """Return the decisions that scores stand for, MedMNIST's way.
 
     Binary: 0/1 `(N,)`, 1 where P(class 1) > 0.5. Multi-label: 0/1 `(N, K)`, likewise. Multi-class and
@@ -118,7 +118,7 @@ def decide(scores: ArrayLike, task: Task) -> NDArray[np.int64]:
     return above[:, 0] if task == "binary" else above
 
 
-def one_vs_rest(labels: Int[np.ndarray, "b k"], task: Task, *, classes: int) -> Bool[np.ndarray, "b c"]:
+def one_vs_rest(labels: Int[np.ndarray, "b k"], task: str, *, classes: int) -> Bool[np.ndarray, "b c"]:
     """Return, for each image and each yes-or-no question of the task, whether the answer is yes."""
     return labels == 1 if asks_per_label(task) else labels == np.arange(classes)
 
@@ -132,7 +132,7 @@ def _auc_of(positive: Bool[np.ndarray, " b"], scores: Float[np.ndarray, " b"]) -
     return float(positives @ below_twice) / float(2 * positives.sum() * negatives.sum())
 
 
-def auc(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
+def auc(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the area under the ROC curve as MedMNIST defines it.
 
     Binary: that of P(class 1). Multi-class and ordinal: the unweighted mean of each class against the rest.
@@ -160,11 +160,11 @@ def auc(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
     return float(np.mean([_auc_of(positive[:, column], checked[:, column]) for column in known]))
 
 
-def _decided(scores: Float[np.ndarray, "b c"], task: Task) -> Int[np.ndarray, "b k"]:
+def _decided(scores: Float[np.ndarray, "b c"], task: str) -> Int[np.ndarray, "b k"]:
     return decide(scores, task).reshape(len(scores), -1)
 
 
-def accuracy(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
+def accuracy(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the share of right decisions (see `decide`), for multi-label the mean over labels.
 
     Raises MetricError as `check_inputs` does.
@@ -174,7 +174,7 @@ def accuracy(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
     return float(np.mean(truth == _decided(checked, task)))
 
 
-def _outcomes(labels: ArrayLike, scores: ArrayLike, task: Task) -> Int[np.ndarray, "c 2 2"]:
+def _outcomes(labels: ArrayLike, scores: ArrayLike, task: str) -> Int[np.ndarray, "c 2 2"]:
     """Return how often each question met each answer, indexed `[question, truth, decision]`."""
     truth, checked = check_inputs(labels, scores, task)
     classes = checked.shape[1]
@@ -196,7 +196,7 @@ def _mean_defined(values: NDArray[np.float64]) -> float:
     return float(defined.mean()) if defined.size else 0.0
 
 
-def sensitivity(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
+def sensitivity(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the share of positives that were found (recall).
 
     Binary: of class 1. Multi-class and ordinal: the mean of each class against the rest. Multi-label: the
@@ -207,7 +207,7 @@ def sensitivity(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
     return _mean_defined(_ratios(outcomes[:, 1, 1], outcomes[:, 1].sum(axis=1)))
 
 
-def specificity(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
+def specificity(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the share of negatives that were recognised as such.
 
     Binary: of class 0. Multi-class and ordinal: the mean of each class against the rest, over the classes
@@ -219,7 +219,7 @@ def specificity(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
     return _mean_defined(rates if asks_per_label(task) else rates[outcomes[:, 1].sum(axis=1) > 0])
 
 
-def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
+def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the mean recall over classes, for multi-label the mean over labels of the recalls of 0 and 1.
 
     Classes that no image has are left out. Raises MetricError as `check_inputs` does.
@@ -231,7 +231,7 @@ def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, task: Task) -> float
     return float(np.nanmean(recalls, axis=1).mean())
 
 
-def f1(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
+def f1(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN).
 
     Binary: of class 1. Otherwise the unweighted mean over classes or labels. As in scikit-learn, a class that
@@ -243,7 +243,7 @@ def f1(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
     return _mean_defined(_ratios(twice, twice + outcomes[:, 0, 1] + outcomes[:, 1, 0]))
 
 
-def cohen_kappa(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
+def cohen_kappa(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the agreement of decisions and labels beyond chance, at most 1.
 
     Ordinal: with quadratic weights (i - j)², over all C classes whether or not they occur. Otherwise
@@ -268,7 +268,7 @@ def cohen_kappa(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
     return _mean_defined(1 - _ratios(observed, (chance * weights).sum(axis=(1, 2))))
 
 
-def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, task: Task, *, bins: int = 15) -> float:
+def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, task: str, *, bins: int = 15) -> float:
     """Return how far the confidence in decisions is from their accuracy, on average over images.
 
     Confidence is the score of the decision taken: the largest of a row, for binary the larger of P(class 1)
@@ -289,7 +289,7 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, task: Task,
     return float(np.abs(gap).sum() / right.size)
 
 
-def log_loss(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
+def log_loss(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the mean of -ln P(what is true), in nats: the one measure here that rewards honest probabilities.
 
     Multi-label: the mean over labels too. Probabilities are kept 1e-15 away from 0. Raises MetricError as
@@ -303,7 +303,7 @@ def log_loss(labels: ArrayLike, scores: ArrayLike, task: Task) -> float:
     return float(-np.log(np.maximum(of_truth, 1e-15)).mean())
 
 
-def evaluate(labels: ArrayLike, scores: ArrayLike, task: Task) -> dict[str, float]:
+def evaluate(labels: ArrayLike, scores: ArrayLike, task: str) -> dict[str, float]:
     """Return all measures by name: auc, acc, balanced_acc, f1, kappa, sensitivity, specificity, ece and log_loss.
 
     Labels and scores as in `check_inputs`; where a row holds all classes (all tasks but multi-label), it must

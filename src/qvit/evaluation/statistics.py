@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from qvit.data.registry import Task
 from qvit.errors import MetricError, nearest
 from qvit.evaluation.metrics import accuracy, auc, check_inputs, decide, one_vs_rest
 
@@ -97,7 +96,7 @@ def _check_level(level: float) -> None:
 
 
 def resampled_metrics(
-    labels: ArrayLike, scores: ArrayLike, task: Task, *, metrics: Sequence[str], resamples: int, seed: int
+    labels: ArrayLike, scores: ArrayLike, task: str, *, metrics: Sequence[str], resamples: int, seed: int
 ) -> dict[str, Float[np.ndarray, " r"]]:
     """Return the metrics "auc" and "acc" of each bootstrap resample, each `(resamples,)`.
 
@@ -129,7 +128,7 @@ def resampled_metrics(
 def bootstrap_interval(
     labels: ArrayLike,
     scores: ArrayLike,
-    task: Task,
+    task: str,
     *,
     metrics: Sequence[str] = ("auc", "acc"),
     resamples: int = 1000,

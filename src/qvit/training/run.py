@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import nn
 
 import qvit
 from qvit.data.arrays import Dataset, Split, is_path, load_dataset
@@ -295,7 +296,7 @@ def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> d
     }
 
 
-def choose_tta(model: ViT, data: Dataset, config: TrainConfig) -> str:
+def choose_tta(model: nn.Module, data: Dataset, config: TrainConfig) -> str:
     """Return the group to average predictions over: the augmentation group, or "none".
 
     With `tta="auto"` it is the group where that lowers the log loss on the validation split. Not the AUC: the
