@@ -12,8 +12,9 @@ from pathlib import Path
 
 from qvit.cli.console import print_table, say
 from qvit.study.compare import GROUP_COLUMNS, group_cells, group_rows, read_rows
+from qvit.training.folder import Run
 from qvit.training.options import resolve
-from qvit.training.run import Run, train_run
+from qvit.training.run import train_run
 
 MODELS = ("qvit_4q2h", "vit_4q2h", "vit_4q2h_matched", "cosine_4q2h", "identity_4q2h")
 

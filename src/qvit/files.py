@@ -1,7 +1,10 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders used by one process at a time."""
 
 import os
-import tempfile
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qvit.errors import RunError
@@ -16,27 +19,42 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
     milliseconds. Raises `RunError` if the folder cannot be written to or the disk is full; the old file is then
     untouched.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise RunError(
             f"Cannot write {path}: {error.strerror or error}. Nothing was lost; free some space or choose "
             "a folder that you may write to."
         ) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; raises `RunError` if another one holds it. A killed process lets go.
+
+    On Windows, and on file systems without such locks, this does nothing.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"{folder} is in use by another process; wait for it, or use another folder.") from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)

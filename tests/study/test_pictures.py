@@ -92,7 +92,8 @@ def test_synthetic_images_are_declared(tmp_path: Path, monkeypatch: pytest.Monke
     whole = load_dataset("phantom")
     parts = {name: type(split)(split.images[:60], split.labels[:60]) for name, split in whole.splits.items()}
     small = replace(whole, **parts)
-    monkeypatch.setattr("qvit.training.run.load_dataset", lambda *args, **kwargs: small)
+    for module in ("run", "folder"):
+        monkeypatch.setattr(f"qvit.training.{module}.load_dataset", lambda *args, **kwargs: small)
     run = train_run(resolve({"dataset": "phantom", "epochs": 1}), tmp_path / "run")
     assert any("synthetic" in text for text in texts_of([run], tmp_path / "p.png", monkeypatch))
 

@@ -13,8 +13,8 @@ from qvit.data.arrays import Dataset, Split
 from qvit.errors import ConfigError
 from qvit.evaluation.metrics import auc
 from qvit.models import create_model
-from qvit.training.loop import Batch, TrainConfig, TrainState, fit, make_optimizer, supervised, validate
-from qvit.training.predict import predict
+from qvit.training.loop import Batch, TrainConfig, TrainState, fit, make_optimizer, supervised, validation_figures
+from qvit.training.prediction import predict
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import INIT, seeded
 
@@ -257,17 +257,17 @@ def test_frozen_parameters_do_not_move(make_data: MakeData) -> None:
 
 
 def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData) -> None:
-    data = make_data(noise=200.0)
+    data = make_data(noise=800.0)
     weights: list[dict[str, Tensor]] = []
     model = build(data)
     config = replace(TINY, epochs=8, lr=0.03)
-    state = fit(model, data, config, seed=1, on_epoch=lambda state, _: weights.append(dict(state.model)))
+    state = fit(model, data, config, seed=2, on_epoch=lambda state, _: weights.append(dict(state.model)))
     aucs = [record["val_auc"] for record in state.history]
     best = int(np.argmax(aucs))
     assert 0 < best < 7, "the case is of no use if the best epoch is the first or the last"
     assert state.best["epoch"] == best + 1
     assert all(torch.equal(value, weights[best][name]) for name, value in model.state_dict().items())
-    assert validate(model, data, config) == {
+    assert validation_figures(model, data, config) == {
         key: state.history[best][key] for key in ("val_loss", "val_auc", "val_acc")
     }
     assert [record["epoch"] for record in state.history] == list(range(1, 9))
@@ -286,7 +286,7 @@ def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch(
     make_data: MakeData, monkeypatch: pytest.MonkeyPatch, aucs: list[float], losses: list[float], kept: int
 ) -> None:
     figures = iter([{"val_auc": a, "val_loss": loss, "val_acc": 0.5} for a, loss in zip(aucs, losses, strict=True)])
-    monkeypatch.setattr("qvit.training.loop.validate", lambda *args: next(figures))
+    monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: next(figures))
     _, state = trained(make_data(), replace(TINY, epochs=4))
     assert state.best["epoch"] == kept
 
@@ -297,7 +297,7 @@ def test_patience_stops(
 ) -> None:
     aucs = iter([0.5, 0.6, 0.6, 0.5, 0.6, 0.55, 0.6, 0.7, 0.6] if patience != 3 else [0.5, 0.4, 0.4, 0.6] + [0.1] * 5)
     monkeypatch.setattr(
-        "qvit.training.loop.validate", lambda *args: {"val_auc": next(aucs), "val_loss": 1.0, "val_acc": 0.5}
+        "qvit.training.loop.validation_figures", lambda *args: {"val_auc": next(aucs), "val_loss": 1.0, "val_acc": 0.5}
     )
     _, state = trained(make_data(), replace(TINY, epochs=9, patience=patience))
     assert state.epoch == len(state.history) == epochs
@@ -365,7 +365,7 @@ def test_validation_figures(make_data: MakeData, tta: Any, group: str) -> None:
     model = build(data)
     scores = predict(model, data.val, "ordinal", group=group)
     labels = data.val.labels[:, 0]
-    figures = validate(model, data, replace(TINY, tta=tta))
+    figures = validation_figures(model, data, replace(TINY, tta=tta))
     assert figures["val_loss"] == pytest.approx(-np.log(scores[np.arange(21), labels]).mean(), rel=1e-12)
     assert figures["val_acc"] == pytest.approx(np.mean(scores.argmax(axis=1) == labels), rel=1e-12)
     assert figures["val_auc"] == auc(data.val.labels, scores, "ordinal")

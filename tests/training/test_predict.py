@@ -13,7 +13,7 @@ from qvit.data.arrays import Dataset, Split
 from qvit.evaluation.metrics import log_loss
 from qvit.models import create_model
 from qvit.training.loop import TrainConfig
-from qvit.training.predict import predict, predict_logits, probabilities
+from qvit.training.prediction import predict, predict_logits, probabilities
 from qvit.training.run import choose_tta
 
 MakeData = Callable[..., Dataset]
@@ -95,7 +95,7 @@ def test_batches_do_not_matter(make_data: MakeData, monkeypatch: pytest.MonkeyPa
     model = build(data)
     whole = predict_logits(model, data.test, group="d4")
     assert whole.shape == (8, 23, 4)
-    monkeypatch.setattr(import_module("qvit.training.predict"), "BATCH", 7)  # 23 images: the last batch holds two
+    monkeypatch.setattr(import_module("qvit.training.prediction"), "BATCH", 7)  # 23 images: the last batch holds two
     torch.testing.assert_close(predict_logits(model, data.test, group="d4"), whole)
 
 

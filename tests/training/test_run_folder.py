@@ -20,7 +20,7 @@ from qvit.errors import QvitError, RunError, TrainingError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import parse_result_name
 from qvit.training.options import RunConfig, resolve
-from qvit.training.predict import predict
+from qvit.training.prediction import predict
 from qvit.training.run import Run, evaluate_run, train_run
 
 SETTINGS: dict[str, Any] = {"model": "qvit_4q1h", "epochs": 3, "batch_size": 8, "seed": 3}

@@ -19,7 +19,7 @@ def compare(
 ) -> None:
     """Compare runs: parameters, test AUC and accuracy with intervals; runs that differ in the seed are averaged."""
     from qvit.study.compare import COLUMNS, GROUP_COLUMNS, as_json, cells, group_cells, group_rows, read_rows
-    from qvit.training.run import Run
+    from qvit.training.folder import Run
 
     opened = [Run(folder) for folder in runs]
     rows = read_rows(opened)

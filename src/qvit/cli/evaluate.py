@@ -16,7 +16,8 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Load a run's weights, predict a split again, and print all measures with intervals."""
-    from qvit.training.run import Run, evaluate_run
+    from qvit.training.folder import Run
+    from qvit.training.run import evaluate_run
 
     figures = evaluate_run(Run(run), split, root=root)
     if json:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from qvit.evaluation.statistics import Interval, mean_interval
-from qvit.training.run import Run
+from qvit.training.folder import Run
 
 LEVEL = 0.95
 SHOWN = ("model", "dataset", "size", "seed", "parameters")  # keys of config.json that have a column
@@ -111,7 +112,7 @@ def cells(row: Row) -> list[str]:
     """Return a row as text, in the order of `COLUMNS`."""
     return [
         row.model,
-        row.dataset,
+        Path(row.dataset).stem,  # of a user's own file the name is enough
         str(row.seed),
         f"{row.parameters:,}",
         _shown(row.auc),
@@ -126,7 +127,7 @@ def group_cells(group: Group) -> list[str]:
     """Return a group as text, in the order of `GROUP_COLUMNS`."""
     return [
         group.model,
-        group.dataset,
+        Path(group.dataset).stem,
         str(len(group.seeds)),
         f"{group.parameters:,}",
         _shown(group.auc),

@@ -12,7 +12,7 @@ from qvit.errors import RunError
 from qvit.evaluation.metrics import decide
 from qvit.files import write_atomic
 from qvit.study.compare import Row
-from qvit.training.run import Run
+from qvit.training.folder import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,9 +1,10 @@
 """Training: one loop, runs as folders that can be resumed bit for bit."""
 
+from qvit.training.folder import Run
 from qvit.training.loop import Batch, TrainConfig, TrainState, fit
 from qvit.training.options import RunConfig, resolve
-from qvit.training.predict import predict
-from qvit.training.run import Run, evaluate_run, train_run
+from qvit.training.prediction import predict
+from qvit.training.run import evaluate_run, train_run
 
 __all__ = [
     "Batch",

@@ -1,5 +1,6 @@
 """The one training loop. Distillation, controls and teachers hand it another model or objective, never an `if`."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from qvit.errors import ConfigError
 from qvit.evaluation.metrics import accuracy, auc, log_loss
 from qvit.training.diagnose import check_finite
 from qvit.training.losses import balanced_weights, make_loss
-from qvit.training.predict import predict
+from qvit.training.prediction import predict
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import NOISE, ORDER, generator, seeded
 
@@ -31,7 +32,7 @@ class TrainConfig:
     (ordinal). `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a group of
     `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group, in validation and
     in the end: "auto" in the end only where that lowers the validation loss. `patience`: stop after so many
-    epochs without a better validation AUC. `threads`: CPU threads of torch; small models are fastest on one.
+    epochs without a better checkpoint. `threads`: CPU threads of torch; small models are fastest on one.
     Raises `ConfigError` for values out of range.
     """
 
@@ -163,7 +164,7 @@ def fit(
                 total += loss.detach() * len(index)
 
         record = {"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / len(data.train)}
-        record |= validate(model, data, config)
+        record |= validation_figures(model, data, config)
         _update(state, model, optimizer, record)
         if on_epoch is not None:
             on_epoch(state, time.perf_counter() - start)
@@ -199,8 +200,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     )
 
 
-def validate(model: nn.Module, data: Dataset, config: TrainConfig) -> dict[str, float]:
-    """Return log loss, AUC and accuracy on the validation split, predicted as it will be in the end."""
+def validation_figures(model: nn.Module, data: Dataset, config: TrainConfig) -> dict[str, float]:
+    """Return log loss, AUC and accuracy on the validation split, averaged over symmetries unless `tta` is off."""
     group = "none" if config.tta == "off" else augmentation_group(data, config)
     labels, task = data.val.labels, data.info.task
     scores = predict(model, data.val, task, group=group, device=config.device)
@@ -229,7 +230,7 @@ def _update(state: TrainState, model: nn.Module, optimizer: torch.optim.Optimize
     state.epoch = record["epoch"]
     state.history.append(record)
     state.model = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    state.optimizer = optimizer.state_dict()
+    state.optimizer = copy.deepcopy(optimizer.state_dict())
     key = (record["val_auc"], -record["val_loss"])
     if not state.best or key > (state.best["val_auc"], -state.best["val_loss"]):
         state.best = record | {"model": state.model}

@@ -1,19 +1,13 @@
-"""A run is a folder: configuration, environment, metrics by epoch, weights, predictions, result.
-
-config.json         what determines the run            metrics.jsonl       one line an epoch
-environment.json    where and with what it ran         timings.jsonl       seconds of each epoch
-model.safetensors   the chosen weights                 {dataset}_{split}_[AUC]…csv   predictions
-result.json         the final figures, written last    state.pt            only while unfinished
-"""
+"""Train and evaluate one model into a run folder, and go on with it after any interruption."""
 
 import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,109 +22,20 @@ from qvit.data.arrays import Dataset, Split, is_path, load_dataset
 from qvit.data.augment import group_size
 from qvit.errors import DataError, RunError
 from qvit.evaluation.metrics import evaluate, log_loss
-from qvit.evaluation.results import read_result, write_result
+from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
-from qvit.files import PART, write_atomic
+from qvit.files import PART, sole_user, write_atomic
 from qvit.models import ViT, ViTConfig, count_parameters, model_config
-from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
+from qvit.training.checkpoint import load_state, save_state, save_weights
+from qvit.training.folder import Run, flag_of
 from qvit.training.loop import TrainConfig, TrainState, augmentation_group, check_device, fit
 from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig
-from qvit.training.predict import predict, predict_logits, probabilities_of_views
+from qvit.training.prediction import predict, predict_logits, probabilities_of_views
 from qvit.training.seeding import INIT, seeded
 from qvit.validate import validated
 
 Progress = Callable[[dict[str, Any], float], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder, read on demand. Raises `RunError` where a file is missing or damaged."""
-
-    folder: Path
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """What determines the run."""
-        return self._json("config.json", ("dataset", "size", "task", "data_digest", "model", "model_config", "seed"))
-
-    @property
-    def finished(self) -> bool:
-        """Whether training and evaluation are complete."""
-        return (self.folder / "result.json").exists()
-
-    @cached_property
-    def result(self) -> dict[str, Any]:
-        """The final figures."""
-        if not self.finished and (self.folder / "config.json").exists():
-            raise RunError(f"The run in {self.folder} is not finished; go on with `qvit train … --resume`.")
-        return self._json("result.json", ("parameters", "best_epoch", "tta", "val", "test"))
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """One record an epoch."""
-        return self._lines("metrics.jsonl")
-
-    @property
-    def seconds(self) -> float:
-        """Time spent in training epochs, in seconds."""
-        return sum(line["seconds"] for line in self.timings)
-
-    @property
-    def timings(self) -> list[dict[str, Any]]:
-        """Seconds of each epoch; a run killed at the wrong moment may lack some."""
-        return self._lines("timings.jsonl") if (self.folder / "timings.jsonl").exists() else []
-
-    def predictions(self, split: str) -> Float[np.ndarray, "n k"]:
-        """Return the probabilities written for a split ("val" or "test")."""
-        flag, size = _flag(self.config["dataset"]), self.config["size"]
-        stem = f"{flag}{'' if size == 28 else f'_{size}'}_{split}_["
-        paths = [path for path in self.folder.glob("*.csv") if path.name.startswith(stem)]
-        if len(paths) != 1:
-            raise RunError(f"Expected one prediction file of the {split} split in {self.folder}, found {len(paths)}.")
-        return read_result(paths[0])[1]
-
-    def load_model(self) -> ViT:
-        """Return the trained model in evaluation mode."""
-        model = ViT(validated(ViTConfig, self.config["model_config"]))
-        path = self.folder / "model.safetensors"
-        try:
-            model.load_state_dict(load_weights(path))
-        except RuntimeError as error:
-            raise RunError(f"{path} does not fit the model in config.json; train the run again.") from error
-        return model.eval()
-
-    def load_data(self, root: str | Path | None = None) -> Dataset:
-        """Return the data the run was trained on; raises `RunError` if the file has changed since."""
-        config = self.config
-        task = config["task"] if is_path(config["dataset"]) else None
-        data = load_dataset(config["dataset"], size=config["size"], root=root, task=task)
-        if data.digest != config["data_digest"]:
-            raise RunError(
-                f"The run in {self.folder} was trained on other data: expected {config['dataset']} with digest "
-                f"{config['data_digest']}, found {data.digest}."
-            )
-        return data
-
-    def _json(self, name: str, keys: Sequence[str]) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            raise RunError(f"{self.folder} is not a run folder: {name} is missing.") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({error}); train the run again.") from error
-        missing = [key for key in keys if key not in found]
-        if missing:
-            raise RunError(f"{path} is not that of a run: it holds no {', '.join(missing)}.")
-        return found
-
-    def _lines(self, name: str) -> list[dict[str, Any]]:
-        path = self.folder / name
-        try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read ({error}); train the run again.") from error
 
 
 def train_run(
@@ -156,16 +61,24 @@ def train_run(
     check_device(config.train.device)
     make_loss(data.info.task, name=config.train.loss)  # refuses one that does not fit, before there is a folder
     run = Run(Path(folder))
-    _claim(run, described, resume=resume, replace=replace)
-    if not run.finished:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(config.train.threads)
-        try:
+    _make_room(run, described, replace=replace)
+    with sole_user(run.folder), _threads(config.train.threads):
+        _claim(run, described, resume=resume)
+        if not run.finished:
             _train(run, validated(ViTConfig, described["model_config"]), config, data, on_epoch)
-        finally:
-            torch.set_num_threads(threads)
-    (run.folder / "state.pt").unlink(missing_ok=True)
+        (run.folder / "state.pt").unlink(missing_ok=True)
     return Run(run.folder)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch use so many CPU threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check_measurable(data: Dataset) -> None:
@@ -202,19 +115,23 @@ def _describe(config: RunConfig, data: Dataset) -> dict[str, Any]:
     }
 
 
-def _claim(run: Run, described: dict[str, Any], *, resume: bool, replace: bool) -> None:
-    """Make sure that the folder is new, or holds this very run and may be continued, or one that may be replaced."""
+def _make_room(run: Run, described: dict[str, Any], *, replace: bool) -> None:
+    """Make the folder, or with `replace` empty it of an earlier run of the same model on the same dataset."""
     try:
         if replace and (run.folder / "config.json").exists():
             earlier = Run(run.folder).config
             if all(earlier[key] == described[key] for key in ("dataset", "model")):
                 shutil.rmtree(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
-        names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise RunError(
             f"Cannot use {run.folder} as a run folder: {error.strerror or error}. Choose another with --out."
         ) from error
+
+
+def _claim(run: Run, described: dict[str, Any], *, resume: bool) -> None:
+    """Make sure that the folder is new, or holds this very run and may be continued."""
+    names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
     if "config.json" in names:
         if not resume:
             raise RunError(
@@ -269,7 +186,7 @@ def _evaluate(run: Run, model: ViT, data: Dataset, config: RunConfig, *, best_ep
         figures = result[name] = _figures(split, scores, data)
         write_result(
             run.folder,
-            _flag(run.config["dataset"]),
+            flag_of(run.config["dataset"]),
             data.size,
             name,
             scores,
@@ -285,7 +202,8 @@ def evaluate_run(run: Run, split: str = "test", *, root: str | Path | None = Non
     group = run.result["tta"]  # first, as it says of an unfinished run what to do
     data = run.load_data(root)
     images = data[split]
-    scores = predict(run.load_model(), images, data.info.task, group=group)
+    with _threads(run.config["train"]["threads"]):  # as in training: sums depend on it in the last bits
+        scores = predict(run.load_model(), images, data.info.task, group=group)
     return _figures(images, scores, data)
 
 
@@ -323,13 +241,6 @@ def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[t
         sums.append(torch.stack((images.mean((2, 3)).sum(0), images.square().mean((2, 3)).sum(0))))
     mean, square = torch.stack(sums).sum(0) / len(split)
     return mean.float(), (square - mean**2).clamp_min(0).sqrt().float()
-
-
-def _flag(dataset: str) -> str:
-    """Return the dataset's name as MedMNIST's file names allow it: letters and digits of ASCII."""
-    return (
-        "".join(character for character in Path(dataset).stem if character.isascii() and character.isalnum()) or "data"
-    )
 
 
 def _environment() -> dict[str, Any]:

@@ -15,7 +15,7 @@ INIT, ORDER, NOISE = range(3)
 
 def derive(seed: int, *place: int) -> int:
     """Return a 63-bit seed for one place in a run."""
-    return int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    return int(np.random.SeedSequence(seed, spawn_key=place).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def generator(seed: int, *place: int) -> torch.Generator:

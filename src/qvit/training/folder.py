@@ -1,0 +1,123 @@
+"""A run is a folder: configuration, environment, metrics by epoch, weights, predictions, result.
+
+config.json         what determines the run            metrics.jsonl       one line an epoch
+environment.json    where and with what it ran         timings.jsonl       seconds of each epoch
+model.safetensors   the chosen weights                 {dataset}_{split}_[AUC]…csv   predictions
+result.json         the final figures, written last    state.pt            only while unfinished
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from qvit.data.arrays import Dataset, is_path, load_dataset
+from qvit.errors import RunError
+from qvit.evaluation.results import read_result
+from qvit.models import ViT, ViTConfig
+from qvit.training.checkpoint import load_weights
+from qvit.validate import validated
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read on demand. Raises `RunError` where a file is missing or damaged."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What determines the run."""
+        return self._json(
+            "config.json", ("dataset", "size", "task", "data_digest", "model", "model_config", "seed", "train")
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether training and evaluation are complete."""
+        return (self.folder / "result.json").exists()
+
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """The final figures."""
+        if not self.finished and (self.folder / "config.json").exists():
+            raise RunError(f"The run in {self.folder} is not finished; go on with `qvit train … --resume`.")
+        return self._json("result.json", ("parameters", "best_epoch", "tta", "val", "test"))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One record an epoch."""
+        return self._lines("metrics.jsonl")
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in training epochs, in seconds."""
+        return sum(line["seconds"] for line in self.timings)
+
+    @property
+    def timings(self) -> list[dict[str, Any]]:
+        """Seconds of each epoch; a run killed at the wrong moment may lack some."""
+        return self._lines("timings.jsonl") if (self.folder / "timings.jsonl").exists() else []
+
+    def predictions(self, split: str) -> Float[np.ndarray, "n k"]:
+        """Return the probabilities written for a split ("val" or "test")."""
+        flag, size = flag_of(self.config["dataset"]), self.config["size"]
+        stem = f"{flag}{'' if size == 28 else f'_{size}'}_{split}_["
+        paths = [path for path in self.folder.glob("*.csv") if path.name.startswith(stem)]
+        if len(paths) != 1:
+            raise RunError(f"Expected one prediction file of the {split} split in {self.folder}, found {len(paths)}.")
+        return read_result(paths[0])[1]
+
+    def load_model(self) -> ViT:
+        """Return the trained model in evaluation mode."""
+        model = ViT(validated(ViTConfig, self.config["model_config"]))
+        path = self.folder / "model.safetensors"
+        try:
+            model.load_state_dict(load_weights(path))
+        except RuntimeError as error:
+            raise RunError(f"{path} does not fit the model in config.json; train the run again.") from error
+        return model.eval()
+
+    def load_data(self, root: str | Path | None = None) -> Dataset:
+        """Return the data the run was trained on; raises `RunError` if the file has changed since."""
+        config = self.config
+        task = config["task"] if is_path(config["dataset"]) else None
+        data = load_dataset(config["dataset"], size=config["size"], root=root, task=task)
+        if data.digest != config["data_digest"]:
+            raise RunError(
+                f"The run in {self.folder} was trained on other data: expected {config['dataset']} with digest "
+                f"{config['data_digest']}, found {data.digest}."
+            )
+        return data
+
+    def _json(self, name: str, keys: Sequence[str]) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise RunError(f"{self.folder} is not a run folder: {name} is missing.") from error
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{path} is damaged ({error}); train the run again.") from error
+        missing = [key for key in keys if key not in found]
+        if missing:
+            raise RunError(f"{path} is not that of a run: it holds no {', '.join(missing)}.")
+        return found
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self.folder / name
+        try:
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read ({error}); train the run again.") from error
+
+
+def flag_of(dataset: str) -> str:
+    """Return the dataset's name as MedMNIST's file names allow it: letters and digits of ASCII."""
+    return (
+        "".join(character for character in Path(dataset).stem if character.isascii() and character.isalnum()) or "data"
+    )
