@@ -435,3 +435,11 @@ def test_any_file_name_will_do(config: MakeConfig, make_npz: Callable[..., Path]
     run = train_run(config(make_npz(name=name), epochs=1), tmp_path / "run")
     assert run.predictions("test").shape == (23, 4)
     assert evaluate_run(run) == run.result["test"]
+
+
+def test_one_process_a_folder(config: MakeConfig, tmp_path: Path) -> None:
+    made = config(epochs=1)
+    run = train_run(made, tmp_path / "run")
+    with files.sole_user(run.folder), pytest.raises(RunError, match="in use by another process; wait for it"):
+        train_run(made, run.folder, resume=True)
+    assert train_run(made, run.folder, resume=True).finished  # the folder was let go of

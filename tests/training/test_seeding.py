@@ -41,3 +41,9 @@ def test_seeded_restores_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), seeded(1, NOISE):
         torch.rand(1 // 0)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_places_and_seeds_never_meet() -> None:
+    places = [(), (0,), (1,), (0, 0), (1, 0), (0, 1), (2**32,)]
+    seeds = [0, 1, 2**32, 2**32 + 1, 2**40]
+    assert len({derive(seed, *place) for seed in seeds for place in places}) == len(seeds) * len(places)
