@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,15 +22,27 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None) -> None:
-    """Print a table; numbers are expected as text, every column but the first right-aligned."""
+    """Print a table; numbers are expected as text, every column but the first right-aligned.
+
+    A few rows too wide for the terminal are shown as columns.
+    """
+    # A table folded at 80 columns in a log is of no use; away from a terminal it may be as wide as it likes.
+    width = None if sys.stdout.isatty() else 200
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    lines = [columns, *rows]
+    if _width(lines) > console.width >= _width(list(zip(*lines, strict=True))):
+        columns, *rows = [list(line) for line in zip(*lines, strict=True)]
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    # A table folded at 80 columns in a log is of no use; away from a terminal it may be as wide as it likes.
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    console.print(table)
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Return how wide a table of these lines is, borders included."""
+    return sum(3 + max(map(len, column)) for column in zip(*lines, strict=True)) + 1
 
 
 def say(text: str) -> None:
