@@ -21,7 +21,7 @@ BIN := .venv/bin
 	@touch $@
 
 demo: .venv/base
-	$(BIN)/qvit demo $(DATASET) $(if $(EPOCHS),--epochs $(EPOCHS))
+	$(BIN)/qvit demo "$(DATASET)" $(if $(EPOCHS),--epochs $(EPOCHS))
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)

@@ -352,7 +352,7 @@ def test_validates_in_evaluation_mode_and_trains_in_training_mode(make_data: Mak
         return plain(model, batch)
 
     model = build(data, dropout=0.9)
-    config = replace(TINY, epochs=1, tta="off")
+    config = replace(TINY, epochs=1, tta="never")
     state = fit(model, data, config, seed=0, objective=objective)
     assert all(modes)
     scores = predict(model, data.val, data.info.task)  # in evaluation mode, as its own test says

@@ -148,10 +148,10 @@ def test_auto_chooses_by_the_validation_loss(
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"tta": "on"}, "d4"),
-        ({"tta": "on", "augment": "mirror"}, "mirror"),
-        ({"tta": "on", "augment": "none"}, "none"),
-        ({"tta": "off"}, "none"),
+        ({"tta": "always"}, "d4"),
+        ({"tta": "always", "augment": "mirror"}, "mirror"),
+        ({"tta": "always", "augment": "none"}, "none"),
+        ({"tta": "never"}, "none"),
         ({"tta": "auto", "augment": "none"}, "none"),
     ],
 )

@@ -24,15 +24,13 @@ def compare(
     opened = [Run(folder) for folder in runs]
     rows = read_rows(opened)
     groups = group_rows(rows)
-    if picture is not None:
-        from qvit.study.pictures import draw_comparison
-
-        draw_comparison(opened, rows, picture, root=root)
     if json:
         print_json(as_json(rows, groups))
-        return
-    print_table("Runs", COLUMNS, [cells(row) for row in rows], caption="Intervals: 95 %, bootstrap over test images.")
-    if any(len(group.seeds) > 1 for group in groups):
+    else:
+        print_table(
+            "Runs", COLUMNS, [cells(row) for row in rows], caption="Intervals: 95 %, bootstrap over test images."
+        )
+    if not json and any(len(group.seeds) > 1 for group in groups):
         print_table(
             "Means over seeds",
             GROUP_COLUMNS,
@@ -40,4 +38,7 @@ def compare(
             caption="Intervals: 95 %, Student's t over seeds, the same test images for all.",
         )
     if picture is not None:
+        from qvit.study.pictures import draw_comparison
+
+        draw_comparison(opened, rows, picture, root=root)
         say(f"Picture: {picture}")

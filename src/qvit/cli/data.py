@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A dataset's name, or the path of your own .npz file.")]
 Size = Annotated[int, typer.Option(help="Side of the images in pixels: 28, 64, 128 or 224.")]
 Root = Annotated[
-    Path | None, typer.Option(help="Folder of the official files.  [default: $QVIT_DATA or the user's cache]")
+    Path | None, typer.Option(help="Folder of the official files.", show_default="$QVIT_DATA, else your cache folder")
 ]
 
 
@@ -47,8 +47,13 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 def info(name: Name, json: Json = False) -> None:
-    """Describe one dataset: task, labels, splits, files, licence, citation."""
-    described = _described(name)
+    """Describe one dataset: task, labels, splits, files, licence, citation; of your own file, what it holds."""
+    if name not in DATASETS and (name.endswith(".npz") or "/" in name):
+        from qvit.data.arrays import verify as check
+
+        described = check(name)
+    else:
+        described = _described(name)
     if json:
         print_json(described)
         return

@@ -17,7 +17,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder; runs of an earlier demo in it are replaced.  [default: runs/demo-DATASET]"),
+        typer.Option(help="Folder; runs of an earlier demo in it are replaced.", show_default="runs/demo-DATASET"),
     ] = None,
     root: Root = None,
 ) -> None:

@@ -25,6 +25,7 @@ def models(
                 "projection": config.projection.kind,
                 "width": config.dim,
                 "heads": config.heads,
+                "mlp": config.mlp_dim,
                 "parameters": count_parameters(config),
                 "in_projections": count_parameters(config.projection.build(config.dim, config.heads)) * config.depth,
             }
@@ -34,7 +35,7 @@ def models(
         return
     print_table(
         f"Models for {classes} classes of {channels} × {size} × {size} images",
-        ["name", "projection", "width", "heads", "parameters", "in Q, K, V"],
+        ["name", "projection", "width", "heads", "MLP width", "parameters", "in Q, K, V"],
         [[str(value) for value in row.values()] for row in rows],
         caption="Other sizes work too: {qvit,vit,cosine,identity}_{qubits}q{heads}h.",
     )

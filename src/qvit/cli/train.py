@@ -14,17 +14,19 @@ def train(
         str | None,
         typer.Argument(help="A dataset's name (see `qvit data list`), or the path of an .npz file."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A model's name, see `qvit models`.  [default: qvit_4q2h]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes everything random.  [default: 0]")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs.  [default: 100]")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/DATASET-MODEL-sSEED]")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A model's name, see `qvit models`.", show_default="qvit_4q2h")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes everything random.", show_default="0")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.", show_default="100")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATASET-MODEL-sSEED")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of `key: value` options.")] = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option; may be repeated.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Your own .npz file in MedMNIST's layout.")] = None,
     task: Annotated[str | None, typer.Option(help="Task of your own file, where labels do not show it.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels.  [default: 28]")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="28")] = None,
     root: Root = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Do not download a missing file.")] = False,
@@ -41,7 +43,8 @@ def train(
 
     if data is not None and dataset is not None:
         raise ConfigError(f"Both a dataset ('{dataset}') and --data ({data}) were given; use one of them.")
-    named = {"dataset": str(data) if data else dataset, "model": model, "seed": seed, "epochs": epochs}
+    path = None if data is None else str(data) if data.suffix == ".npz" else str(data.absolute())  # never a name
+    named = {"dataset": path or dataset, "model": model, "seed": seed, "epochs": epochs}
     named |= {"task": task, "size": size}
     options: dict[str, Any] = read_options(config) if config else {}
     options |= dict(parse_assignment(text) for text in assign or ())

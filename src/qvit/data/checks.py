@@ -168,7 +168,7 @@ def describe_own(path: Path, labels: Labels, layout: Layout, task: str | None) -
         md5={},
         licence="",
         citation="",
-        augment="d4",
+        augment="none",  # only its owner knows whether up, down, left and right mean anything
     )
     check_labels(path, labels, info)
     _check_variety(path, labels, info, sure=given is not None)

@@ -78,7 +78,7 @@ def get_info(name: str) -> DatasetInfo:
     """
     if name not in DATASETS:
         known = f"Expected one of: {', '.join(DATASETS)}; or the path of your own .npz file."
-        raise ConfigError(f"Unknown dataset '{name}'.{nearest(name, DATASETS)} {known}")
+        raise ConfigError(f"Unknown dataset '{name}'.{nearest(name.lower(), DATASETS)} {known}")
     return DATASETS[name]
 
 

@@ -1,6 +1,6 @@
 """One vision transformer (Dosovitskiy et al. 2021), quantum or classical by its projection."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -169,6 +169,8 @@ class ViT(nn.Module):
         if num_classes < 0:
             raise ModelError(f"num_classes must not be negative, got {num_classes}.")
         self.num_classes = num_classes
+        if num_classes:
+            self.config = replace(self.config, num_classes=num_classes)
         like = self.norm.weight
         self.head = (
             nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)

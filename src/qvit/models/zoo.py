@@ -36,10 +36,10 @@ def create_model(
     """Build a model by name with fresh weights.
 
     `qvit_4q2h` has 2 heads of 4 qubits, so width 8; `vit_4q2h` is the same network with dense Q, K and V;
-    `cosine_…` and `identity_…` are controls of the same width. `vit_4q2h_matched` (or `matched=True`) is the
-    ViT of equivalent parameter count: its width is shrunk in steps of the head count and its MLP width set
-    such that the count lies within 3 % of `qvit_4q2h`'s, everything else being equal. Options of
-    the circuit, such as `n_layers`, then describe the QViT that is matched.
+    `cosine_…` and `identity_…` are controls of the same width. `vit_4q2h_matched` (or `matched=True`) is the ViT of
+    equivalent parameter count, within 3 % of `qvit_4q2h`'s: its width is shrunk in steps of the head count, which
+    frees more than dense Q, K and V cost, and the MLP takes up the rest, so it is often wider. All else is equal.
+    Options of the circuit, such as `n_layers`, then describe the QViT that is matched.
 
     `options` are fields of `ViTConfig` or of the projection: `depth=2`, `patch_size=7`, `n_layers=2`.
     Raises `ConfigError` for unknown names and options, `ModelError` for sizes that do not fit together.
@@ -60,11 +60,17 @@ def model_config(name: str, *, matched: bool = False, **options: Any) -> ViTConf
         )
     if (matched or found["matched"]) and found["kind"] != "vit":
         raise ConfigError(f"Only a vit can be matched to its qvit, not '{name}'; use vit_{found['qubits']}q….")
+    for key in ("dim", "heads", "projection"):
+        if key in options:
+            raise ConfigError(
+                f"The name '{name}' already says the {key}; choose another name, such as qvit_6q3h or cosine_4q2h, "
+                "or build ViT(ViTConfig(…))."
+            )
     heads, width = int(found["heads"]), int(found["qubits"]) * int(found["heads"])
     options = {"heads": heads, "dim": width, "mlp_dim": width} | options
     if matched or found["matched"]:
         of_quantum, of_linear = Quantum.__dataclass_fields__, Linear.__dataclass_fields__
-        quantum = _config("quantum", {k: v for k, v in options.items() if k not in of_linear and k != "projection"})
+        quantum = _config("quantum", {k: v for k, v in options.items() if k not in of_linear})
         linear = _config("linear", {k: v for k, v in options.items() if k not in of_quantum})
         return _match(linear, count_parameters(quantum))
     return _config(KINDS[found["kind"]], options)
@@ -86,17 +92,12 @@ def _config(kind: str, options: dict[str, Any]) -> ViTConfig:
     """Sort options into those of the ViT and those of its projection."""
     own = {key: value for key, value in options.items() if key in _vit_fields()}
     rest = {key: value for key, value in options.items() if key not in own}
-    projection = own.pop("projection", kind)
-    if isinstance(projection, str):
-        known = {name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"}
-        for key in rest:
-            if key not in known:
-                valid = [*_vit_fields(), *sorted(known)]
-                raise ConfigError(f"Models have no option '{key}'.{nearest(key, valid)} Known: {', '.join(valid)}.")
-        projection = make_projection(projection, **rest)
-    elif rest:
-        raise ConfigError(f"Options {', '.join(rest)} belong to the projection; set them in the value given.")
-    return validated(ViTConfig, {"projection": projection} | own)
+    known = {name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"}
+    for key in rest:
+        if key not in known:
+            valid = [*_vit_fields(), *sorted(known)]
+            raise ConfigError(f"Models have no option '{key}'.{nearest(key, valid)} Known: {', '.join(valid)}.")
+    return validated(ViTConfig, {"projection": make_projection(kind, **rest)} | own)
 
 
 def _match(config: ViTConfig, target: int) -> ViTConfig:

@@ -47,7 +47,10 @@ def _no_entangler(n: int, n_layers: int) -> Circuit:
 
 
 def _strongly_entangling(n: int, n_layers: int) -> Circuit:
-    """Return the circuit of Schuld et al. 2018 (arXiv:1804.00633) with PennyLane's cycle of CNOT ranges."""
+    """Return the circuit of Schuld et al. 2018 (arXiv:1804.00633) with PennyLane's cycle of CNOT ranges.
+
+    The last layer's final RZ, n weights, only turns phases that ⟨Z⟩ cannot see; it is kept as the source has it.
+    """
     gates = _encode("RY", n)
     for layer in range(n_layers):
         first = 3 * n * layer
@@ -58,7 +61,10 @@ def _strongly_entangling(n: int, n_layers: int) -> Circuit:
 
 
 def _reupload(n: int, n_layers: int) -> Circuit:
-    """Return data re-uploading (Pérez-Salinas et al. 2020, arXiv:1907.02085) with a CNOT ring per layer."""
+    """Return data re-uploading (Pérez-Salinas et al. 2020, arXiv:1907.02085) with a CNOT ring per layer.
+
+    The last layer's RZ, n weights, only turns phases that ⟨Z⟩ cannot see; they matter from two layers on.
+    """
     gates: tuple[Gate, ...] = ()
     for layer in range(n_layers):
         first = 2 * n * layer

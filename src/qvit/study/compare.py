@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from qvit.data.arrays import is_path
 from qvit.evaluation.statistics import Interval, mean_interval
-from qvit.training.folder import Run
+from qvit.training.folder import Run, flatten
 
 LEVEL = 0.95
 SHOWN = ("model", "dataset", "size", "seed", "parameters")  # keys of config.json that have a column
@@ -56,10 +57,10 @@ class Group:
 def read_row(run: Run) -> Row:
     """Return the row of one finished run; raises `RunError` otherwise."""
     config, result = run.config, run.result
-    test = result["test"]
+    test, own = result["test"], is_path(config["dataset"])
     return Row(
         model=config["model"],
-        dataset=config["dataset"] if config["size"] == 28 else f"{config['dataset']}_{config['size']}",
+        dataset=config["dataset"] if config["size"] == 28 or own else f"{config['dataset']}_{config['size']}",
         seed=config["seed"],
         parameters=result["parameters"],
         auc=_interval(test, "auc"),
@@ -78,7 +79,7 @@ def _interval(figures: dict[str, Any], name: str) -> Interval:
 def read_rows(runs: Sequence[Run]) -> list[Row]:
     """Return the rows of finished runs, in order; options that differ within a model are added to its name."""
     rows = [read_row(run) for run in runs]
-    flat = [_flatten(run.config) for run in runs]
+    flat = [{key: value for key, value in flatten(run.config).items() if key not in SHOWN} for run in runs]
     named = []
     for row, options in zip(rows, flat, strict=True):
         peers = [flat[i] for i, other in enumerate(rows) if (other.dataset, other.model) == (row.dataset, row.model)]
@@ -146,14 +147,3 @@ def _shown(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return f"{interval.value:.3f}"
     return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return by dotted name what may tell runs apart, except for what a row has a column for."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        elif key not in SHOWN:
-            flat[prefix + key] = value
-    return flat

@@ -61,8 +61,8 @@ class Run:
 
     @property
     def timings(self) -> list[dict[str, Any]]:
-        """Seconds of each epoch; a run killed at the wrong moment may lack some."""
-        return self._lines("timings.jsonl") if (self.folder / "timings.jsonl").exists() else []
+        """Seconds of each epoch."""
+        return self._lines("timings.jsonl")
 
     def predictions(self, split: str) -> Float[np.ndarray, "n k"]:
         """Return the probabilities written for a split ("val" or "test")."""
@@ -121,3 +121,11 @@ def flag_of(dataset: str) -> str:
     return (
         "".join(character for character in Path(dataset).stem if character.isascii() and character.isalnum()) or "data"
     )
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested dictionaries by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import augment, group_size, random_elements
-from qvit.errors import ConfigError
+from qvit.errors import ConfigError, ModelError
 from qvit.evaluation.metrics import accuracy, auc, log_loss
 from qvit.training.diagnose import check_finite
 from qvit.training.losses import balanced_weights, make_loss
-from qvit.training.prediction import predict
+from qvit.training.prediction import predict_logits, probabilities_of_views
 from qvit.training.schedules import SCHEDULES
-from qvit.training.seeding import NOISE, ORDER, generator, seeded
+from qvit.training.seeding import NOISE, ORDER, generator, seeded, torch_threads
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class TrainConfig:
     small model needs many steps more than it needs smooth gradients. `lr` is the schedule's peak, `warmup` the
     fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", "ce", "bce" or "emd"
     (ordinal). `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a group of
-    `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group, in validation and
-    in the end: "auto" in the end only where that lowers the validation loss. `patience`: stop after so many
+    `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group:
+    "always", "never", or "auto" where the validation AUC is better for it. `patience`: stop after so many
     epochs without a better checkpoint. `threads`: CPU threads of torch; small models are fastest on one.
     Raises `ConfigError` for values out of range.
     """
@@ -47,7 +47,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     augment: Literal["auto", "none", "mirror", "d4"] = "auto"
-    tta: Literal["auto", "on", "off"] = "auto"
+    tta: Literal["auto", "always", "never"] = "auto"
     patience: int | None = None
     device: str = "cpu"
     threads: int = 1
@@ -97,11 +97,12 @@ Objective = Callable[[nn.Module, Batch], Float[Tensor, " b"]]
 class TrainState:
     """All that a run needs to go on: what has been learned, and what has been seen so far."""
 
-    epoch: int
-    model: dict[str, Any]
-    optimizer: dict[str, Any]
-    best: dict[str, Any]
-    history: list[dict[str, Any]]
+    epoch: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
 
 
 def supervised(data: Dataset, config: TrainConfig) -> Objective:
@@ -121,19 +122,24 @@ def fit(
     seed: int,
     objective: Objective | None = None,
     state: TrainState | None = None,
-    on_epoch: Callable[[TrainState, float], None] | None = None,
+    on_epoch: Callable[[TrainState], None] | None = None,
 ) -> TrainState:
     """Train `model` in place on `data.train`; leave it with the weights of the best validation AUC.
 
-    Goes on from `state` if one is given. `on_epoch(state, seconds)` is called after each epoch. Of epochs with
-    equal validation AUC the one with the lower validation loss is kept. The test split is not touched.
-    Returns the final state. Raises `TrainingError` as soon as the loss or a gradient is not finite.
+    Goes on from `state` if one is given. `on_epoch(state)` is called after each epoch. Of epochs with equal
+    validation AUC the one with the lower validation loss is kept; `state.best["tta"]` says over which symmetries
+    its predictions were averaged. The test split is not touched. Returns the final state. Raises `TrainingError`
+    as soon as the loss or a gradient is not finite, `ModelError` for a model with another number of outputs than
+    the data has classes, `ConfigError` for a device that is not there.
     """
+    check_device(config.device)
+    model.to(config.device)
+    _check_outputs(model, data, config)
     objective = objective or supervised(data, config)
     group = augmentation_group(data, config)
     optimizer = make_optimizer(model, config)
     if state is None:
-        state = TrainState(0, {}, {}, {}, [])
+        state = TrainState()
     else:
         model.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
@@ -146,7 +152,7 @@ def fit(
         order = generator(seed, ORDER, epoch)
         total = torch.zeros((), device=config.device)
         model.train()
-        with seeded(seed, NOISE, epoch):  # dropout and the like
+        with torch_threads(config.threads), seeded(seed, NOISE, epoch):  # the noise of dropout and the like
             for step, index in enumerate(_shuffled(data.train, batch_size, order)):
                 progress = (epoch * steps_per_epoch + step) / (config.epochs * steps_per_epoch)
                 lr = config.lr * SCHEDULES[config.schedule](progress, config.warmup)
@@ -163,11 +169,12 @@ def fit(
                 optimizer.step()
                 total += loss.detach() * len(index)
 
-        record = {"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / len(data.train)}
-        record |= validation_figures(model, data, config)
+            record = {"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / len(data.train)}
+            record |= validation_figures(model, data, config)
         _update(state, model, optimizer, record)
+        state.seconds.append(time.perf_counter() - start)
         if on_epoch is not None:
-            on_epoch(state, time.perf_counter() - start)
+            on_epoch(state)
 
     model.load_state_dict(state.best["model"])
     return state
@@ -200,16 +207,35 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     )
 
 
-def validation_figures(model: nn.Module, data: Dataset, config: TrainConfig) -> dict[str, float]:
-    """Return log loss, AUC and accuracy on the validation split, averaged over symmetries unless `tta` is off."""
-    group = "none" if config.tta == "off" else augmentation_group(data, config)
+def validation_figures(model: nn.Module, data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """Return log loss, AUC and accuracy on the validation split, and as `tta` what predictions were averaged over.
+
+    With `config.tta` "auto" that is the augmentation group or "none", whichever gives the better AUC.
+    """
+    group = "none" if config.tta == "never" else augmentation_group(data, config)
     labels, task = data.val.labels, data.info.task
-    scores = predict(model, data.val, task, group=group, device=config.device)
-    return {
-        "val_loss": log_loss(labels, scores, task),
-        "val_auc": auc(labels, scores, task),
-        "val_acc": accuracy(labels, scores, task),
-    }
+    logits = predict_logits(model, data.val, group=group, device=config.device)
+    views = {group: logits} | ({"none": logits[:1]} if config.tta == "auto" else {})
+    figures = []
+    for tta, some in views.items():
+        scores = probabilities_of_views(some, task)
+        loss, area = log_loss(labels, scores, task), auc(labels, scores, task)
+        figures.append({"val_loss": loss, "val_auc": area, "val_acc": accuracy(labels, scores, task), "tta": tta})
+    return max(figures, key=_merit)
+
+
+def _merit(figures: dict[str, Any]) -> tuple[float, float]:
+    return figures["val_auc"], -figures["val_loss"]
+
+
+def _check_outputs(model: nn.Module, data: Dataset, config: TrainConfig) -> None:
+    one = Split(data.train.images[:1], data.train.labels[:1])
+    outputs = predict_logits(model, one, device=config.device).shape[-1]
+    if outputs != data.info.num_classes:
+        raise ModelError(
+            f"The model has {outputs} outputs and {data.info.title} has {data.info.num_classes} classes; "
+            f"build it with num_classes={data.info.num_classes}."
+        )
 
 
 def _shuffled(split: Split, batch_size: int, order: torch.Generator) -> tuple[Tensor, ...]:
@@ -231,8 +257,7 @@ def _update(state: TrainState, model: nn.Module, optimizer: torch.optim.Optimize
     state.history.append(record)
     state.model = {name: value.detach().clone() for name, value in model.state_dict().items()}
     state.optimizer = copy.deepcopy(optimizer.state_dict())
-    key = (record["val_auc"], -record["val_loss"])
-    if not state.best or key > (state.best["val_auc"], -state.best["val_loss"]):
+    if not state.best or _merit(record) > _merit(state.best):
         state.best = record | {"model": state.model}
 
 

@@ -12,7 +12,7 @@ from qvit.models.vit import ViTConfig
 from qvit.training.loop import TrainConfig
 from qvit.validate import validated
 
-GIVEN_BY_DATA = ("in_chans", "num_classes", "img_size")
+GIVEN = ("in_chans", "num_classes", "img_size", "dim", "heads", "projection")  # by the data and the model's name
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ TRAIN_KEYS = tuple(f.name for f in fields(TrainConfig))
 
 
 def model_keys() -> tuple[str, ...]:
-    """Return the options that models take, apart from those given by the data."""
-    own = [f.name for f in fields(ViTConfig) if f.name not in GIVEN_BY_DATA]
+    """Return the options that models take, apart from those given by the data and the model's name."""
+    own = [f.name for f in fields(ViTConfig) if f.name not in GIVEN]
     projection = {name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"}
     return (*own, *sorted(projection))
 
@@ -75,6 +75,8 @@ def read_options(path: Path) -> dict[str, Any]:
         raise ConfigError(f"Cannot read the options file {path}: {error}.") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, such as 2024-13-45
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    if options is None:  # an empty file
+        return {}
     if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
         raise ConfigError(f"{path} must hold `key: value` lines, such as `lr: 0.005`.")
     return options

@@ -3,9 +3,7 @@
 import json
 import os
 import platform
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,27 +13,26 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
 
 import qvit
 from qvit.data.arrays import Dataset, Split, is_path, load_dataset
-from qvit.data.augment import group_size
 from qvit.errors import DataError, RunError
-from qvit.evaluation.metrics import evaluate, log_loss
+from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
 from qvit.files import PART, sole_user, write_atomic
 from qvit.models import ViT, ViTConfig, count_parameters, model_config
 from qvit.training.checkpoint import load_state, save_state, save_weights
-from qvit.training.folder import Run, flag_of
-from qvit.training.loop import TrainConfig, TrainState, augmentation_group, check_device, fit
+from qvit.training.folder import Run, flag_of, flatten
+from qvit.training.loop import TrainState, check_device, fit
 from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig
-from qvit.training.prediction import predict, predict_logits, probabilities_of_views
-from qvit.training.seeding import INIT, seeded
+from qvit.training.prediction import predict
+from qvit.training.seeding import INIT, seeded, torch_threads
 from qvit.validate import validated
 
 Progress = Callable[[dict[str, Any], float], None]
+STATISTICS_BYTES = 2**25  # of images at a time
 
 
 def train_run(
@@ -61,24 +58,13 @@ def train_run(
     check_device(config.train.device)
     make_loss(data.info.task, name=config.train.loss)  # refuses one that does not fit, before there is a folder
     run = Run(Path(folder))
-    _make_room(run, described, replace=replace)
-    with sole_user(run.folder), _threads(config.train.threads):
-        _claim(run, described, resume=resume)
+    _make_folder(run.folder)
+    with sole_user(run.folder), torch_threads(config.train.threads):
+        _claim(run, described, resume=resume, replace=replace)
         if not run.finished:
             _train(run, validated(ViTConfig, described["model_config"]), config, data, on_epoch)
         (run.folder / "state.pt").unlink(missing_ok=True)
     return Run(run.folder)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch use so many CPU threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _check_measurable(data: Dataset) -> None:
@@ -115,22 +101,22 @@ def _describe(config: RunConfig, data: Dataset) -> dict[str, Any]:
     }
 
 
-def _make_room(run: Run, described: dict[str, Any], *, replace: bool) -> None:
-    """Make the folder, or with `replace` empty it of an earlier run of the same model on the same dataset."""
+def _make_folder(folder: Path) -> None:
     try:
-        if replace and (run.folder / "config.json").exists():
-            earlier = Run(run.folder).config
-            if all(earlier[key] == described[key] for key in ("dataset", "model")):
-                shutil.rmtree(run.folder)
-        run.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(
-            f"Cannot use {run.folder} as a run folder: {error.strerror or error}. Choose another with --out."
+            f"Cannot use {folder} as a run folder: {error.strerror or error}. Choose another with --out."
         ) from error
 
 
-def _claim(run: Run, described: dict[str, Any], *, resume: bool) -> None:
-    """Make sure that the folder is new, or holds this very run and may be continued."""
+def _claim(run: Run, described: dict[str, Any], *, resume: bool, replace: bool) -> None:
+    """Make sure that the folder is new, or holds this very run and may be continued, or one that may be replaced."""
+    if replace and (run.folder / "config.json").exists():
+        earlier = Run(run.folder).config
+        if all(earlier[key] == described[key] for key in ("dataset", "model")):
+            for path in sorted(run.folder.iterdir(), key=lambda path: path.name == "config.json"):
+                path.unlink()
     names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
     if "config.json" in names:
         if not resume:
@@ -138,9 +124,10 @@ def _claim(run: Run, described: dict[str, Any], *, resume: bool) -> None:
                 f"{run.folder} already holds a {'finished' if run.finished else 'started'} run. "
                 "Go on with it by --resume, or choose another folder with --out."
             )
-        differing = [key for key in described if run.config.get(key) != described[key]]
+        ours, theirs = flatten(described), flatten(run.config)
+        differing = [key for key in ours if theirs.get(key) != ours[key]]
         if differing:
-            changes = "; ".join(f"{key}: {run.config.get(key)} → {described[key]}" for key in differing)
+            changes = "; ".join(f"{key}: {theirs.get(key)} → {ours[key]}" for key in differing)
             raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
     elif names:
         raise RunError(f"{run.folder} is not empty and not a run folder; choose another with --out.")
@@ -153,33 +140,40 @@ def _claim(run: Run, described: dict[str, Any], *, resume: bool) -> None:
 
 
 def _train(run: Run, architecture: ViTConfig, config: RunConfig, data: Dataset, on_epoch: Progress | None) -> None:
-    with seeded(config.seed, INIT):
-        model = ViT(architecture)
-    model.preprocess.set_statistics(*channel_statistics(data.train))
-    model.to(config.train.device)
-
+    model = build_model(architecture, data, seed=config.seed)
     state_path = run.folder / "state.pt"
     state = load_state(state_path) if state_path.exists() else None
-    timings = run.timings[: state.epoch] if state else []
 
-    def record(state: TrainState, seconds: float) -> None:
+    def record(state: TrainState) -> None:
         save_state(state_path, state)
-        timings.append({"epoch": state.epoch, "seconds": round(seconds, 4)})
-        write_atomic(run.folder / "timings.jsonl", _dump_lines(timings), durable=False)
-        write_atomic(run.folder / "metrics.jsonl", _dump_lines(state.history), durable=False)
+        _write_history(run.folder, state)
         if on_epoch is not None:
-            on_epoch(state.history[-1], seconds)
+            on_epoch(state.history[-1], state.seconds[-1])
 
     state = fit(model, data, config.train, seed=config.seed, state=state, on_epoch=record)
-    write_atomic(run.folder / "metrics.jsonl", _dump_lines(state.history))
+    _write_history(run.folder, state)  # again, in case the run was killed between the state and this
     save_weights(run.folder / "model.safetensors", model.state_dict())
-    _evaluate(run, model, data, config, best_epoch=state.best["epoch"])
+    _evaluate(run, model, data, config, state.best)
 
 
-def _evaluate(run: Run, model: ViT, data: Dataset, config: RunConfig, *, best_epoch: int) -> None:
+def build_model(architecture: ViTConfig, data: Dataset, *, seed: int) -> ViT:
+    """Return a fresh model whose weights are fixed by the seed and which normalises as the training images need."""
+    with seeded(seed, INIT):
+        model = ViT(architecture)
+    model.preprocess.set_statistics(*channel_statistics(data.train))
+    return model
+
+
+def _write_history(folder: Path, state: TrainState) -> None:
+    timings = [{"epoch": epoch, "seconds": round(seconds, 4)} for epoch, seconds in enumerate(state.seconds, 1)]
+    write_atomic(folder / "timings.jsonl", _dump_lines(timings), durable=False)
+    write_atomic(folder / "metrics.jsonl", _dump_lines(state.history), durable=False)
+
+
+def _evaluate(run: Run, model: ViT, data: Dataset, config: RunConfig, best: dict[str, Any]) -> None:
     """Predict validation and test images, write the prediction files and the result."""
-    group = choose_tta(model, data, config.train)
-    result: dict[str, Any] = {"parameters": count_parameters(model), "best_epoch": best_epoch, "tta": group}
+    group = best["tta"]
+    result: dict[str, Any] = {"parameters": count_parameters(model), "best_epoch": best["epoch"], "tta": group}
     for name in ("val", "test"):
         split = data.splits[name]
         scores = predict(model, split, data.info.task, group=group, device=config.train.device)
@@ -202,7 +196,7 @@ def evaluate_run(run: Run, split: str = "test", *, root: str | Path | None = Non
     group = run.result["tta"]  # first, as it says of an unfinished run what to do
     data = run.load_data(root)
     images = data[split]
-    with _threads(run.config["train"]["threads"]):  # as in training: sums depend on it in the last bits
+    with torch_threads(run.config["train"]["threads"]):
         scores = predict(run.load_model(), images, data.info.task, group=group)
     return _figures(images, scores, data)
 
@@ -214,33 +208,17 @@ def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> d
     }
 
 
-def choose_tta(model: nn.Module, data: Dataset, config: TrainConfig) -> str:
-    """Return the group to average predictions over: the augmentation group, or "none".
-
-    With `tta="auto"` it is the group where that lowers the log loss on the validation split. Not the AUC: the
-    checkpoint was picked for its AUC with averaging, so a comparison by AUC would be biased.
-    """
-    group = augmentation_group(data, config)
-    if config.tta == "off" or group_size(group) == 1:
-        return "none"
-    if config.tta == "on":
-        return group
-    logits = predict_logits(model, data.val, group=group, device=config.device)
-    task = data.info.task
-    averaged, plain = (
-        log_loss(data.val.labels, probabilities_of_views(views, task), task) for views in (logits, logits[:1])
-    )
-    return group if averaged < plain else "none"
-
-
 def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[torch.Tensor, " c"]]:
     """Return mean and standard deviation of each channel `(c,)` on the 0–1 scale, reading the images in parts."""
-    sums: list[torch.Tensor] = []
-    for part in np.array_split(np.arange(len(split)), len(split) // 1024 + 1):
-        images = split.batch(part)[0].double() / 255.0
-        sums.append(torch.stack((images.mean((2, 3)).sum(0), images.square().mean((2, 3)).sum(0))))
-    mean, square = torch.stack(sums).sum(0) / len(split)
-    return mean.float(), (square - mean**2).clamp_min(0).sqrt().float()
+    pixels = split.images[0, 0].size
+    total = square = torch.zeros(split.images.shape[1], dtype=torch.int64)
+    for part in np.array_split(np.arange(len(split)), 1 + split.images.size // STATISTICS_BYTES):
+        images = split.batch(part)[0]
+        total = total + images.sum((0, 2, 3), dtype=torch.int64)
+        square = square + images.int().square().sum((0, 2, 3), dtype=torch.int64)
+    mean = total.double() / (255.0 * pixels * len(split))
+    variance = square.double() / (255.0**2 * pixels * len(split)) - mean**2
+    return mean.float(), variance.clamp_min(0).sqrt().float()
 
 
 def _environment() -> dict[str, Any]:

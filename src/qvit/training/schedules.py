@@ -3,19 +3,19 @@
 import math
 from collections.abc import Callable
 
-START = 1 / 25  # one-cycle's first factor, as in torch's OneCycleLR
+START = 1 / 25  # the factor that a warm-up begins with, as in torch's OneCycleLR: a first step of 0 would be lost
 FINAL = START * 1e-4
 
 
 def constant(progress: float, warmup: float) -> float:
-    """Rise linearly during `warmup`, then stay."""
-    return min(1.0, progress / warmup) if warmup else 1.0
+    """Rise linearly from 1/25 during `warmup`, then stay."""
+    return _ramp(progress / warmup) if progress < warmup else 1.0
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:
-    """Rise linearly during the fraction `warmup`, then fall to zero along a cosine."""
+    """Rise linearly from 1/25 during the fraction `warmup`, then fall to zero along a cosine."""
     if progress < warmup:
-        return progress / warmup
+        return _ramp(progress / warmup)
     return _cosine(1.0, 0.0, (progress - warmup) / (1.0 - warmup))
 
 
@@ -24,6 +24,10 @@ def one_cycle(progress: float, warmup: float) -> float:
     if progress < warmup:
         return _cosine(START, 1.0, progress / warmup)
     return _cosine(1.0, FINAL, (progress - warmup) / (1.0 - warmup))
+
+
+def _ramp(fraction: float) -> float:
+    return START + (1.0 - START) * fraction
 
 
 def _cosine(start: float, end: float, fraction: float) -> float:

@@ -29,3 +29,14 @@ def seeded(seed: int, *place: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(derive(seed, *place))
         yield
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use so many CPU threads inside the block; sums depend on it in their last bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
