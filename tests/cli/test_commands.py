@@ -6,13 +6,15 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 
 import qvit as package
 from qvit.data.registry import DATASETS
 from qvit.models import list_models
+from qvit.training.loop import TrainConfig
 
 Qvit = Callable[..., Any]
 Tree = Callable[[Path], dict[str, bytes | None]]
@@ -47,6 +49,16 @@ def test_a_group_alone_shows_its_help(qvit: Qvit, command: list[str]) -> None:
     assert "Commands" in told.out
 
 
+def test_help_shows_the_defaults(qvit: Qvit) -> None:
+    told = re.sub(r"[\s│]+", " ", qvit("train", "--help").out)
+    for default in ("qvit_4q2h", "0", "100", "28", "runs/DATASET-MODEL-sSEED"):
+        assert f"[default: ({default})]" in told
+    assert "[default: ($QVIT_DATA, else your cache folder)]" in told
+    demo = re.sub(r"[\s│]+", " ", qvit("demo", "--help").out)
+    assert "[default: (runs/demo-DATASET)]" in demo
+    assert "$QVIT_DATA" in demo
+
+
 def test_version(qvit: Qvit) -> None:
     assert qvit("--version") == (0, f"qvit {package.__version__}\n", "")
 
@@ -72,6 +84,20 @@ def test_data_info(qvit: Qvit) -> None:
     assert row["md5"] == {str(size): md5 for size, md5 in info.md5.items()}
     assert row["files"]["64"] == info.url(64)
     assert json.loads(qvit("data", "info", "phantom", "--json").out)["synthetic"] is True
+
+
+def test_data_info_of_an_own_file(qvit: Qvit, npz: Path, arrays: dict[str, np.ndarray]) -> None:
+    told = qvit("data", "info", npz)
+    assert (told.code, told.err) == (0, "")
+    for part in (str(npz), "multi-class"):
+        assert part in re.sub(r"[\s│]", "", told.out)
+    row = json.loads(qvit("data", "info", npz, "--json").out)
+    assert (row["path"], row["task"], row["official"]) == (str(npz), "multi-class", False)
+    assert (row["size"], row["channels"], row["labels"]) == (12, 3, ["0", "1", "2"])
+    for split, found in row["splits"].items():
+        labels = arrays[f"{split}_labels"]
+        assert found == {"images": len(labels), "per_label": np.bincount(labels[:, 0]).tolist()}
+    assert list(row["splits"]) == ["train", "val", "test"]
 
 
 def test_data_verify(qvit: Qvit, npz: Path) -> None:
@@ -161,6 +187,66 @@ def test_precedence_of_options(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
     assert (config["train"]["lr"], config["train"]["batch_size"]) == (0.25, 9)
 
 
+LITERALS = [
+    (option, value)
+    for option, kind in get_type_hints(TrainConfig).items()
+    if get_origin(kind) is Literal
+    for value in get_args(kind)
+]
+
+
+@pytest.mark.parametrize("source", ["--set", "--config"])
+@pytest.mark.parametrize(("option", "value"), LITERALS)
+def test_every_choice_works_as_typed(
+    train: Qvit, npz: Path, arrays: dict[str, np.ndarray], tmp_path: Path, source: str, option: str, value: str
+) -> None:
+    """YAML reads words such as on, off, yes and null as other things than words."""
+    more = ["--task", "ordinal"] if value == "emd" else []
+    if value == "bce":  # several labels an image
+        eye = {key: np.eye(3, dtype=np.uint8)[labels[:, 0]] for key, labels in arrays.items() if "labels" in key}
+        eye["train_labels"][:4] = 1
+        np.savez(npz, **(arrays | eye))
+    (tmp_path / "options.yaml").write_text(f"{option}: {value}\n")
+    given = ["--set", f"{option}={value}"] if source == "--set" else ["--config", tmp_path / "options.yaml"]
+    told = train(tmp_path / "run", *given, *more)
+    assert told.code == 0, told.err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train"][option] == value
+
+
+def test_choices_are_found() -> None:
+    """Or the test above would test nothing."""
+    assert {value for option, value in LITERALS if option == "tta"} == {"auto", "always", "never"}
+    assert {option for option, _ in LITERALS} == {"schedule", "loss", "class_weights", "augment", "tta"}
+
+
+@pytest.mark.parametrize("content", ["", "\n", "# nothing yet\n", "---\n"])
+def test_an_empty_options_file_means_no_options(train: Qvit, tmp_path: Path, content: str) -> None:
+    (tmp_path / "options.yaml").write_text(content)
+    assert train(tmp_path / "without").code == 0
+    told = train(tmp_path / "with", "--config", tmp_path / "options.yaml")
+    assert told.code == 0, told.err
+    assert (tmp_path / "with" / "config.json").read_bytes() == (tmp_path / "without" / "config.json").read_bytes()
+
+
+def test_data_is_a_path_even_with_the_name_of_a_dataset(
+    qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    npz.rename(tmp_path / "phantom")
+    told = qvit("train", "--data", "phantom", "--model", "vit_4q1h", "--epochs", 1, "--out", "run", "--json")
+    assert told.code == 0, told.err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["dataset"] == str(tmp_path / "phantom")
+    rows = json.loads(qvit("compare", "run", "--json").out)["runs"]
+    assert [row["dataset"] for row in rows] == [str(tmp_path / "phantom")]
+
+
+def test_compare_names_an_own_file_by_its_plain_path(train: Qvit, qvit: Qvit, npz: Path, tmp_path: Path) -> None:
+    assert train(tmp_path / "run").code == 0
+    assert train(tmp_path / "sized", size=12).code == 0
+    read = json.loads(qvit("compare", tmp_path / "run", tmp_path / "sized", "--json").out)
+    assert {row["dataset"] for key in ("runs", "means") for row in read[key]} == {str(npz)}
+
+
 def test_flags_reach_the_run(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
     arguments = ["--task", "ordinal", "--size", 12, "--seed", 3, "--model", "cosine_4q1h", "--epochs", 1]
     assert qvit("train", "--data", npz, *arguments, "--out", tmp_path / "run").code == 0
@@ -189,8 +275,6 @@ def test_a_warning_is_a_line_on_stderr(
     qvit: Qvit, arrays: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import warnings
-
-    import numpy as np
 
     arrays["test_labels"] %= 2
     np.savez(tmp_path / "lacking.npz", **arrays)

@@ -1,5 +1,6 @@
 """Mistakes: exit code 2, one line on stderr that says what is wrong, and nothing on disk has changed."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -17,10 +18,12 @@ Tree = Callable[[Path], dict[str, bytes | None]]
 Arrays = dict[str, np.ndarray]
 
 
-def check(told: Any, *parts: str) -> None:
-    """One line, exit code 2, nothing on stdout, no traceback."""
+def check(told: Any, *parts: str, out: tuple[str, ...] = ()) -> None:
+    """One line, exit code 2, no traceback; nothing on stdout, or what was found before the mistake was noticed."""
     assert told.code == 2, told.err
-    assert told.out == ""
+    assert bool(told.out) == bool(out), told.out
+    for part in out:
+        assert part in told.out
     assert told.err.startswith("Error: ")
     assert told.err.count("\n") == 1, told.err
     assert told.err.endswith("\n")
@@ -33,9 +36,9 @@ def check(told: Any, *parts: str) -> None:
 def refused(qvit: Qvit, tmp_path: Path, tree: Tree) -> Callable[..., None]:
     """Call, check, and compare every byte below the temporary folder with what was there."""
 
-    def call(arguments: list[object], *parts: str) -> None:
+    def call(arguments: list[object], *parts: str, out: tuple[str, ...] = ()) -> None:
         before = tree(tmp_path)
-        check(qvit(*arguments), *parts)
+        check(qvit(*arguments), *parts, out=out)
         assert tree(tmp_path) == before
 
     return call
@@ -133,6 +136,15 @@ def test_not_an_npz(refused: Callable[..., None], tmp_path: Path) -> None:
         (["train"], "No dataset given"),
         (["train", "phantom", "--model", "qvit_4q3x"], "There is no model 'qvit_4q3x'"),
         (["train", "phantom", "--set", "epoch=3"], "There is no option 'epoch'. Did you mean 'epochs'?"),
+        (["train", "phantom", "--set", "dim=8"], "There is no option 'dim'"),
+        (["train", "phantom", "--set", "heads=2"], "There is no option 'heads'"),
+        (["train", "phantom", "--set", "projection=linear"], "There is no option 'projection'"),
+        (["train", "phantom", "--set", "tta=on"], "Option tta="),
+        (["train", "RetinaMNIST"], "Did you mean 'retinamnist'?"),
+        (["train", "--data", "retinamnist"], "/retinamnist: expected an .npz file, found nothing there"),
+        (["train", "--data", "phantom"], "/phantom: expected an .npz file, found nothing there"),
+        (["data", "info", "missing.npz"], "missing.npz: expected an .npz file, found nothing there"),
+        (["data", "info", "./missing"], "missing: expected an .npz file, found nothing there"),
         (["train", "phantom", "--set", "epochs"], "--set takes key=value"),
         (["train", "phantom", "--set", "lr=[1"], "'[1' is not a value"),
         (["train", "phantom", "--set", "epochs=many"], "Option epochs='many'"),
@@ -173,7 +185,10 @@ def test_names_and_options(
         ("epochs: many\n", "Option epochs='many'"),
         ("epochs: [1\n", "is not valid YAML"),
         ("when: 2024-13-45\n", "is not valid YAML"),
-        ("", "must hold `key: value` lines"),
+        ("epochs\n", "must hold `key: value` lines"),
+        ("- epochs: 3\n", "must hold `key: value` lines"),
+        ("3: epochs\n", "must hold `key: value` lines"),
+        ("dim: 8\n", "There is no option 'dim'"),
     ],
 )
 def test_options_files(refused: Callable[..., None], npz: Path, tmp_path: Path, content: str, told: str) -> None:
@@ -190,7 +205,7 @@ def test_unusable_output(refused: Callable[..., None], npz: Path, run: Path, tmp
     refused(["train", npz, "--out", below], "Cannot use", "Choose another with --out")
     refused(["train", npz, "--out", npz], "Cannot use", "Choose another with --out")
     refused(["demo", npz, "--epochs", 1, "--out", below], "Cannot use")
-    refused(["compare", run, "--picture", npz / "p.png"], "Cannot write")
+    refused(["compare", run, "--picture", npz / "p.png"], "Cannot write", out=("Runs", "vit_4q1h", "test AUC"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not stop root")
@@ -204,8 +219,11 @@ def test_read_only_output(refused: Callable[..., None], npz: Path, tmp_path: Pat
 def test_existing_run(refused: Callable[..., None], npz: Path, run: Path) -> None:
     same = ["--model", "vit_4q1h", "--epochs", 1, "--out", run]
     refused(["train", npz, *same], "already holds a finished run", "--resume", "--out")
-    refused(["train", npz, *same, "--resume", "--seed", 1], "another configuration", "seed: 0 → 1")
-    refused(["train", npz, *same, "--resume", "--set", "lr=0.1"], "another configuration", "0.1")
+    refused(["train", npz, *same, "--resume", "--seed", 1], "another configuration (seed: 0 → 1).")
+    refused(["train", npz, *same, "--resume", "--set", "lr=0.1"], "another configuration (train.lr: 0.005 → 0.1).")
+    more = ["--model", "vit_4q1h", "--epochs", 2, "--out", run, "--resume"]
+    refused(["train", npz, *more], "another configuration (train.epochs: 1 → 2).")
+    refused(["train", npz, *more, "--seed", 1], "another configuration (seed: 0 → 1; train.epochs: 1 → 2).")
 
 
 def test_existing_other_things(refused: Callable[..., None], npz: Path, tmp_path: Path) -> None:
@@ -242,12 +260,16 @@ def test_data_changed_since(refused: Callable[..., None], run: Path, npz: Path, 
 
 
 def test_pictures_of_several_datasets(
-    refused: Callable[..., None], qvit: Qvit, run: Path, arrays: Arrays, tmp_path: Path
+    refused: Callable[..., None], qvit: Qvit, run: Path, npz: Path, arrays: Arrays, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "other.npz", **(arrays | {"val_labels": 2 - arrays["val_labels"]}))
     other = tmp_path / "other"
     assert qvit("train", tmp_path / "other.npz", "--model", "vit_4q1h", "--epochs", 1, "--out", other).code == 0
-    refused(["compare", run, other, "--picture", tmp_path / "p.png"], "on several", "--picture")
+    arguments = ["compare", run, other, "--picture", tmp_path / "p.png"]
+    refused(arguments, "on several", "--picture", out=("Runs", "vit_4q1h", "small", "other"))
+    told = qvit(*arguments, "--json")
+    check(told, "on several", "--picture", out=("{",))
+    assert [row["dataset"] for row in json.loads(told.out)["runs"]] == [str(npz), str(tmp_path / "other.npz")]
 
 
 def test_a_demo_that_fails_keeps_the_one_before(

@@ -37,7 +37,7 @@ def test_own_file_arrives_as_it_was_saved(arrays: Arrays, save: Save) -> None:
     data = load_dataset(str(path))
     assert data.info.name == data.info.title == "own"
     assert (data.info.task, data.info.labels) == ("multi-class", ("0", "1", "2", "3", "4"))
-    assert (data.info.augment, data.info.citation, data.info.sizes) == ("d4", "", ())
+    assert (data.info.augment, data.info.citation, data.info.sizes) == ("none", "", ())
     assert (data.size, data.path) == (28, path)
     assert list(data.splits) == ["train", "val", "test"]
     for name, split in data.splits.items():

@@ -62,6 +62,15 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
         get_info("retinmnist")
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("RetinaMNIST", "retinamnist"), ("RETINAMNIST", "retinamnist"), ("Phantom", "phantom"), ("PATH", "pathmnist")],
+)
+def test_the_suggestion_ignores_the_case_of_letters(typed: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^Unknown dataset '{typed}'\. Did you mean '{meant}'\?"):
+        get_info(typed)
+
+
 def test_a_row_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         get_info("phantom").__setattr__("name", "other")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qvit.errors import CircuitError, ConfigError, ModelError, QvitError
 from qvit.models import ViT, ViTConfig, create_model, model_config
-from qvit.models.projections import Linear, make_projection
+from qvit.models.projections import Linear, Projection, Quantum, make_projection
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,6 @@ from qvit.models.projections import Linear, make_projection
         ("qvit_4q2h", {"bias": False}, r"quantum .* no option 'bias' \(it takes n_layers, ansatz, engine\)"),
         ("cosine_4q2h", {"ansatz": "ry_ring"}, r"cosine .* no option 'ansatz' \(it takes no options\)"),
         ("identity_4q2h", {"bias": True}, r"identity projection has no option 'bias'"),
-        ("vit_4q2h", {"projection": Linear(), "bias": True}, r"bias belong to the projection; set them in"),
-        ("vit_4q2h", {"projection": "liner"}, r"no projection 'liner'\. Did you mean 'linear'\? Known: quantum"),
-        ("vit_4q2h", {"projection": 7}, r"Option projection.*7"),
         ("qvit_4q2h", {"num_classes": "two"}, r"Option num_classes='two': Input should be a valid integer"),
         ("qvit_4q2h", {"depth": 1.5}, r"Option depth=1\.5: Input should be a valid integer"),
         ("qvit_4q2h", {"patch_size": "big"}, r"Option patch_size='big'"),
@@ -47,16 +44,40 @@ def test_names_and_options(name: str, options: dict[str, Any], message: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("name", "matched"),
+    [
+        ("qvit_4q2h", False),
+        ("vit_4q2h", False),
+        ("vit_4q2h_matched", False),
+        ("vit_4q2h", True),
+        ("cosine_4q2h", False),
+        ("identity_8q1h", False),
+        ("qvit_6q3h", False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("key", "value"), [("dim", 8), ("dim", 12), ("heads", 2), ("heads", 4), ("projection", Linear())], ids=str
+)
+@pytest.mark.parametrize("build", [model_config, create_model])
+def test_a_name_cannot_lie(build: Callable[..., object], name: str, matched: bool, key: str, value: object) -> None:
+    """What the name says is no option, not even where both agree."""
+    build(name, matched=matched)
+    with pytest.raises(ConfigError) as caught:
+        build(name, matched=matched, **{key: value})
+    assert str(caught.value) == (
+        f"The name '{name}' already says the {key}; choose another name, such as qvit_6q3h or cosine_4q2h, "
+        "or build ViT(ViTConfig(…))."
+    )
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"num_classes": 0}, r"num_classes must be at least 1, got 0"),
         ({"in_chans": 0}, r"in_chans must be at least 1, got 0"),
         ({"img_size": 0}, r"img_size must be at least 1, got 0"),
-        ({"dim": 0}, r"dim must be at least 1, got 0"),
-        ({"heads": 0}, r"heads must be at least 1, got 0"),
         ({"depth": 0}, r"depth must be at least 1, got 0"),
         ({"mlp_dim": -1}, r"mlp_dim must be at least 1, got -1"),
-        ({"dim": 9}, r"dim=9 cannot be split among heads=2"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1\.0"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0\.1"),
         ({"dropout": float("nan")}, r"dropout must be in \[0, 1\), got nan"),
@@ -75,6 +96,22 @@ def test_sizes_that_do_not_fit(name: str, options: dict[str, Any], message: str)
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 0}, r"dim must be at least 1, got 0"),
+        ({"dim": -8}, r"dim must be at least 1, got -8"),
+        ({"heads": 0}, r"heads must be at least 1, got 0"),
+        ({"dim": 9}, r"dim=9 cannot be split among heads=2; use a multiple"),
+        ({"dim": 8, "heads": 3}, r"dim=8 cannot be split among heads=3; use a multiple"),
+    ],
+)
+@pytest.mark.parametrize("projection", [Quantum(), Linear()], ids=str)
+def test_widths_that_do_not_fit(projection: Projection, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        ViT(ViTConfig(projection=projection, **options))
+
+
+@pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (lambda: create_model("qvit_0q2h"), ModelError, r"dim must be at least 1"),
@@ -83,7 +120,12 @@ def test_sizes_that_do_not_fit(name: str, options: dict[str, Any], message: str)
         (lambda: create_model("qvit_4q2h", engine="fast"), CircuitError, r"no engine 'fast'"),
         (lambda: create_model("qvit_4q2h", n_layers=0), CircuitError, r"n_layers must be at least 1, got 0"),
         (lambda: create_model("qvit_4q2h").reset_classifier(-1), ModelError, r"not be negative, got -1"),
-        (lambda: make_projection("linaer"), ConfigError, r"no projection 'linaer'\. Did you mean 'linear'\?"),
+        (
+            lambda: make_projection("linaer"),
+            ConfigError,
+            r"no projection 'linaer'\. Did you mean 'linear'\? Known: quantum, linear, cosine, identity\.",
+        ),
+        (lambda: make_projection("linear", bias="perhaps"), ConfigError, r"Option bias='perhaps': .* valid boolean"),
         (lambda: make_projection("linear", bia=True), ConfigError, r"no option 'bia' .*Did you mean 'bias'\?"),
         (lambda: create_model("vit_1q4h_matched"), ModelError, r"No ViT of width up to 4 with 4 head.*choose"),
     ],

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,21 @@ def test_classifier_can_be_read_replaced_and_removed(images: Images) -> None:
     assert model.num_classes == 0
     features = model.forward_head(model.forward_features(pixels), pre_logits=True)
     assert torch.equal(model(pixels), features)
+
+
+def test_a_new_classifier_is_part_of_the_configuration(images: Images) -> None:
+    model = create_model("qvit_4q2h", num_classes=5, pool="cls")
+    before = model.config
+    for count in (3, 1, 9):
+        model.reset_classifier(count)
+        assert model.config == replace(before, num_classes=count)
+        twin = ViT(model.config)
+        twin.load_state_dict(model.state_dict())  # so what was saved can be loaded again
+        pixels = images(model.config)
+        assert torch.equal(twin(pixels), model(pixels))
+    assert before.num_classes == 5
+    model.reset_classifier(0)
+    assert (model.num_classes, model.config.num_classes) == (0, 9)  # no configuration is without classes
 
 
 # --- blocks ------------------------------------------------------------------------------------------------

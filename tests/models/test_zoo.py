@@ -101,7 +101,7 @@ def test_other_sizes_and_options() -> None:
         Cosine(),
         Identity(),
     ]
-    assert model_config("vit_4q2h", projection=Linear(bias=False)).projection == Linear(bias=False)
+    assert model_config("vit_4q2h", bias=False).projection == Linear(bias=False)
     assert model_config("qvit_4q2h", depth="3").depth == 3  # as a command line gives it
 
 
@@ -118,8 +118,9 @@ KNOBS: dict[str, tuple[Any, str]] = {
     "mlp_dim": (11, "parameters"),
     "pool": ("cls", "parameters"),
     "dropout": (0.5, "output"),
-    "projection": ("identity", "parameters"),
+    "projection": (Identity(), "parameters"),
 }
+NAMED = ("dim", "heads", "projection")  # a model's name says them, so no option does
 PROJECTION_KNOBS: dict[tuple[str, str], tuple[Any, str]] = {
     ("quantum", "n_layers"): (2, "parameters"),
     ("quantum", "ansatz"): ("no_entangler", "output"),
@@ -153,7 +154,11 @@ def assert_bites(base: ViTConfig, changed: ViTConfig, what: str, images: Images)
 @pytest.mark.parametrize("field", [field.name for field in fields(ViTConfig)])
 def test_every_field_bites(field: str, images: Images) -> None:
     value, what = KNOBS[field]
-    assert_bites(model_config("qvit_4q2h"), model_config("qvit_4q2h", **{field: value}), what, images)
+    base = model_config("qvit_4q2h")
+    changed = ViTConfig(**{field: value})
+    if field not in NAMED:
+        assert model_config("qvit_4q2h", **{field: value}) == changed
+    assert_bites(base, changed, what, images)
 
 
 @pytest.mark.parametrize(
@@ -178,8 +183,6 @@ def test_create_model_builds_what_model_config_says() -> None:
         "num_classes": 7,
         "img_size": 32,
         "patch_size": 8,
-        "dim": 12,
-        "heads": 3,
         "depth": 2,
         "mlp_dim": 5,
         "pool": "cls",
@@ -188,11 +191,14 @@ def test_create_model_builds_what_model_config_says() -> None:
         "ansatz": "reupload",
         "engine": "dense",
     }
-    model = create_model("qvit_4q2h", **options)
-    assert model.config == model_config("qvit_4q2h", **options)
+    model = create_model("qvit_4q3h", **options)
+    assert model.config == model_config("qvit_4q3h", **options)
+    said = {"dim": 12, "heads": 3, "projection": Quantum(n_layers=2, ansatz="reupload", engine="dense")}
+    assert set(said) == set(NAMED)
     assert {name: getattr(model.config, name) for name in KNOBS} == {
-        name: options.get(name, Quantum(n_layers=2, ansatz="reupload", engine="dense")) for name in KNOBS
+        name: said[name] if name in said else options[name] for name in KNOBS
     }
+    assert model.num_features == 12
     assert len(model.blocks) == 2
     assert model.blocks[0].mlp[0].out_features == 5
     assert model.blocks[1].dropout.p == 0.25

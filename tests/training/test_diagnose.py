@@ -23,7 +23,7 @@ def build(data: Dataset, **options: Any) -> Any:
 
 
 class Poison(nn.Module):
-    """Passes values on; after some calls, turns one of them into `value`, or its gradient."""
+    """Passes values on; after some calls in training, turns one of them into `value`, or its gradient."""
 
     def __init__(self, inner: nn.Module, after: int, value: float, *, backward: bool = False) -> None:
         super().__init__()
@@ -37,6 +37,8 @@ class Poison(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         out = self.inner(tokens)
+        if not self.training:  # `fit` looks at the model's outputs once before it trains
+            return out
         self.calls += 1
         if self.calls > self.after:
             if not self.backward:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
-from qvit.errors import ConfigError
+from qvit.errors import ConfigError, ModelError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import create_model
 from qvit.training.loop import Batch, TrainConfig, TrainState, fit, make_optimizer, supervised, validation_figures
@@ -149,8 +149,8 @@ BITES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 ELSEWHERE = {
     "tta": "tests/training/test_predict.py",
     "patience": "test_patience_stops",
-    "device": "test_batches_go_to_the_device",
-    "threads": "tests/training/test_run_folder.py",
+    "device": "test_model_and_batches_go_to_the_device",
+    "threads": "test_threads_are_those_asked_for_and_restored",
 }
 
 
@@ -177,15 +177,87 @@ class Arrived(Exception):  # noqa: N818 - not an error
     pass
 
 
-def test_batches_go_to_the_device(make_data: MakeData) -> None:
+def test_model_and_batches_go_to_the_device(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On torch's device without memory, which every machine has; the checks before training need numbers."""
     data = make_data()
+    monkeypatch.setattr("qvit.training.loop.check_device", lambda name: None)
+    monkeypatch.setattr("qvit.training.loop._check_outputs", lambda *args: None)
 
     def objective(model: nn.Module, batch: Batch) -> Tensor:
         assert {part.device.type for part in (batch.images, batch.labels, batch.elements)} == {"meta"}
+        assert {part.device.type for part in model.state_dict().values()} == {"meta"}
         raise Arrived
 
     with pytest.raises(Arrived):
-        fit(build(data).to("meta"), data, replace(TINY, device="meta"), seed=0, objective=objective)
+        fit(build(data), data, replace(TINY, device="meta"), seed=0, objective=objective)
+
+
+@pytest.mark.parametrize("device", ["meta", "gpu", "cuda:99"])
+def test_refuses_a_device_that_is_not_there(make_data: MakeData, device: str) -> None:
+    data = make_data()
+    with pytest.raises(ConfigError, match=f"device='{device}' cannot be used here"):
+        fit(build(data), data, replace(TINY, device=device), seed=0)
+
+
+@pytest.mark.parametrize("outputs", [2, 3, 5])
+def test_refuses_a_model_with_other_outputs_than_classes(make_data: MakeData, outputs: int) -> None:
+    data = make_data()
+    model = create_model("vit_4q1h", img_size=data.size, num_classes=outputs)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(
+        ModelError, match=rf"has {outputs} outputs and Made up has 4 classes; build it with num_classes=4"
+    ):
+        fit(model, data, TINY, seed=0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_are_those_asked_for_and_restored(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    data, config = make_data(), replace(TINY, threads=threads)
+    training, validating = set[int](), set[int]()
+    plain = supervised(data, config)
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        training.add(torch.get_num_threads())
+        return plain(model, batch)
+
+    def figures(*args: Any) -> dict[str, Any]:
+        validating.add(torch.get_num_threads())
+        return validation_figures(*args)
+
+    def fail(model: nn.Module, batch: Batch) -> Tensor:
+        raise TrainingError("no more")
+
+    monkeypatch.setattr("qvit.training.loop.validation_figures", figures)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)  # none of those asked for
+        fit(build(data), data, config, seed=0, objective=objective)
+        assert torch.get_num_threads() == 4
+        with pytest.raises(TrainingError, match="no more"):
+            fit(build(data), data, config, seed=0, objective=fail)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert training == validating == {threads}
+
+
+def test_the_state_is_told_after_each_epoch(make_data: MakeData) -> None:
+    data = make_data()
+    told: list[tuple[int, int, int]] = []
+    state = fit(
+        build(data),
+        data,
+        replace(TINY, epochs=3),
+        seed=0,
+        on_epoch=lambda state: told.append((state.epoch, len(state.history), len(state.seconds))),
+    )
+    assert told == [(epoch, epoch, epoch) for epoch in (1, 2, 3)]
+    assert all(seconds > 0 for seconds in state.seconds)
+    again = fit(build(data), data, replace(TINY, epochs=3), seed=0, state=None)
+    assert (again.history, TrainState().history, TrainState().epoch) == (state.history, [], 0)
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
@@ -261,15 +333,16 @@ def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData) -> None
     weights: list[dict[str, Tensor]] = []
     model = build(data)
     config = replace(TINY, epochs=8, lr=0.03)
-    state = fit(model, data, config, seed=2, on_epoch=lambda state, _: weights.append(dict(state.model)))
+    state = fit(model, data, config, seed=2, on_epoch=lambda state: weights.append(dict(state.model)))
     aucs = [record["val_auc"] for record in state.history]
     best = int(np.argmax(aucs))
     assert 0 < best < 7, "the case is of no use if the best epoch is the first or the last"
     assert state.best["epoch"] == best + 1
     assert all(torch.equal(value, weights[best][name]) for name, value in model.state_dict().items())
     assert validation_figures(model, data, config) == {
-        key: state.history[best][key] for key in ("val_loss", "val_auc", "val_acc")
+        key: state.history[best][key] for key in ("val_loss", "val_auc", "val_acc", "tta")
     }
+    assert state.best["tta"] == state.history[best]["tta"]
     assert [record["epoch"] for record in state.history] == list(range(1, 9))
 
 
@@ -285,7 +358,9 @@ def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData) -> None
 def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch(
     make_data: MakeData, monkeypatch: pytest.MonkeyPatch, aucs: list[float], losses: list[float], kept: int
 ) -> None:
-    figures = iter([{"val_auc": a, "val_loss": loss, "val_acc": 0.5} for a, loss in zip(aucs, losses, strict=True)])
+    figures = iter(
+        [{"val_auc": a, "val_loss": b, "val_acc": 0.5, "tta": "none"} for a, b in zip(aucs, losses, strict=True)]
+    )
     monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: next(figures))
     _, state = trained(make_data(), replace(TINY, epochs=4))
     assert state.best["epoch"] == kept
@@ -297,7 +372,8 @@ def test_patience_stops(
 ) -> None:
     aucs = iter([0.5, 0.6, 0.6, 0.5, 0.6, 0.55, 0.6, 0.7, 0.6] if patience != 3 else [0.5, 0.4, 0.4, 0.6] + [0.1] * 5)
     monkeypatch.setattr(
-        "qvit.training.loop.validation_figures", lambda *args: {"val_auc": next(aucs), "val_loss": 1.0, "val_acc": 0.5}
+        "qvit.training.loop.validation_figures",
+        lambda *args: {"val_auc": next(aucs), "val_loss": 1.0, "val_acc": 0.5, "tta": "none"},
     )
     _, state = trained(make_data(), replace(TINY, epochs=9, patience=patience))
     assert state.epoch == len(state.history) == epochs
@@ -319,15 +395,13 @@ class Shut(Split):
         raise AssertionError("the test split was counted")
 
 
-@pytest.mark.parametrize("tta", ["auto", "on"])
+@pytest.mark.parametrize("tta", ["auto", "always", "never"])
 def test_never_touches_the_test_split(make_data: MakeData, tta: Any) -> None:
-    from qvit.training.run import choose_tta
-
     data = make_data("multi-label")
     sealed = replace(data, test=Shut())
     config = replace(TINY, tta=tta, class_weights="balanced", patience=1)
     model, state = trained(sealed, config)
-    choose_tta(model, sealed, config)
+    validation_figures(model, sealed, config)
     assert same_weights(model, trained(data, config)[0])
     assert state.history
 
@@ -359,13 +433,14 @@ def test_validates_in_evaluation_mode_and_trains_in_training_mode(make_data: Mak
     assert auc(data.val.labels, scores, data.info.task) == state.history[0]["val_auc"]
 
 
-@pytest.mark.parametrize(("tta", "group"), [("off", "none"), ("on", "d4"), ("auto", "d4")])
+@pytest.mark.parametrize(("tta", "group"), [("never", "none"), ("always", "d4")])
 def test_validation_figures(make_data: MakeData, tta: Any, group: str) -> None:
     data = make_data("ordinal")
     model = build(data)
     scores = predict(model, data.val, "ordinal", group=group)
     labels = data.val.labels[:, 0]
     figures = validation_figures(model, data, replace(TINY, tta=tta))
+    assert figures["tta"] == group
     assert figures["val_loss"] == pytest.approx(-np.log(scores[np.arange(21), labels]).mean(), rel=1e-12)
     assert figures["val_acc"] == pytest.approx(np.mean(scores.argmax(axis=1) == labels), rel=1e-12)
     assert figures["val_auc"] == auc(data.val.labels, scores, "ordinal")

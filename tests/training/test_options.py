@@ -13,7 +13,7 @@ from qvit.models.projections import PROJECTIONS
 from qvit.models.vit import ViTConfig
 from qvit.training.loop import TrainConfig
 from qvit.training.options import (
-    GIVEN_BY_DATA,
+    GIVEN,
     RUN_KEYS,
     TRAIN_KEYS,
     RunConfig,
@@ -41,34 +41,29 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "label_smoothing": (0.1, ("train", "label_smoothing")),
     "class_weights": ("balanced", ("train", "class_weights")),
     "augment": ("none", ("train", "augment")),
-    "tta": ("off", ("train", "tta")),
+    "tta": ("never", ("train", "tta")),
     "patience": (5, ("train", "patience")),
     "device": ("cpu:0", ("train", "device")),
     "threads": (2, ("train", "threads")),
     "patch_size": (6, ("model_config", "patch_size")),
-    "dim": (6, ("model_config", "dim")),
-    "heads": (3, ("model_config", "heads")),
     "depth": (2, ("model_config", "depth")),
     "mlp_dim": (5, ("model_config", "mlp_dim")),
     "pool": ("cls", ("model_config", "pool")),
     "dropout": (0.25, ("model_config", "dropout")),
-    "projection": ("cosine", ("model_config", "projection", "kind")),
     "n_layers": (2, ("model_config", "projection", "n_layers")),
     "ansatz": ("ry_chain", ("model_config", "projection", "ansatz")),
     "engine": ("dense", ("model_config", "projection", "engine")),
     "bias": (False, ("model_config", "projection", "bias")),
 }
 COMPANIONS: dict[str, dict[str, Any]] = {
-    "heads": {"dim": 6},
-    "dim": {"heads": 3},
-    "bias": {"projection": "linear"},
+    "bias": {"model": "vit_4q1h"},
 }
 
 
 def test_keys_do_not_collide() -> None:
     keys = option_keys()
     assert len(set(keys)) == len(keys)
-    own = {field.name for field in fields(ViTConfig)} - set(GIVEN_BY_DATA)
+    own = {field.name for field in fields(ViTConfig)} - set(GIVEN)
     for row in PROJECTIONS.values():
         assert not own & (set(row.__dataclass_fields__) - {"kind"})
     assert set(RUN_KEYS) == {field.name for field in fields(RunConfig)} - {"model_options", "train"}
@@ -116,9 +111,9 @@ def test_converts_what_is_meant_clearly(options: dict[str, Any], expected: Any) 
 
 
 def test_converts_the_models_options_too(make_npz: Callable[..., Path], tmp_path: Path) -> None:
-    options = {"dataset": str(make_npz()), "model": "vit_4q1h", "depth": "2", "dim": "8", "bias": "false"}
+    options = {"dataset": str(make_npz()), "model": "vit_4q1h", "depth": "2", "mlp_dim": "8", "bias": "false"}
     run = train_run(resolve(options | {"epochs": 1}), tmp_path / "run")
-    assert (run.config["model_config"]["depth"], run.config["model_config"]["dim"]) == (2, 8)
+    assert (run.config["model_config"]["depth"], run.config["model_config"]["mlp_dim"]) == (2, 8)
     assert run.config["model_config"]["projection"]["bias"] is False
 
 
@@ -131,7 +126,8 @@ def test_converts_the_models_options_too(make_npz: Callable[..., Path], tmp_path
         ({"lr": [1, 2]}, "Option lr=.*number"),
         ({"lr": "fast"}, "Option lr='fast'.*number"),
         ({"schedule": "cosine"}, "Option schedule='cosine'.*'one_cycle', 'warmup_cosine' or 'constant'"),
-        ({"tta": "maybe"}, "Option tta='maybe'"),
+        ({"tta": "maybe"}, "Option tta='maybe'.*'auto', 'always' or 'never'"),
+        ({"tta": False}, "Option tta=False"),  # what YAML makes of `off`
         ({"model": 5}, "Option model=5.*string"),
         ({"seed": "a"}, "Option seed='a'.*integer"),
         ({"seed": -1}, "seed must be zero or more, got -1"),
@@ -163,12 +159,11 @@ def test_yes_and_no_are_not_numbers(key: str, value: bool) -> None:
         ({"depth": 0}, "depth must be at least 1"),
         ({"pool": "max"}, "Option pool='max'"),
         ({"dropout": 1.0}, "dropout must be in"),
-        ({"dim": 7}, "dim=7 cannot be split"),
+        ({"mlp_dim": 0}, "mlp_dim"),
         ({"patch_size": 5}, "img_size=12 is not divisible by patch_size=5"),
         ({"bias": False}, "The quantum projection has no option 'bias'"),
         ({"n_layers": "x"}, "Option n_layers='x'"),
         ({"n_layers": 0}, "n_layers"),
-        ({"projection": "quantun"}, "Did you mean 'quantum'"),
         ({"ansatz": "no_such"}, "no_such"),
         ({"engine": "no_such"}, "no_such"),
         ({"model": "qvit_4q2x"}, "There is no model 'qvit_4q2x'. Did you mean 'qvit_4q2h'"),
@@ -181,8 +176,7 @@ def test_yes_and_no_are_not_numbers(key: str, value: bool) -> None:
 def test_refuses_what_the_run_cannot_do_before_it_begins(
     make_npz: Callable[..., Path], tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
-    heads = {"heads": 2} if "dim" in options else {}
-    given = {"dataset": str(make_npz()), "model": "qvit_4q1h", "epochs": 1} | heads | options
+    given = {"dataset": str(make_npz()), "model": "qvit_4q1h", "epochs": 1} | options
     with pytest.raises(QvitError, match=message):
         train_run(resolve(given), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -206,8 +200,8 @@ def test_unknown_keys_are_errors_with_the_nearest(key: str, suggestion: str) -> 
     assert "label_smoothing" in str(caught.value), "the valid keys are listed"
 
 
-@pytest.mark.parametrize("key", ["train", "model_options", "in_chans", "num_classes", "kind"])
-def test_inner_names_are_no_options(key: str) -> None:
+@pytest.mark.parametrize("key", ["train", "model_options", "kind", *GIVEN])
+def test_inner_names_and_what_the_models_name_says_are_no_options(key: str) -> None:
     with pytest.raises(ConfigError, match=f"There is no option '{key}'"):
         resolve({"dataset": "phantom", key: {}})
 
@@ -227,10 +221,16 @@ def test_reads_yaml(tmp_path: Path) -> None:
     assert resolve(options).train.clip_norm is None
 
 
+@pytest.mark.parametrize("content", ["", "\n", "# nothing yet\n"])
+def test_an_empty_file_holds_no_options(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text(content)
+    assert read_options(path) == {}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "must hold `key: value` lines"),
         (b"- lr\n- epochs\n", "must hold `key: value` lines"),
         (b"just words", "must hold `key: value` lines"),
         (b"1: 2\n", "must hold `key: value` lines"),

@@ -1,6 +1,7 @@
 """Predictions: probabilities, averaged over explicitly turned images, in evaluation mode."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -10,11 +11,10 @@ import torch
 from torch import nn
 
 from qvit.data.arrays import Dataset, Split
-from qvit.evaluation.metrics import log_loss
+from qvit.evaluation.metrics import accuracy, auc, log_loss
 from qvit.models import create_model
-from qvit.training.loop import TrainConfig
+from qvit.training.loop import TrainConfig, validation_figures
 from qvit.training.prediction import predict, predict_logits, probabilities
-from qvit.training.run import choose_tta
 
 MakeData = Callable[..., Dataset]
 
@@ -100,49 +100,71 @@ def test_batches_do_not_matter(make_data: MakeData, monkeypatch: pytest.MonkeyPa
 
 
 class Fixed(nn.Module):
-    """Says of each image what its first pixel's column says: right as it stands, or only on average."""
+    """Says of each image what its upper left and upper right corner say, each with a weight of its own."""
 
-    def __init__(self, logit: float) -> None:
+    def __init__(self, left: float, right: float, offset: float) -> None:
         super().__init__()
-        self.logit = nn.Parameter(torch.tensor(logit))
+        self.left, self.right, self.offset = left, right, offset
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         left, right = images[:, 0, 0, 0] > 0, images[:, 0, 0, -1] > 0
-        evidence = self.logit * (2.0 * left + right.double() - 1.5)
+        evidence = self.left * left.double() + self.right * right.double() + self.offset
         return torch.stack((-evidence, evidence), dim=1)
 
 
-def _corners(make_data: MakeData, label_of: Callable[[np.ndarray], np.ndarray]) -> Dataset:
-    from dataclasses import replace
-
-    data = make_data("binary")
-    rng = np.random.default_rng(0)
+def _corners(data: Dataset, corners: np.ndarray, labels: np.ndarray) -> Dataset:
+    """The dataset with black validation images but for the upper left and upper right corner `(n, 2)`."""
     images = np.zeros_like(data.val.images)
-    images[:, :, 0, 0] = 255 * rng.integers(0, 2, len(images))[:, None]
-    images[:, :, 0, -1] = 255 * rng.integers(0, 2, len(images))[:, None]
-    labels = label_of(images[:, 0, 0, [0, -1]] > 0).astype(np.int64)[:, None]
-    return replace(data, val=Split(images, labels))
+    images[:, :, 0, 0] = 255 * corners[:, :1]
+    images[:, :, 0, -1] = 255 * corners[:, 1:]
+    return replace(data, val=Split(images, labels.astype(np.int64)[:, None]))
+
+
+ANY = np.random.default_rng(0).integers(0, 2, (21, 2))
+MOSTLY_RIGHT = np.array([[0, 1]] * 10 + [[1, 0]] + [[1, 1]] * 5 + [[0, 0]] * 5)
+LEANING_LEFT, OPPOSING = (4.0, 2.0, -3.0), (1.0, -0.5, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("label_of", "chosen"),
+    ("corners", "labels", "weights", "chosen", "auc_says", "loss_says"),
     [
-        (lambda corners: corners[:, 0], "none"),  # left alone counts: averaging over mirrors blurs it
-        (lambda corners: corners[:, 0] & corners[:, 1], "mirror"),  # symmetric: averaging removes a bias
+        # left alone counts: averaging over mirrors blurs it
+        (ANY, ANY[:, 0], LEANING_LEFT, "none", "none", "none"),
+        # symmetric: averaging removes a bias, which leaves the order as it is and makes the loss smaller
+        (ANY, ANY[:, 0] & ANY[:, 1], LEANING_LEFT, "mirror", "both", "mirror"),
+        # averaging mends the order at the price of a larger loss: the AUC comes first
+        (MOSTLY_RIGHT, MOSTLY_RIGHT[:, 0] & MOSTLY_RIGHT[:, 1], OPPOSING, "mirror", "mirror", "none"),
     ],
+    ids=["left-alone", "symmetric", "auc-before-loss"],
 )
-def test_auto_chooses_by_the_validation_loss(
-    make_data: MakeData, label_of: Callable[[np.ndarray], np.ndarray], chosen: str
+def test_auto_takes_the_better_auc_then_the_lower_loss(
+    make_data: MakeData,
+    corners: np.ndarray,
+    labels: np.ndarray,
+    weights: tuple[float, float, float],
+    chosen: str,
+    auc_says: str,
+    loss_says: str,
 ) -> None:
-    data = _corners(make_data, label_of)
-    model: Any = Fixed(2.0)
+    data = _corners(make_data("binary"), corners, labels)
+    model: Any = Fixed(*weights)
+    figures = {}
+    for group in ("none", "mirror"):
+        scores = predict(model, data.val, "binary", group=group)
+        figures[group] = {
+            "val_loss": log_loss(data.val.labels, scores, "binary"),
+            "val_auc": auc(data.val.labels, scores, "binary"),
+            "val_acc": accuracy(data.val.labels, scores, "binary"),
+            "tta": group,
+        }
+    plain, averaged = figures["none"], figures["mirror"]
+    better = {-1: "mirror", 0: "both", 1: "none"}
+    assert better[int(np.sign(plain["val_auc"] - averaged["val_auc"]))] == auc_says, "the case is not what is meant"
+    assert better[int(np.sign(averaged["val_loss"] - plain["val_loss"]))] == loss_says, "the case is not what is meant"
     config = TrainConfig(augment="mirror")
-    losses = {
-        group: log_loss(data.val.labels, predict(model, data.val, "binary", group=group), "binary")
-        for group in ("none", "mirror")
-    }
-    assert min(losses, key=lambda group: losses[group]) == chosen, "the case is not what it is meant to be"
-    assert choose_tta(model, data, config) == chosen
+    assert validation_figures(model, data, config) == figures[chosen]
+    assert validation_figures(model, data, replace(config, tta="always")) == averaged
+    assert validation_figures(model, data, replace(config, tta="never")) == plain
 
 
 @pytest.mark.parametrize(
@@ -152,9 +174,10 @@ def test_auto_chooses_by_the_validation_loss(
         ({"tta": "always", "augment": "mirror"}, "mirror"),
         ({"tta": "always", "augment": "none"}, "none"),
         ({"tta": "never"}, "none"),
+        ({"tta": "never", "augment": "mirror"}, "none"),
         ({"tta": "auto", "augment": "none"}, "none"),
     ],
 )
-def test_on_and_off(make_data: MakeData, options: dict[str, Any], expected: str) -> None:
+def test_always_and_never(make_data: MakeData, options: dict[str, Any], expected: str) -> None:
     data = make_data()
-    assert choose_tta(build(data), data, TrainConfig(**options)) == expected
+    assert validation_figures(build(data), data, TrainConfig(**options))["tta"] == expected

@@ -51,7 +51,8 @@ def test_resumed_run_is_bit_identical(config: MakeConfig, tmp_path: Path, kept: 
     run = train_run(settings, tmp_path / "parts", resume=True)
     assert kept(run.folder) == kept(whole.folder)
     assert "state.pt" not in kept(run.folder)
-    assert len(run.timings) == 4
+    assert [line["epoch"] for line in run.timings] == [record["epoch"] for record in run.history] == [1, 2, 3, 4]
+    assert all(line["seconds"] > 0 for line in run.timings)
 
 
 def test_a_resumed_run_goes_on_from_where_it_was(config: MakeConfig, tmp_path: Path) -> None:
@@ -108,7 +109,8 @@ def test_a_stop_at_any_write_loses_nothing(
     monkeypatch.setattr(files.Path, "replace", replace)
     train_run(settings, tmp_path / "counted")
     writes = count
-    assert writes == 2 + 3 * 2 + 1 + 1 + 2 + 1  # two at the start, three an epoch, metrics, weights, two CSVs, result
+    # two at the start, three an epoch, timings and metrics again, weights, two CSVs, result
+    assert writes == 2 + 3 * 2 + 2 + 1 + 2 + 1
     for place in [*range(1, writes + 1), *range(-writes, 0)]:
         folder = tmp_path / str(place)
         count, limit = 0, place
@@ -118,7 +120,26 @@ def test_a_stop_at_any_write_loses_nothing(
         run = train_run(settings, folder, resume=True)
         assert kept(folder) == kept(whole.folder), f"stopped at write {place}"
         assert (folder / "environment.json").exists(), f"stopped at write {place}"
-        assert run.seconds >= 0
+        assert [line["epoch"] for line in run.timings] == [1, 2], f"stopped at write {place}"
+        assert run.seconds > 0
+
+
+@pytest.mark.parametrize("content", [b"", b'{"epoch": 1, "sec', b"\xff\xfe", None])
+@pytest.mark.parametrize("name", ["timings.jsonl", "metrics.jsonl"])
+def test_what_can_be_derived_again_does_not_block_a_resume(
+    config: MakeConfig, tmp_path: Path, kept: Kept, name: str, content: bytes | None
+) -> None:
+    settings = config(epochs=3)
+    whole = train_run(settings, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train_run(settings, tmp_path / "parts", on_epoch=stop_after(2))
+    before = Run(tmp_path / "parts").timings
+    path = tmp_path / "parts" / name
+    path.unlink() if content is None else path.write_bytes(content)
+    run = train_run(settings, tmp_path / "parts", resume=True)
+    assert kept(run.folder) == kept(whole.folder)
+    assert [line["epoch"] for line in run.timings] == [1, 2, 3]
+    assert run.timings[:2] == before, "the seconds of before the stop are kept"
 
 
 def test_fit_goes_on_from_a_state(make_data: Callable[..., Dataset]) -> None:
@@ -132,7 +153,8 @@ def test_fit_goes_on_from_a_state(make_data: Callable[..., Dataset]) -> None:
     history = fit(whole, data, config, seed=5).history
     stopped: list[TrainState] = []
 
-    def on_epoch(state: TrainState, _seconds: float) -> None:
+    def on_epoch(state: TrainState) -> None:
+        assert len(state.seconds) == state.epoch
         if state.epoch == 2:
             stopped.append(state)
             raise Killed
@@ -140,7 +162,11 @@ def test_fit_goes_on_from_a_state(make_data: Callable[..., Dataset]) -> None:
     with pytest.raises(Killed):
         fit(build(0), data, config, seed=5, on_epoch=on_epoch)
     other = build(1)  # what the weights were does not matter
-    assert fit(other, data, config, seed=5, state=stopped[0]).history == history
+    seconds = list(stopped[0].seconds)
+    state = fit(other, data, config, seed=5, state=stopped[0])
+    assert state.history == history
+    assert len(state.seconds) == 3
+    assert state.seconds[:2] == seconds
     assert all(torch.equal(value, whole.state_dict()[name]) for name, value in other.state_dict().items())
 
 
@@ -194,5 +220,7 @@ def test_killed_processes_resume_bit_identically(make_npz: Callable[..., Path], 
     assert last.returncode == 0, errors
     assert kept(parts) == kept(whole)
     assert {"model.safetensors", "metrics.jsonl", "result.json", "config.json"} < kept(parts).keys()
+    lines = {name: len((parts / name).read_text().splitlines()) for name in ("metrics.jsonl", "timings.jsonl")}
+    assert lines == {"metrics.jsonl": 20, "timings.jsonl": 20}
     assert len(list(parts.glob("*.csv"))) == 2
     assert len(json.loads((parts / "environment.json").read_text())) > 3

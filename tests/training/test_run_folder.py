@@ -15,13 +15,14 @@ import torch
 
 import qvit
 from qvit import files
-from qvit.data.arrays import load_dataset
+from qvit.data.arrays import Dataset, load_dataset
 from qvit.errors import QvitError, RunError, TrainingError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import parse_result_name
+from qvit.models import model_config
 from qvit.training.options import RunConfig, resolve
 from qvit.training.prediction import predict
-from qvit.training.run import Run, evaluate_run, train_run
+from qvit.training.run import Run, build_model, evaluate_run, train_run
 
 SETTINGS: dict[str, Any] = {"model": "qvit_4q1h", "epochs": 3, "batch_size": 8, "seed": 3}
 MakeConfig = Callable[..., RunConfig]
@@ -85,9 +86,8 @@ def test_holds_what_it_says_and_nothing_else(run: Run) -> None:
 
 def test_history_and_timings(run: Run) -> None:
     assert [record["epoch"] for record in run.history] == [1, 2, 3]
-    assert all(
-        record.keys() == {"epoch", "lr", "train_loss", "val_loss", "val_auc", "val_acc"} for record in run.history
-    )
+    keys = {"epoch", "lr", "train_loss", "val_loss", "val_auc", "val_acc", "tta"}
+    assert all(record.keys() == keys for record in run.history)
     assert [line["epoch"] for line in run.timings] == [1, 2, 3]
     assert run.seconds == sum(line["seconds"] for line in run.timings) > 0
 
@@ -104,6 +104,23 @@ def test_result(run: Run) -> None:
         for name in ("auc", "acc"):
             low, high = result[split][f"{name}_interval"]
             assert low <= result[split][name] <= high
+
+
+@pytest.mark.parametrize("tta", ["auto", "always", "never"])
+@pytest.mark.parametrize("augment", ["mirror", "d4"])
+def test_is_predicted_with_what_the_checkpoint_was_chosen_by(
+    config: MakeConfig, make_npz: Callable[..., Path], tmp_path: Path, augment: str, tta: str
+) -> None:
+    npz, used = make_npz(noise=1000.0), set[str]()
+    for seed in range(5):
+        run = train_run(config(npz, augment=augment, tta=tta, seed=seed), tmp_path / str(seed))
+        best = run.history[run.result["best_epoch"] - 1]
+        assert best["val_auc"] == max(record["val_auc"] for record in run.history)
+        assert run.result["tta"] == best["tta"]
+        assert run.result["val"]["auc"] == best["val_auc"]
+        assert run.result["val"]["acc"] == best["val_acc"]
+        used |= {record["tta"] for record in run.history}
+    assert used == {"auto": {augment, "none"}, "always": {augment}, "never": {"none"}}[tta]
 
 
 def test_environment(run: Run) -> None:
@@ -173,26 +190,66 @@ def test_normalisation_is_saved_with_the_weights(run: Run) -> None:
     np.testing.assert_allclose(model.preprocess.std, images.std((0, 2, 3)), rtol=1e-5)
 
 
+def test_a_fresh_model_is_fixed_by_its_seed_alone(make_data: Callable[..., Dataset]) -> None:
+    data, architecture = make_data(), model_config("qvit_4q1h", num_classes=4, img_size=12)
+    built = []
+    for seed, drawn in ((3, 0), (3, 5), (4, 0)):
+        torch.manual_seed(drawn)
+        torch.rand(drawn)
+        before = torch.random.get_rng_state()
+        built.append(build_model(architecture, data, seed=seed).state_dict())
+        assert torch.equal(torch.random.get_rng_state(), before)
+    first, same, other = built
+    assert all(torch.equal(value, same[name]) for name, value in first.items())
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+@pytest.mark.parametrize("part", [None, 5000, 432, 100])  # bytes at a time; an image of three channels has 432
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_fresh_model_normalises_as_the_training_images_need(
+    make_data: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch, channels: int, part: int | None
+) -> None:
+    data = make_data(channels=channels)
+    architecture = model_config("vit_4q1h", in_chans=channels, num_classes=4, img_size=12)
+    whole = build_model(architecture, data, seed=0).preprocess
+    if part is not None:
+        monkeypatch.setattr("qvit.training.run.STATISTICS_BYTES", part)
+    found = build_model(architecture, data, seed=0).preprocess
+    images = data.train.images.astype(np.float64) / 255.0
+    np.testing.assert_allclose(found.mean.flatten(), images.mean((0, 2, 3)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.std.flatten(), images.std((0, 2, 3)), rtol=0, atol=1e-6)
+    assert torch.equal(found.mean, whole.mean)
+    assert torch.equal(found.std, whole.std)
+
+
 # --- what it refuses ---
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"lr": 0.1}, "0.1"),
+        ({"lr": 0.1}, "train.lr: 0.005 → 0.1"),
         ({"seed": 1}, "seed: 0 → 1"),
-        ({"model": "vit_4q1h"}, "model: qvit_4q1h → vit_4q1h"),
-        ({"epochs": 5}, "5"),
-        ({"depth": 2}, "depth"),
+        ({"epochs": 5}, "train.epochs: 3 → 5"),
+        ({"epochs": 5, "tta": "never"}, "train.epochs: 3 → 5; train.tta: auto → never"),
+        ({"mlp_dim": 5, "n_layers": 2}, None),
+        ({"depth": 2}, None),
+        ({"model": "vit_4q1h"}, None),
     ],
 )
 def test_refuses_to_resume_another_configuration(
-    config: MakeConfig, unfinished: Path, kept: Kept, change: dict[str, Any], told: str
+    config: MakeConfig, unfinished: Path, kept: Kept, change: dict[str, Any], told: str | None
 ) -> None:
     before = kept(unfinished)
     with pytest.raises(RunError, match="holds a run with another configuration") as caught:
         train_run(config(**change), unfinished, resume=True)
-    assert told in str(caught.value)
+    [named] = re.findall(r"another configuration \((.*)\)\. Choose another --out\.", str(caught.value))
+    if told is not None:  # just what differs
+        assert named == told
+    else:  # and what follows from it, such as the number of parameters
+        keys = {part.split(": ")[0].rpartition(".")[2] for part in named.split("; ")}
+        assert set(change) < keys
+        assert keys.isdisjoint({"seed", "dataset", "data_digest", "epochs", "lr", "img_size", "train", "model_config"})
     assert kept(unfinished) == before
 
 
@@ -443,3 +500,29 @@ def test_one_process_a_folder(config: MakeConfig, tmp_path: Path) -> None:
     with files.sole_user(run.folder), pytest.raises(RunError, match="in use by another process; wait for it"):
         train_run(made, run.folder, resume=True)
     assert train_run(made, run.folder, resume=True).finished  # the folder was let go of
+
+
+def test_replaces_an_earlier_run_only_once_it_holds_the_folder(config: MakeConfig, tmp_path: Path, kept: Kept) -> None:
+    earlier, made = config(epochs=2), config(epochs=1)
+    fresh = train_run(made, tmp_path / "fresh")
+    run = train_run(earlier, tmp_path / "run")
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.folder.iterdir()}
+    with files.sole_user(run.folder), pytest.raises(RunError, match="in use by another process; wait for it"):
+        train_run(made, run.folder, replace=True)
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.folder.iterdir()} == before
+    assert kept(train_run(made, run.folder, replace=True).folder) == kept(fresh.folder)
+    assert len(Run(run.folder).timings) == 1
+    before = kept(run.folder)
+    with pytest.raises(RunError, match="already holds a finished run"):
+        train_run(config(epochs=1, model="vit_4q1h"), run.folder, replace=True)
+    assert kept(run.folder) == before
+
+
+def test_a_run_with_a_folder_of_its_users_in_it_is_not_replaced(config: MakeConfig, tmp_path: Path) -> None:
+    made = config(epochs=1)
+    run = train_run(made, tmp_path / "run")
+    (run.folder / "notes").mkdir()
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
+    with pytest.raises(RunError, match="holds folders that no run makes; it was left as it is"):
+        train_run(made, run.folder, replace=True)
+    assert {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()} == before

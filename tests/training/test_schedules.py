@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qvit.training.schedules import SCHEDULES, constant, one_cycle, warmup_cosine
+from qvit.training.schedules import SCHEDULES, START, constant, one_cycle, warmup_cosine
 
 NAMES = pytest.mark.parametrize("name", sorted(SCHEDULES))
 
@@ -45,18 +45,26 @@ def test_endpoints() -> None:
     assert one_cycle(0.3, 0.3) == pytest.approx(1.0)
     assert one_cycle(1.0, 0.3) == pytest.approx(4e-6)
     assert one_cycle(0.65, 0.3) == pytest.approx((1 + 4e-6) / 2)
-    assert warmup_cosine(0.0, 0.2) == 0.0
-    assert warmup_cosine(0.1, 0.2) == pytest.approx(0.5)
+    assert warmup_cosine(0.0, 0.2) == pytest.approx(1 / 25)
+    assert warmup_cosine(0.1, 0.2) == pytest.approx((1 / 25 + 1) / 2)
     assert warmup_cosine(0.2, 0.2) == pytest.approx(1.0)
     assert warmup_cosine(0.6, 0.2) == pytest.approx(0.5)
     assert warmup_cosine(1.0, 0.2) == pytest.approx(0.0)
-    assert constant(0.1, 0.2) == pytest.approx(0.5)
+    assert constant(0.0, 0.2) == pytest.approx(1 / 25)
+    assert constant(0.1, 0.2) == pytest.approx((1 / 25 + 1) / 2)
     assert constant(0.2, 0.2) == constant(0.9, 0.2) == 1.0
 
 
 @NAMES
 def test_without_warmup_starts_at_the_peak(name: str) -> None:
     assert SCHEDULES[name](0.0, 0.0) == pytest.approx(1.0)
+
+
+@NAMES
+@given(part=st.floats(0.0, 1.0), warmup=st.floats(0.01, 0.99))
+def test_no_step_of_the_warmup_is_lost(name: str, part: float, warmup: float) -> None:
+    assert SCHEDULES[name](part * warmup, warmup) >= START - 1e-12
+    assert SCHEDULES[name](0.0, warmup) == pytest.approx(START)
 
 
 @NAMES

@@ -34,8 +34,11 @@ def train(
 ) -> None:
     """Train a model on a dataset, evaluate it once on the test images, and keep everything in a run folder.
 
-    Options come from --config, then --set, then the named ones; a later one wins. Keys of --set are those of
-    training (lr, batch_size, augment, tta, …) and of the model (depth, patch_size, pool, n_layers, …).
+    Options come from --config, then --set, then the named ones; a later one wins.
+
+    --set takes options of training (lr, batch_size, augment, tta, …)
+
+    and of the model (depth, patch_size, pool, mlp_dim, n_layers, …).
     """
     from qvit.errors import ConfigError
     from qvit.training.options import parse_assignment, read_options, resolve

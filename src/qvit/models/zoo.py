@@ -15,6 +15,7 @@ from qvit.validate import validated
 
 KINDS = {"qvit": "quantum", "vit": "linear", "cosine": "cosine", "identity": "identity"}
 SIZES = ("4q1h", "4q2h", "8q1h", "8q2h")
+SAID_BY_NAME = ("dim", "heads", "projection")
 MATCH_TOLERANCE = 0.03
 _NAME = re.compile(r"(?P<kind>[a-z]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matched>_matched)?")
 
@@ -60,7 +61,7 @@ def model_config(name: str, *, matched: bool = False, **options: Any) -> ViTConf
         )
     if (matched or found["matched"]) and found["kind"] != "vit":
         raise ConfigError(f"Only a vit can be matched to its qvit, not '{name}'; use vit_{found['qubits']}q….")
-    for key in ("dim", "heads", "projection"):
+    for key in SAID_BY_NAME:
         if key in options:
             raise ConfigError(
                 f"The name '{name}' already says the {key}; choose another name, such as qvit_6q3h or cosine_4q2h, "
@@ -95,7 +96,7 @@ def _config(kind: str, options: dict[str, Any]) -> ViTConfig:
     known = {name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"}
     for key in rest:
         if key not in known:
-            valid = [*_vit_fields(), *sorted(known)]
+            valid = [name for name in (*_vit_fields(), *sorted(known)) if name not in SAID_BY_NAME]
             raise ConfigError(f"Models have no option '{key}'.{nearest(key, valid)} Known: {', '.join(valid)}.")
     return validated(ViTConfig, {"projection": make_projection(kind, **rest)} | own)
 

@@ -4,7 +4,7 @@ from qvit.training.folder import Run
 from qvit.training.loop import Batch, TrainConfig, TrainState, fit
 from qvit.training.options import RunConfig, resolve
 from qvit.training.prediction import predict
-from qvit.training.run import evaluate_run, train_run
+from qvit.training.run import build_model, evaluate_run, train_run
 
 __all__ = [
     "Batch",
@@ -12,6 +12,7 @@ __all__ = [
     "RunConfig",
     "TrainConfig",
     "TrainState",
+    "build_model",
     "evaluate_run",
     "fit",
     "predict",

@@ -9,10 +9,11 @@ import yaml
 from qvit.errors import ConfigError, nearest
 from qvit.models.projections import PROJECTIONS
 from qvit.models.vit import ViTConfig
+from qvit.models.zoo import SAID_BY_NAME
 from qvit.training.loop import TrainConfig
 from qvit.validate import validated
 
-GIVEN = ("in_chans", "num_classes", "img_size", "dim", "heads", "projection")  # by the data and the model's name
+GIVEN = ("in_chans", "num_classes", "img_size", *SAID_BY_NAME)  # by the data, and by the model's name
 
 
 @dataclass(frozen=True)

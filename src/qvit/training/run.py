@@ -110,13 +110,24 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
+def _empty(folder: Path) -> None:
+    """Delete the files of a run: the result first, so that a half-emptied folder never looks finished."""
+    paths = sorted(folder.iterdir(), key=lambda path: (path.name == "config.json") - (path.name == "result.json"))
+    if any(path.is_dir() for path in paths):
+        raise RunError(f"{folder} holds folders that no run makes; it was left as it is. Choose another with --out.")
+    try:
+        for path in paths:
+            path.unlink()
+    except OSError as error:
+        raise RunError(f"Cannot empty {folder}: {error.strerror or error}. Choose another with --out.") from error
+
+
 def _claim(run: Run, described: dict[str, Any], *, resume: bool, replace: bool) -> None:
     """Make sure that the folder is new, or holds this very run and may be continued, or one that may be replaced."""
     if replace and (run.folder / "config.json").exists():
         earlier = Run(run.folder).config
         if all(earlier[key] == described[key] for key in ("dataset", "model")):
-            for path in sorted(run.folder.iterdir(), key=lambda path: path.name == "config.json"):
-                path.unlink()
+            _empty(run.folder)
     names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
     if "config.json" in names:
         if not resume:
