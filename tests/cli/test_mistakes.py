@@ -1,5 +1,6 @@
 """Mistakes: exit code 2, one line on stderr that says what is wrong, and nothing on disk has changed."""
 
+import errno
 import json
 import os
 import shutil
@@ -208,12 +209,22 @@ def test_unusable_output(refused: Callable[..., None], npz: Path, run: Path, tmp
     refused(["compare", run, "--picture", npz / "p.png"], "Cannot write", out=("Runs", "vit_4q1h", "test AUC"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not stop root")
-def test_read_only_output(refused: Callable[..., None], npz: Path, tmp_path: Path) -> None:
+def test_read_only_output(
+    refused: Callable[..., None], npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system mounted read-only, which, unlike permissions, stops root as well."""
     folder = tmp_path / "shut"
-    folder.mkdir(mode=0o555)
-    refused(["train", npz, "--out", folder], "Cannot write")
-    refused(["train", npz, "--out", folder / "run"], "Cannot use")
+    folder.mkdir()
+    real = Path.open
+
+    def read_only(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if folder in path.parents and mode.strip("bt") != "r":
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(path, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", read_only)
+    refused(["train", npz, "--out", folder], "Cannot write", "Read-only file system. Nothing was lost")
+    assert list(folder.iterdir()) == []
 
 
 def test_existing_run(refused: Callable[..., None], npz: Path, run: Path) -> None:
