@@ -29,7 +29,7 @@ def _run(arguments: list[str], *, debug: bool) -> int:
         if debug:
             raise
         message = error.format_message() if isinstance(error, TyperException) else str(error)
-        print(f"Error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"Error: {' '.join(message.split())}\n")
         return 2
     except (Abort, KeyboardInterrupt):
         code = INTERRUPTED
@@ -37,7 +37,7 @@ def _run(arguments: list[str], *, debug: bool) -> int:
         sys.stderr.close()
         return 0
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code, without a word
-        print("Interrupted. An unfinished run goes on with --resume.", file=sys.stderr)  # noqa: T201
+        sys.stderr.write("Interrupted. An unfinished run goes on with --resume.\n")
     return code
 
 
@@ -49,4 +49,4 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"Warning: {message}", file=sys.stderr)  # noqa: T201
+    sys.stderr.write(f"Warning: {message}\n")

@@ -1,5 +1,6 @@
 """Angles θ = A·x + B·w + c for batches of inputs and groups of weights."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qvit.quantum.circuit import Angle, affine
+
+TURN = 2.0 * math.pi
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +51,21 @@ class LinearAngles:
         a, b, c = affine(angles, n_inputs, n_weights)
         return cls(LinearMap.of(a), LinearMap.of(b), c if c.any() else None)
 
+    def _of_weights(self, weights: Float[Tensor, "*groups k"]) -> Float[Tensor, "*groups r"]:
+        """Return the weights' share; sums are taken in float64 and whole turns dropped, or float32 loses digits.
+
+        A whole turn of an uncontrolled rotation is a global sign, which no expectation value sees.
+        """
+        if self.weights.is_identity or self.weights.is_zero or weights.device.type == "mps":  # which has no float64
+            return self.weights(weights)
+        sums = self.weights(weights.double())
+        return (sums - TURN * (sums.detach() / TURN).round()).to(weights.dtype)
+
     def __call__(
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
     ) -> Float[Tensor, "*batch_and_groups r"]:
         """Return the angles in radians; leading dimensions broadcast."""
-        angles = self.inputs(inputs) + self.weights(weights)
+        angles = self.inputs(inputs) + self._of_weights(weights)
         if self.constant is not None:
             angles = angles + torch.as_tensor(self.constant, dtype=angles.dtype, device=angles.device)
         return angles
