@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from qvit.data import arrays as loading
-from qvit.data.arrays import is_path, load_dataset, verify
+from qvit.data.arrays import load_dataset, verify
+from qvit.data.registry import is_path
 from qvit.errors import ConfigError, DataError
 
 Arrays = dict[str, Any]

@@ -526,3 +526,11 @@ def test_a_run_with_a_folder_of_its_users_in_it_is_not_replaced(config: MakeConf
     with pytest.raises(RunError, match="holds folders that no run makes; it was left as it is"):
         train_run(made, run.folder, replace=True)
     assert {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
+@pytest.mark.parametrize("line", ['{"a": 1}', "[1]", "7"])
+def test_lines_of_another_kind_are_told(run: Run, name: str, line: str) -> None:
+    (run.folder / name).write_text(line + "\n")
+    with pytest.raises(RunError, match=rf"{name} cannot be read \(a line holds no"):
+        _ = run.history if name == "metrics.jsonl" else run.seconds

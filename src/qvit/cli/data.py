@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from qvit.cli.console import print_json, print_table
-from qvit.data.registry import DATASETS, get_info
+from qvit.data.registry import DATASETS, get_info, is_path
 
 app = typer.Typer(help="List, describe, download and check datasets.")
 
@@ -48,7 +48,7 @@ def list_(json: Json = False) -> None:
 @app.command()
 def info(name: Name, json: Json = False) -> None:
     """Describe one dataset: task, labels, splits, files, licence, citation; of your own file, what it holds."""
-    if name not in DATASETS and (name.endswith(".npz") or "/" in name):
+    if is_path(name):
         from qvit.data.arrays import verify as check
 
         described = check(name)

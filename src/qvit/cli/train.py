@@ -46,7 +46,9 @@ def train(
 
     if data is not None and dataset is not None:
         raise ConfigError(f"Both a dataset ('{dataset}') and --data ({data}) were given; use one of them.")
-    path = None if data is None else str(data) if data.suffix == ".npz" else str(data.absolute())  # never a name
+    path = (
+        None if data is None else str(data) if data.suffix == ".npz" else str(data.expanduser().absolute())
+    )  # never a name
     named = {"dataset": path or dataset, "model": model, "seed": seed, "epochs": epochs}
     named |= {"task": task, "size": size}
     options: dict[str, Any] = read_options(config) if config else {}

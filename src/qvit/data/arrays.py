@@ -25,7 +25,6 @@ from qvit.data.checks import (
 )
 from qvit.data.fetch import check_size, default_root, fetch, user_cache, why_not_writable
 from qvit.data.npz import (
-    SPLITS,
     Member,
     check_readable,
     check_values,
@@ -36,7 +35,7 @@ from qvit.data.npz import (
     read_headers,
 )
 from qvit.data.phantom import make_phantom
-from qvit.data.registry import DatasetInfo, file_name, get_info
+from qvit.data.registry import SPLITS, DatasetInfo, file_name, get_info, is_path
 from qvit.errors import ConfigError, DataError
 
 MAP_ABOVE = 512 * 2**20  # bytes of images above which a user's own file is memory-mapped
@@ -159,12 +158,6 @@ def load_dataset(
         for split in SPLITS
     }
     return Dataset(checked.info, checked.layout.size, digest=checked.digest, path=checked.path, **splits)
-
-
-def is_path(name: str | Path) -> bool:
-    """Whether a dataset's name is the path of a file: it ends in .npz or has a folder in it."""
-    text = os.fspath(name)
-    return isinstance(name, Path) or text.endswith(".npz") or "/" in text or os.sep in text
 
 
 def verify(name: str | Path, size: int = 28, root: str | Path | None = None) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from qvit.data.npz import SPLITS, Member, problem, read_array, read_rows
-from qvit.data.registry import MEDMNIST_TASKS, DatasetInfo, Task
+from qvit.data.npz import Member, problem, read_array, read_rows
+from qvit.data.registry import MEDMNIST_TASKS, SPLITS, DatasetInfo, Task
 from qvit.errors import ConfigError, nearest
 
 Labels = dict[str, NDArray[np.int64]]

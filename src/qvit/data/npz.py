@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qvit.data.registry import SPLITS
 from qvit.errors import DataError
 
-SPLITS = ("train", "val", "test")
 KEYS = tuple(f"{split}_{part}" for split in SPLITS for part in ("images", "labels"))
 _CHUNK = 1 << 20
 # What zipfile, zlib and numpy raise on bytes that are not what they should be; OSErrors are kept apart.

@@ -4,8 +4,10 @@ Sizes, labels, checksums and licences are those of the `medmnist` package, versi
 10519652); a test compares every row with it. `phantom` is made on the spot and needs no file.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from qvit.errors import ConfigError, nearest
@@ -19,6 +21,7 @@ MEDMNIST_TASKS: Mapping[Task, str] = {
     "ordinal": "ordinal-regression",
 }
 SIZES = (28, 64, 128, 224)  # sides in pixels of the official files
+SPLITS = ("train", "val", "test")
 BASE_URL = "https://zenodo.org/records/10519652/files/"
 _BAR = " | "  # between the labels of a row; some labels contain commas
 _MEDMNIST = "Yang et al., MedMNIST v2, Scientific Data 10:41 (2023)"
@@ -69,6 +72,12 @@ class DatasetInfo:
 def file_name(name: str, size: int = 28) -> str:
     """Return the official file's name: `retinamnist.npz` at 28 pixels, `retinamnist_64.npz` at 64."""
     return f"{name}.npz" if size == 28 else f"{name}_{size}.npz"
+
+
+def is_path(name: str | Path) -> bool:
+    """Whether a dataset's name is the path of a file: it ends in .npz or has a folder in it."""
+    text = os.fspath(name)
+    return isinstance(name, Path) or text.endswith(".npz") or "/" in text or os.sep in text
 
 
 def get_info(name: str) -> DatasetInfo:

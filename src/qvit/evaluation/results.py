@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qvit.data.registry import SPLITS
 from qvit.errors import MetricError
 from qvit.files import write_atomic
 
-SPLITS = ("train", "val", "test")
 PLAIN_SIZE = 28  # the one size that names leave out
 
 # Why these characters only: medmnist cuts the name at "_" to find flag, size and split, at the last "@" to
@@ -49,12 +49,7 @@ def result_name(flag: str, size: int, split: str, auc: float, acc: float, run: s
     or accuracy outside [0, 1], and a run that is empty or holds "@", ".", slashes or control characters.
     Source: `medmnist.Evaluator.get_standard_evaluation_filename` 3.0.2.
     """
-    if not _FLAG.fullmatch(flag):
-        raise MetricError(f"A dataset's flag in a result name is letters, digits and dashes, but came as {flag!r}.")
-    if size < 1:
-        raise MetricError(f"The image size in a result name must be at least 1, but came as {size}.")
-    if split not in SPLITS:
-        raise MetricError(f"The split must be one of {', '.join(SPLITS)}, but came as {split!r}.")
+    start = result_start(flag, size, split)
     for name, value in (("AUC", auc), ("ACC", acc)):
         if not 0 <= value <= 1:
             raise MetricError(f"{name} must lie within [0, 1], but came as {value}.")
@@ -63,8 +58,21 @@ def result_name(flag: str, size: int, split: str, auc: float, acc: float, run: s
             f"The run's name must not be empty nor hold '@', '.', slashes or control characters, because "
             f"MedMNIST's file names end in @run.csv; but it came as {run!r}. Use dashes instead."
         )
-    shown_size = "" if size == PLAIN_SIZE else f"_{size}"
-    return f"{flag}{shown_size}_{split}_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv"
+    return f"{start}[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv"
+
+
+def result_start(flag: str, size: int, split: str) -> str:
+    """Return what the names of all result files of one split begin with.
+
+    Raises MetricError as `result_name` does for a flag, a size or a split.
+    """
+    if not _FLAG.fullmatch(flag):
+        raise MetricError(f"A dataset's flag in a result name is letters, digits and dashes, but came as {flag!r}.")
+    if size < 1:
+        raise MetricError(f"The image size in a result name must be at least 1, but came as {size}.")
+    if split not in SPLITS:
+        raise MetricError(f"The split must be one of {', '.join(SPLITS)}, but came as {split!r}.")
+    return f"{flag}{'' if size == PLAIN_SIZE else f'_{size}'}_{split}_"
 
 
 def parse_result_name(name: str) -> ParsedName:

@@ -83,6 +83,11 @@ PROJECTIONS: dict[str, type[Any]] = {
 }
 
 
+def projection_options() -> list[str]:
+    """Return the options that any projection takes, sorted."""
+    return sorted({name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"})
+
+
 def make_projection(kind: str, **options: Any) -> Any:
     """Return the projection value called `kind`; raises `ConfigError` for an unknown name or option."""
     if kind not in PROJECTIONS:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from qvit.errors import ConfigError, ModelError, nearest
-from qvit.models.projections import PROJECTIONS, Linear, Quantum, make_projection
+from qvit.models.projections import Linear, Quantum, make_projection, projection_options
 from qvit.models.vit import ViT, ViTConfig
 from qvit.validate import validated
 
@@ -93,10 +93,10 @@ def _config(kind: str, options: dict[str, Any]) -> ViTConfig:
     """Sort options into those of the ViT and those of its projection."""
     own = {key: value for key, value in options.items() if key in _vit_fields()}
     rest = {key: value for key, value in options.items() if key not in own}
-    known = {name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"}
+    known = projection_options()
     for key in rest:
         if key not in known:
-            valid = [name for name in (*_vit_fields(), *sorted(known)) if name not in SAID_BY_NAME]
+            valid = [name for name in (*_vit_fields(), *known) if name not in SAID_BY_NAME]
             raise ConfigError(f"Models have no option '{key}'.{nearest(key, valid)} Known: {', '.join(valid)}.")
     return validated(ViTConfig, {"projection": make_projection(kind, **rest)} | own)
 

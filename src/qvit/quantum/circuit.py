@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from qvit.errors import CircuitError, nearest
 
 ROTATIONS = ("RX", "RY", "RZ")
@@ -18,7 +16,6 @@ ENTANGLERS = ("CNOT", "CZ", "SWAP")
 GATE_WIRES = dict.fromkeys(ROTATIONS + FIXED, 1) | dict.fromkeys(ENTANGLERS, 2)
 
 Terms = tuple[tuple[int, float], ...]
-Affine = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -125,14 +122,3 @@ def ring(wires: Sequence[int], *, reach: int = 1) -> tuple[Gate, ...]:
     if n < 2:
         return ()
     return tuple(Gate("CNOT", (wires[i], wires[(i + reach) % n])) for i in range(n))
-
-
-def affine(angles: Sequence[Angle], n_inputs: int, n_weights: int) -> Affine:
-    """Return A `(r, n_inputs)`, B `(r, n_weights)` and c `(r,)` such that the r angles are A·x + B·w + c."""
-    a, b = np.zeros((len(angles), n_inputs)), np.zeros((len(angles), n_weights))
-    for row, angle in enumerate(angles):
-        for index, coefficient in angle.inputs:
-            a[row, index] += coefficient
-        for index, coefficient in angle.weights:
-            b[row, index] += coefficient
-    return a, b, np.array([angle.constant for angle in angles])

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qvit.data.arrays import is_path
+from qvit.data.registry import is_path
 from qvit.evaluation.statistics import Interval, mean_interval
 from qvit.training.folder import Run, flatten
 

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from qvit.data.arrays import Dataset, is_path, load_dataset
+from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.registry import is_path
 from qvit.errors import RunError
-from qvit.evaluation.results import read_result
+from qvit.evaluation.results import read_result, result_start
 from qvit.models import ViT, ViTConfig
 from qvit.training.checkpoint import load_weights
 from qvit.validate import validated
@@ -52,7 +53,7 @@ class Run:
     @property
     def history(self) -> list[dict[str, Any]]:
         """One record an epoch."""
-        return self._lines("metrics.jsonl")
+        return self._lines("metrics.jsonl", "val_auc")
 
     @property
     def seconds(self) -> float:
@@ -62,13 +63,12 @@ class Run:
     @property
     def timings(self) -> list[dict[str, Any]]:
         """Seconds of each epoch."""
-        return self._lines("timings.jsonl")
+        return self._lines("timings.jsonl", "seconds")
 
     def predictions(self, split: str) -> Float[np.ndarray, "n k"]:
         """Return the probabilities written for a split ("val" or "test")."""
-        flag, size = flag_of(self.config["dataset"]), self.config["size"]
-        stem = f"{flag}{'' if size == 28 else f'_{size}'}_{split}_["
-        paths = [path for path in self.folder.glob("*.csv") if path.name.startswith(stem)]
+        start = result_start(flag_of(self.config["dataset"]), self.config["size"], split)
+        paths = [path for path in self.folder.glob("*.csv") if path.name.startswith(start)]
         if len(paths) != 1:
             raise RunError(f"Expected one prediction file of the {split} split in {self.folder}, found {len(paths)}.")
         return read_result(paths[0])[1]
@@ -108,12 +108,15 @@ class Run:
             raise RunError(f"{path} is not that of a run: it holds no {', '.join(missing)}.")
         return found
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
+    def _lines(self, name: str, key: str) -> list[dict[str, Any]]:
         path = self.folder / name
         try:
-            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read ({error}); train the run again.") from error
+        if not all(isinstance(line, dict) and key in line for line in lines):
+            raise RunError(f"{path} cannot be read (a line holds no {key}); train the run again.")
+        return lines
 
 
 def flag_of(dataset: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from qvit.errors import ConfigError, nearest
-from qvit.models.projections import PROJECTIONS
+from qvit.models.projections import projection_options
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import SAID_BY_NAME
 from qvit.training.loop import TrainConfig
@@ -45,8 +45,7 @@ TRAIN_KEYS = tuple(f.name for f in fields(TrainConfig))
 def model_keys() -> tuple[str, ...]:
     """Return the options that models take, apart from those given by the data and the model's name."""
     own = [f.name for f in fields(ViTConfig) if f.name not in GIVEN]
-    projection = {name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"}
-    return (*own, *sorted(projection))
+    return (*own, *projection_options())
 
 
 def option_keys() -> tuple[str, ...]:

@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float
 
 import qvit
-from qvit.data.arrays import Dataset, Split, is_path, load_dataset
+from qvit.data.arrays import Dataset, Split, load_dataset
+from qvit.data.registry import is_path
 from qvit.errors import DataError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import write_result

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qvit.quantum.circuit import Angle, affine
+from qvit.quantum.circuit import Angle
 
 TURN = 2.0 * math.pi
 
@@ -48,7 +48,13 @@ class LinearAngles:
     @classmethod
     def of(cls, angles: Sequence[Angle], n_inputs: int, n_weights: int) -> "LinearAngles":
         """Collect the coefficients of `angles`."""
-        a, b, c = affine(angles, n_inputs, n_weights)
+        a, b = np.zeros((len(angles), n_inputs)), np.zeros((len(angles), n_weights))
+        for row, angle in enumerate(angles):
+            for index, coefficient in angle.inputs:
+                a[row, index] += coefficient
+            for index, coefficient in angle.weights:
+                b[row, index] += coefficient
+        c = np.array([angle.constant for angle in angles])
         return cls(LinearMap.of(a), LinearMap.of(b), c if c.any() else None)
 
     def _of_weights(self, weights: Float[Tensor, "*groups k"]) -> Float[Tensor, "*groups r"]:
