@@ -39,7 +39,13 @@ def test_interrupt_gives_130_and_a_run_that_goes_on(npz: Path, tmp_path: Path, q
     options = ["--model", "vit_4q1h", "--epochs", 3000, "--set", "batch_size=4", "--out", tmp_path / "run"]
     command = [sys.executable, "-m", "qvit", "train", *map(str, [npz, *options])]
     started = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A shell's background jobs, and what they start, ignore Ctrl-C; the tests may run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 60
