@@ -12,6 +12,10 @@ class CircuitError(QvitError):
     """A quantum circuit that cannot be built or run as asked."""
 
 
+class CircuitWarning(UserWarning):
+    """A circuit that runs, but with parts that do nothing."""
+
+
 class DataError(QvitError):
     """A dataset that is missing, damaged, or not what it claims to be."""
 

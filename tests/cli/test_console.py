@@ -1,12 +1,13 @@
-"""Tables fit the terminal they are printed to."""
+"""Tables fit the terminal they are printed to; imports run without garbage collections."""
 
+import gc
 import io
 import re
 import sys
 
 import pytest
 
-from qvit.cli.console import print_table
+from qvit.cli.console import heavy_imports, print_table
 
 
 class Terminal(io.StringIO):
@@ -44,3 +45,21 @@ def test_many_rows_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(monkeypatch, WIDE * 9, columns=50, terminal=True)
     assert max(map(len, lines)) <= 50
     assert sum("0.700" in line for line in lines) == 9
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_imports_run_without_collections_which_then_go_on(enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    if not enabled:
+        gc.disable()
+    try:
+        with heavy_imports():
+            assert not gc.isenabled()
+        assert gc.isenabled() == enabled
+        assert frozen == [True]
+        with pytest.raises(ImportError), heavy_imports():
+            raise ImportError
+        assert gc.isenabled() == enabled
+    finally:
+        gc.enable()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qvit.errors import CircuitError, ConfigError, ModelError, QvitError
-from qvit.models import ViT, ViTConfig, create_model, model_config
+from qvit.models import ViT, ViTConfig, count_parameters, create_model, model_config
 from qvit.models.projections import Linear, Projection, Quantum, make_projection
 
 
@@ -17,6 +17,11 @@ from qvit.models.projections import Linear, Projection, Quantum, make_projection
     [
         ("qvit_4q_2h", {}, r"no model 'qvit_4q_2h'\. Did you mean 'qvit_4q2h'\?.*Names are \{qvit\|vit\|"),
         ("vitt_4q2h", {}, r"no model 'vitt_4q2h'\. Did you mean 'vit_4q2h'\?"),
+        ("no_entanglr_4q2h", {}, r"no model 'no_entanglr_4q2h'\. Did you mean 'no_entangler_4q2h'\?"),
+        ("noentangler_4q2h", {}, r"Did you mean 'no_entangler_4q2h'\? .*\|identity\|no_entangler\|frozen\|givens\|"),
+        ("quantum_4q2h", {}, r"no model 'quantum_4q2h'"),
+        ("_4q2h", {}, r"no model '_4q2h'"),
+        ("givens_4q2h_matched", {}, r"Only a vit can be matched .* not 'givens_4q2h_matched'"),
         ("qvit", {}, r"no model 'qvit'\."),
         ("", {}, r"no model ''\. Names are"),
         ("qvit_4q2h_matched", {}, r"Only a vit can be matched .* not 'qvit_4q2h_matched'"),
@@ -29,6 +34,14 @@ from qvit.models.projections import Linear, Projection, Quantum, make_projection
         ("qvit_4q2h", {"bias": False}, r"quantum .* no option 'bias' \(it takes n_layers, ansatz, engine\)"),
         ("cosine_4q2h", {"ansatz": "ry_ring"}, r"cosine .* no option 'ansatz' \(it takes no options\)"),
         ("identity_4q2h", {"bias": True}, r"identity projection has no option 'bias'"),
+        ("no_entangler_4q2h", {"ansatz": "x"}, r"no option 'ansatz' \(it takes n_layers, engine\)"),
+        ("frozen_4q2h", {"network": "x"}, r"no option 'network' \(it takes n_layers, ansatz, engine\)"),
+        ("givens_4q2h", {"n_layers": 2}, r"givens projection has no option 'n_layers' \(it takes network\)"),
+        ("givens_4q2h", {"netwrok": "x"}, r"Models have no option 'netwrok'\. Did you mean 'network'\?"),
+        ("circulant_4q2h", {"engine": "auto"}, r"circulant .* no option 'engine' \(it takes bias\)"),
+        ("unlu_4q2h", {"ansatz": "unlu_v"}, r"unlu .* no option 'ansatz' \(it takes n_layers, engine\)"),
+        ("givens_4q2h", {"network": "ring"}, r"Option network='ring': Input should be 'pyramid', 'butterfly' or 'x'"),
+        ("unlu_4q2h", {"n_layers": "two"}, r"Option n_layers='two': Input should be a valid integer"),
         ("qvit_4q2h", {"num_classes": "two"}, r"Option num_classes='two': Input should be a valid integer"),
         ("qvit_4q2h", {"depth": 1.5}, r"Option depth=1\.5: Input should be a valid integer"),
         ("qvit_4q2h", {"patch_size": "big"}, r"Option patch_size='big'"),
@@ -118,15 +131,43 @@ def test_widths_that_do_not_fit(projection: Projection, options: dict[str, Any],
         (lambda: create_model("vit_4q0h"), ModelError, r"at least 1, got 0"),
         (lambda: create_model("qvit_4q2h", ansatz="ring"), CircuitError, r"no ansatz 'ring'\. Did you mean"),
         (lambda: create_model("qvit_4q2h", engine="fast"), CircuitError, r"no engine 'fast'"),
-        (lambda: create_model("qvit_4q2h", n_layers=0), CircuitError, r"n_layers must be at least 1, got 0"),
+        *(
+            (lambda kind=kind: create_model(f"{kind}_4q2h", n_layers=0), CircuitError, r"n_layers must be .*, got 0")
+            for kind in ("qvit", "no_entangler", "frozen", "unlu")
+        ),
+        (lambda: create_model("unlu_4q2h", engine="fast"), CircuitError, r"no engine 'fast'"),
+        (lambda: create_model("frozen_4q2h", ansatz="ring"), CircuitError, r"no ansatz 'ring'\. Did you mean"),
+        (
+            lambda: create_model("qvit_4q2h", ansatz="dense_ring"),
+            ModelError,
+            r"ansatz 'dense_ring' takes 8 feature\(s\) to 4 value\(s\) on 4 qubit\(s\), but attention needs 4 to 4 in "
+            r"heads of width 4; use another ansatz, such as 'ry_ring'\.",
+        ),
+        (
+            lambda: create_model("frozen_3q1h", ansatz="amplitude_ring"),
+            ModelError,
+            r"'amplitude_ring' takes 8 feature\(s\) to 3 value\(s\) on 3 qubit\(s\), but attention needs 3 to 3",
+        ),
+        (
+            lambda: count_parameters(model_config("qvit_4q2h", ansatz="unlu_qk", n_layers=2)),
+            ModelError,
+            r"'unlu_qk' takes 4 feature\(s\) to 1 value\(s\) on 4 qubit\(s\), but attention needs 4 to 4",
+        ),
+        (lambda: create_model("qvit_6q1h", ansatz="butterfly"), CircuitError, r"needs 2, 4, 8, … wires, got 6"),
+        (lambda: create_model("givens_6q1h", network="butterfly"), CircuitError, r"needs 2, 4, 8, … wires, got 6"),
+        (lambda: create_model("givens_1q2h"), CircuitError, r"at least two wires, got 1"),
+        (lambda: create_model("givens_1q2h", network="x"), CircuitError, r"at least two wires, got 1"),
         (lambda: create_model("qvit_4q2h").reset_classifier(-1), ModelError, r"not be negative, got -1"),
         (
             lambda: make_projection("linaer"),
             ConfigError,
-            r"no projection 'linaer'\. Did you mean 'linear'\? Known: quantum, linear, cosine, identity\.",
+            r"no projection 'linaer'\. Did you mean 'linear'\? Known: quantum, linear, cosine, identity, no_entangler, "
+            r"frozen, givens, circulant, unlu\.",
         ),
         (lambda: make_projection("linear", bias="perhaps"), ConfigError, r"Option bias='perhaps': .* valid boolean"),
         (lambda: make_projection("linear", bia=True), ConfigError, r"no option 'bia' .*Did you mean 'bias'\?"),
+        (lambda: make_projection("givens", netwrok="x"), ConfigError, r"givens .*Did you mean 'network'\?"),
+        (lambda: make_projection("unlu", n_layer=2), ConfigError, r"unlu .*Did you mean 'n_layers'\?"),
         (lambda: create_model("vit_1q4h_matched"), ModelError, r"No ViT of width up to 4 with 4 head.*choose"),
     ],
 )

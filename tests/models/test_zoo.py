@@ -1,20 +1,44 @@
 """Names, parameter counts and matched twins; every knob changes something."""
 
+import copy
+import pickle
+import warnings
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from qvit.errors import CircuitError
+from qvit.errors import CircuitError, CircuitWarning
 from qvit.models import ViT, ViTConfig, count_parameters, create_model, list_models, model_config
-from qvit.models.projections import PROJECTIONS, Cosine, Identity, Linear, Quantum
+from qvit.models.projections import (
+    PROJECTIONS,
+    Circulant,
+    Cosine,
+    Frozen,
+    Givens,
+    Identity,
+    Linear,
+    NoEntangler,
+    Quantum,
+    Unlu,
+)
+from qvit.validate import validated
 
 Images = Callable[..., Tensor]
 
-KINDS = ["qvit", "vit", "cosine", "identity"]
+KINDS = ["qvit", "vit", "cosine", "identity", "no_entangler", "frozen", "givens", "circulant", "unlu"]
+OTHER_OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("qvit", {"n_layers": 2}),
+    ("qvit", {"ansatz": "pyramid"}),
+    ("givens", {"network": "butterfly"}),
+    ("givens", {"network": "x"}),
+    ("circulant", {"bias": True}),
+    ("unlu", {"n_layers": 2}),
+]
+VARIANTS = [(kind, {}) for kind in KINDS] + OTHER_OPTIONS
 
 
 def test_shipped_models() -> None:
@@ -46,12 +70,88 @@ def test_counts_by_formula(kind: str, size: str, in_chans: int, num_classes: int
     d = int(size[0]) * int(size[2])
     patch = {28: 4, 64: 8}[img_size]
     embedding = (in_chans * patch**2 + 1) * d + (img_size // patch) ** 2 * d
-    projection = {"qvit": 3 * d, "vit": 3 * (d * d + d), "cosine": 3 * d, "identity": 0}[kind]
+    q, h = int(size[0]), int(size[2])
+    projection = {
+        "qvit": 3 * d,
+        "vit": 3 * (d * d + d),
+        "cosine": 3 * d,
+        "identity": 0,
+        "no_entangler": 3 * d,
+        "frozen": 0,
+        "givens": 3 * h * q * (q - 1) // 2,
+        "circulant": 3 * d,
+        "unlu": 9 * d + 2 * h,
+    }[kind]
     block = 2 * 2 * d + projection + (d * d + d) + 2 * (d * d + d)
     expected = embedding + block + 2 * d + (d + 1) * num_classes
     model = create_model(f"{kind}_{size}", in_chans=in_chans, num_classes=num_classes, img_size=img_size)
     assert count_parameters(model) == expected
     assert count_parameters(model.config) == expected
+    assert count_parameters(model.config, within="attention.project.") == projection
+    assert count_parameters(replace(model.config, depth=3), within="attention.project.") == 3 * projection
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [
+        ("givens_4q2h", {"network": "butterfly"}, 6 * 4),
+        ("givens_8q2h", {"network": "butterfly"}, 6 * 12),
+        ("givens_4q2h", {"network": "x"}, 6 * 5),
+        ("givens_8q2h", {"network": "x"}, 6 * 13),
+        ("circulant_4q2h", {"bias": True}, 6 * 8),
+        ("no_entangler_4q2h", {"n_layers": 3}, 6 * 12),
+        ("unlu_4q2h", {"n_layers": 2}, 2 * 24 + 4 * 25),
+        ("frozen_4q2h", {"n_layers": 5}, 0),
+        ("qvit_4q2h", {"ansatz": "strongly_entangling"}, 6 * 12),
+        ("qvit_4q2h", {"ansatz": "unlu_v", "n_layers": 2}, 6 * 24),
+        ("qvit_4q2h", {"ansatz": "pyramid", "n_layers": 2}, 6 * 12),
+    ],
+)
+def test_projection_counts_with_options(name: str, options: dict[str, Any], count: int) -> None:
+    assert count_parameters(model_config(name, **options), within="attention.project.") == count
+
+
+def test_counting_does_not_warn_and_building_warns_once_a_block() -> None:
+    config = model_config("qvit_4q2h", ansatz="reupload", depth=3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        count_parameters(config)
+        model_config("vit_4q2h_matched", ansatz="reupload")
+        assert not caught
+        model = ViT(config)
+        count_parameters(model)
+        copy.deepcopy(model)
+    assert [w.category for w in caught] == [CircuitWarning] * 3
+    assert {str(w.message) for w in caught} == {
+        "reupload on 4 qubit(s): 4 weight(s) cannot influence any output: 1, 3, 5, 7."
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("qvit_7q2h", {"n_layers": 2}),
+        ("qvit_7q2h", {"ansatz": "x"}),
+        ("frozen_9q2h", {"ansatz": "pyramid"}),
+        ("givens_11q2h", {}),
+        ("givens_13q2h", {"network": "x"}),
+        *((f"{kind}_7q2h", {}) for kind in KINDS),
+    ],
+)
+def test_a_model_that_was_counted_first_can_be_built(name: str, options: dict[str, Any], images: Images) -> None:
+    """Counting builds on the meta device, where tensors hold nothing; what engines keep must not come from there.
+
+    Engines keep one plan a circuit, so the widths are those of no other test.
+    """
+    config = model_config(name, **options)
+    state = torch.get_rng_state()
+    count = count_parameters(config)
+    assert torch.equal(torch.get_rng_state(), state)
+    model = ViT(config)
+    assert count_parameters(model) == count
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+    logits = model(images(config))
+    assert logits.isfinite().all()
 
 
 def test_only_trainable_parameters_count() -> None:
@@ -100,7 +200,14 @@ def test_other_sizes_and_options() -> None:
         Linear(),
         Cosine(),
         Identity(),
+        NoEntangler(),
+        Frozen(),
+        Givens(),
+        Circulant(),
+        Unlu(),
     ]
+    assert model_config("givens_8q1h", network="butterfly").projection == Givens(network="butterfly")
+    assert model_config("no_entangler_6q3h", n_layers=2).projection == NoEntangler(n_layers=2)
     assert model_config("vit_4q2h", bias=False).projection == Linear(bias=False)
     assert model_config("qvit_4q2h", depth="3").depth == 3  # as a command line gives it
 
@@ -124,8 +231,17 @@ NAMED = ("dim", "heads", "projection")  # a model's name says them, so no option
 PROJECTION_KNOBS: dict[tuple[str, str], tuple[Any, str]] = {
     ("quantum", "n_layers"): (2, "parameters"),
     ("quantum", "ansatz"): ("no_entangler", "output"),
-    ("quantum", "engine"): ("product", "refusal"),  # engines agree, so only a refusal tells them apart
+    ("quantum", "engine"): ("subspace", "refusal"),  # engines agree, so only a refusal tells them apart
     ("linear", "bias"): (False, "parameters"),
+    ("no_entangler", "n_layers"): (2, "parameters"),
+    ("no_entangler", "engine"): ("subspace", "refusal"),
+    ("frozen", "n_layers"): (2, "output"),
+    ("frozen", "ansatz"): ("no_entangler", "output"),
+    ("frozen", "engine"): ("subspace", "refusal"),
+    ("givens", "network"): ("butterfly", "parameters"),
+    ("circulant", "bias"): (True, "parameters"),
+    ("unlu", "n_layers"): (2, "parameters"),
+    ("unlu", "engine"): ("subspace", "refusal"),
 }
 
 
@@ -167,12 +283,12 @@ def test_every_field_bites(field: str, images: Images) -> None:
 )
 def test_every_projection_option_bites(kind: str, option: str, images: Images) -> None:
     value, what = PROJECTION_KNOBS[kind, option]
-    name = {"quantum": "qvit_4q2h", "linear": "vit_4q2h"}[kind]
+    name = {"quantum": "qvit_4q2h", "linear": "vit_4q2h"}.get(kind, f"{kind}_4q2h")
     if what == "refusal":
-        config = model_config(name, n_layers=2)
+        config = model_config(name)
         run(config, images(config))
-        with pytest.raises(CircuitError, match="not a product of cosines"):
-            run(model_config(name, n_layers=2, **{option: value}), images(config))
+        with pytest.raises(CircuitError, match="The subspace engine takes unary amplitude encoding"):
+            run(model_config(name, **{option: value}), images(config))
     else:
         assert_bites(model_config(name), model_config(name, **{option: value}), what, images)
 
@@ -188,12 +304,12 @@ def test_create_model_builds_what_model_config_says() -> None:
         "pool": "cls",
         "dropout": 0.25,
         "n_layers": 2,
-        "ansatz": "reupload",
-        "engine": "dense",
+        "ansatz": "basic_entangler",
+        "engine": "unitary",
     }
     model = create_model("qvit_4q3h", **options)
     assert model.config == model_config("qvit_4q3h", **options)
-    said = {"dim": 12, "heads": 3, "projection": Quantum(n_layers=2, ansatz="reupload", engine="dense")}
+    said = {"dim": 12, "heads": 3, "projection": Quantum(n_layers=2, ansatz="basic_entangler", engine="unitary")}
     assert set(said) == set(NAMED)
     assert {name: getattr(model.config, name) for name in KNOBS} == {
         name: said[name] if name in said else options[name] for name in KNOBS
@@ -212,3 +328,83 @@ def test_a_twin_is_matched_to_the_circuit_described() -> None:
     assert target > 1.2 * count_parameters(model_config("qvit_4q2h"))
     assert abs(count_parameters(twin) - target) <= 0.03 * target
     assert twin.projection.kind == "linear"
+
+
+# --- every model works -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_shipped_model_runs_forward_and_back(name: str, images: Images) -> None:
+    model = create_model(name, num_classes=3)
+    logits = model(images(model.config, 3))
+    assert logits.shape == (3, 3)
+    nn.functional.cross_entropy(logits, torch.arange(3)).backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.requires_grad != (name.startswith("frozen") and "attention.project" in key), key
+        assert (parameter.grad is not None) == parameter.requires_grad, key
+        assert parameter.grad is None or parameter.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS, ids=str)
+def test_every_trainable_number_gets_a_gradient(kind: str, options: dict[str, Any], images: Images) -> None:
+    model = create_model(f"{kind}_4q2h", num_classes=3, depth=2, **options).double()
+    nn.functional.cross_entropy(model(images(model.config, 6)), torch.arange(6) % 3).backward()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        assert parameter.grad is not None, name
+        alive = parameter.grad.abs() > 1e-10
+        if name.endswith("attention.project.bias"):  # of keys: one number added to all scores of a query
+            assert not alive[1].any()
+            alive[1] = True
+        if name.endswith("project.dense.bias"):
+            alive[8:16] = True
+        assert alive.all(), (name, parameter.grad)
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS, ids=str)
+def test_blocks_and_seeds_differ(kind: str, options: dict[str, Any]) -> None:
+    def build(seed: int) -> ViT:
+        torch.manual_seed(seed)
+        return create_model(f"{kind}_4q2h", depth=3, **options)
+
+    first, again, other = ([block.attention.project.state_dict() for block in build(seed).blocks] for seed in (5, 5, 6))
+    assert (not first[0]) == (kind == "identity")
+    for key, value in first[0].items():
+        assert torch.equal(value, again[0][key])
+        different = [value, first[1][key], first[2][key], other[0][key]]
+        assert all(not torch.equal(a, b) for i, a in enumerate(different) for b in different[:i]), key
+
+
+@pytest.mark.parametrize(("kind", "options"), VARIANTS, ids=str)
+def test_copies_and_configurations_travel(kind: str, options: dict[str, Any], images: Images) -> None:
+    model = create_model(f"{kind}_4q2h", **options)
+    pixels = images(model.config)
+    expected = model(pixels)
+    read = validated(ViTConfig, asdict(model.config))  # as from config.json
+    assert read == model.config
+    fresh = ViT(read)
+    assert not torch.equal(fresh(pixels), expected)
+    fresh.load_state_dict(model.state_dict())
+    for twin in (fresh, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(twin(pixels), expected)
+        assert [p.requires_grad for p in twin.parameters()] == [p.requires_grad for p in model.parameters()]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(twin(pixels).float(), expected, atol=0.05, rtol=0)
+
+
+def test_a_frozen_projection_stays_while_the_rest_learns(images: Images) -> None:
+    model = create_model("frozen_4q2h", num_classes=3)
+    pixels, labels = images(model.config, 9), torch.arange(9) % 3
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.1)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(pixels), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    still = {key for key, value in model.state_dict().items() if torch.equal(value, before[key])}
+    assert still == {"preprocess.mean", "preprocess.std", "blocks.0.attention.project.circuits.weights"}
+    assert losses[-1] < 0.5 * losses[0]

@@ -13,10 +13,21 @@ from qvit.data.arrays import Dataset, Split
 from qvit.errors import ConfigError, ModelError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import create_model
-from qvit.training.loop import Batch, TrainConfig, TrainState, fit, make_optimizer, supervised, validation_figures
+from qvit.training.loop import (
+    Batch,
+    TrainConfig,
+    TrainState,
+    fit,
+    load_batch,
+    make_optimizer,
+    supervised,
+    train_step,
+    validation_figures,
+)
+from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict
 from qvit.training.schedules import SCHEDULES
-from qvit.training.seeding import INIT, seeded
+from qvit.training.seeding import INIT, ORDER, generator, seeded
 
 TINY = TrainConfig(epochs=2, batch_size=8)
 MakeData = Callable[..., Dataset]
@@ -265,14 +276,14 @@ def test_the_schedule_sets_the_rate_of_each_step(
     make_data: MakeData, name: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[float] = []
-    original = torch.optim.AdamW.step
+    original = AdamW.step
 
-    def step(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+    def step(self: AdamW, *args: Any, **kwargs: Any) -> Any:
         used.append(self.param_groups[0]["lr"])
         assert self.param_groups[1]["lr"] == used[-1]
         return original(self, *args, **kwargs)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(AdamW, "step", step)
     config = replace(TINY, schedule=name, lr=0.01, warmup=0.4)
     _, state = trained(make_data(), config)
     assert used == pytest.approx([0.01 * SCHEDULES[name](step / 10, 0.4) for step in range(10)], rel=1e-12)
@@ -298,6 +309,53 @@ def test_the_schedule_sets_the_rate_of_each_step(
 def test_refuses_values_out_of_range(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainConfig(**change)
+
+
+# --- one step ---
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05, 1e6])
+def test_a_step_is_the_plain_recipe(make_data: MakeData, clip_norm: float | None) -> None:
+    data, config = make_data(), replace(TINY, weight_decay=0.2)
+    ours, theirs = build(data), build(data)
+    objective = supervised(data, config)
+    optimizer = make_optimizer(ours, config)
+    plain = torch.optim.AdamW(
+        [{k: v for k, v in group.items() if k != "lr"} for group in make_optimizer(theirs, config).param_groups]
+    )
+    order = generator(0, ORDER, 0)
+    for step in range(4):
+        batch = load_batch(data.train, torch.arange(8) + step, "d4", order, "cpu")
+        loss = train_step(ours, batch, objective, optimizer, lr=0.01 / (1 + step), clip_norm=clip_norm)
+        expected = objective(theirs, batch).mean()
+        plain.zero_grad()
+        expected.backward()
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(theirs.parameters(), clip_norm)
+        for group in plain.param_groups:
+            group["lr"] = 0.01 / (1 + step)
+        plain.step()
+        assert not loss.requires_grad
+        torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_that_is_not_finite_changes_nothing(make_data: MakeData) -> None:
+    data = make_data()
+    model = build(data)
+    optimizer = make_optimizer(model, TINY)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    batch = load_batch(data.train, torch.arange(8), "none", generator(0, ORDER, 0), "cpu")
+
+    def overflowing(model: nn.Module, batch: Batch) -> Tensor:
+        return model(batch.images).sum(1) * torch.inf
+
+    with pytest.raises(TrainingError, match=r"no longer finite at epoch 3, step 5, learning rate 0\.01"):
+        train_step(model, batch, overflowing, optimizer, lr=0.01, clip_norm=1.0, epoch=3, step=5)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert optimizer.state_dict()["state"] == {}
 
 
 # --- what is decayed ---

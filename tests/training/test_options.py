@@ -52,11 +52,13 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "dropout": (0.25, ("model_config", "dropout")),
     "n_layers": (2, ("model_config", "projection", "n_layers")),
     "ansatz": ("ry_chain", ("model_config", "projection", "ansatz")),
-    "engine": ("dense", ("model_config", "projection", "engine")),
+    "engine": ("statevector", ("model_config", "projection", "engine")),
     "bias": (False, ("model_config", "projection", "bias")),
+    "network": ("butterfly", ("model_config", "projection", "network")),
 }
 COMPANIONS: dict[str, dict[str, Any]] = {
     "bias": {"model": "vit_4q1h"},
+    "network": {"model": "givens_4q1h"},
 }
 
 

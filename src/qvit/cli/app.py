@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from qvit import __version__
-from qvit.cli import compare, data, demo, evaluate, models, train
+from qvit.cli import bench, circuit, compare, data, demo, evaluate, models, train
 
 app = typer.Typer(
     help="Train, compare and understand quantum vision transformers on biomedical images.",
@@ -15,10 +15,12 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.command("models")(models.models)
+app.command("circuit")(circuit.circuit)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback(invoke_without_command=True)

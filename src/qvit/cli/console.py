@@ -1,5 +1,6 @@
 """What commands print: tables and JSON on stdout, progress on stderr, live on a terminal and plain elsewhere."""
 
+import gc
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,23 @@ def _width(lines: Sequence[Sequence[str]]) -> int:
 def say(text: str) -> None:
     """Print a line of news to stderr."""
     typer.echo(text, err=True)
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Import inside the block without garbage collections, and keep what was imported out of all later ones.
+
+    None of it is garbage before the process ends, and torch brings a million objects to look through: this saves
+    over half a second of two on the way in and out, and a sixth whenever a collection falls into training.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager

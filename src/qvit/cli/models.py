@@ -15,6 +15,7 @@ def models(
 ) -> None:
     """List the models with their parameter counts, in all and in the Q, K, V projections."""
     from qvit.models import count_parameters, list_models, model_config
+    from qvit.models.zoo import KINDS
 
     rows = []
     for name in list_models():
@@ -27,15 +28,16 @@ def models(
                 "heads": config.heads,
                 "mlp": config.mlp_dim,
                 "parameters": count_parameters(config),
-                "in_projections": count_parameters(config.projection.build(config.dim, config.heads)) * config.depth,
+                "in_projections": count_parameters(config, within="attention.project."),
             }
         )
     if json:
         print_json(rows)
         return
+    sizes = f"{{{','.join(KINDS)}}}_{{qubits}}q{{heads}}h"
     print_table(
         f"Models for {classes} classes of {channels} × {size} × {size} images",
         ["name", "projection", "width", "heads", "MLP width", "parameters", "in Q, K, V"],
         [[str(value) for value in row.values()] for row in rows],
-        caption="Other sizes work too: {qvit,vit,cosine,identity}_{qubits}q{heads}h.",
+        caption=f"Other sizes work too: {sizes}. Parameters that are not trained do not count.",
     )

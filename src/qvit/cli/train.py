@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qvit.cli.console import epoch_progress, print_json, print_table, say
+from qvit.cli.console import epoch_progress, heavy_imports, print_json, print_table, say
 from qvit.cli.data import Root
 
 
@@ -41,8 +41,11 @@ def train(
     and of the model (depth, patch_size, pool, mlp_dim, n_layers, …).
     """
     from qvit.errors import ConfigError
-    from qvit.training.options import parse_assignment, read_options, resolve
-    from qvit.training.run import train_run
+
+    with heavy_imports():
+        from qvit.study.compare import COLUMNS, cells, read_row
+        from qvit.training.options import parse_assignment, read_options, resolve
+        from qvit.training.run import train_run
 
     if data is not None and dataset is not None:
         raise ConfigError(f"Both a dataset ('{dataset}') and --data ({data}) were given; use one of them.")
@@ -63,7 +66,5 @@ def train(
     if json:
         print_json({"folder": str(run.folder), **run.result, "seconds": round(run.seconds, 2)})
         return
-    from qvit.study.compare import COLUMNS, cells, read_row
-
     print_table("Result", COLUMNS, [cells(read_row(run))])
     say(f"Everything is in {run.folder}")

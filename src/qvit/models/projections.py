@@ -1,8 +1,8 @@
 """What turns tokens into queries, keys and values: the one place where quantum and classical models differ.
 
-A projection is a small immutable value; `build(dim, heads)` makes its module, which maps tokens
-`(b, n, d)` to queries, keys and values `(3, b, h, n, d/h)`. Every head of every projection sees the same
-interface, so two arms of a comparison share all other code.
+A projection is a small immutable value; `build(dim, heads)` makes its module, which maps tokens `(b, n, d)` to queries
+and keys `(b, h, n, k)` and values `(b, h, n, d/h)`. All but `Unlu` have k = d/h. Every head of every projection sees
+the same interface, so two arms of a comparison share all other code.
 """
 
 import math
@@ -10,24 +10,41 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from einops import rearrange, repeat
-from jaxtyping import Float
+from einops import rearrange
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from qvit.errors import ConfigError, nearest
-from qvit.quantum import QuantumLinear
+from qvit.errors import ConfigError, ModelError, nearest
+from qvit.models.controls import Circulant, Cosine, Givens, Identity, Linear, QueriesKeysValues, Tokens, unstacked
+from qvit.quantum import QuantumLinear, get_ansatz
+from qvit.quantum.ansatz import build_circuit
 from qvit.validate import validated
 
-Tokens = Float[Tensor, "b n d"]
-QueriesKeysValues = Float[Tensor, "3 b h n q"]
+__all__ = [
+    "PROJECTIONS",
+    "Circulant",
+    "Cosine",
+    "Frozen",
+    "Givens",
+    "Identity",
+    "Linear",
+    "NoEntangler",
+    "Projection",
+    "Quantum",
+    "QueriesKeysValues",
+    "Tokens",
+    "Unlu",
+    "make_projection",
+    "projection_options",
+]
 
 
 @dataclass(frozen=True)
 class Quantum:
-    """One circuit per head for each of Q, K and V, on d/h qubits; 3·h·O(q) parameters.
+    """One circuit per head for each of Q, K and V, on q = d/h qubits; 3·h·q parameters a layer of "ry_ring".
 
-    `n_layers` and `ansatz` describe the circuit, `engine` how it is simulated (see `QuantumLinear`).
+    `n_layers` and `ansatz` describe the circuit, `engine` how it is simulated (see `QuantumLinear`). Building raises
+    `ModelError` for an ansatz that does not take q features to q values, and warns as `QuantumLinear` does.
     """
 
     kind: Literal["quantum"] = "quantum"
@@ -41,45 +58,70 @@ class Quantum:
 
 
 @dataclass(frozen=True)
-class Linear:
-    """The usual dense projection, each of Q, K and V a d × d matrix and a bias; 3·(d² + d) parameters."""
+class NoEntangler:
+    """Control: the quantum projection without its CNOTs, so that no feature meets another.
 
-    kind: Literal["linear"] = "linear"
-    bias: bool = True
+    With any `n_layers` it is cos(x + Σ w): `Cosine` is its one-layer case, computed without a circuit.
+    """
+
+    kind: Literal["no_entangler"] = "no_entangler"
+    n_layers: int = 1
+    engine: str = "auto"
 
     def build(self, dim: int, heads: int) -> nn.Module:
         """Return the module."""
-        return LinearProjection(self, dim, heads)
+        return QuantumProjection(Quantum(n_layers=self.n_layers, ansatz="no_entangler", engine=self.engine), dim, heads)
 
 
 @dataclass(frozen=True)
-class Cosine:
-    """cos(x + w) feature by feature: what is left of a one-layer circuit without its entangling gates."""
+class Frozen:
+    """Control: random circuits that are not trained, other ones in each block; no trainable parameters.
 
-    kind: Literal["cosine"] = "cosine"
+    Their weights are saved with the model, but need no gradient. Options and errors as for `Quantum`.
+    """
+
+    kind: Literal["frozen"] = "frozen"
+    n_layers: int = 1
+    ansatz: str = "ry_ring"
+    engine: str = "auto"
 
     def build(self, dim: int, heads: int) -> nn.Module:
         """Return the module."""
-        return CosineProjection(dim, heads)
+        options = Quantum(n_layers=self.n_layers, ansatz=self.ansatz, engine=self.engine)
+        return QuantumProjection(options, dim, heads).requires_grad_(False)
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Q = K = V = x, no parameters: the attention that remains when nothing is projected."""
+class Unlu:
+    """The attention of Unlu et al. 2024 (arXiv:2402.00776): scores −(qᵢ − kⱼ)² of one number a token, not of vectors.
 
-    kind: Literal["identity"] = "identity"
+    Values come from a circuit of the ansatz "unlu_v" per head, q and k from ⟨Z₀⟩ of two of "unlu_qk"; with L layers
+    on d/h qubits these are 9·L·d + 2·h parameters.
+    """
+
+    kind: Literal["unlu"] = "unlu"
+    n_layers: int = 1
+    engine: str = "auto"
 
     def build(self, dim: int, heads: int) -> nn.Module:
         """Return the module."""
-        return IdentityProjection(heads)
+        return UnluProjection(self, dim, heads)
 
 
-Projection = Annotated[Quantum | Linear | Cosine | Identity, Field(discriminator="kind")]
+Projection = Annotated[
+    Quantum | Linear | Cosine | Identity | NoEntangler | Frozen | Givens | Circulant | Unlu,
+    Field(discriminator="kind"),
+]
 PROJECTIONS: dict[str, type[Any]] = {
     "quantum": Quantum,
     "linear": Linear,
     "cosine": Cosine,
     "identity": Identity,
+    "no_entangler": NoEntangler,
+    "frozen": Frozen,
+    "givens": Givens,
+    "circulant": Circulant,
+    "unlu": Unlu,
 }
 
 
@@ -108,52 +150,57 @@ class QuantumProjection(nn.Module):
     def __init__(self, options: Quantum, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.circuits = QuantumLinear(
-            dim // heads,
-            n_layers=options.n_layers,
-            ansatz=options.ansatz,
-            engine=options.engine,
-            groups=(3, heads),
-        )
+        _check_fits(options, dim // heads)
+        self.circuits = _circuits(options, options.ansatz, dim // heads, (3, heads))
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
         angles = rearrange(tokens, "b n (h q) -> b n 1 h q", h=self.heads)
-        return rearrange(self.circuits(angles), "b n three h q -> three b h n q")
+        return unstacked(rearrange(self.circuits(angles), "b n three h q -> three b h n q"))
 
 
-class LinearProjection(nn.Module):
-    """Dense queries, keys and values from one matrix product."""
+class UnluProjection(nn.Module):
+    """Values from h circuits, the numbers q and k from 2·h others.
 
-    def __init__(self, options: Linear, dim: int, heads: int) -> None:
+    Softmax over keys j does not see −qᵢ², which is left of −(qᵢ − kⱼ)² = 2·qᵢ·kⱼ − kⱼ² − qᵢ². The rest is a dot
+    product: queries √2·(2q, −1) and keys (k, k²), for an attention that divides scores by the root of their width, 2.
+    """
+
+    def __init__(self, options: Unlu, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.dense = nn.Linear(dim, 3 * dim, bias=options.bias)
+        self.score_circuits = _circuits(options, "unlu_qk", dim // heads, (2, heads))
+        self.value_circuits = _circuits(options, "unlu_v", dim // heads, (heads,))
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
-        """Return queries, keys and values."""
-        return rearrange(self.dense(tokens), "b n (three h q) -> three b h n q", three=3, h=self.heads)
+        """Return queries and keys `(b, h, n, 2)`, and values `(b, h, n, q)`."""
+        angles = rearrange(tokens, "b n (h q) -> b n h q", h=self.heads)
+        numbers = rearrange(self.score_circuits(angles[:, :, None]), "b n two h 1 -> two b h n")
+        values = rearrange(self.value_circuits(angles), "b n h q -> b h n q")
+        q, k = numbers
+        queries = math.sqrt(2.0) * torch.stack((2.0 * q, -torch.ones_like(q)), -1)
+        return queries, torch.stack((k, k.square()), -1), values
 
 
-class CosineProjection(nn.Module):
-    """cos(x + w) for each of Q, K and V; angles start at U(0, 2π) like those of a circuit."""
+def _circuits(options: Quantum | Unlu, ansatz: str, width: int, groups: tuple[int, ...]) -> QuantumLinear:
+    """Return circuits with parameters on torch's default device.
 
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.empty(3, 1, heads, 1, dim // heads).uniform_(0.0, 2.0 * math.pi))
+    Engines keep their tables for all models, so these must not be made on the meta device, where models are counted.
+    """
+    device = torch.get_default_device()
+    with torch.device("cpu"):
+        return QuantumLinear(
+            width, n_layers=options.n_layers, ansatz=ansatz, engine=options.engine, groups=groups, device=device
+        )
 
-    def forward(self, tokens: Tokens) -> QueriesKeysValues:
-        """Return queries, keys and values."""
-        return torch.cos(rearrange(tokens, "b n (h q) -> b h n q", h=self.weights.shape[2]) + self.weights)
 
-
-class IdentityProjection(nn.Module):
-    """The tokens themselves, three times."""
-
-    def __init__(self, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-
-    def forward(self, tokens: Tokens) -> QueriesKeysValues:
-        """Return queries, keys and values."""
-        return repeat(tokens, "b n (h q) -> three b h n q", three=3, h=self.heads)
+def _check_fits(options: Quantum, width: int) -> None:
+    if not isinstance(options.n_layers, int) or options.n_layers < 1:
+        return  # QuantumLinear refuses these
+    circuit = build_circuit(get_ansatz(options.ansatz), width, options.n_layers)
+    have = circuit.n_inputs, len(circuit.observables)
+    if have != (width, width):
+        raise ModelError(
+            f"The ansatz '{options.ansatz}' takes {have[0]} feature(s) to {have[1]} value(s) on {width} qubit(s), but "
+            f"attention needs {width} to {width} in heads of width {width}; use another ansatz, such as 'ry_ring'."
+        )

@@ -101,7 +101,7 @@ class Preprocess(nn.Module):
         """Return images of mean 0 and deviation 1, as far as `mean` and `std` describe them."""
         scale = (1.0 if images.is_floating_point() else 1.0 / 255.0) / self.std
         shift = -self.mean / self.std
-        return torch.addcmul(shift[:, None, None], images.to(scale.dtype), scale[:, None, None])
+        return (images.to(scale.dtype) * scale[:, None, None]).add_(shift[:, None, None])
 
 
 class Block(nn.Module):
@@ -153,7 +153,8 @@ class ViT(nn.Module):
         tokens = rearrange(self.patch_embed(self.preprocess(images)), "b d y x -> b (y x) d")
         if self.cls_token is not None:
             tokens = torch.cat((self.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
-        return self.norm(self.blocks(tokens + self.pos_embed))
+        # Positions first: the sum takes their layout in memory, token after token, and not the convolution's.
+        return self.norm(self.blocks(self.pos_embed + tokens))
 
     def forward_head(self, tokens: Float[Tensor, "b n d"], *, pre_logits: bool = False) -> Float[Tensor, "b k"]:
         """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(b, d)`."""

@@ -1,6 +1,7 @@
 """Models by name: `{kind}_{q}q{h}h`, q qubits (or features) per head and h heads."""
 
 import re
+import warnings
 from dataclasses import fields, replace
 from math import log
 from typing import Any
@@ -8,16 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from qvit.errors import ConfigError, ModelError, nearest
-from qvit.models.projections import Linear, Quantum, make_projection, projection_options
+from qvit.errors import CircuitWarning, ConfigError, ModelError, nearest
+from qvit.models.projections import PROJECTIONS, Linear, Quantum, make_projection, projection_options
 from qvit.models.vit import ViT, ViTConfig
 from qvit.validate import validated
 
-KINDS = {"qvit": "quantum", "vit": "linear", "cosine": "cosine", "identity": "identity"}
+KINDS = {{"quantum": "qvit", "linear": "vit"}.get(kind, kind): kind for kind in PROJECTIONS}
 SIZES = ("4q1h", "4q2h", "8q1h", "8q2h")
 SAID_BY_NAME = ("dim", "heads", "projection")
 MATCH_TOLERANCE = 0.03
-_NAME = re.compile(r"(?P<kind>[a-z]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matched>_matched)?")
+_NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matched>_matched)?")
 
 
 def list_models() -> list[str]:
@@ -36,8 +37,8 @@ def create_model(
 ) -> ViT:
     """Build a model by name with fresh weights.
 
-    `qvit_4q2h` has 2 heads of 4 qubits, so width 8; `vit_4q2h` is the same network with dense Q, K and V;
-    `cosine_…` and `identity_…` are controls of the same width. `vit_4q2h_matched` (or `matched=True`) is the ViT of
+    `qvit_4q2h` has 2 heads of 4 qubits, so width 8; `vit_4q2h` is the same network with dense Q, K and V, and every
+    other kind of `models.projections` the same network with that. `vit_4q2h_matched` (or `matched=True`) is the ViT of
     equivalent parameter count, within 3 % of `qvit_4q2h`'s: its width is shrunk in steps of the head count, which
     frees more than dense Q, K and V cost, and the MLP takes up the rest, so it is often wider. All else is equal.
     Options of the circuit, such as `n_layers`, then describe the QViT that is matched.
@@ -77,12 +78,16 @@ def model_config(name: str, *, matched: bool = False, **options: Any) -> ViTConf
     return _config(KINDS[found["kind"]], options)
 
 
-def count_parameters(model: nn.Module | ViTConfig) -> int:
-    """Return the number of trainable parameters of a model or of the ViT that a configuration describes."""
+def count_parameters(model: nn.Module | ViTConfig, *, within: str = "") -> int:
+    """Return the number of trainable parameters of a model or of the ViT that a configuration describes.
+
+    Only parameters with `within` in their name count: "attention.project." leaves those that make Q, K and V.
+    """
     if isinstance(model, ViTConfig):
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", CircuitWarning)  # for those who build the model, not those who count
             model = ViT(model)
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and within in name)
 
 
 def _vit_fields() -> list[str]:

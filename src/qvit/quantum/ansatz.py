@@ -1,91 +1,191 @@
-"""Named circuits: how features are loaded, which trainable gates act, what is read out."""
+"""Named circuits: how features are loaded, which trainable gates act, what is read out.
 
-from collections.abc import Callable
+`register_ansatz` adds your own; every name works wherever an ansatz is asked for.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qvit.errors import CircuitError, nearest
 from qvit.quantum.circuit import Circuit, Gate, ring, w, x
+from qvit.quantum.pauli import Z
 
 
 @dataclass(frozen=True)
 class Ansatz:
-    """One named family of circuits on n wires and L layers, n features in and n values ⟨Zᵢ⟩ out.
+    """One named family of circuits on n wires and L layers.
 
-    `weight_shape(n, L)` is the shape of its weights; `build(n, L)` its circuit over the flattened weights.
+    `weight_shape(n, L)` is the shape of its weights; `build(n, L)` its circuit over the flattened weights. Most take
+    n features to n values ⟨Zᵢ⟩; the circuit says how many it has. `source` says where it comes from.
     """
 
     name: str
     weight_shape: Callable[[int, int], tuple[int, ...]]
     build: Callable[[int, int], Circuit]
+    source: str = ""
 
 
-def _encode(gate: str, n: int) -> tuple[Gate, ...]:
-    return tuple(Gate(gate, (i,), x(i)) for i in range(n))
+def angle_encoding(n: int, rotations: Sequence[str] = ("RY",), *, hadamard: bool = False) -> tuple[Gate, ...]:
+    """Return gates that load len(rotations)·n features: rotation k of wire i takes feature k·n + i.
+
+    `hadamard` puts an H on every wire first; with RX next, features then enter as a global phase only.
+    """
+    gates = [Gate("H", (i,)) for i in range(n)] if hadamard else []
+    gates += [Gate(name, (i,), x(k * n + i)) for k, name in enumerate(rotations) for i in range(n)]
+    return tuple(gates)
 
 
-def _rotate(gate: str, n: int, first: int, *, stride: int = 1) -> tuple[Gate, ...]:
-    return tuple(Gate(gate, (i,), w(first + stride * i)) for i in range(n))
+def rotation_layer(n: int, rotations: Sequence[str], first: int = 0) -> tuple[Gate, ...]:
+    """Return trainable rotations on every wire: rotation k of wire i takes weight first + i·len(rotations) + k."""
+    size = len(rotations)
+    return tuple(Gate(name, (i,), w(first + size * i + k)) for k, name in enumerate(rotations) for i in range(n))
 
 
-def _ring_family(encoding: str, rotation: str) -> Callable[[int, int], Circuit]:
-    """Return the builder of: encoding(x); L × [rotation(w), CNOT ring]."""
+def _layers(
+    encoding: Sequence[str], rotations: Sequence[str], *, entangled: bool = True
+) -> Callable[[int, int], Circuit]:
+    """Return the builder of: encoding(x); L × [rotations(w), CNOT ring]."""
 
     def build(n: int, n_layers: int) -> Circuit:
-        gates = _encode(encoding, n)
+        size = len(rotations) * n
+        gates = angle_encoding(n, encoding)
         for layer in range(n_layers):
-            gates += _rotate(rotation, n, layer * n) + ring(range(n))
-        return Circuit(n, n, n_layers * n, gates)
+            gates += rotation_layer(n, rotations, layer * size) + (ring(range(n)) if entangled else ())
+        return Circuit(n, len(encoding) * n, n_layers * size, gates)
 
     return build
 
 
-def _no_entangler(n: int, n_layers: int) -> Circuit:
-    gates = _encode("RY", n)
-    for layer in range(n_layers):
-        gates += _rotate("RY", n, layer * n)
-    return Circuit(n, n, n_layers * n, gates)
-
-
 def _strongly_entangling(n: int, n_layers: int) -> Circuit:
-    """Return the circuit of Schuld et al. 2018 (arXiv:1804.00633) with PennyLane's cycle of CNOT ranges.
-
-    The last layer's final RZ, n weights, only turns phases that ⟨Z⟩ cannot see; it is kept as the source has it.
-    """
-    gates = _encode("RY", n)
+    """The last layer's final RZ, n weights, only turns phases that ⟨Z⟩ cannot see; kept as the source has it."""
+    gates = angle_encoding(n)
     for layer in range(n_layers):
-        first = 3 * n * layer
-        for offset, rotation in enumerate(("RZ", "RY", "RZ")):
-            gates += _rotate(rotation, n, first + offset, stride=3)
+        gates += rotation_layer(n, ("RZ", "RY", "RZ"), 3 * n * layer)
         gates += ring(range(n), reach=layer % (n - 1) + 1) if n > 1 else ()
     return Circuit(n, n, 3 * n * n_layers, gates)
 
 
 def _reupload(n: int, n_layers: int) -> Circuit:
-    """Return data re-uploading (Pérez-Salinas et al. 2020, arXiv:1907.02085) with a CNOT ring per layer.
-
-    The last layer's RZ, n weights, only turns phases that ⟨Z⟩ cannot see; they matter from two layers on.
-    """
+    """The last layer's RZ, n weights, only turns phases that ⟨Z⟩ cannot see; they matter from two layers on."""
     gates: tuple[Gate, ...] = ()
     for layer in range(n_layers):
-        first = 2 * n * layer
-        gates += _encode("RY", n)
-        for offset, rotation in enumerate(("RY", "RZ")):
-            gates += _rotate(rotation, n, first + offset, stride=2)
-        gates += ring(range(n))
+        gates += angle_encoding(n) + rotation_layer(n, ("RY", "RZ"), 2 * n * layer) + ring(range(n))
     return Circuit(n, n, 2 * n * n_layers, gates)
+
+
+def _amplitude_ring(n: int, n_layers: int) -> Circuit:
+    if n > 20:
+        raise CircuitError(f"amplitude_ring takes 2ⁿ features, n up to 20, got n={n}.")
+    gates: tuple[Gate, ...] = ()
+    for layer in range(n_layers):
+        gates += rotation_layer(n, ("RY",), layer * n) + ring(range(n))
+    return Circuit(n, 2**n, n_layers * n, gates, (), tuple(range(2**n)))
+
+
+def _unlu_gates(n: int, n_layers: int) -> tuple[Gate, ...]:
+    """RX(x) stands for the source's H·RX(x), which would make the outputs blind to x."""
+    gates = angle_encoding(n, ("RX",))
+    for layer in range(n_layers):
+        first = 3 * n * layer
+        gates += rotation_layer(n, ("RX", "RY"), first) + ring(range(n)) + rotation_layer(n, ("RY",), first + 2 * n)
+    return gates
+
+
+def _unlu_v(n: int, n_layers: int) -> Circuit:
+    return Circuit(n, n, 3 * n * n_layers, _unlu_gates(n, n_layers))
+
+
+def _unlu_qk(n: int, n_layers: int) -> Circuit:
+    last = 3 * n * n_layers
+    gates = (*_unlu_gates(n, n_layers), *ring(range(n)), Gate("RY", (0,), w(last)))
+    return Circuit(n, n, last + 1, gates, (Z(0),))
+
+
+def _pyramid_pairs(n: int) -> list[tuple[int, int]]:
+    """Return n(n−1)/2 neighbours, step by step of the pyramid."""
+    return [(i, i + 1) for t in range(2 * n - 3) for i in range(t % 2, min(t, 2 * n - 4 - t) + 1, 2)]
+
+
+def _butterfly_pairs(n: int) -> list[tuple[int, int]]:
+    """Return (n/2)·log₂ n pairs, halving the stride."""
+    if n & (n - 1) or n < 2:
+        raise CircuitError(f"The butterfly network needs 2, 4, 8, … wires, got {n}; pyramid and x take any number.")
+    strides = [n >> k for k in range(1, n.bit_length())]
+    return [(i, i + s) for s in strides for i in range(n) if not i & s]
+
+
+def _x_pairs(n: int) -> list[tuple[int, int]]:
+    """Return 2n − 3 neighbours along the two diagonals, which share the one where they cross."""
+    pairs: list[tuple[int, int]] = []
+    for t in range(n - 1):
+        pairs.append((t, t + 1))
+        mirrored = (n - 2 - t, n - 1 - t)
+        if mirrored != (t, t + 1) and not (n % 2 and t == n // 2):
+            pairs.append(mirrored)
+    return pairs
+
+
+ORTHOGONAL_NETWORKS: dict[str, Callable[[int], list[tuple[int, int]]]] = {
+    "pyramid": _pyramid_pairs,
+    "butterfly": _butterfly_pairs,
+    "x": _x_pairs,
+}
+
+
+def _orthogonal(network: str) -> Ansatz:
+    """Return a network of RBS gates on a unary state: an orthogonal n × n matrix W, read out as 1 − 2(Wx/‖x‖)ᵢ²."""
+    pairs = ORTHOGONAL_NETWORKS[network]
+
+    def shape(n: int, n_layers: int) -> tuple[int, ...]:
+        return n_layers, len(pairs(n))
+
+    def build(n: int, n_layers: int) -> Circuit:
+        if n < 2:
+            raise CircuitError(f"An orthogonal network needs at least two wires, got {n}.")
+        gates = tuple(Gate("RBS", wires, w(k)) for k, wires in enumerate(pairs(n) * n_layers))
+        return Circuit(n, n, len(gates), gates, (), tuple(1 << (n - 1 - i) for i in range(n)))
+
+    return Ansatz(network, shape, build, "Cherrat et al. 2024, arXiv:2209.08167")
+
+
+def _square(n: int, n_layers: int) -> tuple[int, ...]:
+    return n_layers, n
 
 
 ANSATZE: dict[str, Ansatz] = {
     ansatz.name: ansatz
     for ansatz in (
-        Ansatz("ry_ring", lambda n, layers: (layers, n), _ring_family("RY", "RY")),
-        Ansatz("rx_ring", lambda n, layers: (layers, n), _ring_family("RX", "RX")),
-        Ansatz("basic_entangler", lambda n, layers: (layers, n), _ring_family("RY", "RX")),
-        Ansatz("strongly_entangling", lambda n, layers: (layers, n, 3), _strongly_entangling),
-        Ansatz("reupload", lambda n, layers: (layers, n, 2), _reupload),
-        Ansatz("no_entangler", lambda n, layers: (layers, n), _no_entangler),
+        Ansatz("ry_ring", _square, _layers(("RY",), ("RY",)), "Boucher et al. 2025, arXiv:2503.07294"),
+        Ansatz("rx_ring", _square, _layers(("RX",), ("RX",)), "Di Sipio et al. 2022, arXiv:2110.06510"),
+        Ansatz("basic_entangler", _square, _layers(("RY",), ("RX",)), "PennyLane's BasicEntanglerLayers"),
+        Ansatz(
+            "strongly_entangling",
+            lambda n, layers: (layers, n, 3),
+            _strongly_entangling,
+            "Schuld et al. 2018, arXiv:1804.00633",
+        ),
+        Ansatz("reupload", lambda n, layers: (layers, n, 2), _reupload, "Pérez-Salinas et al. 2020, arXiv:1907.02085"),
+        Ansatz("dense_ring", _square, _layers(("RY", "RZ"), ("RY",)), "two features a wire"),
+        Ansatz("amplitude_ring", _square, _amplitude_ring, "2ⁿ features as amplitudes"),
+        Ansatz("unlu_v", lambda n, layers: (layers * 3 * n,), _unlu_v, "Unlu et al. 2024, arXiv:2402.00776"),
+        Ansatz("unlu_qk", lambda n, layers: (layers * 3 * n + 1,), _unlu_qk, "Unlu et al. 2024, arXiv:2402.00776"),
+        Ansatz("no_entangler", _square, _layers(("RY",), ("RY",), entangled=False), "control: ry_ring without CNOTs"),
+        *map(_orthogonal, ORTHOGONAL_NETWORKS),
     )
 }
+
+
+def register_ansatz(ansatz: Ansatz, *, replace: bool = False) -> Ansatz:
+    """Make an ansatz of your own known by its name, and return it.
+
+    Raises `CircuitError` for a name that is taken (unless `replace`), or if `build(2, 1)` is no circuit over as many
+    weights as `weight_shape(2, 1)` has.
+    """
+    if ansatz.name in ANSATZE and not replace:
+        raise CircuitError(f"There is an ansatz '{ansatz.name}' already; choose another name or pass replace=True.")
+    build_circuit(ansatz, 2, 1)
+    ANSATZE[ansatz.name] = ansatz
+    return ansatz
 
 
 def get_ansatz(name: str) -> Ansatz:
@@ -93,3 +193,18 @@ def get_ansatz(name: str) -> Ansatz:
     if name not in ANSATZE:
         raise CircuitError(f"There is no ansatz '{name}'.{nearest(name, ANSATZE)} Known ansätze: {', '.join(ANSATZE)}.")
     return ANSATZE[name]
+
+
+def build_circuit(ansatz: Ansatz, n: int, n_layers: int) -> Circuit:
+    """Return the circuit; raises `CircuitError` if it does not fit the weights that the ansatz says it has."""
+    circuit = ansatz.build(n, n_layers)
+    count = 1
+    for size in ansatz.weight_shape(n, n_layers):
+        count *= size
+    if not isinstance(circuit, Circuit) or circuit.n_weights != count:
+        have = circuit.n_weights if isinstance(circuit, Circuit) else f"a {type(circuit).__name__}"
+        raise CircuitError(
+            f"The ansatz '{ansatz.name}' says that {n} wires and {n_layers} layer(s) have {count} weights, but builds "
+            f"{have}."
+        )
+    return circuit

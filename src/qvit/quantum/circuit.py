@@ -1,6 +1,7 @@
-"""Circuits as values: gates, angles that are linear in inputs and weights, products of Pauli-Z as outputs.
+"""Circuits as values: gates, angles that are linear in inputs and weights, Pauli strings as outputs.
 
-A circuit starts in |0…0⟩. Wire 0 is the most significant bit of a basis state, as in PennyLane.
+A circuit starts in |0…0⟩, or in a state whose amplitudes are its inputs. Wire 0 is the most significant bit of a
+basis state, as in PennyLane.
 """
 
 from collections.abc import Sequence
@@ -9,11 +10,16 @@ from functools import cached_property
 from typing import Any
 
 from qvit.errors import CircuitError, nearest
+from qvit.quantum.pauli import Pauli, Z
 
-ROTATIONS = ("RX", "RY", "RZ")
+ROTATIONS = ("RX", "RY", "RZ", "RXX", "RYY", "RZZ", "CRX", "CRY", "CRZ", "RBS", "PauliRot")
 FIXED = ("H", "X", "Y", "Z", "S", "T")
 ENTANGLERS = ("CNOT", "CZ", "SWAP")
-GATE_WIRES = dict.fromkeys(ROTATIONS + FIXED, 1) | dict.fromkeys(ENTANGLERS, 2)
+GATE_WIRES = (
+    dict.fromkeys(("RX", "RY", "RZ", *FIXED), 1)
+    | dict.fromkeys(("RXX", "RYY", "RZZ", "CRX", "CRY", "CRZ", "RBS", *ENTANGLERS), 2)
+    | {"PauliRot": 0}  # as many as its word has letters
+)
 
 Terms = tuple[tuple[int, float], ...]
 
@@ -22,15 +28,54 @@ Terms = tuple[tuple[int, float], ...]
 class Angle:
     """A rotation angle in radians, θ = Σ aᵢ·xᵢ + Σ bₖ·wₖ + c.
 
-    `inputs` and `weights` hold (index, coefficient) pairs; `constant` is c.
+    `inputs` and `weights` hold (index, coefficient) pairs; `constant` is c. Angles add, and multiply with numbers:
+    `2 * x(0) + w(1) + 0.5`.
     """
 
     inputs: Terms = ()
     weights: Terms = ()
     constant: float = 0.0
 
-    def __add__(self, other: "Angle") -> "Angle":
-        return Angle(self.inputs + other.inputs, self.weights + other.weights, self.constant + other.constant)
+    def __add__(self, other: "Angle | float") -> "Angle":
+        if not isinstance(other, Angle):
+            other = Angle(constant=float(other))
+        return Angle(
+            _sum(self.inputs + other.inputs), _sum(self.weights + other.weights), self.constant + other.constant
+        )
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: float) -> "Angle":
+        inputs, weights = (
+            tuple((index, factor * coefficient) for index, coefficient in terms)
+            for terms in (self.inputs, self.weights)
+        )
+        return Angle(inputs, weights, factor * self.constant)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "Angle":
+        return self * -1.0
+
+    def __sub__(self, other: "Angle | float") -> "Angle":
+        return self + -other
+
+    def __str__(self) -> str:
+        names = [(f"x{i}", a) for i, a in self.inputs] + [(f"w{k}", b) for k, b in self.weights]
+        text = ""
+        for name, factor in [*names, ("", self.constant)] if self.constant or not names else names:
+            size = f"{abs(factor):.4g}"
+            shown = size if not name else name if size == "1" else f"{size}·{name}"
+            text += (("-" if factor < 0 else "") if not text else (" - " if factor < 0 else " + ")) + shown
+        return text
+
+
+def _sum(terms: Terms) -> Terms:
+    """Return one term an index, ascending, without those of coefficient zero."""
+    sums: dict[int, float] = {}
+    for index, coefficient in terms:
+        sums[index] = sums.get(index, 0.0) + coefficient
+    return tuple((index, sums[index]) for index in sorted(sums) if sums[index] != 0.0)
 
 
 def x(index: int) -> Angle:
@@ -47,55 +92,72 @@ def w(index: int) -> Angle:
 class Gate:
     """One gate: its name (a key of `GATE_WIRES`), the wires it acts on, and an angle for a rotation.
 
-    A rotation is exp(−iθP/2). A CNOT's first wire is the control.
+    A rotation is exp(−iθP/2): P is X for RX, XX for RXX, and `word` for PauliRot, one letter a wire. The first wire
+    of a CNOT or a controlled rotation is the control. RBS(θ) is the reconfigurable beam splitter of Cherrat et al.
+    2024: |10⟩ ↦ cos θ|10⟩ + sin θ|01⟩, |01⟩ ↦ cos θ|01⟩ − sin θ|10⟩, nothing else moves.
     """
 
     name: str
     wires: tuple[int, ...]
     angle: Angle | None = None
+    word: str = ""
 
 
 @dataclass(frozen=True)
 class Circuit:
     """An immutable circuit from (`n_inputs`, `n_weights`) numbers to one expectation value per observable.
 
-    `observables` are tuples of wires; each stands for the product of Pauli-Z on those wires.
-    The default is ⟨Z⟩ of every wire. Raises `CircuitError` for a gate, wire or index that does not exist.
+    `observables` are Pauli strings; the default is ⟨Z⟩ of every wire. With `amplitudes` the circuit does not start
+    in |0…0⟩ but in the state with amplitude xᵢ/‖x‖ at basis state `amplitudes[i]`, over the first inputs (amplitude
+    encoding); all-zero inputs give the zero state, whose expectation values are 0.
+    Raises `CircuitError` for a gate, wire, index or basis state that does not exist.
     """
 
     n_wires: int
     n_inputs: int
     n_weights: int
     gates: tuple[Gate, ...]
-    observables: tuple[tuple[int, ...], ...] = ()
+    observables: tuple[Pauli, ...] = ()
+    amplitudes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n_wires < 1:
             raise CircuitError(f"A circuit needs at least one wire, got {self.n_wires}.")
         if not self.observables:
-            object.__setattr__(self, "observables", tuple((wire,) for wire in range(self.n_wires)))
+            object.__setattr__(self, "observables", tuple(map(Z, range(self.n_wires))))
         for gate in self.gates:
             self._check_gate(gate)
-        for wires in self.observables:
-            self._check_wires("An observable", wires)
+        for observable in self.observables:
+            self._check_wires("An observable", observable.wires)
+        self._check_amplitudes()
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.n_wires, self.n_inputs, self.n_weights, self.gates, self.observables))
+        return hash((self.n_wires, self.n_inputs, self.n_weights, self.gates, self.observables, self.amplitudes))
 
     def __hash__(self) -> int:
         return self._hash  # engines look plans up by circuit at every call; walk the gates only once
 
     def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
         # Hashes of strings differ between processes, so the cached one must not travel.
-        return Circuit, (self.n_wires, self.n_inputs, self.n_weights, self.gates, self.observables)
+        return Circuit, (self.n_wires, self.n_inputs, self.n_weights, self.gates, self.observables, self.amplitudes)
+
+    def draw(self) -> str:
+        """Return the circuit as text, one line a wire; see `quantum.draw` for a figure."""
+        from qvit.quantum.draw import as_text
+
+        return as_text(self)
 
     def _check_gate(self, gate: Gate) -> None:
         if gate.name not in GATE_WIRES:
             raise CircuitError(
                 f"There is no gate '{gate.name}'.{nearest(gate.name, GATE_WIRES)} Known gates: {', '.join(GATE_WIRES)}."
             )
-        if len(gate.wires) != GATE_WIRES[gate.name]:
+        if gate.word and gate.name != "PauliRot":
+            raise CircuitError(f"{gate.name} takes no Pauli word; PauliRot does.")
+        if gate.name == "PauliRot" and (not gate.word or not Pauli.of(gate.word, gate.wires).support):
+            raise CircuitError("PauliRot needs a Pauli word with a letter a wire, at least one of them X, Y or Z.")
+        if len(gate.wires) != (GATE_WIRES[gate.name] or len(gate.word)):
             raise CircuitError(f"{gate.name} acts on {GATE_WIRES[gate.name]} wire(s), got {gate.wires}.")
         self._check_wires(gate.name, gate.wires)
         if (gate.angle is not None) != (gate.name in ROTATIONS):
@@ -109,11 +171,72 @@ class Circuit:
         if not wires or len(set(wires)) != len(wires) or not in_range:
             raise CircuitError(f"{what} acts on wires {wires}; expected distinct wires from 0 to {self.n_wires - 1}.")
 
+    def _check_amplitudes(self) -> None:
+        states = self.amplitudes
+        if len(states) > self.n_inputs or len(set(states)) != len(states):
+            raise CircuitError(
+                f"Amplitude encoding names {len(states)} basis states, {len(set(states))} of them distinct, for "
+                f"{self.n_inputs} input(s); it needs distinct states and an input for each."
+            )
+        if any(not 0 <= state < 2**self.n_wires for state in states):
+            raise CircuitError(f"Basis states of {self.n_wires} wire(s) go from 0 to {2**self.n_wires - 1}.")
+
     @staticmethod
     def _check_index(kind: str, terms: Terms, count: int) -> None:
         for index, _ in terms:
             if not 0 <= index < count:
                 raise CircuitError(f"An angle uses {kind} {index}; this circuit has {count} {kind}(s).")
+
+
+class CircuitBuilder:
+    """Collects gates one call at a time; `build()` gives the circuit.
+
+    >>> circuit = CircuitBuilder(2).add("RY", 0, angle=x(0)).add("CNOT", 0, 1).measure(Z(1)).build()
+
+    Numbers of inputs and weights are those that the angles use.
+    """
+
+    def __init__(self, n_wires: int) -> None:
+        self.n_wires = n_wires
+        self._gates: list[Gate] = []
+        self._observables: list[Pauli] = []
+        self._amplitudes: tuple[int, ...] = ()
+
+    def add(self, name: str, *wires: int, angle: Angle | float | None = None, word: str = "") -> "CircuitBuilder":
+        """Append a gate; a number as angle is a constant."""
+        if angle is not None and not isinstance(angle, Angle):
+            angle = Angle(constant=float(angle))
+        self._gates.append(Gate(name, wires, angle, word))
+        return self
+
+    def extend(self, gates: Sequence[Gate]) -> "CircuitBuilder":
+        """Append gates."""
+        self._gates.extend(gates)
+        return self
+
+    def load_amplitudes(self, *basis_states: int) -> "CircuitBuilder":
+        """Start in the state with amplitude xᵢ/‖x‖ at `basis_states[i]`."""
+        self._amplitudes = basis_states
+        return self
+
+    def measure(self, *observables: Pauli) -> "CircuitBuilder":
+        """Append observables; without any, ⟨Z⟩ of every wire is read out."""
+        self._observables.extend(observables)
+        return self
+
+    def build(self) -> Circuit:
+        """Return the circuit; raises `CircuitError` as `Circuit` does."""
+        angles = [gate.angle for gate in self._gates if gate.angle is not None]
+        n_inputs = max([i + 1 for angle in angles for i, _ in angle.inputs], default=0)
+        n_weights = max([k + 1 for angle in angles for k, _ in angle.weights], default=0)
+        return Circuit(
+            self.n_wires,
+            max(n_inputs, len(self._amplitudes)),
+            n_weights,
+            tuple(self._gates),
+            tuple(self._observables),
+            self._amplitudes,
+        )
 
 
 def ring(wires: Sequence[int], *, reach: int = 1) -> tuple[Gate, ...]:

@@ -1,16 +1,19 @@
 """QuantumLinear: a parameterised circuit as a layer like any other."""
 
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qvit.errors import CircuitError
-from qvit.quantum.ansatz import get_ansatz
+from qvit.errors import CircuitError, CircuitWarning
+from qvit.quantum.ansatz import Ansatz, build_circuit, get_ansatz
 from qvit.quantum.engines import make_plan
+from qvit.quantum.program import analyse
 
 
 def uniform_angles(weights: Tensor) -> Tensor:
@@ -19,18 +22,17 @@ def uniform_angles(weights: Tensor) -> Tensor:
 
 
 class QuantumLinear(nn.Module):
-    """A map `(…, n) → (…, n)`: features become rotation angles, ⟨Z⟩ of every qubit comes out, within [−1, 1].
+    """A map `(…, n_inputs) → (…, n_outputs)`: features become angles, expectation values in [−1, 1] come out.
 
-    `n_qubits` is n, `n_layers` the depth of the trainable part, `ansatz` a name from `quantum.ansatz`.
-    `groups` makes a layer of several circuits with weights of their own, evaluated in one call: with
-    `groups=(3, h)` inputs `(…, 3 or 1, h, n)` give outputs `(…, 3, h, n)`.
-    `engine` is one of `quantum.engines.ENGINES`; every engine is exact. `init_method` fills the weights in
-    place, U(0, 2π) by default. Half-precision inputs are computed in float32; the output has the input's
-    dtype.
+    `n_qubits` is n, `n_layers` the depth of the trainable part, `ansatz` a name from `quantum.ansatz` or an `Ansatz`;
+    most have n inputs and the n outputs ⟨Zᵢ⟩. `groups` makes a layer of several circuits with weights of their own,
+    evaluated in one call: with `groups=(3, h)` inputs `(…, 3 or 1, h, n)` give outputs `(…, 3, h, n)`.
+    `engine` is one of `quantum.engines.ENGINES`; every engine is exact. `init_method` fills the weights in place,
+    U(0, 2π) by default. Half-precision inputs are computed in float32; the output has the input's dtype.
 
     The one parameter is `weights`, of shape `(*groups, *ansatz.weight_shape(n, n_layers))`, in radians.
-    Raises `CircuitError` for an impossible size, an unknown name, an engine that cannot run the circuit, or
-    inputs of the wrong width or dtype.
+    Warns (`CircuitWarning`) of inputs and weights that cannot influence any output. Raises `CircuitError` for an
+    impossible size, an unknown name, an engine that cannot run the circuit, or inputs of the wrong width or dtype.
     """
 
     def __init__(
@@ -38,34 +40,48 @@ class QuantumLinear(nn.Module):
         n_qubits: int,
         *,
         n_layers: int = 1,
-        ansatz: str = "ry_ring",
+        ansatz: str | Ansatz = "ry_ring",
         groups: tuple[int, ...] = (),
         engine: str = "auto",
-        init_method: Callable[[Tensor], Tensor] | None = None,
+        init_method: Callable[[Tensor], Any] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(groups, tuple | list):
+            raise CircuitError(f"groups must be a tuple such as (3, 2), got {groups!r}.")
         for name, value in (("n_qubits", n_qubits), ("n_layers", n_layers), *(("groups", g) for g in groups)):
-            if value < 1:
-                raise CircuitError(f"{name} must be at least 1, got {value}.")
-        row = get_ansatz(ansatz)
-        self.n_qubits, self.n_layers, self.ansatz = n_qubits, n_layers, ansatz
+            if not isinstance(value, int) or value < 1:
+                raise CircuitError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        row = get_ansatz(ansatz) if isinstance(ansatz, str) else ansatz
+        self.n_qubits, self.n_layers, self.ansatz = n_qubits, n_layers, row.name
         self.groups, self.engine = tuple(groups), engine
-        self.circuit = row.build(n_qubits, n_layers)
+        self.circuit = build_circuit(row, n_qubits, n_layers)
         self._plan = make_plan(self.circuit, engine)
+        for complaint in analyse(self.circuit).complaints():
+            warnings.warn(f"{row.name} on {n_qubits} qubit(s): {complaint}", CircuitWarning, stacklevel=2)
         shape = (*self.groups, *row.weight_shape(n_qubits, n_layers))
         self.weights = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self._init_method = init_method or uniform_angles
         self.reset_parameters()
+
+    @property
+    def n_inputs(self) -> int:
+        """The number of features."""
+        return self.circuit.n_inputs
+
+    @property
+    def n_outputs(self) -> int:
+        """The number of expectation values."""
+        return len(self.circuit.observables)
 
     def reset_parameters(self) -> None:
         """Draw fresh weights."""
         with torch.no_grad():
             self._init_method(self.weights)
 
-    def forward(self, inputs: Tensor) -> Float[Tensor, "*out q"]:
-        """Return ⟨Z⟩ of every qubit for inputs `(…, n)`, or `(…, *groups, n)` with groups."""
+    def forward(self, inputs: Tensor) -> Float[Tensor, "*out o"]:
+        """Return the expectation values for inputs `(…, n_inputs)`, or `(…, *groups, n_inputs)` with groups."""
         self._check(inputs)
         weights = self.weights.flatten(len(self.groups))
         compute = torch.promote_types(torch.promote_types(inputs.dtype, weights.dtype), torch.float32)
@@ -75,10 +91,8 @@ class QuantumLinear(nn.Module):
         return out.to(inputs.dtype)
 
     def _check(self, inputs: Tensor) -> None:
-        if inputs.ndim < 1 or inputs.shape[-1] != self.n_qubits:
-            raise CircuitError(
-                f"Expected inputs (…, {self.n_qubits}), one feature per qubit, got {tuple(inputs.shape)}."
-            )
+        if inputs.ndim < 1 or inputs.shape[-1] != self.n_inputs:
+            raise CircuitError(f"Expected inputs (…, {self.n_inputs}), got {tuple(inputs.shape)}.")
         if not inputs.is_floating_point():
             raise CircuitError(f"Expected floating-point angles in radians, got {inputs.dtype}.")
         lead = inputs.shape[:-1][-len(self.groups) :] if self.groups else ()
@@ -86,9 +100,17 @@ class QuantumLinear(nn.Module):
             have not in (1, want) for have, want in zip(lead, self.groups, strict=True)
         ):
             raise CircuitError(
-                f"Expected inputs (…, {', '.join(map(str, self.groups))}, {self.n_qubits}) for groups "
+                f"Expected inputs (…, {', '.join(map(str, self.groups))}, {self.n_inputs}) for groups "
                 f"{self.groups} (1 where circuits share their input), got {tuple(inputs.shape)}."
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Plans hold tables of size 2ⁿ and are made again from the circuit.
+        return {key: value for key, value in self.__dict__.items() if key != "_plan"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._plan = make_plan(self.circuit, self.engine)
 
     def extra_repr(self) -> str:
         """Describe the circuit in the module's repr."""

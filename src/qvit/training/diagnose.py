@@ -1,5 +1,7 @@
 """Find out where numbers stopped being finite."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ def check_finite(
     model: nn.Module, images: Tensor, loss: Tensor, gradient_norm: Tensor, *, epoch: int, step: int, lr: float
 ) -> None:
     """Raise `TrainingError` with step, learning rate and the offending layer unless loss and gradient are finite."""
-    if torch.isfinite(loss + gradient_norm):
+    if math.isfinite(loss.detach() + gradient_norm):
         return
     if torch.isfinite(loss):
         what, culprit = "The gradient", find_gradient(model)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from qvit.data.arrays import Split
 from qvit.data.augment import apply_element, group_size
 
-BATCH = 256
+BATCH = 512  # views at a time
 
 
 def probabilities(logits: Float[Tensor, "b k"], task: str) -> Float[Tensor, "b k"]:
@@ -25,13 +25,13 @@ def predict_logits(
     training = model.training
     model.eval()
     try:
-        views: list[list[Tensor]] = [[] for _ in range(group_size(group))]
-        for start in range(0, len(split), BATCH):
-            images, _ = split.batch(np.arange(start, min(start + BATCH, len(split))))
-            images = images.to(device)
-            for element, view in enumerate(views):
-                view.append(model(apply_element(images, element, group)).cpu())
-        return torch.stack([torch.cat(view) for view in views])
+        elements = range(group_size(group))
+        logits = []
+        for index in torch.arange(len(split)).split(max(1, BATCH // len(elements))):
+            images = split.batch(index)[0].to(device)
+            views = torch.cat([apply_element(images, element, group) for element in elements])
+            logits.append(model(views).unflatten(0, (len(elements), len(images))).cpu())
+        return torch.cat(logits, dim=1)
     finally:
         model.train(training)
 

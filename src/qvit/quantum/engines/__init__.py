@@ -8,33 +8,30 @@ from torch import Tensor
 
 from qvit.errors import CircuitError, nearest
 from qvit.quantum.circuit import Circuit
-from qvit.quantum.engines import dense, product
+from qvit.quantum.engines.explain import explain
+from qvit.quantum.engines.plan import ENGINES, auto_plan, exact_plan
 
-ENGINES = ("auto", "product", "dense")
+__all__ = ["ENGINES", "Plan", "expectations", "explain", "make_plan"]
 
 
 @runtime_checkable
 class Plan(Protocol):
-    """A circuit prepared for one engine."""
+    """A circuit prepared for one engine, or for a choice of them."""
 
     def expectations(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """Return the expectation value of every observable for tensors that are known to fit."""
 
 
 def make_plan(circuit: Circuit, engine: str = "auto") -> Plan:
-    """Prepare a circuit for an engine.
+    """Prepare a circuit for an engine, one of `ENGINES`; "auto" chooses for every batch size.
 
-    `engine`: "product" (the closed form, where the circuit has one), "dense", or "auto" for the cheaper.
     Raises `CircuitError` for an unknown engine, or one that cannot run this circuit.
     """
     if engine not in ENGINES:
         raise CircuitError(
             f"There is no engine '{engine}'.{nearest(engine, ENGINES)} Known engines: {', '.join(ENGINES)}."
         )
-    plan = product.product_plan(circuit) if engine != "dense" else None
-    if plan is None and engine == "product":
-        raise CircuitError("This circuit is not a product of cosines; use engine='dense' or 'auto'.")
-    return plan or dense.dense_plan(circuit)
+    return auto_plan(circuit) if engine == "auto" else exact_plan(circuit, engine)
 
 
 def expectations(

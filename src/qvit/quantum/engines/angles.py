@@ -36,14 +36,29 @@ class LinearMap:
             return values.new_zeros(*values.shape[:-1], len(self.matrix))
         return values @ torch.as_tensor(self.matrix.T, dtype=values.dtype, device=values.device)
 
+    def back(self, slopes: Float[Tensor, "*batch r"]) -> Float[Tensor, "*batch k"]:
+        """Return slopes · matrix, the gradient of the values."""
+        if self.is_identity:
+            return slopes
+        return slopes @ torch.as_tensor(self.matrix, dtype=slopes.dtype, device=slopes.device)
+
+
+def _without_turns(angles: Tensor) -> Tensor:
+    wide = angles if angles.device.type == "mps" else angles.double()
+    return (wide - TURN * (wide.detach() / TURN).round()).to(angles.dtype)
+
 
 @dataclass(frozen=True, eq=False)
 class LinearAngles:
-    """The coefficients of r angles; no constants are None."""
+    """The coefficients of r angles, apart for inputs, weights and constants (None if all are zero).
+
+    `inputs` has a row for each of `dynamic`, the angles that depend on inputs; `weights` one for every angle.
+    """
 
     inputs: LinearMap
     weights: LinearMap
     constant: np.ndarray | None
+    dynamic: tuple[int, ...]
 
     @classmethod
     def of(cls, angles: Sequence[Angle], n_inputs: int, n_weights: int) -> "LinearAngles":
@@ -55,23 +70,37 @@ class LinearAngles:
             for index, coefficient in angle.weights:
                 b[row, index] += coefficient
         c = np.array([angle.constant for angle in angles])
-        return cls(LinearMap.of(a), LinearMap.of(b), c if c.any() else None)
+        dynamic = [row for row, angle in enumerate(angles) if angle.inputs]
+        return cls(LinearMap.of(a[dynamic]), LinearMap.of(b), c if c.any() else None, tuple(dynamic))
 
-    def _of_weights(self, weights: Float[Tensor, "*groups k"]) -> Float[Tensor, "*groups r"]:
-        """Return the weights' share; sums are taken in float64 and whole turns dropped, or float32 loses digits.
+    def of_inputs(self, inputs: Float[Tensor, "s i t"]) -> Float[Tensor, "s d t"]:
+        """Return A·x of the angles that depend on inputs."""
+        return inputs if self.inputs.is_identity else self.inputs(inputs.transpose(1, 2)).transpose(1, 2)
 
-        A whole turn of an uncontrolled rotation is a global sign, which no expectation value sees.
+    def inputs_from(self, slopes: Float[Tensor, "s d t"]) -> Float[Tensor, "s i t"]:
+        """Return gradients of the inputs from those of `of_inputs`."""
+        return slopes if self.inputs.is_identity else self.inputs.back(slopes.transpose(1, 2)).transpose(1, 2)
+
+    def weights_from(self, slopes: Float[Tensor, "g r"]) -> Float[Tensor, "g k"]:
+        """Return gradients of the weights from those of `of_weights`."""
+        return self.weights.back(slopes)
+
+    def of_weights(self, weights: Float[Tensor, "*groups k"]) -> Float[Tensor, "*groups r"]:
+        """Return B·w + c; sums are taken in float64 and whole turns dropped, or float32 loses digits.
+
+        A whole turn of a Pauli rotation is a global sign, which no expectation value sees.
         """
-        if self.weights.is_identity or self.weights.is_zero or weights.device.type == "mps":  # which has no float64
-            return self.weights(weights)
-        sums = self.weights(weights.double())
-        return (sums - TURN * (sums.detach() / TURN).round()).to(weights.dtype)
-
-    def __call__(
-        self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
-    ) -> Float[Tensor, "*batch_and_groups r"]:
-        """Return the angles in radians; leading dimensions broadcast."""
-        angles = self.inputs(inputs) + self._of_weights(weights)
+        plain = self.weights.is_identity or self.weights.is_zero or weights.device.type == "mps"  # no float64 there
+        sums = self.weights(weights if plain else weights.double())
         if self.constant is not None:
-            angles = angles + torch.as_tensor(self.constant, dtype=angles.dtype, device=angles.device)
-        return angles
+            sums = sums + torch.as_tensor(self.constant, dtype=sums.dtype, device=sums.device)
+        return (sums if plain else _without_turns(sums)).to(weights.dtype)
+
+    def __call__(self, inputs: Float[Tensor, "g i t"], weights: Float[Tensor, "g k"]) -> Float[Tensor, "g t r"]:
+        """Return all angles in radians."""
+        still, moving = self.of_weights(weights)[:, None, :], self.inputs(inputs.transpose(1, 2))
+        still = _without_turns(still)  # a large weight would cost the sum its digits
+        if len(self.dynamic) == len(self.weights.matrix):
+            return still + moving
+        place = torch.tensor(self.dynamic, dtype=torch.long, device=still.device)
+        return still.expand(-1, moving.shape[1], -1).index_add(-1, place, moving)

@@ -3,61 +3,109 @@
 Slow and plain on purpose; it shares no code with the engines that are checked against it.
 """
 
+from dataclasses import dataclass
 from functools import reduce
 
-import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
 
 from qvit.quantum.circuit import Angle, Circuit, Gate
 
-_I = np.eye(2)
-_X = np.array([[0, 1], [1, 0]])
-_Y = np.array([[0, -1j], [1j, 0]])
-_Z = np.diag([1, -1])
+_C = torch.complex128
+_I = torch.eye(2, dtype=_C)
+_X = torch.tensor([[0, 1], [1, 0]], dtype=_C)
+_Y = torch.tensor([[0, -1j], [1j, 0]], dtype=_C)
+_Z = torch.tensor([[1, 0], [0, -1]], dtype=_C)
+_LETTERS = {"I": _I, "X": _X, "Y": _Y, "Z": _Z}
 _ONE_WIRE = {
-    "H": (_X + _Z) / np.sqrt(2),
+    "H": (_X + _Z) / 2**0.5,
     "X": _X,
     "Y": _Y,
     "Z": _Z,
-    "S": np.diag([1, 1j]),
-    "T": np.diag([1, np.exp(1j * np.pi / 4)]),
+    "S": torch.tensor([[1, 0], [0, 1j]], dtype=_C),
+    "T": torch.tensor([[1, 0], [0, (1 + 1j) / 2**0.5]], dtype=_C),
 }
-_PAULI = {"RX": _X, "RY": _Y, "RZ": _Z}
+_ZERO = torch.tensor([[1, 0], [0, 0]], dtype=_C)
+_ONE = torch.tensor([[0, 0], [0, 1]], dtype=_C)
+_LOWER = torch.tensor([[0, 1], [0, 0]], dtype=_C)  # |0⟩⟨1|
+_RAISE = _LOWER.T.contiguous()
 
 
-def _kron(factors: dict[int, np.ndarray], n: int) -> np.ndarray:
+@dataclass(frozen=True)
+class ReferencePlan:
+    """The circuit as it stands; nothing is prepared."""
+
+    circuit: Circuit
+
+    def expectations(
+        self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
+    ) -> Float[Tensor, "*batch_and_groups o"]:
+        """Evaluate the circuit in complex128; leading dimensions of inputs and weights broadcast."""
+        lead = torch.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
+        x, w = (t.expand(*lead, -1).to(torch.float64) for t in (inputs, weights))
+        circuit, n = self.circuit, self.circuit.n_wires
+        state = _initial(circuit, x)
+        for gate in circuit.gates:
+            state = (gate_matrix(gate, n, x, w) @ state[..., None])[..., 0]
+        values = []
+        for pauli in circuit.observables:
+            letters = {wire: _LETTERS[letter] for wire, letter in zip(pauli.wires, pauli.word, strict=True)}
+            image = (_kron(letters, n).to(state.device) @ state[..., None])[..., 0]
+            values.append(pauli.sign * (state.conj() * image).sum(-1).real)
+        return torch.stack(values, dim=-1).to(inputs.dtype)
+
+
+def _kron(factors: dict[int, Tensor], n: int) -> Complex[Tensor, "a a"]:
     """Return the tensor product over n wires with `factors` on the wires named and identities elsewhere."""
-    return reduce(np.kron, [factors.get(wire, _I) for wire in range(n)])
+    return reduce(torch.kron, [factors.get(wire, _I) for wire in range(n)])
 
 
-def _angle(angle: Angle, x: np.ndarray, w: np.ndarray) -> float:
-    return (
-        sum(coefficient * x[i] for i, coefficient in angle.inputs)
-        + sum(coefficient * w[k] for k, coefficient in angle.weights)
-        + angle.constant
-    )
+def _angle(angle: Angle, x: Tensor, w: Tensor) -> Float[Tensor, "*batch 1 1"]:
+    theta = torch.full(x.shape[:-1], angle.constant, dtype=torch.float64, device=x.device)
+    for values, terms in ((x, angle.inputs), (w, angle.weights)):
+        for index, coefficient in terms:
+            theta = theta + coefficient * values[..., index]
+    return theta[..., None, None]
 
 
-def gate_matrix(gate: Gate, n: int, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """Return the 2ⁿ × 2ⁿ matrix of one gate for inputs `x` and flat weights `w`."""
-    if gate.angle is not None:
-        theta, pauli = _angle(gate.angle, x, w), _kron({gate.wires[0]: _PAULI[gate.name]}, n)
-        return np.cos(theta / 2) * np.eye(2**n) - 1j * np.sin(theta / 2) * pauli
+def gate_matrix(gate: Gate, n: int, x: Tensor, w: Tensor) -> Complex[Tensor, "*batch a a"]:
+    """Return the 2ⁿ × 2ⁿ matrices of one gate for inputs and flat weights of equal leading dimensions."""
+    if gate.angle is None:
+        return _fixed_matrix(gate, n).to(x.device)
+    theta = _angle(gate.angle, x, w)
+    one = torch.eye(2**n, dtype=_C, device=x.device)
+    if gate.name == "RBS":
+        a, b = gate.wires
+        both = _kron({a: _ZERO, b: _ONE}, n) + _kron({a: _ONE, b: _ZERO}, n)
+        raised = _kron({a: _LOWER, b: _RAISE}, n)  # |01⟩⟨10|
+        return one + (theta.cos() - 1) * both.to(x.device) + theta.sin() * (raised - raised.T).to(x.device)
+    on = 1 if gate.name.startswith("CR") else 0  # where the word begins: after the control
+    word = gate.word or gate.name[1 + on :]
+    letters = {wire: _LETTERS[letter] for wire, letter in zip(gate.wires[on:], word, strict=True)}
+    turned = (theta / 2).cos() * one - 1j * (theta / 2).sin() * _kron(letters, n).to(x.device)
+    if not on:
+        return turned
+    zero, one = (_kron({gate.wires[0]: projector}, n).to(x.device) for projector in (_ZERO, _ONE))
+    return zero + one @ turned
+
+
+def _fixed_matrix(gate: Gate, n: int) -> Complex[Tensor, "a a"]:
     if gate.name in _ONE_WIRE:
         return _kron({gate.wires[0]: _ONE_WIRE[gate.name]}, n)
     a, b = gate.wires
     if gate.name == "SWAP":
-        return np.sum([_kron({a: p, b: p}, n) for p in (_I, _X, _Y, _Z)], axis=0) / 2
-    zero, one = np.diag([1, 0]), np.diag([0, 1])
-    return _kron({a: zero}, n) + _kron({a: one, b: {"CNOT": _X, "CZ": _Z}[gate.name]}, n)
+        return torch.stack([_kron({a: p, b: p}, n) for p in _LETTERS.values()]).sum(0) / 2
+    return _kron({a: _ZERO}, n) + _kron({a: _ONE, b: {"CNOT": _X, "CZ": _Z}[gate.name]}, n)
 
 
-def expectations(circuit: Circuit, x: Float[np.ndarray, " i"], w: Float[np.ndarray, " k"]) -> Float[np.ndarray, " o"]:
-    """Return the expectation value of each observable for one input vector and one flat weight vector."""
-    n = circuit.n_wires
-    state = np.zeros(2**n, dtype=np.complex128)
-    state[0] = 1
-    for gate in circuit.gates:
-        state = gate_matrix(gate, n, x, w) @ state
-    observables = [_kron(dict.fromkeys(wires, _Z), n) for wires in circuit.observables]
-    return np.array([np.vdot(state, observable @ state).real for observable in observables])
+def _initial(circuit: Circuit, x: Float[Tensor, "*batch i"]) -> Complex[Tensor, "*batch a"]:
+    states = list(circuit.amplitudes)
+    first = torch.zeros(*x.shape[:-1], 2**circuit.n_wires, dtype=torch.float64, device=x.device)
+    if not states:
+        first[..., 0] = 1.0
+        return first.to(_C)
+    features = x[..., : len(states)]
+    norm = features.norm(dim=-1, keepdim=True)
+    place = torch.tensor(states, device=x.device)
+    return first.index_copy(-1, place, features / torch.where(norm == 0, 1.0, norm)).to(_C)

@@ -1,0 +1,249 @@
+"""`qvit bench`: how fast, against whom, and which engine."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qvit.cli.console import print_json, print_table, say
+
+app = typer.Typer(help="Measure speed against peers, the choice of engine, and gradients.", no_args_is_help=True)
+
+Ansatz = Annotated[str, typer.Option(help="An ansatz, see `qvit circuit`.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of torch, for all alike.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for the table as JSON and the plot as PNG.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    from qvit.errors import ConfigError
+
+    try:
+        found = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise ConfigError(f"{option} takes whole numbers of at least 1, such as 4,8, got '{text}'.")
+    return found
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    """Read `4x2,8x1` as pairs of qubits and layers."""
+    from qvit.errors import ConfigError
+
+    pairs = []
+    for part in text.split(","):
+        qubits, _, layers = part.strip().partition("x")
+        if not qubits.isdigit() or not layers.isdigit() or not int(qubits) or not int(layers):
+            raise ConfigError(f"--sizes takes QUBITSxLAYERS, such as 4x2,8x1, got '{part.strip()}'.")
+        pairs.append((int(qubits), int(layers)))
+    return pairs
+
+
+def _finish(name: str, rows: Sequence[dict[str, Any]], draw: Any, out: Path | None, json: bool) -> None:
+    """Print JSON if asked for; write JSON and plot if there is a folder."""
+    from qvit.bench.timing import machine
+
+    facts = {"benchmark": name, "machine": machine(), "rows": list(rows)}
+    if json:
+        print_json(facts)
+    if out is not None:
+        import json as encoder
+
+        from qvit.files import write_atomic
+
+        with suppress(OSError):  # what is wrong with the folder, writing will say
+            out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / f"{name}.json", (encoder.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
+        if draw is not None:
+            from qvit.bench.pictures import save
+
+            save(draw(), out / f"{name}.png")
+        say(f"Written: {out / name}.json" + ("" if draw is None else ", .png"))
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _times(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}×"
+
+
+@app.command()
+def layer(
+    sizes: Annotated[str, typer.Option(help="Qubits x layers.")] = "4x1,4x2,8x1,8x2,8x4,12x4",
+    ansatz: Ansatz = "ry_ring",
+    tokens: Annotated[int, typer.Option(min=1, help="Rows of features in the batch.")] = 1568,
+    peers: Annotated[
+        str, typer.Option(help="pennylane, tensorcircuit, both with a comma, none, or auto: those installed.")
+    ] = "auto",
+    threads: Threads = 2,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Time a layer, forward and backward, against PennyLane and TensorCircuit-NG in the same run.
+
+    Peers run up to 8 qubits; each must agree with us before it is timed.
+    """
+    import torch
+
+    from qvit.bench.layer import PEERS, bench_layer
+    from qvit.bench.peers import installed
+    from qvit.errors import ConfigError, nearest
+    from qvit.quantum import get_ansatz
+
+    get_ansatz(ansatz)
+    torch.set_num_threads(threads)
+    chosen = [p for p, (package, _) in PEERS.items() if installed(package)] if peers == "auto" else peers.split(",")
+    chosen = [] if peers == "none" else [name.strip() for name in chosen]
+    for name in chosen:
+        if name not in PEERS:
+            raise ConfigError(
+                f"There is no peer '{name}'.{nearest(name, PEERS)} Known: {', '.join(PEERS)}, auto, none."
+            )
+    rows = []
+    for qubits, layers in _sizes(sizes):
+        asked = tuple(chosen) if qubits <= 8 else ()
+        say(f"{ansatz}, {qubits} qubits, {layers} layer(s), {tokens} tokens …")
+        rows.append(bench_layer(ansatz, qubits, layers, tokens=tokens, peers=asked))
+    if not json:
+        cells = [
+            [
+                f"{r['qubits']} × {r['layers']}",
+                r["engine"],
+                _ms(r["ours"]),
+                _ms(r["pennylane"]),
+                _times(r["pennylane_ratio"]),
+                _ms(r["tensorcircuit"]),
+                _times(r["tensorcircuit_ratio"]),
+                _ms(r["linear"]),
+            ]
+            for r in (row.as_dict() for row in rows)
+        ]
+        columns = ["qubits × layers", "engine", "qvit", "PennyLane", "ratio", "TensorCircuit", "ratio", "nn.Linear"]
+        print_table(
+            f"{ansatz}, {tokens} tokens: forward + backward, ms",
+            columns,
+            cells,
+            caption="Medians after warm-up, one run.",
+        )
+
+    def draw() -> Any:
+        from qvit.bench.pictures import draw_layer
+
+        return draw_layer(rows)
+
+    _finish("layer", [row.as_dict() for row in rows], draw, out, json)
+
+
+@app.command()
+def step(
+    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
+    repeats: Annotated[int, typer.Option(min=3, help="Steps of each model.")] = 200,
+    threads: Threads = 1,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Time a training step of quantum models against their classical twins, in turn."""
+    from dataclasses import asdict
+
+    import torch
+
+    from qvit.bench.step import DEFAULT_PAIRS, bench_step
+
+    torch.set_num_threads(threads)
+    rows = [bench_step(q, c, batch=batch, repeats=repeats, **options) for q, options, c in DEFAULT_PAIRS]
+    if not json:
+        cells = [
+            [r.quantum, str(r.layers), _ms(r.quantum_ms), r.classical, _ms(r.classical_ms), f"{r.ratio:.2f}"]
+            for r in rows
+        ]
+        columns = ["quantum", "layers", "ms", "classical", "ms", "ratio"]
+        print_table(f"A training step, batch {batch}", columns, cells, caption="Medians after warm-up, models in turn.")
+    _finish("step", [asdict(row) | {"ratio": row.ratio} for row in rows], None, out, json)
+
+
+@app.command()
+def engines(
+    qubits: Annotated[str, typer.Option(help="Numbers of qubits.")] = "2,4,6,8,10,12,14,16",
+    layers: Annotated[str, typer.Option(help="Numbers of layers.")] = "1,2,4,8",
+    tokens: Annotated[str, typer.Option(help="Batch sizes.")] = "1,64,1568,6272",
+    ansatz: Ansatz = "ry_ring",
+    repeats: Annotated[int, typer.Option(min=3, help="Runs of each engine.")] = 15,
+    threads: Threads = 1,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Time every engine over a grid and see how far the cost model's choice is from the fastest."""
+    from dataclasses import asdict
+
+    import torch
+
+    from qvit.bench.engines import bench_engines
+
+    torch.set_num_threads(threads)
+    rows = []
+    for q in _numbers(qubits, "--qubits"):
+        for depth in _numbers(layers, "--layers"):
+            for t in _numbers(tokens, "--tokens"):
+                rows.append(bench_engines(ansatz, q, depth, t, repeats=repeats))
+                row = rows[-1]
+                say(f"{q} qubits, {depth} layer(s), {t} tokens: {row.chosen}, {row.ratio:.2f} × the best ({row.best})")
+    if not json:
+        cells = [
+            [str(r.qubits), str(r.layers), str(r.tokens), r.chosen, r.best, f"{r.ratio:.2f}",
+             _ms(r.measured[r.chosen]), _ms(r.predicted[r.chosen])]
+            for r in rows
+        ]  # fmt: skip
+        worst = max(rows, key=lambda r: r.ratio)
+        caption = (
+            f"Worst choice: {worst.ratio:.2f} × the best, at {worst.qubits} × {worst.layers}, {worst.tokens} tokens."
+        )
+        columns = ["qubits", "layers", "tokens", "chosen", "fastest", "ratio", "measured ms", "predicted ms"]
+        print_table(f"{ansatz}: engines", columns, cells, caption=caption)
+
+    def draw() -> Any:
+        from qvit.bench.pictures import draw_engines
+
+        return draw_engines(rows)
+
+    _finish("engines", [asdict(r) | {"best": r.best, "ratio": r.ratio} for r in rows], draw, out, json)
+
+
+@app.command()
+def gradients(
+    qubits: Annotated[str, typer.Option(help="Numbers of qubits.")] = "2,4,6,8,10,12",
+    layers: Annotated[str, typer.Option(help="Numbers of layers.")] = "1,2,4,8,16",
+    ansatz: Ansatz = "ry_ring",
+    samples: Annotated[int, typer.Option(min=2, help="Random circuits for each size.")] = 200,
+    threads: Threads = 2,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Probe for barren plateaus: the variance of the gradient of one output over random circuits."""
+    from dataclasses import asdict
+
+    import torch
+
+    from qvit.bench.gradients import gradient_variance
+
+    torch.set_num_threads(threads)
+    rows = [
+        gradient_variance(ansatz, q, depth, samples=samples)
+        for q in _numbers(qubits, "--qubits")
+        for depth in _numbers(layers, "--layers")
+    ]
+    if not json:
+        cells = [[str(r.qubits), str(r.layers), f"{r.mean:.2e}", f"{r.first:.2e}"] for r in rows]
+        columns = ["qubits", "layers", "mean over weights", "first weight"]
+        print_table(f"{ansatz}: variance of ∂⟨Z₀⟩/∂w over {samples} random circuits", columns, cells)
+
+    def draw() -> Any:
+        from qvit.bench.pictures import draw_gradients
+
+        return draw_gradients(rows)
+
+    _finish("gradients", [asdict(row) for row in rows], draw, out, json)

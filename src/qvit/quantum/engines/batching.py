@@ -1,0 +1,81 @@
+"""From tensors with any leading dimensions to (source, token) and (group), and back.
+
+Inputs `(*batch, *groups or 1, i)` and weights `(*groups, k)`: a source is one row of inputs per token, shared by all
+groups along dimensions where the inputs have size 1.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Batching:
+    """How leading dimensions are laid out: `lead` of the result, `groups` its last, `sources` those of the inputs."""
+
+    lead: tuple[int, ...]
+    groups: tuple[int, ...]
+    sources: tuple[int, ...]
+
+    @classmethod
+    def of(cls, inputs: Tensor, weights: Tensor) -> "Batching":
+        """Read the layout off two tensors that broadcast."""
+        # numpy's is quicker, and torch's imports sympy at its first call; but only torch's takes symbols of a trace.
+        broadcast = torch.broadcast_shapes if torch.compiler.is_compiling() else np.broadcast_shapes
+        lead = broadcast(inputs.shape[:-1], weights.shape[:-1])
+        n_groups = weights.ndim - 1
+        own = (1,) * (len(lead) - inputs.ndim + 1) + tuple(inputs.shape[:-1])
+        batch = len(lead) - n_groups
+        return cls(tuple(lead), tuple(lead[batch:]), own[batch:])
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The leading dimensions that are tokens."""
+        return self.lead[: len(self.lead) - len(self.groups)]
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens per group."""
+        return prod(self.batch)
+
+    def split_inputs(self, inputs: Float[Tensor, "*batch i"]) -> Float[Tensor, "s i t"]:
+        """Return inputs by source, tokens last."""
+        return self._tokens_last(inputs.reshape(*self.batch, *self.sources, inputs.shape[-1]), prod(self.sources))
+
+    def split_weights(self, weights: Float[Tensor, "*groups k"]) -> Float[Tensor, "g k"]:
+        """Return weights by group."""
+        if weights.ndim == 2 and weights.shape[0] == self.groups[0]:
+            return weights
+        return weights.expand(*self.groups, -1).reshape(prod(self.groups), weights.shape[-1])
+
+    def source(self) -> Int[Tensor, " g"]:
+        """Return the source of each group."""
+        index = np.arange(prod(self.sources), dtype=np.int32).reshape(self.sources)
+        return torch.from_numpy(np.broadcast_to(index, self.groups).flatten())
+
+    def split_outputs(self, values: Float[Tensor, "*lead o"]) -> Float[Tensor, "g o t"]:
+        """Return values by group, tokens last: the inverse of `join`."""
+        return self._tokens_last(values, prod(self.groups))
+
+    def join(self, values: Float[Tensor, "g o t"]) -> Float[Tensor, "*lead o"]:
+        """Return values with the leading dimensions of the call; a view."""
+        return self._tokens_first(values, self.groups)
+
+    def join_inputs(self, values: Float[Tensor, "s i t"]) -> Float[Tensor, "*batch i"]:
+        """Return values in the layout of the inputs: the inverse of `split_inputs`."""
+        return self._tokens_first(values, self.sources)
+
+    def _tokens_last(self, values: Tensor, rows: int) -> Tensor:
+        # One permutation, so that at most one copy is made whatever the strides.
+        n = len(self.batch)
+        moved = values.permute(*range(n, values.ndim), *range(n))
+        return moved.reshape(rows, values.shape[-1], self.tokens)
+
+    def _tokens_first(self, values: Tensor, rows: tuple[int, ...]) -> Tensor:
+        n, inner = len(self.batch), len(rows) + 1
+        split = values.reshape(*rows, values.shape[1], *self.batch)
+        return split.permute(*range(inner, inner + n), *range(inner))

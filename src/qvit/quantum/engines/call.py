@@ -1,0 +1,118 @@
+"""From tensors of any leading dimensions to an operator and back, by the shortest way that is allowed.
+
+In eager mode on the CPU everything around the kernel is one autograd function; a chain of torch operations for
+layouts would take longer than the kernel itself. Where something traces or transforms the call (torch.compile,
+torch.export, torch.func, FLOP counters, other devices), the same is spelt out in operations that can be seen through.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qvit.quantum.engines.angles import LinearAngles
+from qvit.quantum.engines.batching import Batching
+from qvit.quantum.engines.operators import Operator
+
+
+@dataclass(frozen=True, eq=False)
+class KernelCall:
+    """An operator with the circuit that it runs, encoded; `n_loads` inputs are loaded as amplitudes."""
+
+    operator: Operator
+    traceable: Callable[..., Tensor]
+    angles: LinearAngles
+    code: np.ndarray  # no tensor: what is kept must not be of a trace
+    n_wires: int
+    n_outputs: int
+    n_loads: int = 0
+
+    def __call__(
+        self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
+    ) -> Float[Tensor, "*batch_and_groups o"]:
+        """Return expectation values; leading dimensions of inputs and weights broadcast against each other."""
+        if self.n_loads == 0 and _nobody_watches(inputs, weights):
+            return _Eager.apply(inputs, weights, self)  # type: ignore[no-untyped-call]
+        return self.spelt_out(inputs, weights)
+
+    def spelt_out(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """Return the same by operations that torch can trace, transform and differentiate to any order."""
+        batching = Batching.of(inputs, weights)
+        arguments = self.arguments(batching, batching.split_inputs(inputs), weights)
+        if _transformed():  # wraps every tensor, but the code has to be read
+            return batching.join(self.operator.in_torch(*arguments[:4], self.code, self.n_wires, self.n_outputs))
+        return batching.join(self.traceable(*arguments))
+
+    def arguments(self, batching: Batching, features: Tensor, weights: Tensor) -> tuple[Any, ...]:
+        """Return what the operator takes, from features `(s, i, t)`."""
+        return (
+            self.angles.of_inputs(features),
+            self.angles.of_weights(batching.split_weights(weights)),
+            loaded(features, self.n_loads),
+            batching.source(),
+            torch.from_numpy(self.code),
+            self.n_wires,
+            self.n_outputs,
+        )
+
+
+class _Eager(torch.autograd.Function):
+    """The kernel with all that is around it, for a call with nothing loaded."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weights: Tensor, call: KernelCall) -> Tensor:
+        batching = Batching.of(inputs, weights)
+        ctx.save_for_backward(inputs, weights)
+        ctx.call, ctx.batching = call, batching
+        values = call.operator.forward(*call.arguments(batching, batching.split_inputs(inputs), weights))
+        view = batching.join(values)
+        # The same memory in a tensor that is no view: what a function returns should bear changing in place.
+        return values.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        inputs, weights = ctx.saved_tensors
+        call, batching = ctx.call, ctx.batching
+        if torch.is_grad_enabled():  # a second derivative is wanted
+            wanted = [t for t in (inputs, weights) if t.requires_grad]
+            slopes = iter(torch.autograd.grad(call.spelt_out(inputs, weights), wanted, gradient, create_graph=True))
+            return *(next(slopes) if t.requires_grad else None for t in (inputs, weights)), None  # type: ignore[return-value]
+        arguments = call.arguments(batching, batching.split_inputs(inputs), weights)
+        by_angle, by_weight, _ = call.operator.backward(batching.split_outputs(gradient), *arguments)
+        to_inputs = to_weights = None
+        if ctx.needs_input_grad[0]:
+            to_inputs = batching.join_inputs(call.angles.inputs_from(by_angle)).reshape(inputs.shape)
+        if ctx.needs_input_grad[1]:
+            to_weights = call.angles.weights_from(by_weight).reshape(*batching.groups, -1).sum_to_size(weights.shape)
+        return to_inputs, to_weights, None
+
+
+def _nobody_watches(inputs: Tensor, weights: Tensor) -> bool:
+    """Return whether this is a plain call on the CPU: no trace, no transform, no mode that wants to see operations."""
+    return (
+        inputs.device.type == "cpu"
+        and type(inputs) in (Tensor, torch.nn.Parameter)
+        and type(weights) in (Tensor, torch.nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not _transformed()
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
+def _transformed() -> bool:
+    """Return whether torch.func is at work, or forward-mode differentiation; both see through plain operations only."""
+    if torch.compiler.is_compiling():  # which has transforms of its own below
+        return False
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
+
+
+def loaded(features: Float[Tensor, "s i t"], n: int) -> Float[Tensor, "s n t"]:
+    """Return the first n features divided by their norm; zeros where all are zero."""
+    if n == 0:
+        return features.new_empty(features.shape[0], 0, features.shape[2])
+    norm = features[:, :n].norm(dim=1, keepdim=True)
+    return features[:, :n] / torch.where(norm == 0, 1.0, norm)

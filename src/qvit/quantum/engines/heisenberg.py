@@ -1,0 +1,288 @@
+"""The Heisenberg engine: observables propagated back through the rotations, exact at any number of qubits.
+
+A rotation by θ about P leaves a string S that commutes with P alone and turns any other into cos θ·S + sin θ·iPS.
+On |0…0⟩ a string of Z has the value 1 and any other 0. Values are shared among observables, branches that can no
+longer end in a string of Z are never opened, and a Z on a wire that nothing turns any more is dropped. One ring
+layer then takes one product of cosines per output: ⟨Zᵢ⟩ = ∏_{j≤i} cos(xⱼ + wⱼ) for i ≥ 1 and ∏_{j≥1} for i = 0.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qvit.errors import CircuitError
+from qvit.quantum.engines.angles import LinearAngles
+from qvit.quantum.engines.call import KernelCall
+from qvit.quantum.engines.operators import VECTOR_BYTES, Operator, by_source, define, in_blocks, in_parts, per_group
+from qvit.quantum.pauli import Pauli
+from qvit.quantum.program import PauliProgram
+
+MAX_NODES = 4096
+ZERO, ONE, FIRST = 0, 1, 2  # places of the constants and of the first node
+_HEADER = 3
+
+
+@dataclass(frozen=True)
+class Node:
+    """The value cos θ·(value `along`) + sign·sin θ·(value `across`), θ the angle of `rotation`.
+
+    Values are places: `ZERO`, `ONE`, or `FIRST` + k for an earlier node k.
+    """
+
+    rotation: int
+    along: int
+    across: int
+    sign: int
+
+
+class _Prepared:
+    """What the forward and the backward kernel share: angles in blocks, and the division into parts."""
+
+    def __init__(self, inputs: Tensor, weights: Tensor, source: Tensor, code: Tensor):
+        moving, still = in_blocks(inputs.detach()), weights.detach().contiguous()
+        self.tokens, self.lanes = moving.shape[-1], VECTOR_BYTES // inputs.element_size()
+        angles = [t.numpy() for t in (moving, still.cos(), still.sin())]
+        self.arrays = (code.numpy(), *angles, *by_source(source, len(inputs)))
+        self.columns, self.rotations, self.nodes = inputs.shape[1], weights.shape[1], len(code) // 4
+        self.per_part = 8
+        self.parts_a_source = -(-(self.tokens // self.lanes) // self.per_part)
+        self.parts = len(inputs) * self.parts_a_source
+        self.work = 8.0 * self.tokens * len(weights) * self.nodes
+
+    def scratch(self, like: Tensor, rotations: int, nodes: int) -> list[np.ndarray]:
+        """Return an array of two rows a column, `rotations` of a row a rotation and `nodes` of a row a place."""
+        rows = [2 * self.columns] + [self.rotations] * rotations + [self.nodes + FIRST] * nodes
+        return [like.new_empty(row * self.lanes).numpy() for row in rows]
+
+
+def _forward(
+    inputs: Tensor, weights: Tensor, amplitudes: Tensor, source: Tensor, code: Tensor, n_wires: int, n_outputs: int
+) -> Tensor:
+    from qvit.quantum.engines import tape
+
+    tokens = inputs.shape[-1]
+    if tokens == 0:
+        return inputs.new_zeros(len(source), n_outputs, 0)
+    ready = _Prepared(inputs, weights, source, code)
+    out = inputs.new_empty(len(source), n_outputs, ready.tokens)
+    out_array = out.numpy()
+
+    def run(first: int, last: int) -> None:
+        scratch = ready.scratch(inputs, 2, 1)
+        tape.forward(*ready.arrays, *scratch, out_array, first, last, ready.per_part)
+
+    in_parts(run, ready.parts, ready.work)
+    return out[..., :tokens]
+
+
+def _backward(
+    grad: Tensor,
+    inputs: Tensor,
+    weights: Tensor,
+    amplitudes: Tensor,
+    source: Tensor,
+    code: Tensor,
+    n_wires: int,
+    n_outputs: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from qvit.quantum.engines import tape
+
+    tokens = inputs.shape[-1]
+    unloaded = amplitudes.new_zeros(amplitudes.shape)
+    if tokens == 0:
+        return inputs.new_zeros(inputs.shape), weights.new_zeros(weights.shape), unloaded
+    ready = _Prepared(inputs, weights, source, code)
+    grad_array = in_blocks(grad.detach()).numpy()
+    grad_x = inputs.new_zeros(*inputs.shape[:-1], ready.tokens)
+    grad_w = inputs.new_zeros(len(weights), ready.parts_a_source, weights.shape[1], ready.lanes)
+    x_array, w_array = grad_x.numpy(), grad_w.numpy()
+
+    def run(first: int, last: int) -> None:
+        trig, cos, sin, slopes, values, adjoint = ready.scratch(inputs, 3, 2)
+        tape.backward(
+            *ready.arrays,
+            trig,
+            cos,
+            sin,
+            values,
+            slopes,
+            adjoint,
+            grad_array,
+            x_array,
+            w_array,
+            first,
+            last,
+            ready.per_part,
+        )
+
+    in_parts(run, ready.parts, 3 * ready.work)
+    total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(weights.dtype)
+    return grad_x[..., :tokens], total, unloaded
+
+
+def run_in_torch(
+    inputs: Tensor,
+    weights: Tensor,
+    amplitudes: Tensor,
+    source: Tensor,
+    code: Tensor | np.ndarray,
+    n_wires: int,
+    n_outputs: int,
+) -> Tensor:
+    """Return the same as the operator by differentiable torch operations, to any order."""
+    numbers = code.tolist()
+    start, nodes, outputs = numbers[:_HEADER]
+    columns = numbers[start:nodes]
+    angles = per_group(inputs, weights, source, columns)
+    cos, sin = [angle.cos() for angle in angles], [angle.sin() for angle in angles]
+    blank = inputs.new_zeros(len(source), inputs.shape[-1])
+    values: list[Tensor] = [blank, blank + 1.0]
+    for k in range(nodes, outputs, 4):
+        r, along, across, sign = numbers[k : k + 4]
+        value = cos[r] * values[along]
+        values.append(value + sign * sin[r] * values[across] if across != ZERO else value)
+    return torch.stack([sign * values[place] for place, sign in _pairs(numbers[outputs:])], dim=1)
+
+
+def _pairs(numbers: list[int]) -> list[tuple[int, int]]:
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_outputs: int) -> float:
+    """Return the operations of a forward pass: one or four a node, three a rotation to add its angles."""
+    start, nodes, outputs = code[:_HEADER].tolist()
+    across = code[nodes:outputs].reshape(-1, 4)[:, 2]
+    return float(groups * tokens) * (3.0 * (nodes - start) + len(across) + 3.0 * int((across != ZERO).sum()))
+
+
+OPERATOR = Operator("heisenberg", _forward, _backward, run_in_torch, forward_flops, 4.0)
+_traceable = define(OPERATOR)
+
+
+@dataclass(frozen=True, eq=False)
+class HeisenbergPlan:
+    """Nodes in order of evaluation; `outputs` is the place and the sign of each observable."""
+
+    angles: LinearAngles
+    nodes: tuple[Node, ...]
+    outputs: tuple[tuple[int, int], ...]
+    call: KernelCall
+
+    @classmethod
+    def of(
+        cls, angles: LinearAngles, nodes: list[Node], outputs: tuple[tuple[int, int], ...], n_wires: int
+    ) -> "HeisenbergPlan":
+        """Encode the circuit as the operator takes it: a header of three places, then columns, nodes, outputs."""
+        columns = np.full(len(angles.weights.matrix), -1)
+        columns[list(angles.dynamic)] = np.arange(len(angles.dynamic))
+        rows = [[node.rotation, node.along, node.across, node.sign] for node in nodes]
+        parts = [columns, np.array(rows, dtype=np.int64).ravel(), np.array(outputs).ravel()]
+        starts = _HEADER + np.cumsum([0, len(parts[0]), len(parts[1])])
+        code = np.concatenate([starts, *parts]).astype(np.int32)
+        call = KernelCall(OPERATOR, _traceable, angles, code, n_wires, len(outputs))
+        return cls(angles, tuple(nodes), outputs, call)
+
+    def expectations(
+        self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
+    ) -> Float[Tensor, "*batch_and_groups o"]:
+        """Evaluate the circuit; leading dimensions of inputs and weights broadcast against each other."""
+        return self.call(inputs, weights)
+
+
+class _Propagation:
+    """What is known of strings before each rotation: which can still become diagonal, which Z are idle."""
+
+    def __init__(self, program: PauliProgram) -> None:
+        self.strings = [rotation.pauli for rotation in program.rotations]
+        self.basis: dict[int, tuple[int, int]] = {}  # leading bit → (vector, rotation that brought it)
+        self.touched = [0]  # wires that the rotations before r can flip
+        for r, string in enumerate(self.strings):
+            self.touched.append(self.touched[-1] | string.x)
+            rest = string.x
+            while rest and rest.bit_length() in self.basis:
+                rest ^= self.basis[rest.bit_length()][0]
+            if rest:
+                self.basis[rest.bit_length()] = (rest, r)
+
+    def settle(self, string: Pauli, before: int) -> tuple[Pauli, int] | None:
+        """Return the string without idle Z and the rotation that first acts on it, −1 for none; None if zero."""
+        while True:
+            if not self._can_end(string.x, before):
+                return None
+            string = Pauli(string.x, string.z & self.touched[before])
+            last = before - 1
+            while last >= 0 and self.strings[last].commutes(string):
+                last -= 1
+            if last < 0:
+                return (string, last) if string.x == 0 else None
+            if self.touched[last + 1] == self.touched[before]:
+                return string, last
+            before = last + 1
+
+    def _can_end(self, x: int, before: int) -> bool:
+        """Return whether the x mask is a sum of those of the rotations before `before`."""
+        while x:
+            vector, brought = self.basis.get(x.bit_length(), (0, before))
+            if brought >= before:
+                return False
+            x ^= vector
+        return True
+
+
+@lru_cache(maxsize=256)
+def heisenberg_plan(program: PauliProgram, max_nodes: int = MAX_NODES) -> HeisenbergPlan:
+    """Return the plan; raises `CircuitError` if it would take more than `max_nodes` products."""
+    if program.amplitudes:
+        raise CircuitError("The heisenberg engine starts in |0…0⟩; use engine='statevector' for loaded amplitudes.")
+    propagation = _Propagation(program)
+    nodes: list[Node] = []
+    known: dict[tuple[int, int, int], int] = {}
+
+    def place(string: Pauli, before: int) -> tuple[int, tuple[Pauli, int] | None]:
+        """Return the value if it is known, else what has to be opened for it."""
+        settled = propagation.settle(string, before)
+        if settled is None:
+            return ZERO, None
+        if settled[1] < 0:
+            return ONE, None
+        key = (settled[0].x, settled[0].z, settled[1])
+        return known.get(key, ZERO), (None if key in known else settled)
+
+    def value(string: Pauli, before: int) -> int:
+        """Return where the value of a string is, opening strings depth first."""
+        found, missing = place(string, before)
+        stack = [] if missing is None else [missing]
+        while stack:
+            string_, r = stack[-1]
+            k, turned = propagation.strings[r].times(string_)
+            (along, open_along), (across, open_across) = place(string_, r), place(turned, r)
+            waiting = [item for item in (open_along, open_across) if item is not None]
+            if waiting:
+                stack.extend(waiting)
+                continue
+            stack.pop()
+            key = (string_.x, string_.z, r)
+            if key in known:
+                continue
+            sign = 1 if (k + 1) % 4 == 0 else -1
+            if along == ZERO and across == ZERO:
+                known[key] = ZERO
+                continue
+            known[key] = FIRST + len(nodes)
+            nodes.append(Node(r, along, across, sign))
+            if len(nodes) > max_nodes:
+                raise CircuitError(
+                    f"The heisenberg engine would need more than {max_nodes} products for this circuit; "
+                    "use engine='statevector' or 'auto'."
+                )
+        return place(string, before)[0] if missing is not None else found
+
+    end = len(program.rotations)
+    outputs = tuple((value(Pauli(o.x, o.z), end), o.sign) for o in program.observables)
+    angles = [rotation.angle for rotation in program.rotations]
+    linear = LinearAngles.of(angles, program.n_inputs, program.n_weights)
+    return HeisenbergPlan.of(linear, nodes, outputs, program.n_wires)

@@ -1,0 +1,168 @@
+"""Operators that torch knows: how an engine's kernel becomes a differentiable, traceable operation.
+
+Every engine with a kernel of its own takes angles, not inputs: `inputs` `(s, d, t)`, the inputs' share of the d
+rotations that have one, for s sources of t tokens; `weights` `(g, r)`, the weights' share of all; `amplitudes`
+`(s, m, t)` to load; `source` `(g,)`, the source of each group; `code`, the encoded circuit; and returns `(g, o, t)`.
+`define` registers it with autograd to any order, shapes for tracing, and a count of its FLOPs.
+"""
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+VECTOR_BYTES = 64
+_WORTH_A_THREAD = 400_000.0  # operations; a thread costs about 30 µs to wake
+
+_ARGUMENTS = "Tensor inputs, Tensor weights, Tensor amplitudes, Tensor source, Tensor code, int n_wires, int n_outputs"
+Forward = Callable[..., Tensor]
+Backward = Callable[..., tuple[Tensor, Tensor, Tensor]]
+library = torch.library.Library("qvit", "DEF")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The implementations of one engine's operator.
+
+    `forward` and `backward` are for the CPU; `in_torch` does the same on any device by differentiable operations,
+    and `adjoint` its gradients there, if there is a better way than autograd. `flops(g, t, r, n_wires, n_outputs)`
+    counts a forward pass, `backward_flops` times that a backward pass.
+    """
+
+    name: str
+    forward: Forward
+    backward: Backward
+    in_torch: Forward
+    flops: Callable[[int, int, Tensor, int, int], float]
+    backward_flops: float
+    adjoint: Backward | None = None
+
+
+def define(operator: Operator) -> Callable[..., Tensor]:
+    """Register an operator as `torch.ops.qvit.<name>` and return it."""
+    name = operator.name
+    library.define(f"{name}({_ARGUMENTS}) -> Tensor")
+    library.define(f"{name}_backward(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
+
+    def forward(*arguments: Any) -> Tensor:
+        run = operator.forward if arguments[0].device.type == "cpu" else operator.in_torch
+        return run(*arguments).contiguous()  # as `_fake` says
+
+    def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        run = operator.backward
+        if arguments[0].device.type != "cpu":
+            run = operator.adjoint or functools.partial(_by_autograd, operator.in_torch)
+        to_inputs, to_weights, to_amplitudes = run(*arguments)
+        return to_inputs.contiguous(), to_weights.contiguous(), to_amplitudes.contiguous()
+
+    library.impl(name, forward, "CompositeExplicitAutograd")
+    library.impl(f"{name}_backward", backward, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"qvit::{name}", _fake, lib=library)
+    torch.library.register_fake(f"qvit::{name}_backward", _fake_backward, lib=library)
+    op, back = getattr(torch.ops.qvit, name).default, getattr(torch.ops.qvit, f"{name}_backward").default
+    gradient = functools.partial(_gradient, operator.in_torch, back)
+    torch.library.register_autograd(f"qvit::{name}", gradient, setup_context=_setup, lib=library)
+    register_flop_formula(op.overloadpacket, get_raw=True)(functools.partial(_flops, operator, 1.0, 0))
+    register_flop_formula(back.overloadpacket, get_raw=True)(
+        functools.partial(_flops, operator, operator.backward_flops, 1)
+    )
+    return op
+
+
+def _flops(operator: Operator, factor: float, skip: int, *arguments: Any, out_val: Any = None, **_: Any) -> int:
+    inputs, weights, _amplitudes, _source, code, n_wires, n_outputs = arguments[skip:]
+    return int(factor * operator.flops(len(weights), inputs.shape[-1], code, n_wires, n_outputs))
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.n_wires, ctx.n_outputs = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradient(in_torch: Forward, back: Any, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    saved, sizes = ctx.saved_tensors, (ctx.n_wires, ctx.n_outputs)
+    if torch.is_grad_enabled():  # a second derivative is wanted: memory grows with depth, but any order is right
+        wanted = [place for place in range(3) if saved[place].requires_grad]
+        found: list[Tensor | None] = [None, None, None]
+        slopes = torch.autograd.grad(
+            in_torch(*saved, *sizes), [saved[k] for k in wanted], grad, create_graph=True, allow_unused=True
+        )
+        for place, slope in zip(wanted, slopes, strict=True):
+            found[place] = slope
+    else:
+        found = list(back(grad, *saved, *sizes))
+    return (*found, None, None, None, None)
+
+
+def _by_autograd(in_torch: Forward, grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_() for tensor in arguments[:3]]
+        values = in_torch(*leaves, *arguments[3:])
+        found = torch.autograd.grad(values, leaves, grad, allow_unused=True)
+    filled = (torch.zeros_like(a) if b is None else b for a, b in zip(leaves, found, strict=True))
+    return tuple(filled)  # type: ignore[return-value]
+
+
+def _fake(
+    inputs: Tensor, weights: Tensor, amplitudes: Tensor, source: Tensor, code: Tensor, n_wires: int, n_outputs: int
+) -> Tensor:
+    return inputs.new_empty(weights.shape[0], n_outputs, inputs.shape[-1])
+
+
+def _fake_backward(
+    grad: Tensor, inputs: Tensor, weights: Tensor, amplitudes: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return inputs.new_empty(inputs.shape), weights.new_empty(weights.shape), amplitudes.new_empty(amplitudes.shape)
+
+
+@functools.cache
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="qvit")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
+def in_parts(run: Callable[[int, int], Any], parts: int, work: float) -> None:
+    """Call `run(first, last)` for all parts, shared among as many threads as torch would use.
+
+    What belongs to which part does not depend on the threads, so neither do the results.
+    """
+    threads = max(1, min(torch.get_num_threads(), parts, int(work / _WORTH_A_THREAD)))
+    bounds = [parts * k // threads for k in range(threads + 1)]
+    waiting = [_pool(threads - 1).submit(run, bounds[k], bounds[k + 1]) for k in range(1, threads)]
+    run(bounds[0], bounds[1])
+    for future in waiting:
+        future.result()
+
+
+def in_blocks(values: Tensor) -> Tensor:
+    """Return values `(a, b, t)` as a contiguous array whose t is a whole number of blocks, zeros at the end."""
+    lanes, tokens = VECTOR_BYTES // values.element_size(), values.shape[-1]
+    padded = -(-tokens // lanes) * lanes
+    if padded == tokens:
+        return values.contiguous()
+    out = values.new_zeros(*values.shape[:-1], padded)
+    out[..., :tokens] = values
+    return out
+
+
+def by_source(source: Tensor, sources: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the groups in the order of their sources, and where the groups of each source start in it."""
+    array = source.numpy()
+    order = np.argsort(array, kind="stable")
+    return order, np.searchsorted(array[order], np.arange(sources + 1))
+
+
+def per_group(inputs: Tensor, weights: Tensor, source: Tensor, columns: list[int]) -> list[Tensor]:
+    """Return each rotation's angle `(g, t or 1)`; `columns` says which column of the inputs it takes, −1 for none."""
+    shared = inputs[source.long().to(inputs.device)]
+    return [weights[:, r, None] + (shared[:, column] if column >= 0 else 0.0) for r, column in enumerate(columns)]

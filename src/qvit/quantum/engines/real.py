@@ -1,0 +1,125 @@
+"""A Pauli program as rotations of a real vector, the form in which the engines that hold amplitudes run it.
+
+If every rotation string has an odd number of Y, exp(−iθP/2) is real and so are the amplitudes. Any other program is
+made real by one wire more, which says whether an amplitude is the real or the imaginary part: there the factor i is
+the real matrix −iY, so a string P with an even number of Y becomes −Y⊗P, which has an odd number. Both cost what
+complex arithmetic would cost where it is needed, and half of it where it is not.
+
+In basis state i (bit w is wire w) and its partner j = i ^ x the rotation is
+    ψᵢ' = cos(θ/2)·ψᵢ − σ·sin(θ/2)·ψⱼ,   ψⱼ' = cos(θ/2)·ψⱼ + σ·sin(θ/2)·ψᵢ,   σ = (−1)^|i & z|;
+a further sign that P's letters give it is folded into the angle.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+from qvit.quantum.circuit import Angle
+from qvit.quantum.engines.angles import LinearAngles
+from qvit.quantum.pauli import Frame, Pauli
+from qvit.quantum.program import PauliProgram, Rotation, phase_frame
+
+
+@dataclass(frozen=True, eq=False)
+class RealProgram:
+    """Rotations of 2ⁿ real amplitudes, n = `n_wires` with the extra wire if there is one.
+
+    The first `n_prefix` rotations are RY on wires of their own: they make a product state. `x`, `z` `(r,)` are the
+    masks of each rotation; `dynamic` `(r,)` says which column of the input angles it takes, −1 for none.
+    `observables` `(o, 3)` holds x, z and the sign, 0 where the expectation value is zero by symmetry.
+    """
+
+    n_wires: int
+    n_prefix: int
+    x: np.ndarray
+    z: np.ndarray
+    dynamic: np.ndarray
+    observables: np.ndarray
+    loads: np.ndarray
+    angles: LinearAngles
+
+    @property
+    def n_rotations(self) -> int:
+        """The number of rotations."""
+        return len(self.x)
+
+    @property
+    def n_dynamic(self) -> int:
+        """The number of rotations whose angles depend on the inputs."""
+        return int((self.dynamic >= 0).sum())
+
+
+@lru_cache(maxsize=256)
+def real_program(program: PauliProgram) -> RealProgram:
+    """Return the program in real form."""
+    program, n = _made_real(program)
+    rotations, n_prefix = _product_first(program)
+    signed = [_signed(rotation.angle, rotation.pauli) for rotation in rotations]
+    angles = LinearAngles.of(signed, program.n_inputs, program.n_weights)
+    dynamic = np.full(len(rotations), -1)
+    dynamic[list(angles.dynamic)] = np.arange(len(angles.dynamic))
+    return RealProgram(
+        n_wires=n,
+        n_prefix=n_prefix,
+        x=np.array([rotation.pauli.x for rotation in rotations], dtype=np.int64),
+        z=np.array([rotation.pauli.z for rotation in rotations], dtype=np.int64),
+        dynamic=dynamic.astype(np.int64),
+        observables=np.array([_entry(o) for o in program.observables], dtype=np.int64).reshape(-1, 3),
+        loads=np.array(program.amplitudes, dtype=np.int64),
+        angles=angles,
+    )
+
+
+def _made_real(program: PauliProgram) -> tuple[PauliProgram, int]:
+    """Return the program with strings of an odd number of Y in rotations, and its number of wires."""
+    turned = phase_frame(program)
+    if turned is not None:
+        frame = Frame(program.n_wires)
+        for wire in range(program.n_wires):
+            for _ in range(3 if turned >> wire & 1 else 0):  # P ↦ S·P·S†
+                frame.apply("S", (wire,))
+        return _mapped(program, frame.pull, frame.pull), program.n_wires
+    phase = 1 << program.n_wires
+
+    def joined(string: Pauli, odd: bool) -> Pauli:
+        if (string.n_y % 2 == 1) == odd:
+            return string
+        return Pauli(string.x | phase, string.z | phase, -string.sign)
+
+    mapped = _mapped(program, lambda string: joined(string, odd=True), lambda string: joined(string, odd=False))
+    return mapped, program.n_wires + 1
+
+
+def _mapped(program: PauliProgram, on_rotation, on_observable) -> PauliProgram:  # type: ignore[no-untyped-def]
+    rotations = []
+    for rotation in program.rotations:
+        string = on_rotation(rotation.pauli)
+        rotations.append(Rotation(replace(string, sign=1), rotation.angle * string.sign))
+    return replace(program, rotations=tuple(rotations), observables=tuple(map(on_observable, program.observables)))
+
+
+def _product_first(program: PauliProgram) -> tuple[list[Rotation], int]:
+    """Move rotations RY, one a wire, to the front where they commute with all before them."""
+    first: list[Rotation] = []
+    rest: list[Rotation] = []
+    taken = 0
+    for rotation in program.rotations:
+        string = rotation.pauli
+        single = string.x == string.z and string.x.bit_count() == 1 and not string.x & taken
+        if single and not program.amplitudes and all(string.commutes(earlier.pauli) for earlier in rest):
+            first.append(rotation)
+            taken |= string.x
+        else:
+            rest.append(rotation)
+    return first + rest, len(first)
+
+
+def _signed(angle: Angle, string: Pauli) -> Angle:
+    """Return the angle with the sign of −i·iⁿ, n the number of Y, folded in."""
+    return angle if string.n_y % 4 == 1 else -angle
+
+
+def _entry(observable: Pauli) -> tuple[int, int, int]:
+    sign = 0 if observable.n_y % 2 else observable.sign * (1 - observable.n_y % 4)
+    return observable.x, observable.z, sign

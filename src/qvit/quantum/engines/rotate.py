@@ -1,0 +1,54 @@
+"""Rotations of real amplitudes in plain torch, on any device; autograd sees through all of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from qvit.quantum.engines.tables import parity
+
+Amplitudes = Float[Tensor, "g t a"]
+
+
+@dataclass(frozen=True, eq=False)
+class Partners:
+    """For every basis state i its partner i ^ x and −(−1)^|i & z|, the sign with which it comes in."""
+
+    index: np.ndarray
+    sign: np.ndarray
+
+    @classmethod
+    def of(cls, x: int, z: int, n_wires: int) -> "Partners":
+        """Return the partners under a string of these masks."""
+        index = np.arange(2**n_wires)
+        return cls(index ^ x, (2 * parity(index & z) - 1).astype(np.int8))
+
+    def applied(self, state: Amplitudes) -> Amplitudes:
+        """Return every amplitude's partner with its sign."""
+        index, sign = torch.from_numpy(self.index).to(state.device), torch.from_numpy(self.sign).to(state)
+        return sign * state[..., index]
+
+
+def rotate(state: Amplitudes, cos: Tensor, sin: Tensor, partners: Partners) -> Amplitudes:
+    """Return the state after a rotation; `cos`, `sin` `(g, t or 1, 1)` are of half the angle."""
+    return cos * state + sin * partners.applied(state)
+
+
+def observe(state: Amplitudes, partners: Partners, sign: int) -> Float[Tensor, "g t"]:
+    """Return the expectation value of one observable in real form, from the partners under its masks."""
+    return -sign * (state * partners.applied(state)).sum(-1)
+
+
+def product_state(cos: Tensor, sin: Tensor, wires: Sequence[int], n_wires: int) -> Amplitudes:
+    """Return ⊗ (cos, sin) over `wires`, |0⟩ on the others, from `(g, t, p)` in the order of the wires given."""
+    state = cos.new_ones(*cos.shape[:-1], 1)
+    for wire in range(n_wires):  # wire 0 is the lowest bit of an index
+        if wire in wires:
+            k = wires.index(wire)
+            state = torch.cat((state * cos[..., k, None], state * sin[..., k, None]), dim=-1)
+        else:
+            state = torch.cat((state, torch.zeros_like(state)), dim=-1)
+    return state

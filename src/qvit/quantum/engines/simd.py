@@ -1,0 +1,211 @@
+"""A vector of 64 bytes as a Numba type: 16 floats or 8 doubles that are loaded, computed with and stored as one.
+
+Loops over lanes written out in Python are vectorised by LLVM only when it can prove that rows do not overlap, and
+then with guards that cost more than the arithmetic. Spelling the vector type out removes the doubt. On processors
+without 64-byte registers LLVM uses several smaller ones.
+"""
+
+import inspect
+import operator
+from collections.abc import Callable
+from math import factorial
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.extending import intrinsic, models, overload, register_model
+
+BYTES = 64
+_CONTRACT = ("contract",)  # a·b + c may become one fused operation
+
+
+def lanes(itemsize: int) -> int:
+    """Return how many numbers of `itemsize` bytes a vector holds."""
+    return BYTES // itemsize
+
+
+class Vector(types.Type):
+    """The type of a vector of `dtype`."""
+
+    def __init__(self, dtype: types.Float) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Vector({dtype})")
+
+
+def _llvm(dtype: types.Float) -> ir.VectorType:
+    element = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
+    return ir.VectorType(element, lanes(dtype.bitwidth // 8))
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, _llvm(vector.dtype))
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any:
+    data = cgutils.create_struct_proxy(kind)(context, builder, array).data
+    return builder.gep(builder.bitcast(data, _llvm(kind.dtype).as_pointer()), [row])
+
+
+@intrinsic
+def load(_typing: Any, array: Any, row: Any) -> Any:
+    """Return vector `row` of a contiguous array that is taken as rows of 64 bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value = builder.load(_pointer(context, builder, signature.args[0], *arguments))
+        value.align = array.dtype.bitwidth // 8
+        return value
+
+    return Vector(array.dtype)(array, types.intp), generate
+
+
+@intrinsic
+def store(_typing: Any, array: Any, row: Any, vector: Any) -> Any:
+    """Write a vector to `row` of a contiguous array."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        written = builder.store(arguments[2], _pointer(context, builder, signature.args[0], *arguments[:2]))
+        written.align = array.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def splat(_typing: Any, number: Any) -> Any:
+    """Return a vector with one number in every lane."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = _llvm(number)
+        first = builder.insert_element(ir.Constant(kind, ir.Undefined), arguments[0], ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+        return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+
+    return Vector(number)(number), generate
+
+
+@intrinsic
+def like(_typing: Any, vector: Any, number: Any) -> Any:
+    """Return a vector of the type of another with one double in every lane."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = _llvm(vector.dtype)
+        value = arguments[1] if vector.dtype.bitwidth == 64 else builder.fptrunc(arguments[1], kind.element)
+        first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+        return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+
+    return vector(vector, types.float64), generate
+
+
+@intrinsic
+def _nearest(_typing: Any, vector: Any) -> Any:
+    """Return every lane rounded to a whole number."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = _llvm(vector.dtype)
+        name = f"llvm.rint.v{kind.count}f{vector.dtype.bitwidth}"
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name), arguments
+        )
+
+    return vector(vector), generate
+
+
+def _binary(instruction: str) -> Any:
+    @intrinsic
+    def apply(_typing: Any, left: Any, right: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return getattr(builder, instruction)(*arguments, flags=_CONTRACT)
+
+        return left(left, right), generate
+
+    return apply
+
+
+_add, _subtract, _multiply = map(_binary, ("fadd", "fsub", "fmul"))
+
+
+@intrinsic
+def _negate(_typing: Any, vector: Any) -> Any:
+    return vector(vector), lambda _context, builder, _signature, arguments: builder.fneg(arguments[0])
+
+
+@overload(operator.add)
+def _overload_add(left, right):  # type: ignore[no-untyped-def]  # numba compares signatures, annotations and all
+    return (lambda left, right: _add(left, right)) if isinstance(left, Vector) and left == right else None
+
+
+@overload(operator.sub)
+def _overload_sub(left, right):  # type: ignore[no-untyped-def]  # numba compares signatures, annotations and all
+    return (lambda left, right: _subtract(left, right)) if isinstance(left, Vector) and left == right else None
+
+
+@overload(operator.mul)
+def _overload_mul(left, right):  # type: ignore[no-untyped-def]  # numba compares signatures, annotations and all
+    return (lambda left, right: _multiply(left, right)) if isinstance(left, Vector) and left == right else None
+
+
+@overload(operator.neg)
+def _overload_neg(vector):  # type: ignore[no-untyped-def]
+    return (lambda vector: _negate(vector)) if isinstance(vector, Vector) else None
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compile a function of vectors and contiguous arrays: no reference counts, no lock, kept on disk.
+
+    Whatever wraps the function, as run-time checks of shapes do in the tests, stays outside.
+    """
+    function = inspect.unwrap(function)
+    options = {"nogil": True, "error_model": "numpy", "_nrt": False}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # no folder to keep it in, as in a read-only container: compile in every process
+        return numba.njit(**options)(function)
+
+
+# π in three parts for exact reduction, and Taylor coefficients that are exact to the last digit within ±π/2.
+_PI = (3.140625, 9.675025939941406e-4, 1.5099579909783765e-7)
+_PI_DOUBLE = (3.141592651605606, 1.9841871479187034e-9, 1.1442377452219664e-17)
+_SIN = tuple((-1.0) ** k / factorial(2 * k + 1) for k in range(11))
+_COS = tuple((-1.0) ** k / factorial(2 * k) for k in range(12))
+
+
+@intrinsic
+def _is_double(_typing: Any, vector: Any) -> Any:
+    """Return whether the lanes are doubles, known when the kernel is compiled."""
+
+    def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
+        return ir.Constant(ir.IntType(1), int(vector.dtype.bitwidth == 64))
+
+    return types.boolean(vector), generate
+
+
+@jit
+def cos_sin(half):
+    """Return cos and sin of the lanes, both with the sign that they have after adding a multiple of π.
+
+    Of half an angle that is a whole turn: a sign of the state, which no expectation value sees.
+    """
+    double = _is_double(half)
+    turns = _nearest(half * like(half, 0.3183098861837907))
+    if double:
+        for part in _PI_DOUBLE:
+            half = half - turns * like(half, part)
+    else:
+        for part in _PI:
+            half = half - turns * like(half, part)
+    square = half * half
+    sin, cos = like(half, 0.0), like(half, 0.0)
+    if double:
+        for k in range(10, -1, -1):
+            sin = sin * square + like(half, _SIN[k])
+        for k in range(11, -1, -1):
+            cos = cos * square + like(half, _COS[k])
+    else:
+        for k in range(6, -1, -1):
+            sin = sin * square + like(half, _SIN[k])
+            cos = cos * square + like(half, _COS[k])
+    return cos, sin * half

@@ -1,0 +1,91 @@
+"""torch.compile and torch.export: one graph, no noise, the same numbers.
+
+They run in a process of their own, without the checks of annotations: symbolic sizes are no `int`.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+ENGINES = ["auto", "heisenberg", "statevector", "unitary", "subspace"]
+SCRIPT = """
+import json, sys, traceback, warnings
+import torch
+from qvit.quantum import QuantumLinear
+torch.set_num_threads(1)
+close = torch.testing.assert_close
+results = {}
+
+def attempt(name, check):
+    torch._dynamo.reset()
+    torch._dynamo.utils.warn_once_cache.clear()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check()
+        results[name] = ""
+        ours = {str(one.message)[:300] for one in caught if "qvit" in str(one.message)}
+        results[f"noise of {name}"] = "; ".join(ours)
+    except Exception as error:
+        results[name] = f"{type(error).__name__}: {error}"[:800]
+
+def same(run, layer, tokens):
+    x = torch.randn(tokens, 2, layer.n_inputs, requires_grad=True)
+    ours, theirs = run(x), layer(x)
+    close(ours, theirs)
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    slopes = [torch.autograd.grad(values.square().sum(), (x, layer.weights)) for values in (ours, theirs)]
+    for a, b in zip(*slopes):
+        close(a, b)
+
+def compiled(layer, backend, **options):
+    run = torch.compile(layer, backend=backend, fullgraph=True, **options)
+    for tokens in (5, 16, 21):
+        same(run, layer, tokens)
+
+def exported(layer):
+    x = torch.randn(5, 2, layer.n_inputs)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=100_000)},)
+    run = torch.export.export(layer, (x,), dynamic_shapes=shapes).module()
+    for tokens in (2, 5, 16, 131):
+        x = torch.randn(tokens, 2, layer.n_inputs)
+        close(run(x), layer(x))
+
+for place, engine in enumerate(json.loads(sys.argv[1])):
+    ansatz = "pyramid" if engine == "subspace" else "ry_ring"
+    depth = 2 + place  # a circuit of its own: nothing is prepared by an earlier call
+    layer = QuantumLinear(3, n_layers=depth, ansatz=ansatz, groups=(2,), engine=engine)
+    if engine == "auto":
+        attempt("auto eager", lambda: compiled(layer, "eager"))
+    attempt(f"{engine} aot_eager", lambda: compiled(layer, "aot_eager"))
+    attempt(f"{engine} dynamic", lambda: compiled(layer, "aot_eager", dynamic=True))
+    attempt(f"{engine} export", lambda: exported(layer))
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, str]:
+    """The complaint of each attempt, empty if there is none."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(ENGINES)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("engine", "way"),
+    [("auto", "eager"), *((engine, way) for engine in ENGINES for way in ("aot_eager", "dynamic", "export"))],
+)
+def test_traced_in_one_graph(engine: str, way: str, results: dict[str, str]) -> None:
+    assert results[f"{engine} {way}"] == ""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_traced_without_warnings(engine: str, results: dict[str, str]) -> None:
+    noise = {name: text for name, text in results.items() if name.startswith(f"noise of {engine}")}
+    assert noise
+    assert not any(noise.values()), noise

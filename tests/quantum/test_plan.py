@@ -1,0 +1,141 @@
+"""Which engine runs a circuit, and what is said about it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qvit.errors import CircuitError
+from qvit.quantum import (
+    ANSATZE,
+    ENGINES,
+    Circuit,
+    CircuitBuilder,
+    QuantumLinear,
+    X,
+    expectations,
+    explain,
+    get_ansatz,
+    x,
+)
+from qvit.quantum.engines import Plan, make_plan
+from qvit.quantum.engines.plan import AutoPlan, auto_plan
+
+EnginesFor = Callable[[Circuit], list[str]]
+
+
+def test_the_engines() -> None:
+    assert set(ENGINES) == {"auto", "heisenberg", "unitary", "statevector", "subspace", "reference"}
+    for engine in ENGINES:
+        circuit = get_ansatz("pyramid" if engine == "subspace" else "ry_ring").build(3, 1)
+        assert isinstance(make_plan(circuit, engine), Plan)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ANSATZE)
+@pytest.mark.parametrize("n_layers", [1, 3])
+def test_only_what_can_run_is_chosen(name: str, n_layers: int, device: str, engines_for: EnginesFor) -> None:
+    circuit = get_ansatz(name).build(4, n_layers)
+    plan = auto_plan(circuit)
+    for tokens in (0, 1, 100, 100_000):
+        for groups in (1, 24):
+            for itemsize in (4, 8):
+                chosen = plan.choose(tokens, groups, itemsize, device)
+                assert chosen in engines_for(circuit)
+                predicted = plan.predicted(tokens, groups, itemsize, device)
+                assert predicted[chosen] == min(predicted.values())
+                assert all(seconds >= 0 for seconds in predicted.values())
+
+
+def test_small_circuits_go_to_a_kernel() -> None:
+    assert auto_plan(get_ansatz("ry_ring").build(12, 1)).choose(1568) == "heisenberg"
+    assert auto_plan(get_ansatz("ry_ring").build(200, 1)).choose(1568) == "heisenberg"
+    assert auto_plan(get_ansatz("strongly_entangling").build(6, 3)).choose(1568) == "statevector"
+    assert auto_plan(get_ansatz("pyramid").build(8, 1)).choose(1568) == "subspace"
+    for name in ("ry_ring", "reupload", "unlu_v"):
+        for n, n_layers in ((2, 1), (3, 2), (4, 1), (4, 2)):
+            assert auto_plan(get_ansatz(name).build(n, n_layers)).choose(1568) in ("heisenberg", "statevector")
+
+
+def test_auto_gives_what_its_choice_gives() -> None:
+    circuit = get_ansatz("reupload").build(3, 2)
+    inputs, weights = torch.randn(7, 3), torch.randn(circuit.n_weights)
+    plan = auto_plan(circuit)
+    assert len(plan.plans) > 1
+    for name in plan.plans:
+        forced = AutoPlan(circuit, plan.plans, name, {(7, 1, 4, "cpu"): name})
+        assert torch.equal(forced.expectations(inputs, weights), expectations(circuit, inputs, weights, engine=name))
+
+
+@pytest.mark.parametrize(
+    ("circuit", "engine", "message"),
+    [
+        (get_ansatz("ry_ring").build(3, 1), "subspace", r"unary amplitude encoding, RBS gates .* use engine='statevec"),
+        (replace(get_ansatz("pyramid").build(3, 1), observables=(X(0),)), "subspace", r"observables of I and Z"),
+        (get_ansatz("pyramid").build(3, 1), "heisenberg", r"starts in \|0…0⟩; use engine='statevector' for loaded"),
+        (get_ansatz("amplitude_ring").build(3, 1), "heisenberg", r"starts in \|0…0⟩"),
+        (get_ansatz("strongly_entangling").build(7, 4), "heisenberg", r"more than 4096 products .* engine='statevec"),
+        (get_ansatz("ry_ring").build(21, 2), "statevector", r"n up to 20; this circuit needs n=21.* Use fewer qubits"),
+        (get_ansatz("rx_ring").build(20, 2), "statevector", r"n up to 20; this circuit needs n=2[01]"),
+        (get_ansatz("ry_ring").build(100, 2), "statevector", r"n up to 20; this circuit needs n=100"),
+        (get_ansatz("ry_ring").build(13, 2), "unitary", r"n up to 12; this circuit needs n=13.* Use engine='statevec"),
+        (get_ansatz("ry_ring").build(100, 2), "unitary", r"n up to 12; this circuit needs n=100"),
+        (get_ansatz("basic_entangler").build(21, 2), "auto", r"No engine can run this circuit\. "),
+    ],
+)
+def test_engines_refuse_what_they_cannot_run(circuit: Circuit, engine: str, message: str) -> None:
+    with pytest.raises(CircuitError, match=message):
+        make_plan(circuit, engine)
+
+
+def test_a_beam_splitter_by_inputs_is_not_for_the_subspace() -> None:
+    circuit = CircuitBuilder(2).load_amplitudes(1, 2).add("RBS", 0, 1, angle=x(0)).build()
+    with pytest.raises(CircuitError, match="RBS gates that depend on weights only"):
+        make_plan(circuit, "subspace")
+    both = replace(circuit, amplitudes=(1, 3), gates=())
+    with pytest.raises(CircuitError, match="unary amplitude encoding"):
+        make_plan(both, "subspace")
+    assert make_plan(replace(circuit, gates=()), "subspace")
+
+
+def test_explained() -> None:
+    circuit = get_ansatz("strongly_entangling").build(3, 2)
+    explanation = explain(circuit, tokens=20, groups=2, repeats=1)
+    rows = {row.engine: row for row in explanation.engines}
+    assert set(rows) == set(auto_plan(circuit).plans) >= {"statevector", "unitary"}
+    assert explanation.chosen == auto_plan(circuit).choose(20, 2)
+    assert all(row.predicted > 0 and row.measured and row.measured > 0 for row in rows.values())
+    text = str(explanation)
+    assert "3 wires, 27 gates" in text
+    assert "3 weight(s) cannot influence any output: 11, 14, 17." in text
+    assert "20 tokens × 2 group(s)" in text
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    assert set(lines) == {"engine", *rows}
+    assert [engine for engine, line in lines.items() if "← chosen" in line] == [explanation.chosen]
+    assert "complex, as real arithmetic on one wire more" in text
+    assert "; real" in str(explain(get_ansatz("ry_ring").build(3, 1), measure=False))
+
+
+def test_nothing_runs_unless_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: object) -> float:
+        raise AssertionError("an engine was run")
+
+    monkeypatch.setattr(sys.modules[explain.__module__], "median_milliseconds", run)
+    explanation = explain(get_ansatz("ry_ring").build(3, 2), measure=False)
+    assert all(row.measured is None for row in explanation.engines)
+    assert str(explanation).count("not run") == len(explanation.engines)
+    with pytest.raises(AssertionError, match="an engine was run"):
+        explain(get_ansatz("ry_ring").build(3, 2))
+
+
+def test_a_layer_runs_by_the_engine_it_was_given() -> None:
+    for engine, plan in (
+        ("heisenberg", "HeisenbergPlan"),
+        ("unitary", "UnitaryPlan"),
+        ("statevector", "StatevectorPlan"),
+    ):
+        layer = QuantumLinear(3, n_layers=2, engine=engine)
+        assert type(layer._plan).__name__ == plan
+        assert layer.engine == engine
