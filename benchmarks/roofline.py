@@ -15,15 +15,14 @@ measured on one core and on as many as asked for.
 """
 
 import argparse
-import statistics
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
+from qvit.bench.timing import median_milliseconds
 from qvit.quantum.ansatz import build_circuit, get_ansatz
 from qvit.quantum.engines.simd import jit, lanes, load, splat, store
 from qvit.quantum.engines.statevector import statevector_plan
@@ -55,15 +54,8 @@ def _peak(rows: Any, cos: Any, sin: Any, rounds: Any) -> None:
     store(rows, 8, b0 + b1 + b2 + b3 + b4 + b5 + b6 + b7)
 
 
-def median_seconds(run: Callable[[], None], repeats: int = 25) -> float:
-    """Return the median time after warm-up."""
-    times = []
-    for repeat in range(repeats + 3):
-        start = time.perf_counter()
-        run()
-        if repeat >= 3:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def _seconds(run: Callable[[], object]) -> float:
+    return median_milliseconds([run], repeats=25)[0] / 1e3
 
 
 def peak_gflops(threads: int, rounds: int = 400_000) -> float:
@@ -78,7 +70,7 @@ def peak_gflops(threads: int, rounds: int = 400_000) -> float:
         for worker in workers:
             worker.join()
 
-    return threads * 6 * CHAINS * lanes(4) * rounds / median_seconds(all_at_once) / 1e9
+    return threads * 6 * CHAINS * lanes(4) * rounds / _seconds(all_at_once) / 1e9
 
 
 def kernel_gflops(qubits: int, layers: int, tokens: int) -> tuple[float, float]:
@@ -86,7 +78,7 @@ def kernel_gflops(qubits: int, layers: int, tokens: int) -> tuple[float, float]:
     plan = statevector_plan(compile_circuit(build_circuit(get_ansatz("ry_ring"), qubits, layers)))
     x, w = torch.randn(tokens, qubits, requires_grad=True), torch.randn(layers * qubits, requires_grad=True)
     grad = torch.randn(tokens, qubits)
-    seconds = median_seconds(lambda: torch.autograd.grad(plan.expectations(x, w), (x, w), grad))  # type: ignore[arg-type]
+    seconds = _seconds(lambda: torch.autograd.grad(plan.expectations(x, w), (x, w), grad))
     turns = plan.program.n_rotations - plan.program.n_prefix
     return OPERATIONS_A_PAIR * turns * 2 ** (plan.program.n_wires - 1) * tokens / seconds / 1e9, 1e3 * seconds
 

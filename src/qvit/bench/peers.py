@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qvit.errors import ConfigError
 from qvit.quantum.circuit import Angle, Circuit, Gate
 
+_TENSORCIRCUIT = {"RX", "RY", "RZ", "H", "X", "Y", "Z", "S", "T", "CNOT", "CZ", "SWAP"}
 PENNYLANE = {
     "H": "Hadamard",
     "X": "PauliX",
@@ -96,6 +98,12 @@ def tensorcircuit_layer(
     import jax
     import tensorcircuit as tc
 
+    unknown = {gate.name for gate in circuit.gates} - _TENSORCIRCUIT
+    if unknown or circuit.amplitudes or any(p.sign < 0 for p in circuit.observables):
+        raise ConfigError(
+            "tensorcircuit is compared on circuits of one-wire gates, CNOT, CZ and SWAP with plain Pauli strings; "
+            "leave it out of --peers for this ansatz."
+        )
     backend = tc.set_backend("jax")
 
     def single(x: Any, w: Any) -> Any:

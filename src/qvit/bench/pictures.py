@@ -10,6 +10,7 @@ import numpy as np
 from qvit.bench.engines import EngineRow
 from qvit.bench.gradients import GradientRow
 from qvit.bench.layer import LayerRow
+from qvit.bench.step import StepRow
 from qvit.files import write_atomic
 
 if TYPE_CHECKING:
@@ -61,6 +62,24 @@ def draw_layer(rows: Sequence[LayerRow]) -> "Figure":
     }
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(f"{rows[0].ansatz}, {rows[0].tokens} tokens")
+    return figure
+
+
+def draw_steps(rows: Sequence[StepRow]) -> "Figure":
+    """Return the time of a step of each quantum model beside that of its twin, the ratio above."""
+    figure = _figure(1.6 * len(rows) + 2.0, 4.0)
+    panel = figure.subplots()
+    place = np.arange(len(rows))
+    panel.bar(place - 0.2, [row.quantum_ms for row in rows], 0.4, color=COLOURS[0], label="quantum")
+    panel.bar(
+        place + 0.2, [row.classical_ms for row in rows], 0.4, color=COLOURS[4], hatch="//", label="classical twin"
+    )
+    for x, row in zip(place, rows, strict=True):
+        panel.annotate(f"{row.ratio:.2f}", (float(x), max(row.quantum_ms, row.classical_ms)), ha="center", va="bottom")
+    panel.set_xticks(place, [f"{row.quantum}\nL={row.layers}" for row in rows])
+    panel.set_ylabel(f"training step, batch {rows[0].batch}, ms")
+    panel.margins(y=0.12)
+    panel.legend(frameon=False)
     return figure
 
 

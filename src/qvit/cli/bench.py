@@ -43,7 +43,7 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 
 
 def _finish(name: str, rows: Sequence[dict[str, Any]], draw: Any, out: Path | None, json: bool) -> None:
-    """Print JSON if asked for; write JSON and plot if there is a folder."""
+    """Print JSON if asked for; write JSON and the plot that `draw` gives if there is a folder."""
     from qvit.bench.timing import machine
 
     facts = {"benchmark": name, "machine": machine(), "rows": list(rows)}
@@ -57,11 +57,10 @@ def _finish(name: str, rows: Sequence[dict[str, Any]], draw: Any, out: Path | No
         with suppress(OSError):  # what is wrong with the folder, writing will say
             out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / f"{name}.json", (encoder.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
-        if draw is not None:
-            from qvit.bench.pictures import save
+        from qvit.bench.pictures import save
 
-            save(draw(), out / f"{name}.png")
-        say(f"Written: {out / name}.json" + ("" if draw is None else ", .png"))
+        save(draw(), out / f"{name}.png")
+        say(f"Written: {out / name}.json, .png")
 
 
 def _ms(value: float | None) -> str:
@@ -70,6 +69,25 @@ def _ms(value: float | None) -> str:
 
 def _times(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}×"
+
+
+def _print_layers(rows: Sequence[Any]) -> None:
+    cells = [
+        [
+            f"{r['qubits']} × {r['layers']}",
+            r["engine"],
+            _ms(r["ours"]),
+            _ms(r["pennylane"]),
+            _times(r["pennylane_ratio"]),
+            _ms(r["tensorcircuit"]),
+            _times(r["tensorcircuit_ratio"]),
+            _ms(r["linear"]),
+        ]
+        for r in (row.as_dict() for row in rows)
+    ]
+    columns = ["qubits × layers", "engine", "qvit", "PennyLane", "ratio", "TensorCircuit", "ratio", "nn.Linear"]
+    title = f"{rows[0].ansatz}, {rows[0].tokens} tokens: forward + backward, ms"
+    print_table(title, columns, cells, caption="Medians after warm-up, one run.")
 
 
 @app.command()
@@ -98,7 +116,7 @@ def layer(
     get_ansatz(ansatz)
     torch.set_num_threads(threads)
     chosen = [p for p, (package, _) in PEERS.items() if installed(package)] if peers == "auto" else peers.split(",")
-    chosen = [] if peers == "none" else [name.strip() for name in chosen]
+    chosen = [] if peers == "none" else [name.strip() for name in chosen if name.strip()]
     for name in chosen:
         if name not in PEERS:
             raise ConfigError(
@@ -110,26 +128,7 @@ def layer(
         say(f"{ansatz}, {qubits} qubits, {layers} layer(s), {tokens} tokens …")
         rows.append(bench_layer(ansatz, qubits, layers, tokens=tokens, peers=asked))
     if not json:
-        cells = [
-            [
-                f"{r['qubits']} × {r['layers']}",
-                r["engine"],
-                _ms(r["ours"]),
-                _ms(r["pennylane"]),
-                _times(r["pennylane_ratio"]),
-                _ms(r["tensorcircuit"]),
-                _times(r["tensorcircuit_ratio"]),
-                _ms(r["linear"]),
-            ]
-            for r in (row.as_dict() for row in rows)
-        ]
-        columns = ["qubits × layers", "engine", "qvit", "PennyLane", "ratio", "TensorCircuit", "ratio", "nn.Linear"]
-        print_table(
-            f"{ansatz}, {tokens} tokens: forward + backward, ms",
-            columns,
-            cells,
-            caption="Medians after warm-up, one run.",
-        )
+        _print_layers(rows)
 
     def draw() -> Any:
         from qvit.bench.pictures import draw_layer
@@ -163,7 +162,13 @@ def step(
         ]
         columns = ["quantum", "layers", "ms", "classical", "ms", "ratio"]
         print_table(f"A training step, batch {batch}", columns, cells, caption="Medians after warm-up, models in turn.")
-    _finish("step", [asdict(row) | {"ratio": row.ratio} for row in rows], None, out, json)
+
+    def draw() -> Any:
+        from qvit.bench.pictures import draw_steps
+
+        return draw_steps(rows)
+
+    _finish("step", [asdict(row) | {"ratio": row.ratio} for row in rows], draw, out, json)
 
 
 @app.command()
@@ -173,7 +178,7 @@ def engines(
     tokens: Annotated[str, typer.Option(help="Batch sizes.")] = "1,64,1568,6272",
     ansatz: Ansatz = "ry_ring",
     repeats: Annotated[int, typer.Option(min=3, help="Runs of each engine.")] = 15,
-    threads: Threads = 1,
+    threads: Threads = 2,
     out: Out = None,
     json: Json = False,
 ) -> None:

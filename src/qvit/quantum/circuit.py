@@ -4,10 +4,11 @@ A circuit starts in |0…0⟩, or in a state whose amplitudes are its inputs. Wi
 basis state, as in PennyLane.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from qvit.errors import CircuitError, nearest
 from qvit.quantum.pauli import Pauli, Z
@@ -36,12 +37,17 @@ class Angle:
     weights: Terms = ()
     constant: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name, terms in (("inputs", self.inputs), ("weights", self.weights)):
+            object.__setattr__(self, name, _sum(terms))
+        numbers = [self.constant, *(factor for _, factor in self.inputs + self.weights)]
+        if not all(map(math.isfinite, numbers)):
+            raise CircuitError(f"An angle needs finite numbers, got {self}.")
+
     def __add__(self, other: "Angle | float") -> "Angle":
         if not isinstance(other, Angle):
             other = Angle(constant=float(other))
-        return Angle(
-            _sum(self.inputs + other.inputs), _sum(self.weights + other.weights), self.constant + other.constant
-        )
+        return Angle(self.inputs + other.inputs, self.weights + other.weights, self.constant + other.constant)
 
     __radd__ = __add__
 
@@ -59,6 +65,12 @@ class Angle:
 
     def __sub__(self, other: "Angle | float") -> "Angle":
         return self + -other
+
+    def __rsub__(self, other: float) -> "Angle":
+        return -self + other
+
+    def __truediv__(self, divisor: float) -> "Angle":
+        return self * (1.0 / divisor)
 
     def __str__(self) -> str:
         names = [(f"x{i}", a) for i, a in self.inputs] + [(f"w{k}", b) for k, b in self.weights]
@@ -102,6 +114,11 @@ class Gate:
     angle: Angle | None = None
     word: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "wires", tuple(self.wires))
+        if self.angle is not None and not isinstance(self.angle, Angle):
+            raise CircuitError(f"The angle of {self.name} must be an Angle such as w(0) or Angle(constant=0.5).")
+
 
 @dataclass(frozen=True)
 class Circuit:
@@ -123,12 +140,15 @@ class Circuit:
     def __post_init__(self) -> None:
         if self.n_wires < 1:
             raise CircuitError(f"A circuit needs at least one wire, got {self.n_wires}.")
+        for name in ("gates", "observables", "amplitudes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.observables:
             object.__setattr__(self, "observables", tuple(map(Z, range(self.n_wires))))
         for gate in self.gates:
             self._check_gate(gate)
         for observable in self.observables:
-            self._check_wires("An observable", observable.wires)
+            if observable.support:  # the identity has no wires, and the value 1
+                self._check_wires("An observable", observable.wires)
         self._check_amplitudes()
 
     @cached_property
@@ -142,11 +162,13 @@ class Circuit:
         # Hashes of strings differ between processes, so the cached one must not travel.
         return Circuit, (self.n_wires, self.n_inputs, self.n_weights, self.gates, self.observables, self.amplitudes)
 
-    def draw(self) -> str:
-        """Return the circuit as text, one line a wire; see `quantum.draw` for a figure."""
-        from qvit.quantum.draw import as_text
+    def draw(self, output: Literal["text", "figure"] = "text") -> Any:
+        """Return the circuit as text, one line a wire, or as a matplotlib figure; see `quantum.draw`."""
+        from qvit.quantum.draw import as_figure, as_text
 
-        return as_text(self)
+        if output not in ("text", "figure"):
+            raise CircuitError(f"A circuit is drawn as 'text' or as a 'figure', got '{output}'.")
+        return as_text(self) if output == "text" else as_figure(self)
 
     def _check_gate(self, gate: Gate) -> None:
         if gate.name not in GATE_WIRES:

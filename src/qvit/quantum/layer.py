@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qvit.errors import CircuitError, CircuitWarning
 from qvit.quantum.ansatz import Ansatz, build_circuit, get_ansatz
-from qvit.quantum.engines import make_plan
+from qvit.quantum.engines import Explanation, explain, make_plan
 from qvit.quantum.program import analyse
 
 
@@ -51,7 +51,7 @@ class QuantumLinear(nn.Module):
         if not isinstance(groups, tuple | list):
             raise CircuitError(f"groups must be a tuple such as (3, 2), got {groups!r}.")
         for name, value in (("n_qubits", n_qubits), ("n_layers", n_layers), *(("groups", g) for g in groups)):
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise CircuitError(f"{name} must be a whole number of at least 1, got {value!r}.")
         row = get_ansatz(ansatz) if isinstance(ansatz, str) else ansatz
         self.n_qubits, self.n_layers, self.ansatz = n_qubits, n_layers, row.name
@@ -75,6 +75,17 @@ class QuantumLinear(nn.Module):
         """The number of expectation values."""
         return len(self.circuit.observables)
 
+    def explain(self, *, tokens: int = 1568, measure: bool = True) -> Explanation:
+        """Return how a batch of `tokens` is run, with each engine's predicted and measured cost; print it."""
+        return explain(
+            self.circuit,
+            tokens=tokens,
+            groups=math.prod(self.groups),
+            dtype=self.weights.dtype,
+            device=self.weights.device.type,
+            measure=measure,
+        )
+
     def reset_parameters(self) -> None:
         """Draw fresh weights."""
         with torch.no_grad():
@@ -83,7 +94,7 @@ class QuantumLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Float[Tensor, "*out o"]:
         """Return the expectation values for inputs `(…, n_inputs)`, or `(…, *groups, n_inputs)` with groups."""
         self._check(inputs)
-        weights = self.weights.flatten(len(self.groups))
+        weights = self.weights.reshape(*self.groups, self.circuit.n_weights)
         compute = torch.promote_types(torch.promote_types(inputs.dtype, weights.dtype), torch.float32)
         kind = inputs.device.type
         with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():

@@ -129,7 +129,11 @@ def _without_quarter_turns(program: PauliProgram) -> PauliProgram:
     for rotation in program.rotations:
         string, angle = pull(rotation.pauli), rotation.angle
         turns = round(angle.constant / _QUARTER)
-        if not angle.inputs and not angle.weights and math.isclose(angle.constant, turns * _QUARTER, abs_tol=1e-14):
+        if (
+            not angle.inputs
+            and not angle.weights
+            and abs(angle.constant - turns * _QUARTER) < 1e-14 * max(1, abs(turns))
+        ):
             axes.append((replace(string, sign=1), turns * string.sign))
         else:
             kept.append(Rotation(replace(string, sign=1), angle * string.sign))
@@ -144,7 +148,9 @@ def _merged(program: PauliProgram) -> PauliProgram:
     places: dict[Pauli, int] = {}
     for rotation in program.rotations:
         place = places.get(rotation.pauli)
-        if place is not None and all(rotation.pauli.commutes(later.pauli) for later in kept[place + 1 :]):
+        if place is not None and all(
+            rotation.pauli.commutes(kept[later].pauli) for later in range(len(kept) - 1, place, -1)
+        ):
             kept[place] = Rotation(rotation.pauli, kept[place].angle + rotation.angle)
         else:
             places[rotation.pauli] = len(kept)
@@ -169,6 +175,7 @@ def _without_unseen(program: PauliProgram) -> PauliProgram:
     return replace(program, rotations=tuple(program.rotations[r] for r in seen))
 
 
+@lru_cache(maxsize=16)
 def light_cones(program: PauliProgram) -> np.ndarray:
     """Return `(o, r)`: whether rotation r can matter to observable o.
 
@@ -180,12 +187,12 @@ def light_cones(program: PauliProgram) -> np.ndarray:
     for r in range(len(strings) - 1, -1, -1):
         later = r + 1 + np.flatnonzero(clash[r + 1 :, r])
         if len(later):
-            cones[:, r] = np.maximum(cones[:, r], cones[:, later].max(axis=1))
-    return cones > 0
+            cones[:, r] |= cones[:, later].any(axis=1)
+    return cones
 
 
 def _anticommuting(left: list[Pauli], right: list[Pauli], n: int) -> np.ndarray:
-    """Return the matrix of whether left[i] and right[j] anticommute, as 1.0 and 0.0 for fast products."""
+    """Return the matrix of whether left[i] and right[j] anticommute."""
 
     def unpacked(masks: list[int]) -> np.ndarray:
         if not masks:
@@ -195,8 +202,12 @@ def _anticommuting(left: list[Pauli], right: list[Pauli], n: int) -> np.ndarray:
         return np.unpackbits(raw.reshape(len(masks), size), axis=1, count=n, bitorder="little").astype(np.float32)
 
     x, z = unpacked([p.x for p in left]), unpacked([p.z for p in left])
-    counts = x @ unpacked([p.z for p in right]).T + z @ unpacked([p.x for p in right]).T
-    return counts % 2
+    right_x, right_z = unpacked([p.x for p in right]).T, unpacked([p.z for p in right]).T
+    found = np.empty((len(left), len(right)), dtype=bool)
+    for start in range(0, len(left), 1024):  # the counts are floats, for speed; all at once they would take memory
+        rows = slice(start, start + 1024)
+        found[rows] = (x[rows] @ right_z + z[rows] @ right_x) % 2
+    return found
 
 
 def phase_frame(program: PauliProgram) -> int | None:

@@ -213,7 +213,7 @@ def train_step(
     optimizer.zero_grad()
     loss.backward()
     gradients = [parameter.grad for parameter in optimizer.parameters if parameter.grad is not None]
-    norm = torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients]))
+    norm = torch.linalg.vector_norm(torch.cat([loss.new_zeros(1), *(gradient.flatten() for gradient in gradients)]))
     check_finite(model, batch.images, loss, norm, epoch=epoch, step=step, lr=lr)
     factor = 1.0 if clip_norm is None else clip_norm / (norm + 1e-6)  # as torch's clip_grad_norm_ does
     if factor < 1.0:  # only now: clipping by a NaN would spoil the trace

@@ -3,15 +3,16 @@
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from qvit.errors import CircuitError, nearest
 from qvit.quantum.circuit import Circuit
-from qvit.quantum.engines.explain import explain
+from qvit.quantum.engines.explain import Explanation, explain
 from qvit.quantum.engines.plan import ENGINES, auto_plan, exact_plan
 
-__all__ = ["ENGINES", "Plan", "expectations", "explain", "make_plan"]
+__all__ = ["ENGINES", "Explanation", "Plan", "expectations", "explain", "make_plan"]
 
 
 @runtime_checkable
@@ -44,12 +45,14 @@ def expectations(
     """Return the exact expectation value of every observable.
 
     `inputs` `(…, n_inputs)` and `weights` `(…, n_weights)`, radians, broadcast over their leading dimensions,
-    so that weights `(g, n_weights)` run g circuits on inputs `(…, g or 1, n_inputs)` at once.
+    so that weights `(g, n_weights)` run g circuits on inputs `(…, g or 1, n_inputs)` at once. Half precision is
+    computed in float32.
     Raises `CircuitError` as `make_plan` does, and for tensors that do not fit the circuit.
     """
     plan = make_plan(circuit, engine)
     _check(circuit, inputs, weights)
-    return plan.expectations(inputs, weights)
+    compute = torch.promote_types(inputs.dtype, torch.float32)
+    return plan.expectations(inputs.to(compute), weights.to(compute)).to(inputs.dtype)
 
 
 def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
@@ -60,6 +63,8 @@ def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
             raise CircuitError(
                 f"Expected inputs and weights of one floating-point dtype, got {inputs.dtype} and {weights.dtype}."
             )
+    if inputs.device != weights.device:
+        raise CircuitError(f"Inputs are on {inputs.device} and weights on {weights.device}; move them together.")
     try:
         np.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
     except ValueError as error:

@@ -5,6 +5,7 @@ groups along dimensions where the inputs have size 1.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -54,8 +55,8 @@ class Batching:
 
     def source(self) -> Int[Tensor, " g"]:
         """Return the source of each group."""
-        index = np.arange(prod(self.sources), dtype=np.int32).reshape(self.sources)
-        return torch.from_numpy(np.broadcast_to(index, self.groups).flatten())
+        # Kept where nothing is traced: a trace complains of caches.
+        return torch.from_numpy((_source if torch.compiler.is_compiling() else _kept_source)(self.sources, self.groups))
 
     def split_outputs(self, values: Float[Tensor, "*lead o"]) -> Float[Tensor, "g o t"]:
         """Return values by group, tokens last: the inverse of `join`."""
@@ -79,3 +80,11 @@ class Batching:
         n, inner = len(self.batch), len(rows) + 1
         split = values.reshape(*rows, values.shape[1], *self.batch)
         return split.permute(*range(inner, inner + n), *range(inner))
+
+
+def _source(sources: tuple[int, ...], groups: tuple[int, ...]) -> np.ndarray:
+    index = np.arange(prod(sources), dtype=np.int32).reshape(sources)
+    return np.broadcast_to(index, groups).flatten()
+
+
+_kept_source = lru_cache(maxsize=256)(_source)

@@ -68,7 +68,8 @@ class _Eager(torch.autograd.Function):
         batching = Batching.of(inputs, weights)
         ctx.save_for_backward(inputs, weights)
         ctx.call, ctx.batching = call, batching
-        values = call.operator.forward(*call.arguments(batching, batching.split_inputs(inputs), weights))
+        ctx.ready = call.operator.prepare(*call.arguments(batching, batching.split_inputs(inputs), weights))
+        values = ctx.ready.forward()
         view = batching.join(values)
         # The same memory in a tensor that is no view: what a function returns should bear changing in place.
         return values.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
@@ -79,15 +80,16 @@ class _Eager(torch.autograd.Function):
         call, batching = ctx.call, ctx.batching
         if torch.is_grad_enabled():  # a second derivative is wanted
             wanted = [t for t in (inputs, weights) if t.requires_grad]
-            slopes = iter(torch.autograd.grad(call.spelt_out(inputs, weights), wanted, gradient, create_graph=True))
+            values = call.spelt_out(inputs, weights)
+            slopes = iter(torch.autograd.grad(values, wanted, gradient, create_graph=True, materialize_grads=True))
             return *(next(slopes) if t.requires_grad else None for t in (inputs, weights)), None  # type: ignore[return-value]
-        arguments = call.arguments(batching, batching.split_inputs(inputs), weights)
-        by_angle, by_weight, _ = call.operator.backward(batching.split_outputs(gradient), *arguments)
+        by_angle, by_weight, _ = ctx.ready.backward(batching.split_outputs(gradient))
         to_inputs = to_weights = None
         if ctx.needs_input_grad[0]:
             to_inputs = batching.join_inputs(call.angles.inputs_from(by_angle)).reshape(inputs.shape)
         if ctx.needs_input_grad[1]:
-            to_weights = call.angles.weights_from(by_weight).reshape(*batching.groups, -1).sum_to_size(weights.shape)
+            to_weights = call.angles.weights_from(by_weight)
+            to_weights = to_weights.reshape(*batching.groups, weights.shape[-1]).sum_to_size(weights.shape)
         return to_inputs, to_weights, None
 
 
@@ -98,6 +100,7 @@ def _nobody_watches(inputs: Tensor, weights: Tensor) -> bool:
         and type(inputs) in (Tensor, torch.nn.Parameter)
         and type(weights) in (Tensor, torch.nn.Parameter)
         and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
         and not _transformed()
         and torch._C._len_torch_dispatch_stack() == 0
     )

@@ -24,6 +24,7 @@ from qvit.quantum.program import PauliProgram
 MAX_NODES = 4096
 ZERO, ONE, FIRST = 0, 1, 2  # places of the constants and of the first node
 _HEADER = 3
+_BLOCKS_A_PART = 8
 
 
 @dataclass(frozen=True)
@@ -39,89 +40,62 @@ class Node:
     sign: int
 
 
-class _Prepared:
-    """What the forward and the backward kernel share: angles in blocks, and the division into parts."""
+class Prepared:
+    """A call of the kernel: angles in blocks, and the division into parts; made once for forward and backward."""
 
-    def __init__(self, inputs: Tensor, weights: Tensor, source: Tensor, code: Tensor):
-        moving, still = in_blocks(inputs.detach()), weights.detach().contiguous()
-        self.tokens, self.lanes = moving.shape[-1], VECTOR_BYTES // inputs.element_size()
-        angles = [t.numpy() for t in (moving, still.cos(), still.sin())]
-        self.arrays = (code.numpy(), *angles, *by_source(source, len(inputs)))
+    def __init__(
+        self,
+        inputs: Tensor,
+        weights: Tensor,
+        amplitudes: Tensor,
+        source: Tensor,
+        code: Tensor,
+        n_wires: int,
+        n_outputs: int,
+    ):
+        self.inputs, self.weights, self.amplitudes = inputs.detach(), weights.detach(), amplitudes
+        self.n_outputs, self.tokens = n_outputs, inputs.shape[-1]
+        moving, still = in_blocks(self.inputs), self.weights.contiguous().numpy()
+        self.padded, self.lanes = moving.shape[-1], VECTOR_BYTES // inputs.element_size()
+        self.arrays = (code.numpy(), moving.numpy(), np.cos(still), np.sin(still), *by_source(source, len(inputs)))
         self.columns, self.rotations, self.nodes = inputs.shape[1], weights.shape[1], len(code) // 4
-        self.per_part = 8
-        self.parts_a_source = -(-(self.tokens // self.lanes) // self.per_part)
+        self.parts_a_source = -(-(self.padded // self.lanes) // _BLOCKS_A_PART)
         self.parts = len(inputs) * self.parts_a_source
-        self.work = 8.0 * self.tokens * len(weights) * self.nodes
+        self.work = 8.0 * self.padded * len(weights) * self.nodes
 
-    def scratch(self, like: Tensor, rotations: int, nodes: int) -> list[np.ndarray]:
+    def forward(self) -> Float[Tensor, "g o t"]:
+        """Return the expectation values."""
+        from qvit.quantum.engines import tape
+
+        out = self.inputs.new_empty(len(self.weights), self.n_outputs, self.padded)
+        out_array = out.numpy()
+
+        def run(first: int, last: int) -> None:
+            tape.forward(*self.arrays, *self._scratch(2, 1), out_array, first, last, _BLOCKS_A_PART)
+
+        in_parts(run, self.parts, self.work)
+        return out[..., : self.tokens]
+
+    def backward(self, grad: Float[Tensor, "g o t"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of inputs and weights, and zeros for the amplitudes."""
+        from qvit.quantum.engines import tape
+
+        zeros, (groups, rotations) = self.inputs.new_zeros, self.weights.shape
+        grad_x = zeros(*self.inputs.shape[:-1], self.padded)
+        grad_w = zeros(groups, self.parts_a_source, rotations, self.lanes)
+        arrays = [t.numpy() for t in (in_blocks(grad.detach()), grad_x, grad_w)]
+
+        def run(first: int, last: int) -> None:
+            tape.backward(*self.arrays, *self._scratch(3, 2), *arrays, first, last, _BLOCKS_A_PART)
+
+        in_parts(run, self.parts, 3 * self.work)
+        total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(self.weights.dtype)
+        return grad_x[..., : self.tokens], total, zeros(self.amplitudes.shape)
+
+    def _scratch(self, rotations: int, nodes: int) -> list[np.ndarray]:
         """Return an array of two rows a column, `rotations` of a row a rotation and `nodes` of a row a place."""
         rows = [2 * self.columns] + [self.rotations] * rotations + [self.nodes + FIRST] * nodes
-        return [like.new_empty(row * self.lanes).numpy() for row in rows]
-
-
-def _forward(
-    inputs: Tensor, weights: Tensor, amplitudes: Tensor, source: Tensor, code: Tensor, n_wires: int, n_outputs: int
-) -> Tensor:
-    from qvit.quantum.engines import tape
-
-    tokens = inputs.shape[-1]
-    if tokens == 0:
-        return inputs.new_zeros(len(source), n_outputs, 0)
-    ready = _Prepared(inputs, weights, source, code)
-    out = inputs.new_empty(len(source), n_outputs, ready.tokens)
-    out_array = out.numpy()
-
-    def run(first: int, last: int) -> None:
-        scratch = ready.scratch(inputs, 2, 1)
-        tape.forward(*ready.arrays, *scratch, out_array, first, last, ready.per_part)
-
-    in_parts(run, ready.parts, ready.work)
-    return out[..., :tokens]
-
-
-def _backward(
-    grad: Tensor,
-    inputs: Tensor,
-    weights: Tensor,
-    amplitudes: Tensor,
-    source: Tensor,
-    code: Tensor,
-    n_wires: int,
-    n_outputs: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    from qvit.quantum.engines import tape
-
-    tokens = inputs.shape[-1]
-    unloaded = amplitudes.new_zeros(amplitudes.shape)
-    if tokens == 0:
-        return inputs.new_zeros(inputs.shape), weights.new_zeros(weights.shape), unloaded
-    ready = _Prepared(inputs, weights, source, code)
-    grad_array = in_blocks(grad.detach()).numpy()
-    grad_x = inputs.new_zeros(*inputs.shape[:-1], ready.tokens)
-    grad_w = inputs.new_zeros(len(weights), ready.parts_a_source, weights.shape[1], ready.lanes)
-    x_array, w_array = grad_x.numpy(), grad_w.numpy()
-
-    def run(first: int, last: int) -> None:
-        trig, cos, sin, slopes, values, adjoint = ready.scratch(inputs, 3, 2)
-        tape.backward(
-            *ready.arrays,
-            trig,
-            cos,
-            sin,
-            values,
-            slopes,
-            adjoint,
-            grad_array,
-            x_array,
-            w_array,
-            first,
-            last,
-            ready.per_part,
-        )
-
-    in_parts(run, ready.parts, 3 * ready.work)
-    total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(weights.dtype)
-    return grad_x[..., :tokens], total, unloaded
+        return [self.inputs.new_empty(row * self.lanes).numpy() for row in rows]
 
 
 def run_in_torch(
@@ -159,7 +133,7 @@ def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_output
     return float(groups * tokens) * (3.0 * (nodes - start) + len(across) + 3.0 * int((across != ZERO).sum()))
 
 
-OPERATOR = Operator("heisenberg", _forward, _backward, run_in_torch, forward_flops, 4.0)
+OPERATOR = Operator("heisenberg", Prepared, run_in_torch, forward_flops, 4.0)
 _traceable = define(OPERATOR)
 
 
@@ -194,10 +168,13 @@ class HeisenbergPlan:
 
 
 class _Propagation:
-    """What is known of strings before each rotation: which can still become diagonal, which Z are idle."""
+    """Opens strings backwards through the rotations, each once, and collects the nodes."""
 
-    def __init__(self, program: PauliProgram) -> None:
+    def __init__(self, program: PauliProgram, max_nodes: int) -> None:
         self.strings = [rotation.pauli for rotation in program.rotations]
+        self.max_nodes = max_nodes
+        self.nodes: list[Node] = []
+        self.known: dict[tuple[int, int, int], int] = {}
         self.basis: dict[int, tuple[int, int]] = {}  # leading bit → (vector, rotation that brought it)
         self.touched = [0]  # wires that the rotations before r can flip
         for r, string in enumerate(self.strings):
@@ -208,7 +185,49 @@ class _Propagation:
             if rest:
                 self.basis[rest.bit_length()] = (rest, r)
 
-    def settle(self, string: Pauli, before: int) -> tuple[Pauli, int] | None:
+    def value(self, string: Pauli) -> int:
+        """Return the place of a string's value at the end of the circuit, opening strings depth first."""
+        end = len(self.strings)
+        place, missing = self._place(string, end)
+        stack = [] if missing is None else [missing]
+        while stack:
+            waiting = self._open(*stack[-1])
+            if not waiting:
+                stack.pop()
+            stack.extend(waiting)
+            if len(self.nodes) > self.max_nodes or len(self.known) + len(stack) > 4 * self.max_nodes:
+                raise CircuitError(
+                    f"The heisenberg engine would need more than {self.max_nodes} products for this circuit; "
+                    "use engine='statevector' or 'auto'."
+                )
+        return place if missing is None else self._place(string, end)[0]
+
+    def _open(self, string: Pauli, r: int) -> list[tuple[Pauli, int]]:
+        """Make the node of a string that rotation r acts on; or return what must be opened before."""
+        key = (string.x, string.z, r)
+        if key in self.known:
+            return []
+        k, turned = self.strings[r].times(string)
+        (along, open_along), (across, open_across) = self._place(string, r), self._place(turned, r)
+        waiting = [item for item in (open_along, open_across) if item is not None]
+        if not waiting:
+            self.known[key] = ZERO
+            if along != ZERO or across != ZERO:
+                self.known[key] = FIRST + len(self.nodes)
+                self.nodes.append(Node(r, along, across, 1 if (k + 1) % 4 == 0 else -1))
+        return waiting
+
+    def _place(self, string: Pauli, before: int) -> tuple[int, tuple[Pauli, int] | None]:
+        """Return the place of a value if it is known, else what has to be opened for it."""
+        settled = self._settle(string, before)
+        if settled is None:
+            return ZERO, None
+        if settled[1] < 0:
+            return ONE, None
+        key = (settled[0].x, settled[0].z, settled[1])
+        return self.known.get(key, ZERO), (None if key in self.known else settled)
+
+    def _settle(self, string: Pauli, before: int) -> tuple[Pauli, int] | None:
         """Return the string without idle Z and the rotation that first acts on it, −1 for none; None if zero."""
         while True:
             if not self._can_end(string.x, before):
@@ -238,51 +257,8 @@ def heisenberg_plan(program: PauliProgram, max_nodes: int = MAX_NODES) -> Heisen
     """Return the plan; raises `CircuitError` if it would take more than `max_nodes` products."""
     if program.amplitudes:
         raise CircuitError("The heisenberg engine starts in |0…0⟩; use engine='statevector' for loaded amplitudes.")
-    propagation = _Propagation(program)
-    nodes: list[Node] = []
-    known: dict[tuple[int, int, int], int] = {}
-
-    def place(string: Pauli, before: int) -> tuple[int, tuple[Pauli, int] | None]:
-        """Return the value if it is known, else what has to be opened for it."""
-        settled = propagation.settle(string, before)
-        if settled is None:
-            return ZERO, None
-        if settled[1] < 0:
-            return ONE, None
-        key = (settled[0].x, settled[0].z, settled[1])
-        return known.get(key, ZERO), (None if key in known else settled)
-
-    def value(string: Pauli, before: int) -> int:
-        """Return where the value of a string is, opening strings depth first."""
-        found, missing = place(string, before)
-        stack = [] if missing is None else [missing]
-        while stack:
-            string_, r = stack[-1]
-            k, turned = propagation.strings[r].times(string_)
-            (along, open_along), (across, open_across) = place(string_, r), place(turned, r)
-            waiting = [item for item in (open_along, open_across) if item is not None]
-            if waiting:
-                stack.extend(waiting)
-                continue
-            stack.pop()
-            key = (string_.x, string_.z, r)
-            if key in known:
-                continue
-            sign = 1 if (k + 1) % 4 == 0 else -1
-            if along == ZERO and across == ZERO:
-                known[key] = ZERO
-                continue
-            known[key] = FIRST + len(nodes)
-            nodes.append(Node(r, along, across, sign))
-            if len(nodes) > max_nodes:
-                raise CircuitError(
-                    f"The heisenberg engine would need more than {max_nodes} products for this circuit; "
-                    "use engine='statevector' or 'auto'."
-                )
-        return place(string, before)[0] if missing is not None else found
-
-    end = len(program.rotations)
-    outputs = tuple((value(Pauli(o.x, o.z), end), o.sign) for o in program.observables)
+    propagation = _Propagation(program, max_nodes)
+    outputs = tuple((propagation.value(Pauli(o.x, o.z)), o.sign) for o in program.observables)
     angles = [rotation.angle for rotation in program.rotations]
     linear = LinearAngles.of(angles, program.n_inputs, program.n_weights)
-    return HeisenbergPlan.of(linear, nodes, outputs, program.n_wires)
+    return HeisenbergPlan.of(linear, propagation.nodes, outputs, program.n_wires)

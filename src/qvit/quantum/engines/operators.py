@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,11 +19,23 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 VECTOR_BYTES = 64
-_WORTH_A_THREAD = 400_000.0  # operations; a thread costs about 30 µs to wake
+_WORTH_A_THREAD = 2e6  # amplitude updates, some 150 µs; a thread takes about 30 µs to wake
 
 _ARGUMENTS = "Tensor inputs, Tensor weights, Tensor amplitudes, Tensor source, Tensor code, int n_wires, int n_outputs"
-Forward = Callable[..., Tensor]
-Backward = Callable[..., tuple[Tensor, Tensor, Tensor]]
+InTorch = Callable[..., Tensor]
+Gradients = tuple[Tensor, Tensor, Tensor]
+
+
+class Prepared(Protocol):
+    """One call of a kernel on the CPU."""
+
+    def forward(self) -> Tensor:
+        """Return the expectation values `(g, o, t)`."""
+
+    def backward(self, grad: Tensor) -> Gradients:
+        """Return the gradients of inputs, weights and amplitudes."""
+
+
 library = torch.library.Library("qvit", "DEF")
 
 
@@ -31,18 +43,17 @@ library = torch.library.Library("qvit", "DEF")
 class Operator:
     """The implementations of one engine's operator.
 
-    `forward` and `backward` are for the CPU; `in_torch` does the same on any device by differentiable operations,
-    and `adjoint` its gradients there, if there is a better way than autograd. `flops(g, t, r, n_wires, n_outputs)`
-    counts a forward pass, `backward_flops` times that a backward pass.
+    `prepare` takes the operator's arguments on the CPU; `in_torch` does the same as its `forward` on any device by
+    differentiable operations, and `adjoint` gives the gradients there, if there is a better way than autograd.
+    `flops(g, t, code, n_wires, n_outputs)` counts a forward pass, `backward_flops` times that a backward pass.
     """
 
     name: str
-    forward: Forward
-    backward: Backward
-    in_torch: Forward
+    prepare: Callable[..., Prepared]
+    in_torch: InTorch
     flops: Callable[[int, int, Tensor, int, int], float]
     backward_flops: float
-    adjoint: Backward | None = None
+    adjoint: Callable[..., Gradients] | None = None
 
 
 def define(operator: Operator) -> Callable[..., Tensor]:
@@ -52,14 +63,16 @@ def define(operator: Operator) -> Callable[..., Tensor]:
     library.define(f"{name}_backward(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
 
     def forward(*arguments: Any) -> Tensor:
-        run = operator.forward if arguments[0].device.type == "cpu" else operator.in_torch
-        return run(*arguments).contiguous()  # as `_fake` says
+        on_cpu = arguments[0].device.type == "cpu"
+        values = operator.prepare(*arguments).forward() if on_cpu else operator.in_torch(*arguments)
+        return values.contiguous()  # as `_fake` says
 
-    def backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        run = operator.backward
-        if arguments[0].device.type != "cpu":
-            run = operator.adjoint or functools.partial(_by_autograd, operator.in_torch)
-        to_inputs, to_weights, to_amplitudes = run(*arguments)
+    def backward(grad: Tensor, *arguments: Any) -> Gradients:
+        if grad.device.type == "cpu":
+            found = operator.prepare(*arguments).backward(grad)
+        else:
+            found = (operator.adjoint or functools.partial(_by_autograd, operator.in_torch))(grad, *arguments)
+        to_inputs, to_weights, to_amplitudes = found
         return to_inputs.contiguous(), to_weights.contiguous(), to_amplitudes.contiguous()
 
     library.impl(name, forward, "CompositeExplicitAutograd")
@@ -86,7 +99,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*tensors)
 
 
-def _gradient(in_torch: Forward, back: Any, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _gradient(in_torch: InTorch, back: Any, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     saved, sizes = ctx.saved_tensors, (ctx.n_wires, ctx.n_outputs)
     if torch.is_grad_enabled():  # a second derivative is wanted: memory grows with depth, but any order is right
         wanted = [place for place in range(3) if saved[place].requires_grad]
@@ -101,7 +114,7 @@ def _gradient(in_torch: Forward, back: Any, ctx: Any, grad: Tensor) -> tuple[Ten
     return (*found, None, None, None, None)
 
 
-def _by_autograd(in_torch: Forward, grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _by_autograd(in_torch: InTorch, grad: Tensor, *arguments: Any) -> Gradients:
     with torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in arguments[:3]]
         values = in_torch(*leaves, *arguments[3:])
@@ -116,9 +129,7 @@ def _fake(
     return inputs.new_empty(weights.shape[0], n_outputs, inputs.shape[-1])
 
 
-def _fake_backward(
-    grad: Tensor, inputs: Tensor, weights: Tensor, amplitudes: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_backward(grad: Tensor, inputs: Tensor, weights: Tensor, amplitudes: Tensor, *rest: Any) -> Gradients:
     return inputs.new_empty(inputs.shape), weights.new_empty(weights.shape), amplitudes.new_empty(amplitudes.shape)
 
 
@@ -157,7 +168,12 @@ def in_blocks(values: Tensor) -> Tensor:
 
 def by_source(source: Tensor, sources: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the groups in the order of their sources, and where the groups of each source start in it."""
-    array = source.numpy()
+    return _by_source(source.numpy().tobytes(), sources)
+
+
+@functools.lru_cache(maxsize=256)
+def _by_source(source: bytes, sources: int) -> tuple[np.ndarray, np.ndarray]:
+    array = np.frombuffer(source, dtype=np.int32)
     order = np.argsort(array, kind="stable")
     return order, np.searchsorted(array[order], np.arange(sources + 1))
 

@@ -162,6 +162,8 @@ class AutoPlan:
         """Return the engine of least predicted cost."""
         key = (tokens, groups, itemsize, device)
         if key not in self._choices:
+            if len(self._choices) > 1000:
+                self._choices.clear()
             predicted = self.predicted(*key)
             self._choices[key] = min(predicted, key=lambda name: predicted[name])
         return self._choices[key]
@@ -183,6 +185,7 @@ class AutoPlan:
 def auto_plan(circuit: Circuit) -> AutoPlan:
     """Return every engine that is worth considering; raises `CircuitError` if none can run the circuit."""
     plans: dict[str, ExactPlan] = {}
+    reasons: dict[str, CircuitError] = {}
     for name in ("subspace", "heisenberg", "statevector", "unitary"):
         try:
             if name == "heisenberg":
@@ -190,11 +193,11 @@ def auto_plan(circuit: Circuit) -> AutoPlan:
             else:
                 plans[name] = _MAKERS[name](circuit)
         except CircuitError as error:
-            reason = error
+            reasons[name] = error
         if name == "subspace" and plans:
             break  # n amplitudes instead of 2ⁿ
     if not plans:
-        raise CircuitError(f"No engine can run this circuit. {reason}") from reason
+        raise CircuitError(f"No engine can run this circuit. {reasons['statevector']}")
     plan = AutoPlan(circuit, plans, AutoPlan(circuit, plans).choose(TYPICAL_TOKENS))
     if any(plan.choose(tokens, groups) == "statevector" for tokens in _USUAL_TOKENS for groups in (1, 12)):
         exact_plan(circuit, "statevector")  # its tables are large; where it is never chosen they are not made

@@ -44,11 +44,6 @@ class RealProgram:
         """The number of rotations."""
         return len(self.x)
 
-    @property
-    def n_dynamic(self) -> int:
-        """The number of rotations whose angles depend on the inputs."""
-        return int((self.dynamic >= 0).sum())
-
 
 @lru_cache(maxsize=256)
 def real_program(program: PauliProgram) -> RealProgram:

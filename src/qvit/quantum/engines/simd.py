@@ -114,6 +114,22 @@ def _nearest(_typing: Any, vector: Any) -> Any:
     return vector(vector), generate
 
 
+@intrinsic
+def _at_most(_typing: Any, vector: Any, limit: Any) -> Any:
+    """Return every lane, or ±limit where it is beyond; NaN stays."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = _llvm(vector.dtype)
+        value, bound = arguments
+        for name, other in (("minimum", bound), ("maximum", builder.fneg(bound))):
+            function = ir.FunctionType(kind, [kind, kind])
+            full = f"llvm.{name}.v{kind.count}f{vector.dtype.bitwidth}"
+            value = builder.call(cgutils.get_or_insert_function(builder.module, function, full), [value, other])
+        return value
+
+    return vector(vector, vector), generate
+
+
 def _binary(instruction: str) -> Any:
     @intrinsic
     def apply(_typing: Any, left: Any, right: Any) -> Any:
@@ -187,7 +203,8 @@ def _is_double(_typing: Any, vector: Any) -> Any:
 def cos_sin(half):
     """Return cos and sin of the lanes, both with the sign that they have after adding a multiple of π.
 
-    Of half an angle that is a whole turn: a sign of the state, which no expectation value sees.
+    Of half an angle that is a whole turn: a sign of the state, which no expectation value sees. Angles of more than
+    some ten thousand turns lose digits, as they have lost them before they came here; results stay within bounds.
     """
     double = _is_double(half)
     turns = _nearest(half * like(half, 0.3183098861837907))
@@ -197,6 +214,7 @@ def cos_sin(half):
     else:
         for part in _PI:
             half = half - turns * like(half, part)
+    half = _at_most(half, like(half, 1.5707963267948966))
     square = half * half
     sin, cos = like(half, 0.0), like(half, 0.0)
     if double:

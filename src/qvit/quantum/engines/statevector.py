@@ -23,74 +23,65 @@ from qvit.quantum.program import PauliProgram
 MAX_WIRES = 20
 
 
-class _Prepared:
-    """What the forward and the backward kernel share: angles in blocks, and the division into parts."""
+class Prepared:
+    """A call of the kernel: angles in blocks, and the division into parts; made once for forward and backward."""
 
-    def __init__(self, inputs: Tensor, weights: Tensor, amplitudes: Tensor, source: Tensor, code: Tensor, n_wires: int):
-        moving, half = in_blocks(inputs.detach()), weights.detach().contiguous() * 0.5
-        self.tokens = moving.shape[-1]
-        self.lanes = VECTOR_BYTES // inputs.element_size()
-        angles = [t.numpy() for t in (moving, half.cos(), half.sin())]
-        self.arrays = (code.numpy(), *angles, in_blocks(amplitudes.detach()).numpy(), *by_source(source, len(inputs)))
+    def __init__(
+        self,
+        inputs: Tensor,
+        weights: Tensor,
+        amplitudes: Tensor,
+        source: Tensor,
+        code: Tensor,
+        n_wires: int,
+        n_outputs: int,
+    ):
+        self.inputs, self.weights, self.amplitudes = inputs.detach(), weights.detach(), amplitudes.detach()
+        self.n_outputs, self.tokens = n_outputs, inputs.shape[-1]
+        moving, half = in_blocks(self.inputs), self.weights.contiguous().numpy() * 0.5
+        self.padded, self.lanes = moving.shape[-1], VECTOR_BYTES // inputs.element_size()
+        order, starts = by_source(source, len(inputs))
+        loaded = in_blocks(self.amplitudes).numpy()
+        self.arrays = (code.numpy(), moving.numpy(), np.cos(half), np.sin(half), loaded, order, starts)
         self.size, self.columns = self.lanes * 2**n_wires, self.lanes * inputs.shape[1]
         self.per_part = max(1, 8 >> max(0, n_wires - 9))
-        self.parts_a_source = -(-(self.tokens // self.lanes) // self.per_part)
+        self.parts_a_source = -(-(self.padded // self.lanes) // self.per_part)
         self.parts = len(inputs) * self.parts_a_source
-        self.work = float(self.tokens) * weights.numel() * 2**n_wires
+        self.work = float(self.padded) * weights.numel() * 2**n_wires
 
-    def scratch(self, like: Tensor, states: int) -> tuple[np.ndarray, np.ndarray]:
+    def forward(self) -> Float[Tensor, "g o t"]:
+        """Return the expectation values."""
+        from qvit.quantum.engines import kernel
+
+        out = self.inputs.new_empty(len(self.weights), self.n_outputs, self.padded)
+        out_array = out.numpy()
+
+        def run(first: int, last: int) -> None:
+            kernel.forward(*self.arrays, *self._scratch(2), out_array, first, last, self.per_part)
+
+        in_parts(run, self.parts, self.work)
+        return out[..., : self.tokens]
+
+    def backward(self, grad: Float[Tensor, "g o t"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of inputs, weights and amplitudes."""
+        from qvit.quantum.engines import kernel
+
+        zeros, (groups, rotations) = self.inputs.new_zeros, self.weights.shape
+        grad_x = zeros(*self.inputs.shape[:-1], self.padded)
+        grad_a = zeros(*self.amplitudes.shape[:-1], self.padded)
+        grad_w = zeros(groups, self.parts_a_source, rotations, self.lanes)
+        arrays = [t.numpy() for t in (in_blocks(grad.detach()), grad_x, grad_w, grad_a)]
+
+        def run(first: int, last: int) -> None:
+            kernel.backward(*self.arrays, *self._scratch(3), *arrays, first, last, self.per_part)
+
+        in_parts(run, self.parts, 4 * self.work)
+        total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(self.weights.dtype)
+        return grad_x[..., : self.tokens], total, grad_a[..., : self.tokens]
+
+    def _scratch(self, states: int) -> tuple[np.ndarray, np.ndarray]:
         """Return room for cosines and sines, and for states, of one block."""
-        return like.new_empty(2 * self.columns).numpy(), like.new_empty(states, self.size).numpy()
-
-
-def _forward(
-    inputs: Tensor, weights: Tensor, amplitudes: Tensor, source: Tensor, code: Tensor, n_wires: int, n_outputs: int
-) -> Tensor:
-    from qvit.quantum.engines import kernel
-
-    tokens = inputs.shape[-1]
-    if tokens == 0:
-        return inputs.new_zeros(len(source), n_outputs, 0)
-    ready = _Prepared(inputs, weights, amplitudes, source, code, n_wires)
-    out = inputs.new_empty(len(source), n_outputs, ready.tokens)
-    out_array = out.numpy()
-
-    def run(first: int, last: int) -> None:
-        kernel.forward(*ready.arrays, *ready.scratch(inputs, 2), out_array, first, last, ready.per_part)
-
-    in_parts(run, ready.parts, ready.work)
-    return out[..., :tokens]
-
-
-def _backward(
-    grad: Tensor,
-    inputs: Tensor,
-    weights: Tensor,
-    amplitudes: Tensor,
-    source: Tensor,
-    code: Tensor,
-    n_wires: int,
-    n_outputs: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    from qvit.quantum.engines import kernel
-
-    tokens = inputs.shape[-1]
-    if tokens == 0:
-        return inputs.new_zeros(inputs.shape), weights.new_zeros(weights.shape), amplitudes.new_zeros(amplitudes.shape)
-    ready = _Prepared(inputs, weights, amplitudes, source, code, n_wires)
-    grad_array = in_blocks(grad.detach()).numpy()
-    grad_x = inputs.new_zeros(*inputs.shape[:-1], ready.tokens)
-    grad_a = inputs.new_zeros(*amplitudes.shape[:-1], ready.tokens)
-    grad_w = inputs.new_zeros(len(weights), ready.parts_a_source, weights.shape[1], ready.lanes)
-    arrays = [t.numpy() for t in (grad_x, grad_w, grad_a)]
-
-    def run(first: int, last: int) -> None:
-        scratch = ready.scratch(inputs, 3)
-        kernel.backward(*ready.arrays, *scratch, grad_array, *arrays, first, last, ready.per_part)
-
-    in_parts(run, ready.parts, 4 * ready.work)
-    total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(weights.dtype)
-    return grad_x[..., :tokens], total, grad_a[..., :tokens]
+        return self.inputs.new_empty(2 * self.columns).numpy(), self.inputs.new_empty(states, self.size).numpy()
 
 
 @dataclass(frozen=True)
@@ -214,7 +205,8 @@ def _credited(
 
 
 def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_outputs: int) -> float:
-    """Return the operations of a forward pass: six a pair and rotation, three an amplitude to start, three to read."""
+    """Return the operations of a forward pass: six a pair and rotation; for each amplitude three to start, three to
+    read, and two for an observable that is not folded."""
     array = code.cpu().numpy()
     turns = len(section(array, "rotations")) // 3 - int(array[1])
     direct = len(section(array, "direct"))
@@ -223,8 +215,7 @@ def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_output
 
 OPERATOR = Operator(
     "statevector",
-    _forward,
-    _backward,
+    Prepared,
     run_in_torch,
     forward_flops,
     11.0 / 3.0,  # the circuit again (6 a pair), undone on ψ and λ (12), the slope (4)
