@@ -8,7 +8,7 @@ EPOCHS ?=
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format clean clean-kernels
 
 .venv/base: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qvit needs Python >= 3.11, found " + sys.version.split()[0])'
@@ -38,3 +38,6 @@ format: .venv/dev
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+clean-kernels:
+	find src -name '*.nb[ic]' -delete

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -10,12 +11,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# `NarrowAttention` takes, of the time of torch's kernel, forward and backward on one CPU thread with 64 images, 49
-# tokens and two heads: 0.53 at width 4, 0.61 at 8, but 0.94 at 12 and 1.13 at 16. With few scores (4,802: 1.6)
-# its more calls show; with many (4.9 million: 0.67) it still leads, but takes memory that torch's does not.
+from qvit.quantum.engines.operators import VECTOR_BYTES, in_parts
+
+# Widths up to which `NarrowAttention` is taken, and from how many scores on: below, its call costs more than it saves.
 NARROW = 8
-SCORES = range(2**14, 2**23)
-LARGEST_SCORE = 40.0  # e⁸⁰ is still far from the ends of float32
+FEWEST_SCORES = 2**14
+LARGEST = 2**11  # tokens: beyond, the scores of a block of queries leave the cache
+LOG2_E = math.log2(math.e)
 
 
 class Attention(nn.Module):
@@ -41,13 +43,12 @@ def attend(
     """Return softmax(QKᵀ/√k)·V, by the kernel that is fastest for these tensors."""
     if _is_narrow(queries, values):
         across = queries.mT.contiguous(), keys.mT.contiguous(), values.mT.contiguous()
-        if _is_tame(across[0], across[1]):
-            return NarrowAttention.apply(*across).mT  # type: ignore[no-untyped-call]
+        return NarrowAttention.apply(*across).mT  # type: ignore[no-untyped-call]
     return F.scaled_dot_product_attention(queries, keys, values)
 
 
 def _is_narrow(queries: Tensor, values: Tensor) -> bool:
-    # `_is_tame` looks at values, which neither torch.compile, torch.export nor torch.func can trace.
+    # A compiled kernel is nothing that torch.compile, torch.export or torch.func could trace.
     if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
     b, h, n, k = queries.shape
@@ -55,48 +56,77 @@ def _is_narrow(queries: Tensor, values: Tensor) -> bool:
         values.device.type == "cpu"
         and values.dtype in (torch.float32, torch.float64)
         and max(k, values.shape[3]) <= NARROW
-        and b * h * n * n in SCORES
+        and n <= LARGEST
+        and b * h * n * n >= FEWEST_SCORES
         and not torch.is_autocast_enabled("cpu")
+        and torch._C._get_tracing_state() is None
     )
 
 
-def _is_tame(queries: Float[Tensor, "b h k n"], keys: Float[Tensor, "b h k n"]) -> bool:
-    """Return whether no score of these queries and keys can be large; NaN is not tame."""
-    largest = queries.detach().abs().amax() * keys.detach().abs().amax()
-    return largest.item() * math.sqrt(queries.shape[2]) < LARGEST_SCORE
-
-
 class NarrowAttention(torch.autograd.Function):
-    """Attention for heads a few features wide, where time goes into passes over the n × n scores.
-
-    Scores are kept transposed: a column is one query's scores of all keys, so that sums and products run along
-    memory. Powers of 2 replace those of e (four times as fast in torch on CPUs), and what is normalised is the
-    q × n result, not the n × n weights. No maximum is subtracted first, so scores must not exceed `LARGEST_SCORE`.
-    """
+    """Attention for heads a few features wide on the CPU, by a compiled kernel whose scores never leave the cache."""
 
     @staticmethod
     def forward(
         ctx: Any, queries: Float[Tensor, "b h k n"], keys: Float[Tensor, "b h k n"], values: Float[Tensor, "b h q n"]
     ) -> Float[Tensor, "b h q n"]:
         """Return softmax(QKᵀ/√k)·V, all tensors with tokens last."""
-        shape = values.shape
-        queries, keys, values = queries.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
-        weights = torch.bmm((keys * (math.log2(math.e) / math.sqrt(keys.shape[1]))).mT, queries).exp2_()
-        norm = weights.sum(1, keepdim=True).reciprocal_()
-        gathered = torch.bmm(values, weights).mul_(norm)
-        ctx.save_for_backward(queries, keys, values, weights, norm, gathered)
-        return gathered.view(shape)
+        from qvit.models import attention_kernel
+
+        work = _Work(queries.shape, values.shape, queries.element_size())
+        tensors = [tensor.detach().flatten(0, 1) for tensor in (queries, keys, values)]
+        out = values.new_empty(values.shape)
+        most, inverse = (values.new_empty(work.heads, work.stride) for _ in range(2))
+        arrays, results = _arrays(*tensors), _arrays(out.flatten(0, 1), most, inverse)
+
+        def run(first: int, last: int) -> None:
+            attention_kernel.forward(*arrays, work.room(values), *results, work.scale(LOG2_E, out), first, last)
+
+        in_parts(run, work.heads, work.updates)
+        ctx.save_for_backward(queries, keys, values, out, most, inverse)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Float[Tensor, "b h q n"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients of queries, keys and values."""
-        queries, keys, values, weights, norm, gathered = ctx.saved_tensors
-        heads, scale = gradient.shape[:2], 1.0 / math.sqrt(keys.shape[1])
-        gradient = gradient.flatten(0, 1) * norm
-        # Through the softmax: p·(∂p − Σ p·∂p), where the sum over keys is that of gradient · result over features.
-        mean = (gradient * gathered).sum(1, keepdim=True)
-        scores = torch.bmm(values.mT, gradient).sub_(mean).mul_(weights)
-        to_queries = torch.bmm(keys, scores).mul_(scale).unflatten(0, heads)
-        to_keys = torch.bmm(queries, scores.mT).mul_(scale).unflatten(0, heads)
-        return to_queries, to_keys, torch.bmm(gradient, weights.mT).unflatten(0, heads)
+        from qvit.models import attention_kernel
+
+        *saved, most, inverse = ctx.saved_tensors
+        queries, _, values, _ = saved
+        work = _Work(queries.shape, values.shape, queries.element_size())
+        arrays = _arrays(*(tensor.detach().flatten(0, 1) for tensor in saved[:3]))
+        given = _arrays(saved[3].flatten(0, 1), gradient.flatten(0, 1).contiguous(), most, inverse)
+        found = [tensor.new_empty(tensor.shape) for tensor in saved[:3]]
+        results = _arrays(*(tensor.flatten(0, 1) for tensor in found))
+        scales = work.scale(LOG2_E, values), work.scale(1.0, values)
+
+        def run(first: int, last: int) -> None:
+            attention_kernel.backward(*arrays, work.room(values), *given, *results, *scales, first, last)
+
+        in_parts(run, work.heads, 3 * work.updates)
+        return found[0], found[1], found[2]
+
+
+def _arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.numpy() for tensor in tensors]
+
+
+class _Work:
+    """Sizes of a call of the kernel, from `(b, h, k, n)` of the queries and `(b, h, q, n)` of the values."""
+
+    def __init__(self, queries: torch.Size, values: torch.Size, itemsize: int) -> None:
+        lanes = VECTOR_BYTES // itemsize
+        self.heads, self.width, self.n = queries[0] * queries[1], queries[2], queries[3]
+        self.stride = -(-self.n // lanes) * lanes
+        self.rows = -(-max(self.width, values[2]) // 4) * 4
+        self.updates = float(self.heads * self.n * self.stride)
+
+    def scale(self, unit: float, like: Tensor) -> Any:
+        """Return unit/√k as a number of the tensors' type."""
+        return like.new_tensor(unit / math.sqrt(self.width)).numpy()[()]
+
+    def room(self, like: Tensor) -> tuple[np.ndarray, ...]:
+        """Return scratch for one head: rows of numbers, and of scores."""
+        sizes = [self.rows] * 4 + [self.n, self.rows, self.n]
+        return tuple(like.new_empty(size * self.stride).numpy() for size in sizes)

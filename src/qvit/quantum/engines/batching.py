@@ -4,9 +4,11 @@ Inputs `(*batch, *groups or 1, i)` and weights `(*groups, k)`: a source is one r
 groups along dimensions where the inputs have size 1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +27,16 @@ class Batching:
     @classmethod
     def of(cls, inputs: Tensor, weights: Tensor) -> "Batching":
         """Read the layout off two tensors that broadcast."""
-        # numpy's is quicker, and torch's imports sympy at its first call; but only torch's takes symbols of a trace.
-        broadcast = torch.broadcast_shapes if torch.compiler.is_compiling() else np.broadcast_shapes
-        lead = broadcast(inputs.shape[:-1], weights.shape[:-1])
-        n_groups = weights.ndim - 1
-        own = (1,) * (len(lead) - inputs.ndim + 1) + tuple(inputs.shape[:-1])
-        batch = len(lead) - n_groups
-        return cls(tuple(lead), tuple(lead[batch:]), own[batch:])
+        if torch.compiler.is_compiling():  # a trace complains of caches, and its shapes are symbols
+            return cls._of(inputs.shape, weights.shape, torch.broadcast_shapes)
+        return _kept_layout(inputs.shape, weights.shape)
+
+    @classmethod
+    def _of(cls, inputs: tuple[int, ...], weights: tuple[int, ...], broadcast: Callable[..., Any]) -> "Batching":
+        lead = tuple(broadcast(inputs[:-1], weights[:-1]))
+        own = (1,) * (len(lead) - len(inputs) + 1) + tuple(inputs[:-1])
+        batch = len(lead) - len(weights) + 1
+        return cls(lead, lead[batch:], own[batch:])
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -88,3 +93,8 @@ def _source(sources: tuple[int, ...], groups: tuple[int, ...]) -> np.ndarray:
 
 
 _kept_source = lru_cache(maxsize=256)(_source)
+
+
+@lru_cache(maxsize=256)
+def _kept_layout(inputs: tuple[int, ...], weights: tuple[int, ...]) -> Batching:
+    return Batching._of(inputs, weights, np.broadcast_shapes)  # numpy's is quicker; torch's would import sympy

@@ -89,7 +89,8 @@ class _Eager(torch.autograd.Function):
             to_inputs = batching.join_inputs(call.angles.inputs_from(by_angle)).reshape(inputs.shape)
         if ctx.needs_input_grad[1]:
             to_weights = call.angles.weights_from(by_weight)
-            to_weights = to_weights.reshape(*batching.groups, weights.shape[-1]).sum_to_size(weights.shape)
+            if to_weights.shape != weights.shape:
+                to_weights = to_weights.reshape(*batching.groups, weights.shape[-1]).sum_to_size(weights.shape)
         return to_inputs, to_weights, None
 
 

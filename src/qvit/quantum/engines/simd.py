@@ -49,6 +49,12 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any
     return builder.gep(builder.bitcast(data, _llvm(kind.dtype).as_pointer()), [row])
 
 
+def _broadcast(builder: Any, kind: ir.VectorType, number: Any) -> Any:
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
+    return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+
+
 @intrinsic
 def load(_typing: Any, array: Any, row: Any) -> Any:
     """Return vector `row` of a contiguous array that is taken as rows of 64 bytes."""
@@ -78,12 +84,20 @@ def splat(_typing: Any, number: Any) -> Any:
     """Return a vector with one number in every lane."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(number)
-        first = builder.insert_element(ir.Constant(kind, ir.Undefined), arguments[0], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
-        return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+        return _broadcast(builder, _llvm(number), arguments[0])
 
     return Vector(number)(number), generate
+
+
+@intrinsic
+def spread(_typing: Any, array: Any, place: Any) -> Any:
+    """Return a vector with number `place` of a contiguous array, counted from its start, in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
+        return _broadcast(builder, _llvm(array.dtype), builder.load(builder.gep(data, [arguments[1]])))
+
+    return Vector(array.dtype)(array, types.intp), generate
 
 
 @intrinsic
@@ -93,9 +107,7 @@ def like(_typing: Any, vector: Any, number: Any) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         kind = _llvm(vector.dtype)
         value = arguments[1] if vector.dtype.bitwidth == 64 else builder.fptrunc(arguments[1], kind.element)
-        first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
-        return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+        return _broadcast(builder, kind, value)
 
     return vector(vector, types.float64), generate
 
@@ -115,17 +127,40 @@ def _nearest(_typing: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def _at_most(_typing: Any, vector: Any, limit: Any) -> Any:
-    """Return every lane, or ±limit where it is beyond; NaN stays."""
+def larger(_typing: Any, left: Any, right: Any) -> Any:
+    """Return the larger of two lanes; NaN on the right stays, on the left it yields to the right."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+
+    return left(left, right), generate
+
+
+@intrinsic
+def total(_typing: Any, vector: Any) -> Any:
+    """Return the sum over the lanes."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         kind = _llvm(vector.dtype)
-        value, bound = arguments
-        for name, other in (("minimum", bound), ("maximum", builder.fneg(bound))):
-            function = ir.FunctionType(kind, [kind, kind])
-            full = f"llvm.{name}.v{kind.count}f{vector.dtype.bitwidth}"
-            value = builder.call(cgutils.get_or_insert_function(builder.module, function, full), [value, other])
-        return value
+        name = f"llvm.vector.reduce.fadd.v{kind.count}f{vector.dtype.bitwidth}"
+        function = ir.FunctionType(kind.element, [kind.element, kind])
+        reduce = cgutils.get_or_insert_function(builder.module, function, name)
+        return builder.call(reduce, [ir.Constant(kind.element, 0.0), arguments[0]], fastmath=("reassoc",))
+
+    return vector.dtype(vector), generate
+
+
+@intrinsic
+def _times_power(_typing: Any, vector: Any, exponent: Any) -> Any:
+    """Return every lane times 2 to the whole number in `exponent`, which must be that of a normal number."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind, bits = _llvm(vector.dtype), vector.dtype.bitwidth
+        whole = ir.VectorType(ir.IntType(bits), kind.count)
+        bias, mantissa = (127, 23) if bits == 32 else (1023, 52)
+        shifted = builder.add(builder.fptosi(arguments[1], whole), ir.Constant(whole, [bias] * kind.count))
+        power = builder.bitcast(builder.shl(shifted, ir.Constant(whole, [mantissa] * kind.count)), kind)
+        return builder.fmul(arguments[0], power)
 
     return vector(vector, vector), generate
 
@@ -141,7 +176,7 @@ def _binary(instruction: str) -> Any:
     return apply
 
 
-_add, _subtract, _multiply = map(_binary, ("fadd", "fsub", "fmul"))
+_add, _subtract, _multiply, _divide = map(_binary, ("fadd", "fsub", "fmul", "fdiv"))
 
 
 @intrinsic
@@ -162,6 +197,11 @@ def _overload_sub(left, right):  # type: ignore[no-untyped-def]  # numba compare
 @overload(operator.mul)
 def _overload_mul(left, right):  # type: ignore[no-untyped-def]  # numba compares signatures, annotations and all
     return (lambda left, right: _multiply(left, right)) if isinstance(left, Vector) and left == right else None
+
+
+@overload(operator.truediv)
+def _overload_div(left, right):  # type: ignore[no-untyped-def]
+    return (lambda left, right: _divide(left, right)) if isinstance(left, Vector) and left == right else None
 
 
 @overload(operator.neg)
@@ -214,7 +254,8 @@ def cos_sin(half):
     else:
         for part in _PI:
             half = half - turns * like(half, part)
-    half = _at_most(half, like(half, 1.5707963267948966))
+    half = larger(like(half, -1.5707963267948966), half)
+    half = -larger(like(half, -1.5707963267948966), -half)
     square = half * half
     sin, cos = like(half, 0.0), like(half, 0.0)
     if double:
@@ -227,3 +268,24 @@ def cos_sin(half):
             sin = sin * square + like(half, _SIN[k])
             cos = cos * square + like(half, _COS[k])
     return cos, sin * half
+
+
+_EXP2 = tuple(0.6931471805599453**k / factorial(k) for k in range(14))
+
+
+@jit
+def power_of_two(exponent):
+    """Return 2 to the lanes, for lanes of at most 100; what would be smaller than a normal number is the smallest."""
+    double = _is_double(exponent)
+    lowest = like(exponent, -1022.0) if double else like(exponent, -126.0)
+    exponent = larger(lowest, exponent)
+    whole = _nearest(exponent)
+    rest = exponent - whole
+    value = like(exponent, 0.0)
+    if double:
+        for k in range(13, -1, -1):
+            value = value * rest + like(exponent, _EXP2[k])
+    else:
+        for k in range(7, -1, -1):
+            value = value * rest + like(exponent, _EXP2[k])
+    return _times_power(value, whole)
