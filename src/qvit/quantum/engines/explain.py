@@ -62,7 +62,7 @@ def explain(
     """Return the plan for a batch of `tokens` per group of weights, with each engine's predicted and measured cost.
 
     Measured are medians after warm-up, in milliseconds; with `measure=False` nothing runs. An engine predicted to
-    take more than a hundred times the chosen one's time, and more than half a second, is not run.
+    take more than twenty times the chosen one's time, and more than a fifth of a second, is not run.
     """
     plan = auto_plan(circuit)
     itemsize = torch.empty((), dtype=dtype).element_size()
@@ -70,7 +70,7 @@ def explain(
     chosen = plan.choose(tokens, groups, itemsize, device)
     rows = []
     for name, one in plan.plans.items():
-        hopeless = predicted[name] > 100 * predicted[chosen] and predicted[name] > 0.5
+        hopeless = predicted[name] > 20 * predicted[chosen] and predicted[name] > 0.2
         taken = (
             median_milliseconds(one, circuit, tokens, groups, dtype, device, repeats)
             if measure and not hopeless
