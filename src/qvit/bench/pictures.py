@@ -133,7 +133,8 @@ def draw_gradients(rows: Sequence[GradientRow]) -> "Figure":
     for panel, name in ((left, "qubits"), (right, "layers")):
         panel.set_xlabel(name)
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
+    left.legend(fontsize=8)
+    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     left.set_ylabel("variance of ∂⟨Z₀⟩/∂w, mean over weights")
     figure.suptitle(f"{rows[0].ansatz}: gradient variance over {rows[0].samples} random circuits")
     return figure
