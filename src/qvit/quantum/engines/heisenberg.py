@@ -17,7 +17,7 @@ from torch import Tensor
 from qvit.errors import CircuitError
 from qvit.quantum.engines.angles import LinearAngles
 from qvit.quantum.engines.call import KernelCall
-from qvit.quantum.engines.operators import VECTOR_BYTES, Operator, by_source, define, in_blocks, in_parts, per_group
+from qvit.quantum.engines.operators import Operator, Prepared, by_source, define, per_group
 from qvit.quantum.pauli import Pauli
 from qvit.quantum.program import PauliProgram
 
@@ -40,8 +40,8 @@ class Node:
     sign: int
 
 
-class Prepared:
-    """A call of the kernel: angles in blocks, and the division into parts; made once for forward and backward."""
+class _Call(Prepared):
+    """A call of the kernel."""
 
     def __init__(
         self,
@@ -53,44 +53,25 @@ class Prepared:
         n_wires: int,
         n_outputs: int,
     ):
-        self.inputs, self.weights, self.amplitudes = inputs.detach(), weights.detach(), amplitudes
-        self.n_outputs, self.tokens = n_outputs, inputs.shape[-1]
-        moving, still = in_blocks(self.inputs), self.weights.contiguous().numpy()
-        self.padded, self.lanes = moving.shape[-1], VECTOR_BYTES // inputs.element_size()
-        self.arrays = (code.numpy(), moving.numpy(), np.cos(still), np.sin(still), *by_source(source, len(inputs)))
+        super().__init__(inputs, weights, amplitudes, n_outputs, _BLOCKS_A_PART)
+        still = self.weights.contiguous().numpy()
+        self.arrays = (code.numpy(), self.moving, np.cos(still), np.sin(still), *by_source(source, len(inputs)))
         self.columns, self.rotations, self.nodes = inputs.shape[1], weights.shape[1], len(code) // 4
-        self.parts_a_source = -(-(self.padded // self.lanes) // _BLOCKS_A_PART)
-        self.parts = len(inputs) * self.parts_a_source
         self.work = 8.0 * self.padded * len(weights) * self.nodes
 
-    def forward(self) -> Float[Tensor, "g o t"]:
-        """Return the expectation values."""
+    def run_forward(self, out: np.ndarray, first: int, last: int) -> None:
+        """Write the expectation values of some parts."""
         from qvit.quantum.engines import tape
 
-        out = self.inputs.new_empty(len(self.weights), self.n_outputs, self.padded)
-        out_array = out.numpy()
+        tape.forward(*self.arrays, *self._scratch(2, 1), out, first, last, self.per_part)
 
-        def run(first: int, last: int) -> None:
-            tape.forward(*self.arrays, *self._scratch(2, 1), out_array, first, last, _BLOCKS_A_PART)
-
-        in_parts(run, self.parts, self.work)
-        return out[..., : self.tokens]
-
-    def backward(self, grad: Float[Tensor, "g o t"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of inputs and weights, and zeros for the amplitudes."""
+    def run_backward(
+        self, grad: np.ndarray, grad_x: np.ndarray, grad_w: np.ndarray, grad_a: np.ndarray, first: int, last: int
+    ) -> None:
+        """Add to the gradients; nothing was loaded."""
         from qvit.quantum.engines import tape
 
-        zeros, (groups, rotations) = self.inputs.new_zeros, self.weights.shape
-        grad_x = zeros(*self.inputs.shape[:-1], self.padded)
-        grad_w = zeros(groups, self.parts_a_source, rotations, self.lanes)
-        arrays = [t.numpy() for t in (in_blocks(grad.detach()), grad_x, grad_w)]
-
-        def run(first: int, last: int) -> None:
-            tape.backward(*self.arrays, *self._scratch(3, 2), *arrays, first, last, _BLOCKS_A_PART)
-
-        in_parts(run, self.parts, 3 * self.work)
-        total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(self.weights.dtype)
-        return grad_x[..., : self.tokens], total, zeros(self.amplitudes.shape)
+        tape.backward(*self.arrays, *self._scratch(3, 2), grad, grad_x, grad_w, first, last, self.per_part)
 
     def _scratch(self, rotations: int, nodes: int) -> list[np.ndarray]:
         """Return an array of two rows a column, `rotations` of a row a rotation and `nodes` of a row a place."""
@@ -133,7 +114,7 @@ def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_output
     return float(groups * tokens) * (3.0 * (nodes - start) + len(across) + 3.0 * int((across != ZERO).sum()))
 
 
-OPERATOR = Operator("heisenberg", Prepared, run_in_torch, forward_flops, 4.0)
+OPERATOR = Operator("heisenberg", _Call, run_in_torch, forward_flops, 4.0)
 _traceable = define(OPERATOR)
 
 

@@ -8,10 +8,11 @@ rotations that have one, for s sources of t tokens; `weights` `(g, r)`, the weig
 
 import functools
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,16 +25,6 @@ _WORTH_A_THREAD = 2e6  # amplitude updates, some 150 µs; a thread takes about 3
 _ARGUMENTS = "Tensor inputs, Tensor weights, Tensor amplitudes, Tensor source, Tensor code, int n_wires, int n_outputs"
 InTorch = Callable[..., Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor]
-
-
-class Prepared(Protocol):
-    """One call of a kernel on the CPU."""
-
-    def forward(self) -> Tensor:
-        """Return the expectation values `(g, o, t)`."""
-
-    def backward(self, grad: Tensor) -> Gradients:
-        """Return the gradients of inputs, weights and amplitudes."""
 
 
 library = torch.library.Library("qvit", "DEF")
@@ -49,7 +40,7 @@ class Operator:
     """
 
     name: str
-    prepare: Callable[..., Prepared]
+    prepare: Callable[..., "Prepared"]
     in_torch: InTorch
     flops: Callable[[int, int, Tensor, int, int], float]
     backward_flops: float
@@ -119,8 +110,8 @@ def _by_autograd(in_torch: InTorch, grad: Tensor, *arguments: Any) -> Gradients:
         leaves = [tensor.detach().requires_grad_() for tensor in arguments[:3]]
         values = in_torch(*leaves, *arguments[3:])
         found = torch.autograd.grad(values, leaves, grad, allow_unused=True)
-    filled = (torch.zeros_like(a) if b is None else b for a, b in zip(leaves, found, strict=True))
-    return tuple(filled)  # type: ignore[return-value]
+    x, w, a = (torch.zeros_like(leaf) if slope is None else slope for leaf, slope in zip(leaves, found, strict=True))
+    return x, w, a
 
 
 def _fake(
@@ -164,6 +155,51 @@ def in_blocks(values: Tensor) -> Tensor:
     out = values.new_zeros(*values.shape[:-1], padded)
     out[..., :tokens] = values
     return out
+
+
+class Prepared(ABC):
+    """One call of a kernel on the CPU: tokens in blocks, and their division into parts; for forward and backward.
+
+    `work` is that of a forward pass, in amplitude updates.
+    """
+
+    work: float
+
+    def __init__(self, inputs: Tensor, weights: Tensor, amplitudes: Tensor, n_outputs: int, blocks_a_part: int):
+        self.inputs, self.weights, self.amplitudes = inputs.detach(), weights.detach(), amplitudes.detach()
+        self.n_outputs, self.per_part, self.tokens = n_outputs, blocks_a_part, inputs.shape[-1]
+        self.moving, self.lanes = in_blocks(self.inputs).numpy(), VECTOR_BYTES // inputs.element_size()
+        self.padded = self.moving.shape[-1]
+        self.parts_a_source = -(-(self.padded // self.lanes) // self.per_part)
+        self.parts = len(inputs) * self.parts_a_source
+
+    @abstractmethod
+    def run_forward(self, out: np.ndarray, first: int, last: int) -> None:
+        """Write the expectation values of some parts."""
+
+    @abstractmethod
+    def run_backward(
+        self, grad: np.ndarray, grad_x: np.ndarray, grad_w: np.ndarray, grad_a: np.ndarray, first: int, last: int
+    ) -> None:
+        """Add to the gradients of inputs, weights (by group and part of a source) and amplitudes."""
+
+    def forward(self) -> Tensor:
+        """Return the expectation values `(g, o, t)`."""
+        out = self.inputs.new_empty(len(self.weights), self.n_outputs, self.padded)
+        in_parts(functools.partial(self.run_forward, out.numpy()), self.parts, self.work)
+        return out[..., : self.tokens]
+
+    def backward(self, grad: Tensor) -> Gradients:
+        """Return the gradients of inputs, weights and amplitudes."""
+        zeros, (groups, rotations) = self.inputs.new_zeros, self.weights.shape
+        grad_x = zeros(*self.inputs.shape[:-1], self.padded)
+        grad_a = zeros(*self.amplitudes.shape[:-1], self.padded)
+        grad_w = zeros(groups, self.parts_a_source, rotations, self.lanes)
+        given = in_blocks(grad.detach()).numpy()
+        run = functools.partial(self.run_backward, given, grad_x.numpy(), grad_w.numpy(), grad_a.numpy())
+        in_parts(run, self.parts, 4 * self.work)
+        total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(self.weights.dtype)
+        return grad_x[..., : self.tokens], total, grad_a[..., : self.tokens]
 
 
 def by_source(source: Tensor, sources: int) -> tuple[np.ndarray, np.ndarray]:

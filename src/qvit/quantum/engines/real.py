@@ -10,6 +10,7 @@ In basis state i (bit w is wire w) and its partner j = i ^ x the rotation is
 a further sign that P's letters give it is folded into the angle.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -19,6 +20,8 @@ from qvit.quantum.circuit import Angle
 from qvit.quantum.engines.angles import LinearAngles
 from qvit.quantum.pauli import Frame, Pauli
 from qvit.quantum.program import PauliProgram, Rotation, phase_frame
+
+_Map = Callable[[Pauli], Pauli]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +89,7 @@ def _made_real(program: PauliProgram) -> tuple[PauliProgram, int]:
     return mapped, program.n_wires + 1
 
 
-def _mapped(program: PauliProgram, on_rotation, on_observable) -> PauliProgram:  # type: ignore[no-untyped-def]
+def _mapped(program: PauliProgram, on_rotation: _Map, on_observable: _Map) -> PauliProgram:
     rotations = []
     for rotation in program.rotations:
         string = on_rotation(rotation.pauli)

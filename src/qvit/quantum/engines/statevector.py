@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qvit.errors import CircuitError
 from qvit.quantum.engines.call import KernelCall
-from qvit.quantum.engines.operators import VECTOR_BYTES, Operator, by_source, define, in_blocks, in_parts, per_group
+from qvit.quantum.engines.operators import Operator, Prepared, by_source, define, in_blocks, per_group
 from qvit.quantum.engines.real import RealProgram, real_program
 from qvit.quantum.engines.rotate import Partners, observe, product_state, rotate
 from qvit.quantum.engines.tables import encode, section
@@ -23,8 +23,8 @@ from qvit.quantum.program import PauliProgram
 MAX_WIRES = 20
 
 
-class Prepared:
-    """A call of the kernel: angles in blocks, and the division into parts; made once for forward and backward."""
+class _Call(Prepared):
+    """A call of the kernel."""
 
     def __init__(
         self,
@@ -36,48 +36,27 @@ class Prepared:
         n_wires: int,
         n_outputs: int,
     ):
-        self.inputs, self.weights, self.amplitudes = inputs.detach(), weights.detach(), amplitudes.detach()
-        self.n_outputs, self.tokens = n_outputs, inputs.shape[-1]
-        moving, half = in_blocks(self.inputs), self.weights.contiguous().numpy() * 0.5
-        self.padded, self.lanes = moving.shape[-1], VECTOR_BYTES // inputs.element_size()
+        super().__init__(inputs, weights, amplitudes, n_outputs, max(1, 8 >> max(0, n_wires - 9)))
+        half = self.weights.contiguous().numpy() * 0.5
         order, starts = by_source(source, len(inputs))
-        loaded = in_blocks(self.amplitudes).numpy()
-        self.arrays = (code.numpy(), moving.numpy(), np.cos(half), np.sin(half), loaded, order, starts)
+        loads = in_blocks(self.amplitudes).numpy()
+        self.arrays = (code.numpy(), self.moving, np.cos(half), np.sin(half), loads, order, starts)
         self.size, self.columns = self.lanes * 2**n_wires, self.lanes * inputs.shape[1]
-        self.per_part = max(1, 8 >> max(0, n_wires - 9))
-        self.parts_a_source = -(-(self.padded // self.lanes) // self.per_part)
-        self.parts = len(inputs) * self.parts_a_source
         self.work = float(self.padded) * weights.numel() * 2**n_wires
 
-    def forward(self) -> Float[Tensor, "g o t"]:
-        """Return the expectation values."""
+    def run_forward(self, out: np.ndarray, first: int, last: int) -> None:
+        """Write the expectation values of some parts."""
         from qvit.quantum.engines import kernel
 
-        out = self.inputs.new_empty(len(self.weights), self.n_outputs, self.padded)
-        out_array = out.numpy()
+        kernel.forward(*self.arrays, *self._scratch(2), out, first, last, self.per_part)
 
-        def run(first: int, last: int) -> None:
-            kernel.forward(*self.arrays, *self._scratch(2), out_array, first, last, self.per_part)
-
-        in_parts(run, self.parts, self.work)
-        return out[..., : self.tokens]
-
-    def backward(self, grad: Float[Tensor, "g o t"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of inputs, weights and amplitudes."""
+    def run_backward(
+        self, grad: np.ndarray, grad_x: np.ndarray, grad_w: np.ndarray, grad_a: np.ndarray, first: int, last: int
+    ) -> None:
+        """Add to the gradients."""
         from qvit.quantum.engines import kernel
 
-        zeros, (groups, rotations) = self.inputs.new_zeros, self.weights.shape
-        grad_x = zeros(*self.inputs.shape[:-1], self.padded)
-        grad_a = zeros(*self.amplitudes.shape[:-1], self.padded)
-        grad_w = zeros(groups, self.parts_a_source, rotations, self.lanes)
-        arrays = [t.numpy() for t in (in_blocks(grad.detach()), grad_x, grad_w, grad_a)]
-
-        def run(first: int, last: int) -> None:
-            kernel.backward(*self.arrays, *self._scratch(3), *arrays, first, last, self.per_part)
-
-        in_parts(run, self.parts, 4 * self.work)
-        total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(self.weights.dtype)
-        return grad_x[..., : self.tokens], total, grad_a[..., : self.tokens]
+        kernel.backward(*self.arrays, *self._scratch(3), grad, grad_x, grad_w, grad_a, first, last, self.per_part)
 
     def _scratch(self, states: int) -> tuple[np.ndarray, np.ndarray]:
         """Return room for cosines and sines, and for states, of one block."""
@@ -215,7 +194,7 @@ def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_output
 
 OPERATOR = Operator(
     "statevector",
-    Prepared,
+    _Call,
     run_in_torch,
     forward_flops,
     11.0 / 3.0,  # the circuit again (6 a pair), undone on ψ and λ (12), the slope (4)
