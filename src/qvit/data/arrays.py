@@ -152,7 +152,7 @@ def load_dataset(
             return _phantom(info, size)
         checked = _check_official_file(info, size, root, download)
         large = size > 28
-    folder = _cache(checked, root) if large and not checked.layout.floating else None
+    folder = unpack_folder(checked.path, checked.digest, root) if large and not checked.layout.floating else None
     splits = {
         split: Split(_images(checked, checked.members[f"{split}_images"], folder), checked.labels[split])
         for split in SPLITS
@@ -253,12 +253,12 @@ def _check_own(path: Path, size: int, task: str | None) -> _Checked:
     return _Checked(path, info, layout, md5_of(path), members, labels)
 
 
-def _cache(checked: _Checked, root: str | Path | None) -> Path:
-    """Where a large file is unpacked: named after its contents, so that a changed file is unpacked anew."""
+def unpack_folder(path: Path, digest: str, root: str | Path | None) -> Path:
+    """Return where a large file is unpacked: named after its contents, so that a changed file is unpacked anew."""
     folder = default_root() if root is None else Path(root).expanduser()
     if why_not_writable(folder) is not None:
         folder = user_cache()
-    return folder / "unpacked" / f"{checked.path.stem}-{checked.digest}"
+    return folder / "unpacked" / f"{path.stem}-{digest}"
 
 
 def _images(checked: _Checked, member: Member, folder: Path | None) -> UInt8[np.ndarray, "n c h w"]:

@@ -36,6 +36,11 @@ class Attention(nn.Module):
         queries, keys, values = self.project(tokens)
         return self.out(rearrange(attend(queries, keys, values), "b h n q -> b n (h q)"))
 
+    def weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
+        """Return how much each token (third axis) gathers from every token (last axis); rows sum to 1."""
+        queries, keys, _ = self.project(tokens)
+        return (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(dim=-1)
+
 
 def attend(
     queries: Float[Tensor, "b h n k"], keys: Float[Tensor, "b h n k"], values: Float[Tensor, "b h n q"]

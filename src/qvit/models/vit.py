@@ -78,6 +78,15 @@ def _divisors(size: int) -> list[int]:
     return [p for p in range(1, size + 1) if size % p == 0]
 
 
+def check_images(images: Tensor, *, in_chans: int, img_size: int) -> None:
+    """Raise `ModelError` unless images are `(b, in_chans, img_size, img_size)`, of bytes or floats."""
+    expected = (in_chans, img_size, img_size)
+    if images.ndim != 4 or images.shape[1:] != expected:
+        raise ModelError(f"Expected images (b, {', '.join(map(str, expected))}), got {tuple(images.shape)}.")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise ModelError(f"Expected uint8 images or floats in [0, 1], got {images.dtype}.")
+
+
 class Preprocess(nn.Module):
     """Bytes 0–255 or floats 0–1 to normalised floats; part of the model, so that prediction cannot forget it.
 
@@ -149,12 +158,31 @@ class ViT(nn.Module):
 
     def forward_features(self, images: Tensor) -> Float[Tensor, "b n d"]:
         """Return the normalised tokens of the last block, the class token first if there is one."""
-        self._check(images)
+        return self.norm(self.blocks(self.embed(images)))
+
+    def forward_with_attention(self, images: Tensor) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b y x"]]:
+        """Return what `forward_features` does, and the share of attention each patch receives in the last block.
+
+        The shares are means over heads and over the tokens that give them, the class token among these; what it
+        receives is left out, so that each map sums to 1.
+        """
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        tokens = self.blocks[:-1](self.embed(images))
+        received = last.attention.weights(last.norm_attention(tokens)).mean(dim=(1, 2))
+        patches = received if self.cls_token is None else received[:, 1:]
+        patches = patches / patches.sum(dim=1, keepdim=True).clamp_min(torch.finfo(patches.dtype).tiny)
+        side = self.config.img_size // self.config.patch
+        return self.norm(last(tokens)), rearrange(patches, "b (y x) -> b y x", y=side)
+
+    def embed(self, images: Tensor) -> Float[Tensor, "b n d"]:
+        """Return the tokens that enter the first block."""
+        check_images(images, in_chans=self.config.in_chans, img_size=self.config.img_size)
         tokens = rearrange(self.patch_embed(self.preprocess(images)), "b d y x -> b (y x) d")
         if self.cls_token is not None:
             tokens = torch.cat((self.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
         # Positions first: the sum takes their layout in memory, token after token, and not the convolution's.
-        return self.norm(self.blocks(self.pos_embed + tokens))
+        return self.pos_embed + tokens
 
     def forward_head(self, tokens: Float[Tensor, "b n d"], *, pre_logits: bool = False) -> Float[Tensor, "b k"]:
         """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(b, d)`."""
@@ -178,10 +206,3 @@ class ViT(nn.Module):
             if num_classes
             else nn.Identity()
         )
-
-    def _check(self, images: Tensor) -> None:
-        expected = (self.config.in_chans, self.config.img_size, self.config.img_size)
-        if images.ndim != 4 or images.shape[1:] != expected:
-            raise ModelError(f"Expected images (b, {', '.join(map(str, expected))}), got {tuple(images.shape)}.")
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise ModelError(f"Expected uint8 images or floats in [0, 1], got {images.dtype}.")

@@ -1,4 +1,4 @@
-"""Models by name: `{kind}_{q}q{h}h`, q qubits (or features) per head and h heads."""
+"""Models by name: `{kind}_{q}q{h}h`, q qubits (or features) per head and h heads, or a classical network's name."""
 
 import re
 import warnings
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from qvit.errors import CircuitWarning, ConfigError, ModelError, nearest
+from qvit.models.networks import NETWORKS, TIMM, Network, NetworkConfig
 from qvit.models.projections import PROJECTIONS, Linear, Quantum, make_projection, projection_options
 from qvit.models.vit import ViT, ViTConfig
 from qvit.validate import validated
@@ -18,6 +19,8 @@ KINDS = {{"quantum": "qvit", "linear": "vit"}.get(kind, kind): kind for kind in 
 SIZES = ("4q1h", "4q2h", "8q1h", "8q2h")
 SAID_BY_NAME = ("dim", "heads", "projection")
 MATCH_TOLERANCE = 0.03
+ModelConfig = ViTConfig | NetworkConfig
+Model = ViT | Network
 _NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matched>_matched)?")
 
 
@@ -34,31 +37,50 @@ def create_model(
     img_size: int = 28,
     matched: bool = False,
     **options: Any,
-) -> ViT:
+) -> Model:
     """Build a model by name with fresh weights.
 
     `qvit_4q2h` has 2 heads of 4 qubits, so width 8; `vit_4q2h` is the same network with dense Q, K and V, and every
     other kind of `models.projections` the same network with that. `vit_4q2h_matched` (or `matched=True`) is the ViT of
     equivalent parameter count, within 3 % of `qvit_4q2h`'s: its width is shrunk in steps of the head count, which
     frees more than dense Q, K and V cost, and the MLP takes up the rest, so it is often wider. All else is equal.
-    Options of the circuit, such as `n_layers`, then describe the QViT that is matched.
+    Options of the circuit, such as `n_layers`, then describe the QViT that is matched. The names of `NETWORKS`, such as
+    `resnet18`, and `timm/NAME` are strong classical networks, for teachers.
 
-    `options` are fields of `ViTConfig` or of the projection: `depth=2`, `patch_size=7`, `n_layers=2`.
+    `options` are fields of `ViTConfig` or of the projection, or of `NetworkConfig`: `depth=2`, `n_layers=2`.
     Raises `ConfigError` for unknown names and options, `ModelError` for sizes that do not fit together.
     """
     config = model_config(
         name, in_chans=in_chans, num_classes=num_classes, img_size=img_size, matched=matched, **options
     )
-    return ViT(config)
+    return build(config)
 
 
-def model_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig:
+def build(config: ModelConfig) -> Model:
+    """Return the model that a configuration describes, with fresh weights."""
+    return ViT(config) if isinstance(config, ViTConfig) else Network(config)
+
+
+def read_config(values: dict[str, Any]) -> ModelConfig:
+    """Return the configuration whose `dataclasses.asdict` is `values`; raises `ConfigError` where it is none."""
+    return validated(NetworkConfig, values) if "arch" in values else validated(ViTConfig, values)
+
+
+def model_config(name: str, *, matched: bool = False, **options: Any) -> ModelConfig:
     """Return the configuration that `create_model` would build; the same arguments and errors."""
+    if name in NETWORKS or name.startswith(TIMM):
+        return _network_config(name, matched, options)
+    return vit_config(name, matched=matched, **options)
+
+
+def vit_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig:
+    """Return the configuration of a ViT, quantum or classical; arguments and errors as for `create_model`."""
     found = _NAME.fullmatch(name)
     if found is None or found["kind"] not in KINDS:
         raise ConfigError(
-            f"There is no model '{name}'.{nearest(name, list_models())} "
-            f"Names are {{{'|'.join(KINDS)}}}_{{qubits}}q{{heads}}h, such as qvit_4q2h."
+            f"There is no model '{name}'.{nearest(name, [*list_models(), *NETWORKS])} "
+            f"Names are {{{'|'.join(KINDS)}}}_{{qubits}}q{{heads}}h, such as qvit_4q2h; "
+            f"{', '.join(NETWORKS)}; and {TIMM}NAME."
         )
     if (matched or found["matched"]) and found["kind"] != "vit":
         raise ConfigError(f"Only a vit can be matched to its qvit, not '{name}'; use vit_{found['qubits']}q….")
@@ -78,15 +100,25 @@ def model_config(name: str, *, matched: bool = False, **options: Any) -> ViTConf
     return _config(KINDS[found["kind"]], options)
 
 
-def count_parameters(model: nn.Module | ViTConfig, *, within: str = "") -> int:
-    """Return the number of trainable parameters of a model or of the ViT that a configuration describes.
+def _network_config(name: str, matched: bool, options: dict[str, Any]) -> NetworkConfig:
+    if matched:
+        raise ConfigError(f"Only a vit can be matched to its qvit, not '{name}'.")
+    known = [field.name for field in fields(NetworkConfig) if field.name != "arch"]
+    for key in options:
+        if key not in known:
+            raise ConfigError(f"{name} has no option '{key}'.{nearest(key, known)} Known: {', '.join(known)}.")
+    return validated(NetworkConfig, {"arch": name, **options})
+
+
+def count_parameters(model: nn.Module | ModelConfig, *, within: str = "") -> int:
+    """Return the number of trainable parameters of a model or of that which a configuration describes.
 
     Only parameters with `within` in their name count: "attention.project." leaves those that make Q, K and V.
     """
-    if isinstance(model, ViTConfig):
+    if not isinstance(model, nn.Module):
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore", CircuitWarning)  # for those who build the model, not those who count
-            model = ViT(model)
+            model = build(model)
     return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and within in name)
 
 

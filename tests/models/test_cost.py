@@ -1,0 +1,227 @@
+"""Counted operations against closed forms; the model counted stays as it is."""
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from qvit.errors import CircuitWarning, ModelError
+from qvit.models import ViT, ViTConfig, create_model, list_models
+from qvit.models.cost import count_flops, si
+from qvit.models.projections import Cosine, Linear, Quantum
+from qvit.quantum import QuantumLinear
+
+
+def vit(projection: Any, **options: Any) -> ViT:
+    return ViT(ViTConfig(**{"img_size": 28, "in_chans": 3, "num_classes": 5, "projection": projection} | options))
+
+
+def around_projections(config: ViTConfig) -> int:
+    """Two operations a multiply-add in all but Q, K and V."""
+    n, d = (config.img_size // config.patch) ** 2, config.dim
+    embedding = 2 * n * config.in_chans * config.patch**2 * d
+    tokens = n + (config.pool == "cls")
+    scores_and_values = 2 * (2 * tokens**2 * d)
+    block = scores_and_values + 2 * tokens * d * d + 2 * (2 * tokens * d * config.mlp_dim)
+    return embedding + config.depth * block + 2 * d * config.num_classes
+
+
+# 13 patches a side: enough scores for the kernel that no counter sees. The last: heads too wide for it.
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"in_chans": 1, "num_classes": 3, "dim": 6, "heads": 3, "mlp_dim": 11, "depth": 2},
+        {"pool": "cls", "dim": 4, "heads": 1},
+        {"img_size": 52, "patch_size": 4},
+        {"dim": 24, "heads": 2},
+    ],
+)
+def test_a_vit_is_counted_as_by_hand(options: dict[str, Any]) -> None:
+    model = vit(Linear(), **options)
+    config = model.config
+    tokens = (config.img_size // config.patch) ** 2 + (config.pool == "cls")
+    dense = config.depth * 3 * 2 * tokens * config.dim**2
+    assert count_flops(model, config.in_chans, config.img_size) == around_projections(config) + dense
+    element_by_element = vit(Cosine(), **options)
+    assert count_flops(element_by_element, config.in_chans, config.img_size) == around_projections(config)
+
+
+@pytest.mark.parametrize(("side", "groups"), [(17, 1), (8, 2)])
+def test_a_plain_network_is_counted_as_torch_does(side: int, groups: int) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3, stride=2, groups=groups),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+    ).eval()  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 2, side, side))
+    left = (side - 3) // 2 + 1
+    by_hand = 2 * side**2 * 9 * 2 * 6 + 2 * left**2 * 9 * 6 * 4 // groups + 2 * 4 * 3
+    assert count_flops(network, 2, side) == counter.get_total_flops() == by_hand
+
+
+def test_evaluation_mode_and_the_models_own_type() -> None:
+    """In training mode batch norm refuses a single vector; a convolution refuses numbers of another type."""
+    network = nn.Sequential(nn.Conv2d(2, 3, 4), nn.Flatten(), nn.BatchNorm1d(3)).train().double()
+    network.places = nn.Parameter(torch.zeros(2, dtype=torch.int64), requires_grad=False)  # comes first
+    assert next(network.parameters()).dtype == torch.int64
+    assert count_flops(network, 2, 4) == 2 * 32 * 3
+    assert count_flops(nn.Flatten(), 2, 4) == 0
+
+
+def test_torchs_fused_attention_is_counted() -> None:
+    """On the CPU the fused kernels of nn.TransformerEncoder in evaluation mode count as nothing."""
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.block(images[:, 0])
+
+    n, d = 16, 16
+    assert count_flops(Rows(), 1, n) == 4 * 2 * n * d * d + 2 * 2 * n * n * d + 2 * 2 * n * d * 32
+
+
+def test_resnet18_of_monai() -> None:
+    from monai.networks import nets  # takes seconds
+
+    model = nets.ResNet(
+        "basic", [2, 2, 2, 2], [64, 128, 256, 512],
+        spatial_dims=2, n_input_channels=1, num_classes=2, conv1_t_size=3, conv1_t_stride=1, no_max_pool=True,
+    )  # fmt: skip
+    stem = 28**2 * 9 * 1 * 64
+    stages = 4 * 28**2 * 9 * 64 * 64
+    for side, width in ((14, 128), (7, 256), (4, 512)):
+        before = width // 2
+        stages += side**2 * (9 * before * width + 3 * 9 * width * width + before * width)  # the last: the short cut
+    assert count_flops(model, 1, 28) == 2 * (stem + stages + 512 * 2) == 911_593_472
+    assert count_flops(create_model("resnet18", in_chans=1, num_classes=2), 1, 28) == 911_593_472
+    with pytest.raises(ModelError, match=r"a ResNet that takes \(1, 3, 28, 28\) images .* Check in_chans"):
+        count_flops(model, 3, 28)
+
+
+# --- circuits ---
+
+
+@pytest.mark.parametrize(("engine", "a_token"), [("heisenberg", 57), ("statevector", 288)])
+def test_circuits_count_as_their_engine_says(engine: str, a_token: int) -> None:
+    """As documented, for Q, K and V of one head of 4 qubits."""
+    model = vit(Quantum(engine=engine), dim=4, heads=1)
+    assert count_flops(model, 3, 28) - around_projections(model.config) == 49 * a_token
+    if engine == "heisenberg":  # the products that ⟨Z₀⟩ to ⟨Z₃⟩ take, with their prefixes shared, and three for angles
+        products = 4 + 2
+        assert a_token == 3 * (products + 1 + 3 * 4)
+
+
+def test_auto_is_the_engine_of_the_cpu() -> None:
+    """On the meta device itself "auto" would choose by the prices of a GPU."""
+    for n_layers, engine in ((1, "heisenberg"), (3, "statevector")):
+        chosen = vit(Quantum(n_layers=n_layers, engine=engine))
+        assert count_flops(vit(Quantum(n_layers=n_layers)), 3, 28) == count_flops(chosen, 3, 28)
+    other = vit(Quantum(n_layers=3, engine="unitary"))
+    assert count_flops(vit(Quantum(n_layers=3)), 3, 28) != count_flops(other, 3, 28)
+
+
+@pytest.mark.parametrize("ansatz", ["ry_ring", "reupload", "strongly_entangling"])
+def test_circuits_cost_more_with_more_layers(ansatz: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CircuitWarning)
+        models = [vit(Quantum(ansatz=ansatz, n_layers=n_layers)) for n_layers in (1, 2, 3, 5)]
+    counted = [count_flops(model, 3, 28) for model in models]
+    assert around_projections(models[0].config) < counted[0] < counted[1] < counted[2] < counted[3]
+
+
+def test_a_lone_circuit() -> None:
+    class Alone(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.circuit = QuantumLinear(5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.circuit(images)
+
+    assert count_flops(Alone(), 2, 5) == 2 * count_flops(Alone(), 1, 5) > 0
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_model_can_be_counted(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CircuitWarning)
+        model = create_model(name, in_chans=1, num_classes=2)
+    assert count_flops(model, 1, 28) > 2 * 28**2  # more than a multiply-add a pixel
+
+
+# --- the model stays as it is ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_model_is_left_alone(dtype: torch.dtype) -> None:
+    class WithNorm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.vit = nn.BatchNorm2d(3), vit(Quantum(n_layers=2), dropout=0.5)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.vit(self.norm(images))
+
+    model = WithNorm().to(dtype).train()
+    images = torch.rand(4, 3, 28, 28, dtype=dtype)
+    model(images).sum().backward()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    random = torch.get_rng_state()
+
+    counted = count_flops(model, 3, 28)
+
+    assert counted == count_flops(copy.deepcopy(model).to(torch.float32), 3, 28)
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(module.training for module in model.modules())
+    assert gradients
+    for name, parameter in model.named_parameters():
+        assert parameter.device.type == "cpu"
+        assert parameter.grad is None if name not in gradients else torch.equal(parameter.grad, gradients[name])
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    circuits = [layer for layer in model.modules() if isinstance(layer, QuantumLinear)]
+    assert [layer.engine for layer in circuits] == ["auto"]
+    assert model.eval()(images).isfinite().all()
+
+
+# --- refusals ---
+
+
+def test_what_cannot_be_counted() -> None:
+    class Looks(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images if images.sum().item() > 0 else -images
+
+    for in_chans, img_size in ((0, 28), (3, 0)):
+        with pytest.raises(ModelError, match=f"at least 1 channel and 1 pixel, got {in_chans} and {img_size}"):
+            count_flops(Looks(), in_chans, img_size)
+    with pytest.raises(ModelError, match=r"^Expected images \(b, 3, 28, 28\), got \(1, 1, 28, 28\)"):
+        count_flops(vit(Linear()), 1, 28)
+    with pytest.raises(ModelError, match=r"Looks that takes \(1, 1, 4, 4\).* a forward pass that looks at values") as e:
+        count_flops(Looks(), 1, 4)
+    assert "\n" not in str(e.value)
+
+
+# --- numbers to read ---
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"), (7, "7"), (834, "834"), (999, "999"), (1000, "1k"), (1100, "1.1k"), (1117, "1.12k"),
+        (23_456, "23.5k"), (999_499, "999k"), (999_600, "1M"), (11_172_810, "11.2M"), (870_000_000, "870M"),
+        (911_593_472, "912M"), (1.8e9, "1.8G"), (54_315_321_344, "54.3G"), (2.5e13, "25T"), (1e15, "1P"),
+        (4.2e18, "4.2E"), (4.2e21, "4200E"), (0.5, "0.5"),
+    ],
+)  # fmt: skip
+def test_si(count: float, text: str) -> None:
+    assert si(count) == text
