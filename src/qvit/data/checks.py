@@ -39,7 +39,7 @@ def check_layout(path: Path, members: dict[str, Member]) -> Layout:
     Raises DataError for images that are not square pictures of bytes (or numbers) in one or three channels,
     for splits that are empty or differ in size or channels, and for labels that do not go with the images.
     """
-    layouts = {split: _image_layout(path, members[f"{split}_images"]) for split in SPLITS}
+    layouts = {split: image_layout(path, members[f"{split}_images"]) for split in SPLITS}
     for split in SPLITS:
         if layouts[split] != layouts["train"]:
             raise problem(
@@ -62,7 +62,8 @@ def _described(member: Member) -> str:
     return f"{member.dtype} {member.shape}"
 
 
-def _image_layout(path: Path, member: Member) -> Layout:
+def image_layout(path: Path, member: Member) -> Layout:
+    """Check the shape and type of an array of images by its header; raises DataError as `check_layout` does."""
     shape, key = member.shape, member.key
     if member.dtype != np.uint8 and member.dtype.kind != "f":
         advice = f"Convert them, for example {key}.astype('uint8') if they lie in 0 to 255."
@@ -71,7 +72,7 @@ def _image_layout(path: Path, member: Member) -> Layout:
         advice = "Save grey images as (N, S, S), colour images as (N, S, S, 3), channels last."
         raise problem(path, f"{key} of shape (N, S, S) or (N, S, S, 3)", f"{shape}", advice)
     if shape[0] == 0:
-        raise problem(path, f"images in {key}", "none", "Each split needs at least one image.")
+        raise problem(path, f"images in {key}", "none", "At least one is needed.")
     if shape[1] != shape[2] or shape[1] == 0:
         advice = "Crop or pad the images to squares."
         raise problem(path, f"square images in {key}", f"{shape[1]} x {shape[2]} pixels", advice)

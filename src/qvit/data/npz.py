@@ -9,7 +9,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,15 +97,30 @@ def read_headers(path: Path) -> dict[str, Member]:
         names = archive.namelist()
         missing = [key for key in KEYS if f"{key}.npy" not in names]
         if missing:
-            held = ", ".join(name.removesuffix(".npy") for name in names[:8]) or "nothing"
-            more = ", …" if len(names) > 8 else ""
-            raise problem(
-                path,
-                f"the arrays {', '.join(KEYS)}",
-                f"no {', '.join(missing)} (it holds {held}{more})",
-                "Save all six with numpy.savez.",
-            )
+            found = f"no {', '.join(missing)} (it holds {_listed(names)})"
+            raise problem(path, f"the arrays {', '.join(KEYS)}", found, "Save all six with numpy.savez.")
         return {key: _read_header(path, archive, key) for key in KEYS}
+
+
+def find_header(path: Path, keys: Sequence[str]) -> Member:
+    """Return the array that has one of these names, without reading its values; others are ignored.
+
+    Raises DataError as `read_headers` does, and unless exactly one of the names is there.
+    """
+    with _reading(path) as archive:
+        names = archive.namelist()
+        found = [key for key in keys if f"{key}.npy" in names]
+        if not found:
+            advice = f"Save them with numpy.savez(path, {keys[0]}=…)."
+            raise problem(path, f"an array {' or '.join(keys)}", f"neither (it holds {_listed(names)})", advice)
+        if len(found) > 1:
+            raise problem(path, f"one of {' and '.join(keys)}", "both", "Save the one that is meant in a file alone.")
+        return _read_header(path, archive, found[0])
+
+
+def _listed(names: list[str]) -> str:
+    held = ", ".join(name.removesuffix(".npy") for name in names[:8]) or "nothing"
+    return held + (", …" if len(names) > 8 else "")
 
 
 def _read_header(path: Path, archive: zipfile.ZipFile, key: str) -> Member:

@@ -1,0 +1,130 @@
+"""Unlabelled images to distil on (a transfer set), and the check that none of them is tested on later."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from qvit.data.arrays import MAP_ABOVE, Dataset, Split, load_dataset, unpack_folder
+from qvit.data.checks import bytes_of_floats, image_layout
+from qvit.data.npz import check_readable, find_header, map_array, md5_of, problem, read_array
+from qvit.data.registry import is_path
+from qvit.errors import ConfigError, DataError
+
+KEYS = ("images", "train_images")
+LUMA = (299, 587, 114)  # thousandths of red, green and blue in grey: ITU-R BT.601
+UNLABELLED = -1
+_CHUNK = 1 << 23  # bytes of images in memory at a time
+
+Images = UInt8[np.ndarray, "n c h w"]
+
+
+def load_images(
+    name: str | Path,
+    *,
+    size: int,
+    channels: int,
+    root: str | Path | None = None,
+    download: bool = True,
+) -> tuple[Split, str]:
+    """Load images to distil on, all labels −1 `(n, 1)`, and a digest that identifies them.
+
+    `name` is a dataset's name in the registry, of which the training images are taken, or the path of an .npz file
+    with an array `images` or `train_images`, `(n, s, s)` or `(n, s, s, c)`, of bytes or of numbers in [0, 1], which
+    are rounded to bytes; whatever else it holds is ignored. `size` is the side in pixels that the images must have,
+    `channels` how many they shall have: grey ones are repeated to three, colours become grey by the luma of ITU-R
+    BT.601, rounded. `root` and `download` are those of `load_dataset`, and large files are memory-mapped as there,
+    unless colours have to become grey.
+
+    The digest is a hash of the file's MD5, the array's name and the conversion of channels.
+    Raises ConfigError for an unknown name, or a size or number of channels that there is not; DataError for a file
+    that is missing or not as it should be, and for images of another size.
+    """
+    if channels not in (1, 3):
+        raise ConfigError(f"Expected channels=1 (grey) or 3 (colour), got {channels}.")
+    if is_path(name):
+        images, digest = _load_own(Path(name).expanduser(), size, root)
+    else:
+        data = load_dataset(str(name), size, root, download)
+        images, digest = data.train.images, f"{data.digest} train_images"
+    labels = np.full((len(images), 1), UNLABELLED, np.int64)
+    conversion = f"{images.shape[1]} to {channels} channels"
+    identity = hashlib.md5(f"{digest} {conversion}".encode(), usedforsecurity=False)
+    return Split(_adapted(images, channels), labels), identity.hexdigest()
+
+
+def _load_own(path: Path, size: int, root: str | Path | None) -> tuple[Images, str]:
+    check_readable(path)
+    member = find_header(path, KEYS)
+    layout = image_layout(path, member)
+    if layout.size != size:
+        advice = f"Resize them to {size} x {size}, or train the student at {layout.size} pixels."
+        raise problem(path, f"{member.key} of {size} x {size} pixels", f"{layout.size} x {layout.size}", advice)
+    digest = md5_of(path)
+    if layout.floating:
+        images = bytes_of_floats(path, member)
+    elif member.size > MAP_ABOVE:
+        images = map_array(path, member, unpack_folder(path, digest, root))
+    else:
+        images = read_array(path, member)
+    channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    kept = channels_first if isinstance(images, np.memmap) else np.ascontiguousarray(channels_first)
+    return kept, f"{digest} {member.key}"
+
+
+def _adapted(images: Images, channels: int) -> UInt8[np.ndarray, "n k h w"]:
+    """Return images of that many channels."""
+    n, have, *sides = images.shape
+    if have == channels:
+        return images
+    if have == 1:
+        repeated = np.broadcast_to(images, (n, channels, *sides), subok=True)  # a view: nothing mapped is read
+        return repeated if isinstance(images, np.memmap) else np.ascontiguousarray(repeated)
+    grey = np.empty((n, 1, *sides), np.uint8)
+    for start, rows in _chunks(images):
+        weighted = np.einsum("nchw,c->nhw", rows, np.array(LUMA, np.uint32), dtype=np.uint32)
+        grey[start : start + len(rows), 0] = (weighted + 500) // 1000
+    return grey
+
+
+def _chunks(images: Images) -> Iterator[tuple[int, Images]]:
+    """Yield the images a few megabytes at a time, each lot with the number of its first."""
+    step = max(1, _CHUNK // max(1, images[0].size)) if len(images) else 1
+    for start in range(0, len(images), step):
+        yield start, images[start : start + step]
+
+
+def _hashes(images: Images) -> Iterator[bytes]:
+    for _, rows in _chunks(images):
+        for image in np.ascontiguousarray(rows):
+            yield hashlib.blake2b(image, digest_size=16).digest()
+
+
+def check_disjoint(transfer: Split, data: Dataset) -> None:
+    """Raise DataError if images to distil on are byte-identical to validation or test images of the dataset.
+
+    A student that learns a teacher's answers to those would be selected or judged by what it was taught. Images that
+    are training images as well are fine: all that is trained on the dataset sees them anyway. Both are compared as
+    they are given, after any conversion of channels. Raises DataError also for images of another shape.
+    """
+    ours, theirs = transfer.images.shape[1:], data.train.images.shape[1:]
+    if ours != theirs:
+        raise DataError(
+            f"Expected images to distil on of shape {theirs}, as in {data.info.name}, got {ours}. Load them with "
+            f"size={theirs[-1]} and channels={theirs[0]}."
+        )
+    held = {split: set(_hashes(data[split].images)) for split in ("val", "test")}
+    unseen = held["val"] | held["test"]
+    leaks = [(place, key) for place, key in enumerate(_hashes(transfer.images)) if key in unseen]
+    if leaks:  # seldom, so that the many training images are seldom read
+        trained = set(_hashes(data.train.images))
+        leaks = [(place, key) for place, key in leaks if key not in trained]
+    if leaks:
+        val, test = (sum(key in held[split] for _, key in leaks) for split in ("val", "test"))
+        raise DataError(
+            f"{len(leaks)} of {len(transfer)} images to distil on are byte-identical to images of {data.info.name} "
+            f"({val} to validation, {test} to test images; the first is image {leaks[0][0]}). Distilling on them would "
+            "leak what the student is measured by: leave them out."
+        )
