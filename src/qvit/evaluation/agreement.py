@@ -1,0 +1,91 @@
+"""How close a student is to its teacher: two arrays of scores in, numbers out."""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike
+
+from qvit.errors import MetricError
+from qvit.evaluation.metrics import SUM_TOLERANCE, asks_per_label, check_inputs, decide
+
+SMALLEST = 1e-15  # probability, as in `metrics.log_loss`
+
+
+def _check_one(scores: ArrayLike, task: str, whose: str) -> Float[np.ndarray, "b c"]:
+    try:
+        # There are no labels here: its own decisions always fit the scores.
+        return check_inputs(decide(scores, task), scores, task)[1]
+    except MetricError as error:
+        raise MetricError(f"The {whose}'s scores are not fit to compare. {error}") from error
+
+
+def _check_pair(
+    student: ArrayLike, teacher: ArrayLike, task: str
+) -> tuple[Float[np.ndarray, "b c"], Float[np.ndarray, "b c"]]:
+    """Return the scores of both in two dimensions, as `check_inputs` does."""
+    asks_per_label(task)  # an unknown task is neither's fault
+    ours, theirs = _check_one(student, task, "student"), _check_one(teacher, task, "teacher")
+    if ours.shape != theirs.shape:
+        raise MetricError(
+            "Student and teacher must score the same images and classes, but their scores came as "
+            f"{np.shape(student)} and {np.shape(teacher)}. Predict the same split with both."
+        )
+    return ours, theirs
+
+
+def agreement(student: ArrayLike, teacher: ArrayLike, task: str) -> float:
+    """Return the share of images that both decide alike (see `metrics.decide`), for multi-label the mean over labels.
+
+    Scores as in `metrics.check_inputs`. Raises MetricError as that does, and for scores of different shapes.
+    Source: Stanton et al. 2021, Does Knowledge Distillation Really Work?, average top-1 agreement (arXiv:2106.05945).
+    """
+    ours, theirs = _check_pair(student, teacher, task)
+    return float(np.mean(decide(ours, task) == decide(theirs, task)))
+
+
+def _distributions(scores: Float[np.ndarray, "b c"], task: str, whose: str) -> Float[np.ndarray, "b k a"]:
+    """Return the probabilities of all answers to each question: one question an image, or one a label."""
+    inside = np.clip(scores, 0.0, 1.0)  # rounding may have left it
+    if asks_per_label(task):
+        return np.stack([1.0 - inside, inside], axis=2)
+    totals = inside.sum(axis=1, keepdims=True)
+    worst = int(np.abs(totals - 1.0).argmax())
+    if abs(totals[worst, 0] - 1.0) > SUM_TOLERANCE:
+        raise MetricError(
+            f"Score rows of a {task} task must sum to 1, but the {whose}'s row {worst} sums to "
+            f"{totals[worst, 0]:.6g}: scores are probabilities, never logits. Apply a softmax first."
+        )
+    return (inside / totals)[:, np.newaxis]
+
+
+def divergence(student: ArrayLike, teacher: ArrayLike, task: str) -> float:
+    """Return the mean of KL(teacher ‖ student) over images, in nats: what a student loses by not being the teacher.
+
+    Binary: of the Bernoulli distributions of P(class 1). Multi-label: likewise, the mean over labels too. Probabilities
+    are kept 1e-15 away from 0, so the value is finite, and 0 where the scores are equal.
+
+    Scores as in `metrics.check_inputs`. Raises MetricError as that does, for scores of different shapes, and where
+    rows of a multi-class or ordinal task do not sum to 1 within 1e-3; those that do are divided by their sum.
+    Source: Stanton et al. 2021, average predictive KL (arXiv:2106.05945).
+    """
+    ours, theirs = _check_pair(student, teacher, task)
+    q, p = _distributions(ours, task, "student"), _distributions(theirs, task, "teacher")
+    surprise = np.log(np.maximum(p, SMALLEST)) - np.log(np.maximum(q, SMALLEST))
+    # KL is not negative, but a sum of rounded terms may be.
+    return max(0.0, float((p * surprise).sum(axis=2).mean()))
+
+
+def gap_closed(scratch: float, distilled: float, teacher: float) -> float | None:
+    """Return (distilled − scratch)/(teacher − scratch), the share of the gap to its teacher that distilling closed.
+
+    The three are values of one measure of which more is better. 1 is the teacher's value; below 0, distilling did harm,
+    and above 1 the student surpasses its teacher. None where the teacher is not better than training from scratch:
+    there is no gap to close. Raises MetricError for values that are not finite.
+    """
+    if not all(math.isfinite(value) for value in (scratch, distilled, teacher)):
+        raise MetricError(
+            f"A gap needs three finite values, but scratch, distilled and teacher came as {scratch}, {distilled} "
+            f"and {teacher}. Leave out runs without a value."
+        )
+    return (distilled - scratch) / (teacher - scratch) if teacher > scratch else None
