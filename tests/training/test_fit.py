@@ -195,7 +195,8 @@ def test_model_and_batches_go_to_the_device(make_data: MakeData, monkeypatch: py
     monkeypatch.setattr("qvit.training.loop._check_outputs", lambda *args: None)
 
     def objective(model: nn.Module, batch: Batch) -> Tensor:
-        assert {part.device.type for part in (batch.images, batch.labels, batch.elements)} == {"meta"}
+        assert {part.device.type for part in (batch.images, batch.labels)} == {"meta"}
+        assert {part.device.type for part in (batch.index, batch.elements)} == {"cpu"}
         assert {part.device.type for part in model.state_dict().values()} == {"meta"}
         raise Arrived
 

@@ -55,10 +55,20 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "engine": ("statevector", ("model_config", "projection", "engine")),
     "bias": (False, ("model_config", "projection", "bias")),
     "network": ("butterfly", ("model_config", "projection", "network")),
+    "resize": (16, ("model_config", "resize")),
+    "stem": ("imagenet", ("model_config", "stem")),
+    "width": (0.0625, ("model_config", "width")),
+    "precision": ("bfloat16", ("model_config", "precision")),
+    "pretrained": ("imagenet", ("model_config", "pretrained")),
 }
 COMPANIONS: dict[str, dict[str, Any]] = {
     "bias": {"model": "vit_4q1h"},
     "network": {"model": "givens_4q1h"},
+    "resize": {"model": "resnet18", "width": 0.0625},
+    "stem": {"model": "resnet18", "width": 0.0625},
+    "width": {"model": "resnet18"},
+    "precision": {"model": "resnet18", "width": 0.0625},
+    "pretrained": {"model": "resnet18"},  # published weights have full width
 }
 
 
@@ -80,7 +90,10 @@ def _another_ansatz() -> str:
 
 
 @pytest.mark.parametrize("key", [key for key in option_keys() if key != "dataset"])
-def test_every_key_reaches_the_run(make_npz: Callable[..., Path], tmp_path: Path, key: str) -> None:
+def test_every_key_reaches_the_run(
+    make_npz: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr("qvit.training.run.load_imagenet", lambda network, **_: None)  # tests touch no network
     assert key in VALUES, f"write down a value for the new option {key}"
     value, place = VALUES[key]
     if key == "ansatz":

@@ -20,9 +20,8 @@ from qvit.data.arrays import Dataset, load_dataset
 from qvit.data.registry import is_path
 from qvit.errors import RunError
 from qvit.evaluation.results import read_result, result_start
-from qvit.models import ViT, ViTConfig
+from qvit.models.zoo import Model, build, read_config
 from qvit.training.checkpoint import load_weights
-from qvit.validate import validated
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,15 @@ class Run:
             raise RunError(f"Expected one prediction file of the {split} split in {self.folder}, found {len(paths)}.")
         return read_result(paths[0])[1]
 
-    def load_model(self) -> ViT:
+    @property
+    def weights_path(self) -> Path:
+        """The file of the chosen weights."""
+        return self.folder / "model.safetensors"
+
+    def load_model(self) -> Model:
         """Return the trained model in evaluation mode."""
-        model = ViT(validated(ViTConfig, self.config["model_config"]))
-        path = self.folder / "model.safetensors"
+        model = build(read_config(self.config["model_config"]))
+        path = self.weights_path
         try:
             model.load_state_dict(load_weights(path))
         except RuntimeError as error:
@@ -124,6 +128,11 @@ def flag_of(dataset: str) -> str:
     return (
         "".join(character for character in Path(dataset).stem if character.isascii() and character.isalnum()) or "data"
     )
+
+
+def short_name(model: str) -> str:
+    """Return a model's name as file names allow it: timm's have a slash."""
+    return model.replace("/", "-")
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

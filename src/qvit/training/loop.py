@@ -15,7 +15,7 @@ from qvit.data.augment import augment, group_size, random_elements
 from qvit.errors import ConfigError, ModelError
 from qvit.evaluation.metrics import accuracy, auc, log_loss
 from qvit.training.diagnose import check_finite
-from qvit.training.losses import balanced_weights, make_loss
+from qvit.training.losses import Loss, balanced_weights, make_loss
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict_logits, probabilities_of_views
 from qvit.training.schedules import SCHEDULES
@@ -82,7 +82,10 @@ def check_device(name: str) -> None:
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: augmented images, labels, and where they come from in the training split."""
+    """One batch: augmented images and labels on the device of training, and where they come from, on the CPU.
+
+    `index` is each image's place in the training split, `elements` that of its symmetry in the augmentation group.
+    """
 
     images: Tensor
     labels: Tensor
@@ -90,6 +93,7 @@ class Batch:
     elements: Tensor
 
 
+# What is minimised, example by example. One that is a module has its own parameters trained along with the model's.
 Objective = Callable[[nn.Module, Batch], Float[Tensor, " b"]]
 
 
@@ -99,6 +103,7 @@ class TrainState:
 
     epoch: int = 0
     model: dict[str, Any] = field(default_factory=dict)
+    objective: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -107,11 +112,16 @@ class TrainState:
 
 def supervised(data: Dataset, config: TrainConfig) -> Objective:
     """Return the plain objective: the task's loss of the model's logits against the labels."""
+    loss = label_loss(data, config)
+    return lambda model, batch: loss(model(batch.images), batch.labels)
+
+
+def label_loss(data: Dataset, config: TrainConfig) -> Loss:
+    """Return the task's loss of logits against labels, as the configuration has it."""
     weights = None
     if config.class_weights == "balanced":
         weights = balanced_weights(data.train.labels, data.info.task, data.info.num_classes).to(config.device)
-    loss = make_loss(data.info.task, name=config.loss, smoothing=config.label_smoothing, class_weights=weights)
-    return lambda model, batch: loss(model(batch.images), batch.labels)
+    return make_loss(data.info.task, name=config.loss, smoothing=config.label_smoothing, class_weights=weights)
 
 
 def fit(
@@ -137,11 +147,13 @@ def fit(
     model.to(config.device)
     _check_outputs(model, data, config)
     objective = objective or supervised(data, config)
-    optimizer = make_optimizer(model, config)
+    own = objective.to(config.device) if isinstance(objective, nn.Module) else nn.Module()
+    optimizer = make_optimizer(nn.ModuleList([model, own]), config)
     if state is None:
         state = TrainState()
     else:
         model.load_state_dict(state.model)
+        own.load_state_dict(state.objective)
         optimizer.load_state_dict(state.optimizer)
 
     while state.epoch < config.epochs and not _out_of_patience(state, config):
@@ -149,7 +161,7 @@ def fit(
         with torch_threads(config.threads), seeded(seed, NOISE, state.epoch):  # the noise of dropout and the like
             record = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch)
             record |= validation_figures(model, data, config)
-        _update(state, model, optimizer, record)
+        _update(state, model, own, optimizer, record)
         state.seconds.append(time.perf_counter() - start)
         if on_epoch is not None:
             on_epoch(state)
@@ -239,9 +251,9 @@ def load_batch(split: Split, index: Tensor, group: str, order: torch.Generator, 
     """Return the images at `index` on a device, each under an element of the symmetry group drawn from `order`."""
     images, labels = split.batch(index)
     elements = random_elements(len(index), group, order)
-    images, labels, elements = images.to(device), labels.to(device), elements.to(device)
+    images, labels = images.to(device), labels.to(device)
     if group_size(group) > 1:
-        images = augment(images, elements, group)
+        images = augment(images, elements.to(device), group)
     return Batch(images, labels, index, elements)
 
 
@@ -293,17 +305,27 @@ def _check_outputs(model: nn.Module, data: Dataset, config: TrainConfig) -> None
 
 
 def _shuffled(split: Split, batch_size: int, order: torch.Generator) -> tuple[Tensor, ...]:
-    return torch.randperm(len(split), generator=order).split(batch_size)
+    batches = torch.randperm(len(split), generator=order).split(batch_size)
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:  # batch norm knows no variance of one image
+        return (*batches[:-2], torch.cat(batches[-2:]))
+    return batches
 
 
-def _update(state: TrainState, model: nn.Module, optimizer: AdamW, record: dict[str, Any]) -> None:
+def _update(
+    state: TrainState, model: nn.Module, objective: nn.Module, optimizer: AdamW, record: dict[str, Any]
+) -> None:
     """Record an epoch, and keep its weights if they are the best so far."""
     state.epoch = record["epoch"]
     state.history.append(record)
-    state.model = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    state.model = _copy(model)
+    state.objective = _copy(objective)
     state.optimizer = optimizer.state_dict()
     if not state.best or _merit(record) > _merit(state.best):
         state.best = record | {"model": state.model}
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def _out_of_patience(state: TrainState, config: TrainConfig) -> bool:

@@ -7,13 +7,14 @@ from typing import Any
 import yaml
 
 from qvit.errors import ConfigError, nearest
+from qvit.models.networks import NetworkConfig
 from qvit.models.projections import projection_options
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import SAID_BY_NAME
 from qvit.training.loop import TrainConfig
 from qvit.validate import validated
 
-GIVEN = ("in_chans", "num_classes", "img_size", *SAID_BY_NAME)  # by the data, and by the model's name
+GIVEN = ("in_chans", "num_classes", "img_size", "arch", *SAID_BY_NAME)  # by the data, and by the model's name
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class RunConfig:
 
     `dataset` is a name or the path of an `.npz` file, `size` the side of its images in pixels, `task` that of
     the user's own file (inferred if None), `model` a name of `models.zoo`, `model_options` fields of `ViTConfig`
-    and its projection, `seed` fixes initial weights, order of the images, augmentation and dropout.
+    and its projection or of `NetworkConfig`, `seed` fixes initial weights, order of the images, augmentation and
+    dropout.
     """
 
     dataset: str
@@ -44,7 +46,7 @@ TRAIN_KEYS = tuple(f.name for f in fields(TrainConfig))
 
 def model_keys() -> tuple[str, ...]:
     """Return the options that models take, apart from those given by the data and the model's name."""
-    own = [f.name for f in fields(ViTConfig) if f.name not in GIVEN]
+    own = dict.fromkeys(f.name for kind in (ViTConfig, NetworkConfig) for f in fields(kind) if f.name not in GIVEN)
     return (*own, *projection_options())
 
 
@@ -82,12 +84,12 @@ def read_options(path: Path) -> dict[str, Any]:
     return options
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
+def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
     """Return key and value of `key=value`, the value read as YAML: `lr=0.01`, `clip_norm=null`."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set takes key=value, such as lr=0.005; got '{text}'.")
+        raise ConfigError(f"{flag} takes key=value, such as lr=0.005; got '{text}'.")
     try:
         return key.strip(), yaml.safe_load(value)
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {key}: '{value}' is not a value.") from error
+        raise ConfigError(f"{flag} {key}: '{value}' is not a value.") from error

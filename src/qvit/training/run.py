@@ -1,14 +1,16 @@
 """Train and evaluate one model into a run folder, and go on with it after any interruption."""
 
+import hashlib
 import json
 import os
 import platform
+import warnings
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,23 +19,41 @@ from jaxtyping import Float
 import qvit
 from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.registry import is_path
-from qvit.errors import DataError, RunError
+from qvit.errors import ConfigError, DataError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
 from qvit.files import PART, sole_user, write_atomic
-from qvit.models import ViT, ViTConfig, count_parameters, model_config
-from qvit.training.checkpoint import load_state, save_state, save_weights
-from qvit.training.folder import Run, flag_of, flatten
-from qvit.training.loop import TrainState, check_device, fit
+from qvit.models import Network, NetworkConfig, count_parameters, model_config
+from qvit.models.pretrained import load_imagenet
+from qvit.models.zoo import Model, ModelConfig, build, read_config
+from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
+from qvit.training.folder import Run, flag_of, flatten, short_name
+from qvit.training.loop import Objective, TrainConfig, TrainState, check_device, fit
 from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
 from qvit.training.seeding import INIT, seeded, torch_threads
-from qvit.validate import validated
 
 Progress = Callable[[dict[str, Any], float], None]
 STATISTICS_BYTES = 2**25  # of images at a time
+FOUND_AT = "found_at"  # keys of this name say where something lay, and not what it is
+
+
+class PretrainedWarning(UserWarning):
+    """Published weights that were asked for and could not be had."""
+
+
+@runtime_checkable
+class Guide(Protocol):
+    """What a run learns from instead of the labels, or beside them; see `qvit.distill`."""
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What of it determines the run, for config.json."""
+
+    def prepare(self, model: Model, data: Dataset, config: TrainConfig, *, seed: int) -> tuple[Dataset, Objective]:
+        """Return the data to train on, its validation split that of `data`, and what to minimise."""
 
 
 def train_run(
@@ -44,26 +64,32 @@ def train_run(
     download: bool = True,
     resume: bool = False,
     replace: bool = False,
+    guide: Guide | None = None,
+    origin: Run | None = None,
     on_epoch: Progress | None = None,
 ) -> Run:
     """Train and evaluate one model; everything lands in `folder`.
 
     With `resume` an unfinished run goes on from its last whole epoch, bit for bit as if it had not stopped, and a
     finished one is returned as it is. With `replace` an earlier run of the same model on the same dataset is deleted,
-    once data and options have been checked. The test split is read once, after training.
+    once data and options have been checked. With `guide` the model learns what that says and not just the labels;
+    with `origin` it starts from that finished run's weights. ImageNet's, where asked for, are downloaded, or there is
+    a `PretrainedWarning` and none are used. The test split is read once, after training.
     Raises `RunError` if the folder holds something else, and all errors of data, model and training.
     """
     data = load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
-    described = _describe(config, data)
+    run = Run(Path(folder))
+    earlier = run if resume and (run.folder / "config.json").exists() else None
+    architecture = _architecture(config, data, origin or earlier, download=download)
+    described = _describe(config, data, architecture, guide, origin)
     _check_measurable(data)
     check_device(config.train.device)
     make_loss(data.info.task, name=config.train.loss)  # refuses one that does not fit, before there is a folder
-    run = Run(Path(folder))
     _make_folder(run.folder)
     with sole_user(run.folder), torch_threads(config.train.threads):
         _claim(run, described, resume=resume, replace=replace)
         if not run.finished:
-            _train(run, validated(ViTConfig, described["model_config"]), config, data, on_epoch)
+            _train(run, architecture, config, data, guide, origin, on_epoch)
         (run.folder / "state.pt").unlink(missing_ok=True)
     return Run(run.folder)
 
@@ -79,8 +105,8 @@ def _check_measurable(data: Dataset) -> None:
             )
 
 
-def _describe(config: RunConfig, data: Dataset) -> dict[str, Any]:
-    """Return the contents of config.json."""
+def _architecture(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
+    """Return what model to build: without published weights if they cannot be had, or if an earlier run had none."""
     architecture = model_config(
         config.model,
         in_chans=data.info.channels,
@@ -88,6 +114,23 @@ def _describe(config: RunConfig, data: Dataset) -> dict[str, Any]:
         img_size=data.size,
         **config.model_options,
     )
+    if not isinstance(architecture, NetworkConfig) or architecture.pretrained is None:
+        return architecture
+    if earlier is not None:
+        return replace(architecture, pretrained=earlier.config["model_config"].get("pretrained"))
+    try:
+        with torch.random.fork_rng():  # this network is thrown away: its random numbers are nobody's business
+            load_imagenet(Network(architecture), download=download)
+    except DataError as error:
+        warnings.warn(f"{error} Training {architecture.arch} from scratch.", PretrainedWarning, stacklevel=3)
+        return replace(architecture, pretrained=None)
+    return architecture
+
+
+def _describe(
+    config: RunConfig, data: Dataset, architecture: ModelConfig, guide: Guide | None, origin: Run | None
+) -> dict[str, Any]:
+    """Return the contents of config.json."""
     return {
         "qvit_version": qvit.__version__,
         "dataset": str(Path(config.dataset).expanduser().resolve()) if is_path(config.dataset) else data.info.name,
@@ -99,7 +142,28 @@ def _describe(config: RunConfig, data: Dataset) -> dict[str, Any]:
         "parameters": count_parameters(architecture),
         "seed": config.seed,
         "train": asdict(config.train),
+        "origin": None if origin is None else _describe_origin(origin, architecture),
+        "guide": None if guide is None else guide.described,
     }
+
+
+def _describe_origin(origin: Run, architecture: ModelConfig) -> dict[str, Any]:
+    if not origin.finished:
+        raise RunError(f"Cannot start from the run in {origin.folder}, which is not finished.")
+    if read_config(origin.config["model_config"]) != architecture:
+        raise ConfigError(
+            f"Cannot start from the run in {origin.folder}: its model ({origin.config['model']}) is not built like "
+            "this one. Use the same model, options and dataset."
+        )
+    return {"weights": weights_digest(origin), FOUND_AT: str(origin.folder.resolve())}
+
+
+def weights_digest(run: Run) -> str:
+    """Return the SHA-256 of a finished run's weights; raises `RunError` where they are missing."""
+    try:
+        return hashlib.sha256(run.weights_path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RunError(f"{run.weights_path} cannot be read ({error}); train the run again.") from error
 
 
 def _make_folder(folder: Path) -> None:
@@ -137,9 +201,10 @@ def _claim(run: Run, described: dict[str, Any], *, resume: bool, replace: bool) 
                 "Go on with it by --resume, or choose another folder with --out."
             )
         ours, theirs = flatten(described), flatten(run.config)
-        differing = [key for key in ours if theirs.get(key) != ours[key]]
+        keys = [key for key in dict.fromkeys([*ours, *theirs]) if not key.endswith(FOUND_AT)]
+        differing = [key for key in keys if theirs.get(key) != ours.get(key)]
         if differing:
-            changes = "; ".join(f"{key}: {theirs.get(key)} → {ours[key]}" for key in differing)
+            changes = "; ".join(f"{key}: {theirs.get(key)} → {ours.get(key)}" for key in differing)
             raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
     elif names:
         raise RunError(f"{run.folder} is not empty and not a run folder; choose another with --out.")
@@ -151,10 +216,23 @@ def _claim(run: Run, described: dict[str, Any], *, resume: bool, replace: bool) 
         write_atomic(run.folder / "environment.json", _dump(_environment()))
 
 
-def _train(run: Run, architecture: ViTConfig, config: RunConfig, data: Dataset, on_epoch: Progress | None) -> None:
-    model = build_model(architecture, data, seed=config.seed)
+def _train(
+    run: Run,
+    architecture: ModelConfig,
+    config: RunConfig,
+    data: Dataset,
+    guide: Guide | None,
+    origin: Run | None,
+    on_epoch: Progress | None,
+) -> None:
     state_path = run.folder / "state.pt"
     state = load_state(state_path) if state_path.exists() else None
+    model = build_model(architecture, data, seed=config.seed, published=state is None and origin is None)
+    if origin is not None:
+        model.load_state_dict(load_weights(origin.weights_path))
+    to_learn, objective = data, None
+    if guide is not None:
+        to_learn, objective = guide.prepare(model, data, config.train, seed=config.seed)
 
     def record(state: TrainState) -> None:
         save_state(state_path, state)
@@ -162,16 +240,21 @@ def _train(run: Run, architecture: ViTConfig, config: RunConfig, data: Dataset, 
         if on_epoch is not None:
             on_epoch(state.history[-1], state.seconds[-1])
 
-    state = fit(model, data, config.train, seed=config.seed, state=state, on_epoch=record)
+    state = fit(model, to_learn, config.train, seed=config.seed, objective=objective, state=state, on_epoch=record)
     _write_history(run.folder, state)  # again, in case the run was killed between the state and this
-    save_weights(run.folder / "model.safetensors", model.state_dict())
+    save_weights(run.weights_path, model.state_dict())
     _evaluate(run, model, data, config, state.best)
 
 
-def build_model(architecture: ViTConfig, data: Dataset, *, seed: int) -> ViT:
-    """Return a fresh model whose weights are fixed by the seed and which normalises as the training images need."""
+def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, published: bool = True) -> Model:
+    """Return a fresh model whose weights are fixed by the seed and which normalises as the training images need.
+
+    A network that is to start from published weights has them, unless `published` says that it will get others anyway.
+    """
     with seeded(seed, INIT):
-        model = ViT(architecture)
+        model = build(architecture)
+    if published and isinstance(model, Network) and model.config.pretrained:
+        load_imagenet(model)
     model.preprocess.set_statistics(*channel_statistics(data.train))
     return model
 
@@ -182,7 +265,7 @@ def _write_history(folder: Path, state: TrainState) -> None:
     write_atomic(folder / "metrics.jsonl", _dump_lines(state.history), durable=False)
 
 
-def _evaluate(run: Run, model: ViT, data: Dataset, config: RunConfig, best: dict[str, Any]) -> None:
+def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: dict[str, Any]) -> None:
     """Predict validation and test images, write the prediction files and the result."""
     group = best["tta"]
     result: dict[str, Any] = {"parameters": count_parameters(model), "best_epoch": best["epoch"], "tta": group}
@@ -198,7 +281,7 @@ def _evaluate(run: Run, model: ViT, data: Dataset, config: RunConfig, best: dict
             scores,
             figures["auc"],
             figures["acc"],
-            f"{config.model}-s{config.seed}",
+            f"{short_name(config.model)}-s{config.seed}",
         )
     write_atomic(run.folder / "result.json", _dump(result))
 

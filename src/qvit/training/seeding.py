@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 # Places in a run; each has a stream of its own.
-INIT, ORDER, NOISE = range(3)
+INIT, ORDER, NOISE, GUIDE = range(4)
 
 
 def derive(seed: int, *place: int) -> int:
