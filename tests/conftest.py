@@ -9,6 +9,6 @@ torch.set_num_threads(1)
 # Before any import of qvit. An int may stand for a float, as for mypy. The command line is left out: typer reads its
 # annotations itself.
 install_import_hook(
-    [f"qvit.{floor}" for floor in ("quantum", "data", "models", "evaluation", "training", "study")],
+    [f"qvit.{floor}" for floor in ("quantum", "data", "models", "evaluation", "training", "study", "distill")],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )

@@ -28,6 +28,8 @@ COMMANDS = [
     ["data", "verify"],
     ["models"],
     ["train"],
+    ["teacher"],
+    ["distill"],
     ["evaluate"],
     ["compare"],
     ["demo"],

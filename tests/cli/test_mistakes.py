@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,120 @@ def test_names_and_options(
 def test_options_files(refused: Callable[..., None], npz: Path, tmp_path: Path, content: str, told: str) -> None:
     (tmp_path / "options.yaml").write_text(content)
     refused(["train", npz, "--config", tmp_path / "options.yaml", "--out", tmp_path / "x"], told)
+
+
+# --- teachers and distillation ---
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder as the working directory and, what would be kept of teachers, as the cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("qvit.distill.teacher_cache.user_cache", lambda: tmp_path / "cache")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--arch", "resnet81"], "There is no model 'resnet81'. Did you mean 'resnet18'?"),
+        (["--arch", "timm/resnet10t"], "timm is not installed: pip install 'qvit[timm]'"),
+        (["--arch", "timm/"], "timm/NAME, such as timm/"),
+        (["--arch", "monai_vit", "--pretrained"], "There are no published weights of 'monai_vit'"),
+        (["--arch", "vit", "--pretrained"], "Models have no option 'pretrained'"),
+        (["--set", "width=0"], "width must be at least 1/64"),
+        (["--set", "widht=0.5"], "There is no option 'widht'. Did you mean 'width'?"),
+        (["--set", "arch=resnet18"], "There is no option 'arch'"),
+        (["--arch", "densenet121", "--set", "stem=imagenet"], "densenet121 with stem 'imagenet' needs at least 29"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+    ],
+)
+def test_teachers(
+    refused: Callable[..., None],
+    here: Path,
+    npz: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[object],
+    told: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # as where it is not installed
+    refused(["teacher", npz.name, *arguments], told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--joint"], "No teacher given; name the folder of a trained run with --teacher (see `qvit teacher`)."),
+        (["--teacher", "nowhere"], "nowhere is not a run folder: result.json is missing"),
+        (["--teacher", "x", "--alpha", "0.3"], "alpha=1, got 0.3; learn from both at once with --joint"),
+        (["--teacher", "x", "--joint", "--alpha", "2"], "alpha must be from 0 (labels alone) to 1 (the teacher alone)"),
+        (["--teacher", "x", "--joint", "--transfer-set", "phantom"], "A transfer set and mixtures have no labels"),
+        (["--teacher", "x", "--joint", "--mixtures", "9"], "A transfer set and mixtures have no labels"),
+        (["--teacher", "x", "--transfer-set", "phantom", "--mixtures", "9"], "Both a transfer set and mixtures"),
+        (["--teacher", "x", "--mixtures", "-1"], "mixtures must be zero or more images, got -1"),
+        (["--teacher", "x", "--joint", "--finetune", "lr=1"], "Learning jointly there are no stages"),
+        (["--teacher", "x", "--kd-loss", "softer"], "Option kd_loss='softer'"),
+        (["--teacher", "x", "--temperature", "0"], "temperature must be positive, got 0"),
+        (["--teacher", "x", "--temperature", "hot"], "Invalid value for '--temperature'"),
+        (["--teacher", "x", "--finetune", "lr"], "--finetune takes key=value, such as lr=0.005; got 'lr'"),
+        (["--teacher", "x", "--pretrain", "lr=[1"], "--pretrain lr: '[1' is not a value"),
+        (["--teacher", "x", "--finetune", "epoch=3"], "no option 'epoch' for finetune. Did you mean 'epochs'?"),
+        (["--teacher", "x", "--finetune", "seed=3"], "no option 'seed' for finetune"),
+        (["--teacher", "x", "--pretrain", "lr=-1"], "lr must be positive, got -1"),
+        (["--teacher", "x", "--set", "pretrain=5"], "pretrain must hold `key: value` options of training"),
+        (["--teacher", "x", "--set", "pretrain=5", "--pretrain", "lr=1"], "pretrain must hold `key: value` options"),
+        (["--teacher", "x", "--set", "temprature=3"], "no option 'temprature'. Did you mean 'temperature'?"),
+        (["--teacher", "x", "--set", "device=gpu"], "device='gpu' cannot be used here"),
+        (["--teacher", "x", "--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--teacher", "x", "--seed", "-1"], "seed must be zero or more, got -1"),
+        (["--teacher", "x", "--data", "a.npz"], "Both a dataset ('small.npz') and --data (a.npz)"),
+        (["--set", "teacher=5"], "teacher must be the folder of a trained run, or a list of such, got 5."),
+        (["--set", "teacher={a: b}"], "or a list of such, got {'a': 'b'}."),
+        (["--set", "teacher=[1, 2]"], "or a list of such, got [1, 2]."),
+        (["--teachr", "x"], "No such option"),
+        (["--alpha"], "requires an argument"),
+    ],
+)
+def test_distillation(refused: Callable[..., None], here: Path, npz: Path, arguments: list[object], told: str) -> None:
+    refused(["distill", npz.name, *arguments], told)
+
+
+def test_distillation_of_nothing(refused: Callable[..., None], here: Path) -> None:
+    refused(["distill", "--teacher", "x"], "No dataset given")
+
+
+def test_distillation_that_does_not_fit(
+    refused: Callable[..., None], here: Path, train: Qvit, npz: Path, run: Path, arrays: Arrays
+) -> None:
+    """All of it is found before anything is trained."""
+    two = {key: value % 2 if "labels" in key else value for key, value in arrays.items()}
+    np.savez(here / "two.npz", **two)
+    images = np.concatenate([arrays["train_images"][:2], arrays["test_images"][:3]])
+    np.savez(here / "leak.npz", images=images)
+    (here / "notes").mkdir()
+    (here / "notes" / "a.txt").write_text("")
+    shutil.copytree(run, here / "unfinished")
+    (here / "unfinished" / "result.json").unlink()
+    mistakes: list[tuple[list[object], str]] = [
+        (["--student", "qvit_4q3x"], "There is no model 'qvit_4q3x'. Did you mean"),
+        (["--kd-loss", "ordinal"], "kd_loss='ordinal' does not fit a multi-class task; use soft, mse, decoupled"),
+        (["--finetune", "loss=emd"], "loss='emd' does not fit a multi-class task"),
+        (["--finetune", "device=gpu"], "device='gpu' cannot be used here"),
+        (["--student", "resnet18", "--set", "attention_weight=1"], "the student (Network) is none"),
+        (["--transfer-set", "nowhere.npz"], "nowhere.npz"),
+        (["--transfer-set", "breastmnst"], "Did you mean 'breastmnist'?"),
+        (["--transfer-set", "leak.npz"], "3 of 5 images to distil on are byte-identical"),
+        (["--size", "13"], "13"),
+        (["--teacher", "unfinished"], "The run in unfinished is not finished; go on with"),
+        (["--out", "notes"], "notes holds other things (a.txt); choose another with --out"),
+        (["--out", run, "--resume"], "run holds other things (config.json"),
+        (["--out", npz], "Cannot use"),
+        (["--out", npz / "x"], "Cannot use"),
+        (["--cache", npz], "as a folder of teacher outputs: File exists. Choose another with --cache"),
+    ]
+    for arguments, told in mistakes:
+        refused(["distill", npz, "--teacher", run, *arguments], told)
+    refused(["distill", here / "two.npz", "--teacher", run], "The teacher's logits for one image are (1, 3)", "has 2")
 
 
 # --- folders ---

@@ -1,11 +1,14 @@
 """Rows and groups of a comparison: the figures of the runs, means over seeds, differing options in the name."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from qvit.distill import DistillConfig, Teacher, TeacherGuide
 from qvit.errors import RunError
 from qvit.evaluation.statistics import mean_interval
 from qvit.study.compare import (
@@ -18,9 +21,31 @@ from qvit.study.compare import (
     read_row,
     read_rows,
 )
-from qvit.training.run import Run
+from qvit.training.options import resolve
+from qvit.training.run import Run, train_run
 
 MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+def learn(make_npz: Callable[..., Path], tmp_path: Path) -> MakeRun:
+    """A run that learned from a teacher, or started from another run."""
+
+    def make(
+        name: str, *, teacher: Run | None = None, origin: Run | None = None, how: Any = None, **options: Any
+    ) -> Run:
+        config = resolve({"dataset": str(make_npz()), "model": "vit_4q1h", "epochs": 1} | options)
+        guide = None
+        if teacher is not None:
+            who = Teacher.of_runs([teacher.folder])
+            guide = TeacherGuide(who, how or DistillConfig(), cache=tmp_path / "cache")
+        return train_run(config, tmp_path / "runs" / name, guide=guide, origin=origin)
+
+    return make
+
+
+def names(*runs: Run) -> list[str]:
+    return [row.model for row in read_rows([Run(run.folder) for run in runs])]
 
 
 def test_a_row_holds_the_figures_of_its_run(make_run: MakeRun) -> None:
@@ -82,6 +107,75 @@ def test_differing_options_are_added_to_the_name(make_run: MakeRun) -> None:
         "vit_4q1h (pool=cls, lr=0.02)",
     ]
     assert [group.seeds for group in group_rows(rows)] == [(0,), (0, 1)]
+
+
+def test_what_was_learned_from_others_is_added_to_the_name(make_run: MakeRun, learn: MakeRun) -> None:
+    teacher = make_run(model="vit_8q1h")
+    pretrained = learn("pretrain", teacher=teacher)
+    runs = [
+        make_run(lr=0.02),
+        pretrained,
+        learn("finetune", origin=pretrained, lr=0.001),
+        learn("joint", teacher=teacher, how=DistillConfig(alpha=0.5)),
+        learn("from labels", origin=make_run()),
+    ]
+    expected = [
+        "vit_4q1h",
+        "vit_4q1h (taught by vit_8q1h)",
+        "vit_4q1h (pre-trained on vit_8q1h)",
+        "vit_4q1h (taught by vit_8q1h and labels)",
+        "vit_4q1h (pre-trained on first)",
+    ]
+    assert names(*runs) == expected
+    assert [read_row(run).model for run in runs] == expected, "options of one are not told beside the other's"
+    assert names(learn("both", teacher=teacher, origin=pretrained)) == [
+        "vit_4q1h (taught by vit_8q1h, pre-trained on vit_8q1h)"
+    ]
+
+
+def test_options_that_differ_among_the_taught(make_run: MakeRun, learn: MakeRun) -> None:
+    teacher, other = make_run(model="vit_8q1h"), make_run(model="vit_8q1h", seed=1)
+    cold, warm = learn("cold", teacher=teacher), learn("warm", teacher=teacher, how=DistillConfig(temperature=4.0))
+    assert names(cold, warm) == [f"vit_4q1h (taught by vit_8q1h, temperature={t})" for t in (2.0, 4.0)]
+    digests = [Teacher.of_runs([run.folder]).digest[:8] for run in (teacher, other)]
+    assert names(cold, learn("other", teacher=other)) == [
+        f"vit_4q1h (taught by vit_8q1h, teacher={digest})" for digest in digests
+    ]
+    tuned = [learn(f"{run.folder.name}, tuned", origin=run, lr=0.001) for run in (cold, warm)]
+    assert names(*tuned) == [f"vit_4q1h (pre-trained on vit_8q1h, pretrain temperature={t})" for t in (2.0, 4.0)]
+    again = learn("again", origin=cold, lr=0.002)
+    assert names(tuned[0], again) == [f"vit_4q1h (pre-trained on vit_8q1h, lr={lr})" for lr in (0.001, 0.002)]
+
+
+def test_seeds_of_the_taught_are_averaged(make_run: MakeRun, learn: MakeRun) -> None:
+    """Each from its own weights; but not from another seed's."""
+    teacher = make_run(model="vit_8q1h")
+    before = [learn(f"before {seed}", teacher=teacher, seed=seed) for seed in (0, 1)]
+    after = [learn(f"after {run.config['seed']}", origin=run, seed=run.config["seed"]) for run in before]
+    assert set(names(*before)) == {"vit_4q1h (taught by vit_8q1h)"}
+    [group] = group_rows(read_rows(after))
+    assert (group.model, group.seeds) == ("vit_4q1h (pre-trained on vit_8q1h)", (0, 1))
+    crossed = learn("crossed", origin=before[1], seed=0)
+    assert len(group_rows(read_rows([*after, crossed]))) == 2
+    assert names(after[0], crossed)[1] == "vit_4q1h (pre-trained on vit_8q1h, pretrain seed=1)"
+
+
+def test_where_a_run_started_from_is_found_again_or_not(make_run: MakeRun, learn: MakeRun, tmp_path: Path) -> None:
+    teacher = make_run(model="vit_8q1h")
+    first, second = learn("first", teacher=teacher), learn("second", teacher=teacher, lr=0.03)
+    tuned = [learn(f"{run.folder.name}, tuned", origin=run) for run in (first, second)]
+    name = "vit_4q1h (pre-trained on vit_8q1h)"
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    moved = [Run(tmp_path / "moved" / run.folder.name) for run in tuned]
+    assert names(moved[0]) == [name], "all was moved together"
+    shutil.copytree(tmp_path / "moved" / "second", tmp_path / "runs" / "first")
+    assert names(moved[0]) == [name], "what lies there now is another run"
+    shutil.rmtree(tmp_path / "moved" / "first")
+    digest = [run.config["origin"]["weights"][:8] for run in moved]
+    assert names(moved[0]) == ["vit_4q1h (pre-trained)"]
+    assert names(*moved) == ["vit_4q1h (pre-trained)", name]
+    shutil.rmtree(tmp_path / "moved" / "second")
+    assert names(*moved) == [f"vit_4q1h (pre-trained, weights={one})" for one in digest]
 
 
 def test_options_of_other_models_do_not_matter(make_run: MakeRun) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from qvit import __version__
-from qvit.cli import bench, circuit, compare, data, demo, evaluate, models, train
+from qvit.cli import bench, circuit, compare, data, demo, distill, evaluate, models, train
 
 app = typer.Typer(
     help="Train, compare and understand quantum vision transformers on biomedical images.",
@@ -17,6 +17,8 @@ app.add_typer(data.app, name="data")
 app.command("models")(models.models)
 app.command("circuit")(circuit.circuit)
 app.command("train")(train.train)
+app.command("teacher")(train.teacher)
+app.command("distill")(distill.distill)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)

@@ -14,12 +14,12 @@ def models(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models with their parameter counts, in all and in the Q, K, V projections."""
-    from qvit.models import count_parameters, list_models, model_config
-    from qvit.models.zoo import KINDS
+    from qvit.models import count_parameters, list_models
+    from qvit.models.zoo import KINDS, vit_config
 
     rows = []
     for name in list_models():
-        config = model_config(name, in_chans=channels, num_classes=classes, img_size=size)
+        config = vit_config(name, in_chans=channels, num_classes=classes, img_size=size)
         rows.append(
             {
                 "name": name,

@@ -1,4 +1,4 @@
-"""`qvit train`: one model on one dataset, into a run folder."""
+"""`qvit train` and `qvit teacher`: one model on one dataset, into a run folder."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,30 +7,29 @@ import typer
 
 from qvit.cli.console import epoch_progress, heavy_imports, print_json, print_table, say
 from qvit.cli.data import Root
+from qvit.cli.options import Assign, Config, Data, Dataset, Json, Offline, Seed, Size, Task, dataset_option, gather
+
+Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATASET-MODEL-sSEED")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 
 
 def train(
-    dataset: Annotated[
-        str | None,
-        typer.Argument(help="A dataset's name (see `qvit data list`), or the path of an .npz file."),
-    ] = None,
+    dataset: Dataset = None,
     model: Annotated[
         str | None, typer.Option(help="A model's name, see `qvit models`.", show_default="qvit_4q2h")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes everything random.", show_default="0")] = None,
+    seed: Seed = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.", show_default="100")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATASET-MODEL-sSEED")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file of `key: value` options.")] = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option; may be repeated.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="Your own .npz file in MedMNIST's layout.")] = None,
-    task: Annotated[str | None, typer.Option(help="Task of your own file, where labels do not show it.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="28")] = None,
+    out: Out = None,
+    config: Config = None,
+    assign: Assign = None,
+    data: Data = None,
+    task: Task = None,
+    size: Size = None,
     root: Root = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not download a missing file.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, no progress.")] = False,
+    resume: Resume = False,
+    offline: Offline = False,
+    json: Json = False,
 ) -> None:
     """Train a model on a dataset, evaluate it once on the test images, and keep everything in a run folder.
 
@@ -40,26 +39,59 @@ def train(
 
     and of the model (depth, patch_size, pool, mlp_dim, n_layers, …).
     """
-    from qvit.errors import ConfigError
+    named = {"dataset": dataset_option(dataset, data), "model": model, "seed": seed, "epochs": epochs}
+    named |= {"task": task, "size": size}
+    _run(gather(config, assign, named), out, root=root, resume=resume, offline=offline, json=json)
 
+
+def teacher(
+    dataset: Dataset = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            help="resnet18, resnet50, densenet121, efficientnet_b0, monai_vit, vit, timm/NAME, or one of our models.",
+            show_default="resnet18",
+        ),
+    ] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from ImageNet's weights.")] = False,
+    seed: Seed = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs.", show_default="40")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATASET-ARCH-sSEED")] = None,
+    config: Config = None,
+    assign: Assign = None,
+    data: Data = None,
+    task: Task = None,
+    size: Size = None,
+    root: Root = None,
+    resume: Resume = False,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Train a strong classical network for others to learn from: `qvit train` with a teacher's defaults.
+
+    Same loop, same protocol, same run folder; give that to `qvit distill --teacher`.
+
+    --set takes options of training, and of the network (width, stem, resize, dropout, precision, …).
+    """
+    from qvit.distill.options import teacher_options
+
+    defaults = teacher_options(arch or "resnet18")
+    named = {"dataset": dataset_option(dataset, data), "seed": seed, "epochs": epochs, "task": task, "size": size}
+    named |= {"pretrained": "imagenet" if pretrained else None, "model": defaults["model"] if arch else None}
+    _run(defaults | gather(config, assign, named), out, root=root, resume=resume, offline=offline, json=json)
+
+
+def _run(
+    options: dict[str, Any], out: Path | None, *, root: Path | None, resume: bool, offline: bool, json: bool
+) -> None:
     with heavy_imports():
         from qvit.study.compare import COLUMNS, cells, read_row
-        from qvit.training.options import parse_assignment, read_options, resolve
+        from qvit.training.folder import short_name
+        from qvit.training.options import resolve
         from qvit.training.run import train_run
 
-    if data is not None and dataset is not None:
-        raise ConfigError(f"Both a dataset ('{dataset}') and --data ({data}) were given; use one of them.")
-    path = (
-        None if data is None else str(data) if data.suffix == ".npz" else str(data.expanduser().absolute())
-    )  # never a name
-    named = {"dataset": path or dataset, "model": model, "seed": seed, "epochs": epochs}
-    named |= {"task": task, "size": size}
-    options: dict[str, Any] = read_options(config) if config else {}
-    options |= dict(parse_assignment(text) for text in assign or ())
-    options |= {key: value for key, value in named.items() if value is not None}
     resolved = resolve(options)
-
-    name = f"{Path(resolved.dataset).stem}-{resolved.model}-s{resolved.seed}"
+    name = f"{Path(resolved.dataset).stem}-{short_name(resolved.model)}-s{resolved.seed}"
     folder = out or Path("runs") / name
     with epoch_progress(name, resolved.train.epochs, quiet=json) as on_epoch:
         run = train_run(resolved, folder, root=root, download=not offline, resume=resume, on_epoch=on_epoch)

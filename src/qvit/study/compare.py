@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from qvit.data.registry import is_path
+from qvit.errors import RunError
 from qvit.evaluation.statistics import Interval, mean_interval
 from qvit.training.folder import Run, flatten
+from qvit.training.run import FOUND_AT, weights_digest
 
 LEVEL = 0.95
+DIGITS = 8  # of a digest, where one is shown
+PRETRAIN = "pretrain"  # before the options of the run that a run started from
 SHOWN = ("model", "dataset", "size", "seed", "parameters")  # keys of config.json that have a column
 COLUMNS = [
     "model",
@@ -27,7 +31,10 @@ GROUP_COLUMNS = ["model", "dataset", "seeds", "parameters", "test AUC", "test AC
 
 @dataclass(frozen=True)
 class Row:
-    """One run: what it was, and its figures on the test split with bootstrap intervals."""
+    """One run: what it was, and its figures on the test split with bootstrap intervals.
+
+    `model` is its name and in brackets what it learned from other than labels, as "(pre-trained on resnet18)".
+    """
 
     model: str
     dataset: str
@@ -59,7 +66,7 @@ def read_row(run: Run) -> Row:
     config, result = run.config, run.result
     test, own = result["test"], is_path(config["dataset"])
     return Row(
-        model=config["model"],
+        model=_named(config["model"], _lessons(run)),
         dataset=config["dataset"] if config["size"] == 28 or own else f"{config['dataset']}_{config['size']}",
         seed=config["seed"],
         parameters=result["parameters"],
@@ -77,16 +84,79 @@ def _interval(figures: dict[str, Any], name: str) -> Interval:
 
 
 def read_rows(runs: Sequence[Run]) -> list[Row]:
-    """Return the rows of finished runs, in order; options that differ within a model are added to its name."""
+    """Return the rows of finished runs, in order; options that differ within a model are added to its name.
+
+    What was taught differently counts as another model.
+    """
     rows = [read_row(run) for run in runs]
-    flat = [{key: value for key, value in flatten(run.config).items() if key not in SHOWN} for run in runs]
+    known = [_options(run) for run in runs]
     named = []
-    for row, options in zip(rows, flat, strict=True):
-        peers = [flat[i] for i, other in enumerate(rows) if (other.dataset, other.model) == (row.dataset, row.model)]
+    for run, row, options in zip(runs, rows, known, strict=True):
+        peers = [known[i] for i, other in enumerate(rows) if (other.dataset, other.model) == (row.dataset, row.model)]
         differing = [key for key in options if any(peer.get(key) != options[key] for peer in peers)]
-        told = ", ".join(f"{key.rpartition('.')[2]}={options[key]}" for key in differing)
-        named.append(replace(row, model=f"{row.model} ({told})") if told else row)
+        told = [f"{_short(key)}={options[key]}" for key in differing]
+        named.append(replace(row, model=_named(run.config["model"], [*_lessons(run), *told])))
     return named
+
+
+def _named(model: str, told: Sequence[str]) -> str:
+    return f"{model} ({', '.join(told)})" if told else model
+
+
+def _lessons(run: Run) -> list[str]:
+    """Return what a run learned from other than labels: a teacher, or what an earlier run had learned."""
+    guide, lessons = run.config.get("guide"), []
+    if guide is not None:
+        lessons.append(f"taught by {guide['teacher']['name']}{'' if guide['alpha'] == 1.0 else ' and labels'}")
+    if run.config.get("origin") is not None:
+        before = _origin(run)
+        lessons.append("pre-trained" if before is None else f"pre-trained on {_subject(before)}")
+    return lessons
+
+
+def _subject(run: Run) -> str:
+    guide = run.config.get("guide")
+    return str(Path(run.config["dataset"]).stem if guide is None else guide["teacher"]["name"])
+
+
+def _origin(run: Run) -> Run | None:
+    """Return the run whose weights a run started from: where it lay, or beside it; None if it is gone or another."""
+    origin = run.config["origin"]
+    lay = Path(origin[FOUND_AT])
+    for folder in (lay, run.folder.resolve().parent / lay.name):  # a distillation may be moved as a whole
+        before = Run(folder)
+        try:
+            if weights_digest(before) == origin["weights"] and before.config:
+                return before
+        except RunError:
+            continue
+    return None
+
+
+def _options(run: Run) -> dict[str, Any]:
+    """Return the options that have no column, by dotted name: those of the run, and of the one that it started from.
+
+    Places are left out, and of digests all but the first digits. Weights that were started from are told by the
+    options that led to them, so that runs of several seeds have the same; by their digest where that run is gone.
+    """
+    config = run.config
+    options = {key: value for key, value in flatten(config).items() if key not in SHOWN and not key.endswith(FOUND_AT)}
+    for key in ("guide.teacher.digest", "guide.transfer_set", "origin.weights"):
+        if options.get(key) is not None:
+            options[key] = options[key][:DIGITS]
+    before = None if config.get("origin") is None else _origin(run)
+    if before is not None:
+        del options["origin.weights"]
+        options |= {f"{PRETRAIN}.{key}": value for key, value in _options(before).items()}
+        if before.config["seed"] != config["seed"]:
+            options[f"{PRETRAIN}.seed"] = before.config["seed"]
+    return options
+
+
+def _short(key: str) -> str:
+    """Return what the option of a dotted name is called in a table."""
+    name = key.removesuffix(".digest").rpartition(".")[2]
+    return f"{PRETRAIN} {name}" if key.startswith(f"{PRETRAIN}.") else name
 
 
 def group_rows(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:

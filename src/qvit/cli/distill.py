@@ -1,0 +1,191 @@
+"""`qvit distill`: a teacher's knowledge into a small student, stage after stage."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qvit.cli.console import OnEpoch, epoch_progress, heavy_imports, print_json, print_table, say
+from qvit.cli.data import Root
+from qvit.cli.options import Assign, Config, Data, Dataset, Json, Offline, Seed, Size, Task, dataset_option, gather
+
+OnStage = Callable[[str, int], OnEpoch | None]
+OnViews = Callable[[int, int], None]
+COLUMNS = ["", "parameters", "FLOPs", "AUC", "ACC", "ECE", "agreement", "KL", "gap closed: AUC", "ACC"]
+CAPTION = (
+    "Test images. Agreement with the teacher: share of equal decisions; KL(teacher ‖ student) in nats; "
+    "gap closed: share of what the teacher is better than the student from scratch."
+)
+
+
+def distill(
+    dataset: Dataset = None,
+    teacher: Annotated[
+        list[Path] | None, typer.Option(help="Run folder of a teacher; several make an ensemble.")
+    ] = None,
+    student: Annotated[
+        str | None, typer.Option(help="A model's name, see `qvit models`.", show_default="qvit_4q2h")
+    ] = None,
+    seed: Seed = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs from scratch and on the teacher.", show_default="100")
+    ] = None,
+    kd_loss: Annotated[
+        str | None, typer.Option(help="soft, ordinal, mse, decoupled or none.", show_default="soft")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="Softens what the teacher says.")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="With --joint: weight of the teacher against the labels.", show_default="0.5")
+    ] = None,
+    joint: Annotated[bool, typer.Option("--joint", help="One stage on teacher and labels at once.")] = False,
+    transfer_set: Annotated[
+        str | None, typer.Option(help="Other images for the first stage: a dataset, or an .npz file without labels.")
+    ] = None,
+    mixtures: Annotated[
+        int | None,
+        typer.Option(
+            help="Images made of the training images for the first stage; 0 takes these as they are.",
+            show_default="4000 where there are fewer, else 0",
+        ),
+    ] = None,
+    pretrain: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of training for the first stage alone.")
+    ] = None,
+    finetune: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Option of training for the second stage alone.")
+    ] = None,
+    scratch: Annotated[
+        bool | None,
+        typer.Option(
+            "--scratch/--no-scratch", help="Also train the student from labels alone.", show_default="scratch"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs.", show_default="runs/DATASET-STUDENT-kd-sSEED")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of teacher outputs.", show_default="in your cache folder")
+    ] = None,
+    config: Config = None,
+    assign: Assign = None,
+    data: Data = None,
+    task: Task = None,
+    size: Size = None,
+    root: Root = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted distillation.")] = False,
+    offline: Offline = False,
+    json: Json = False,
+) -> None:
+    """Pre-train a student on what a teacher says, fine-tune it on labels, and measure what it got.
+
+    The teacher is a trained run (see `qvit teacher`) or several. Its outputs are computed once and kept.
+
+    Each stage is a run folder of its own: scratch, pretrain and finetune, or joint.
+
+    --set takes options of training, of the model, and of distillation (beta, feature_weight, attention_weight).
+    """
+    from qvit.errors import ConfigError
+
+    with heavy_imports():
+        from qvit.distill import Teacher, resolve_distillation
+        from qvit.distill import distill as run_distillation
+        from qvit.training.folder import short_name
+        from qvit.training.loop import check_device
+        from qvit.training.options import parse_assignment
+
+    stages = {"pretrain": pretrain, "finetune": finetune}
+    named: dict[str, Any] = {"dataset": dataset_option(dataset, data), "model": student, "seed": seed}
+    named |= {"epochs": epochs, "kd_loss": kd_loss, "temperature": temperature, "alpha": alpha, "task": task}
+    named |= {
+        "size": size,
+        "joint": joint or None,
+        "transfer_set": transfer_set,
+        "mixtures": mixtures,
+        "scratch": scratch,
+    }
+    options = gather(config, assign, named)
+    for stage, assignments in stages.items():
+        given = options.get(stage) or {}
+        if assignments and isinstance(given, dict):  # anything else is refused below
+            options[stage] = given | dict(parse_assignment(text, f"--{stage}") for text in assignments)
+    teachers = _teachers(teacher, options.pop("teacher", None))
+    if not teachers:
+        raise ConfigError("No teacher given; name the folder of a trained run with --teacher (see `qvit teacher`).")
+    resolved = resolve_distillation(options)
+    device = resolved.student.train.device
+    check_device(device)  # before the teacher is put there
+
+    name = f"{Path(resolved.student.dataset).stem}-{short_name(resolved.student.model)}-kd-s{resolved.student.seed}"
+    folder = out or Path("runs") / name
+    with _progress(quiet=json) as (on_stage, on_views):
+        done = run_distillation(
+            resolved,
+            Teacher.of_runs(teachers, device=device),
+            folder,
+            root=root,
+            download=not offline,
+            resume=resume,
+            cache=cache,
+            on_stage=on_stage,
+            on_views=on_views,
+        )
+    if json:
+        print_json({"folder": str(done.folder), **done.measures})
+        return
+    print_table(f"{name}: test images", COLUMNS, _rows(done.measures), caption=CAPTION)
+    say(f"Everything is in {done.folder}; the distilled student is {done.final.folder}")
+
+
+def _teachers(named: list[Path] | None, configured: Any) -> list[Path]:
+    from qvit.errors import ConfigError
+
+    if named:
+        return named
+    paths = [configured] if isinstance(configured, str) else configured or []
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ConfigError(f"teacher must be the folder of a trained run, or a list of such, got {configured!r}.")
+    return [Path(path).expanduser() for path in paths]
+
+
+@contextmanager
+def _progress(*, quiet: bool) -> Iterator[tuple[OnStage, OnViews | None]]:
+    """Yield callbacks that show one stage after another on stderr."""
+    with ExitStack() as shown:
+        told: list[int] = []
+
+        def on_stage(stage: str, epochs: int) -> OnEpoch | None:
+            shown.close()
+            return shown.enter_context(epoch_progress(stage, epochs, quiet=quiet))
+
+        def on_views(_done: int, total: int) -> None:
+            if not told:
+                say(f"Asking the teacher about {total:,} views of images, once for all students …")
+            told.append(total)
+
+        yield on_stage, None if quiet else on_views
+
+
+def _rows(measures: dict[str, Any]) -> list[list[str]]:
+    teacher, student = measures["teacher"], measures["student"]
+    rows = [[f"teacher: {teacher['name']}", *_cost(teacher), *_figures(teacher)]]
+    for stage, figures in measures["test"].items():
+        rows.append([f"{student['name']}: {stage}", *_cost(student), *_figures(figures)])
+    return rows
+
+
+def _cost(network: dict[str, Any]) -> list[str]:
+    from qvit.models.cost import si
+
+    flops = network["flops"]
+    return [f"{network['parameters']:,}", "–" if flops is None else si(flops)]
+
+
+def _figures(figures: dict[str, Any]) -> list[str]:
+    names = ("auc", "acc", "ece", "agreement", "divergence")
+    shares = (figures.get("auc_gap_closed"), figures.get("acc_gap_closed"))
+    return [
+        *(f"{figures[name]:.3f}" if name in figures else "" for name in names),
+        *("" if share is None else f"{share:.0%}" for share in shares),
+    ]

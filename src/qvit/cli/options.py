@@ -1,0 +1,40 @@
+"""What commands that train have in common: which options they take, and how these come together."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qvit.errors import ConfigError
+
+Dataset = Annotated[
+    str | None, typer.Argument(help="A dataset's name (see `qvit data list`), or the path of an .npz file.")
+]
+Seed = Annotated[int | None, typer.Option(help="Fixes everything random.", show_default="0")]
+Config = Annotated[Path | None, typer.Option(help="YAML file of `key: value` options.")]
+Assign = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option; may be repeated.")
+]
+Data = Annotated[Path | None, typer.Option(help="Your own .npz file in MedMNIST's layout.")]
+Task = Annotated[str | None, typer.Option(help="Task of your own file, where labels do not show it.")]
+Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="28")]
+Offline = Annotated[bool, typer.Option("--offline", help="Do not download a missing file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, no progress.")]
+
+
+def dataset_option(dataset: str | None, data: Path | None) -> str | None:
+    """Return the one dataset given, by name or as a file of the user's; raises `ConfigError` for two."""
+    if data is None:
+        return dataset
+    if dataset is not None:
+        raise ConfigError(f"Both a dataset ('{dataset}') and --data ({data}) were given; use one of them.")
+    return str(data) if data.suffix == ".npz" else str(data.expanduser().absolute())  # never a name
+
+
+def gather(config: Path | None, assign: list[str] | None, named: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a file, of `--set` and of those named, where they are given; a later one wins."""
+    from qvit.training.options import parse_assignment, read_options
+
+    options: dict[str, Any] = read_options(config) if config else {}
+    options |= dict(parse_assignment(text) for text in assign or ())
+    return options | {key: value for key, value in named.items() if value is not None}

@@ -1,0 +1,21 @@
+"""Distillation: students that learn what a teacher says, by the one training loop."""
+
+from qvit.distill.guide import DistillationObjective, DistillConfig, TeacherGuide
+from qvit.distill.options import resolve_distillation
+from qvit.distill.pipeline import Distillation, DistillationConfig, distill
+from qvit.distill.teacher import Teacher
+from qvit.distill.teacher_cache import CacheWarning, TeacherOutputs, teacher_outputs
+
+__all__ = [
+    "CacheWarning",
+    "DistillConfig",
+    "Distillation",
+    "DistillationConfig",
+    "DistillationObjective",
+    "Teacher",
+    "TeacherGuide",
+    "TeacherOutputs",
+    "distill",
+    "resolve_distillation",
+    "teacher_outputs",
+]

@@ -1,0 +1,203 @@
+"""Learning from a teacher as a loss for the one training loop."""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qvit.data.arrays import Dataset, Split
+from qvit.distill import objectives
+from qvit.distill.outputs import Outputs, check_offers, outputs
+from qvit.distill.teacher import Teacher
+from qvit.distill.teacher_cache import OnViews, TeacherOutputs, teacher_outputs
+from qvit.errors import ConfigError
+from qvit.training.loop import Batch, Objective, TrainConfig, augmentation_group, label_loss, supervised
+from qvit.training.losses import Loss
+from qvit.training.seeding import GUIDE, seeded
+
+# What each task may be distilled by.
+KD_LOSSES_OF_TASK = {
+    "binary": ("soft", "mse", "decoupled"),
+    "multi-class": ("soft", "mse", "decoupled"),
+    "ordinal": ("soft", "ordinal", "mse", "decoupled"),
+    "multi-label": ("soft", "mse"),
+}
+MIN_DEVIATION = 1e-6
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """How to learn from a teacher: α · (what the teacher says) + (1 − α) · (the labels).
+
+    `kd_loss`: "soft" targets (for multi-label tasks one of each label), "ordinal" ones, "mse" of logits, "decoupled",
+    or "none"; the functions of `distill.objectives`. `temperature` softens teacher and student in all but "mse".
+    `beta` weighs what a decoupled teacher says of the classes that are not the target: the label, or with α = 1, where
+    labels play no part, the teacher's own decision. `feature_weight` and `attention_weight` add the distances of
+    features, the student's led through a learned linear map, and of attention maps. Raises `ConfigError` for values
+    out of range.
+    """
+
+    kd_loss: Literal["soft", "ordinal", "mse", "decoupled", "none"] = "soft"
+    temperature: float = 2.0
+    alpha: float = 1.0
+    beta: float = 2.0
+    feature_weight: float = 0.0
+    attention_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0.0 < self.temperature < math.inf, "temperature", "positive", self.temperature)
+        _require(0.0 <= self.alpha <= 1.0, "alpha", "from 0 (labels alone) to 1 (the teacher alone)", self.alpha)
+        for name in ("beta", "feature_weight", "attention_weight"):
+            _require(0.0 <= getattr(self, name) < math.inf, name, "zero or more", getattr(self, name))
+        if self.kd_loss == "none" and not (self.feature_weight or self.attention_weight) and self.alpha:
+            raise ConfigError("kd_loss='none' leaves nothing to learn from; set feature_weight or attention_weight.")
+
+
+def _require(holds: bool, name: str, expected: str, value: Any) -> None:
+    if not holds:
+        raise ConfigError(f"{name} must be {expected}, got {value}.")
+
+
+class DistillationObjective(nn.Module):
+    """A mixture of a teacher's losses and the labels', example by example, as an objective of `training.fit`.
+
+    It owns the map of features, if there is one; the teacher is present in its outputs alone.
+    """
+
+    def __init__(
+        self,
+        taught: TeacherOutputs,
+        config: DistillConfig,
+        *,
+        task: str,
+        label_loss: Loss,
+        student_width: int = 0,
+    ) -> None:
+        super().__init__()
+        self.taught, self.config, self.task, self.label_loss = taught, config, task, label_loss
+        self.map: nn.Linear | None = None
+        if config.feature_weight:
+            assert taught.features is not None
+            self.mean, self.deviation = _statistics(taught.features)
+            self.map = nn.Linear(student_width, taught.features.shape[-1])
+
+    def forward(self, model: nn.Module, batch: Batch) -> Float[Tensor, " b"]:
+        """Return the loss of each example."""
+        config, teacher = self.config, self.taught.of(batch)
+        student = outputs(
+            model, batch.images, features=bool(config.feature_weight), attention=bool(config.attention_weight)
+        )
+        loss = self._of_logits(student.logits, teacher.logits, batch.labels)
+        if config.feature_weight:
+            loss = loss + config.feature_weight * self._of_features(student, teacher)
+        if config.attention_weight:
+            assert student.attention is not None
+            assert teacher.attention is not None
+            loss = loss + config.attention_weight * objectives.attention_distance(student.attention, teacher.attention)
+        if config.alpha == 1.0:
+            return loss
+        return config.alpha * loss + (1.0 - config.alpha) * self.label_loss(student.logits, batch.labels)
+
+    def _of_logits(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Float[Tensor, " b"]:
+        config = self.config
+        match config.kd_loss:
+            case "none":
+                return student.new_zeros(len(student))
+            case "mse":
+                return objectives.logit_mse(student, teacher)
+            case "ordinal":
+                return objectives.ordinal_soft_targets(student, teacher, temperature=config.temperature)
+            case "decoupled":
+                target = teacher.argmax(dim=1) if config.alpha == 1.0 else labels[:, 0]
+                return objectives.decoupled(student, teacher, target, temperature=config.temperature, beta=config.beta)
+        soft = objectives.binary_soft_targets if self.task == "multi-label" else objectives.soft_targets
+        return soft(student, teacher, temperature=config.temperature)
+
+    def _of_features(self, student: Outputs, teacher: Outputs) -> Float[Tensor, " b"]:
+        assert self.map is not None
+        assert student.features is not None
+        assert teacher.features is not None
+        mean, deviation = self.mean.to(student.features), self.deviation.to(student.features)
+        return objectives.feature_distance(self.map(student.features), (teacher.features - mean) / deviation)
+
+
+def _statistics(features: Float[Tensor, "g n f"]) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+    """Return mean and deviation of each feature, in double precision, a symmetry at a time; constant ones have 1."""
+    total = sum(part.double().sum(dim=0) for part in features)
+    mean = total / (features.shape[0] * features.shape[1])
+    square = sum((part.double() - mean).square().sum(dim=0) for part in features)
+    deviation = (square / (features.shape[0] * features.shape[1])).sqrt()
+    return mean.float(), torch.where(deviation > MIN_DEVIATION, deviation, 1.0).float()
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherGuide:
+    """A teacher as the guide of a run (see `training.run.train_run`).
+
+    `transfer` are unlabelled images to learn on in place of the dataset's, with the digest that identifies them;
+    `cache` is where outputs are kept.
+    """
+
+    teacher: Teacher
+    config: DistillConfig
+    transfer: tuple[Split, str] | None = None
+    cache: Path | None = None
+    on_views: OnViews | None = None
+
+    def __post_init__(self) -> None:
+        if self.transfer is not None and self.config.alpha < 1.0:
+            raise ConfigError(
+                f"A transfer set has no labels, so alpha must be 1 there, got {self.config.alpha}; learn from the "
+                "teacher alone first, and from labels after."
+            )
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What determines the run."""
+        transfer = None if self.transfer is None else self.transfer[1]
+        return {"teacher": self.teacher.described, **asdict(self.config), "transfer_set": transfer}
+
+    def check(self, student: nn.Module, data: Dataset) -> None:
+        """Raise `ConfigError` unless teacher, student, task and losses go together."""
+        wants = {"features": self.config.feature_weight > 0, "attention": self.config.attention_weight > 0}
+        choices = KD_LOSSES_OF_TASK[data.info.task]
+        if self.config.kd_loss not in (*choices, "none"):
+            raise ConfigError(
+                f"kd_loss='{self.config.kd_loss}' does not fit a {data.info.task} task; use {', '.join(choices)}."
+            )
+        check_offers(student, "student", **wants)
+        self.teacher.check_fits(data, **wants)
+
+    def prepare(self, model: Any, data: Dataset, config: TrainConfig, *, seed: int) -> tuple[Dataset, Objective]:
+        """Return the data to train on and what to minimise; the teacher's outputs are computed if need be."""
+        self.check(model, data)
+        if self.config.alpha == 0.0:
+            return data, supervised(data, config)
+        digest = f"{data.digest}/train"
+        to_learn = data
+        if self.transfer is not None:
+            images, digest = self.transfer
+            to_learn = replace(data, train=images)
+        taught = teacher_outputs(
+            self.teacher,
+            to_learn.train,
+            images_digest=digest,
+            group=augmentation_group(data, config),
+            features=self.config.feature_weight > 0,
+            attention=self.config.attention_weight > 0,
+            folder=self.cache,
+            on_views=self.on_views,
+        )
+        with seeded(seed, GUIDE):
+            objective = DistillationObjective(
+                taught,
+                self.config,
+                task=data.info.task,
+                label_loss=label_loss(data, config),
+                student_width=getattr(model, "num_features", 0),
+            )
+        return to_learn, objective

@@ -1,0 +1,60 @@
+"""What a network says of an image, and what goes on inside it: the same for teachers and students."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qvit.errors import ConfigError
+
+FEATURES = ("forward_features", "forward_head")
+ATTENTION = "forward_with_attention"
+
+
+class Outputs(NamedTuple):
+    """Logits, and where asked for the pooled features and the map of the last block's attention."""
+
+    logits: Float[Tensor, "b c"]
+    features: Float[Tensor, "b f"] | None = None
+    attention: Float[Tensor, "b y x"] | None = None
+
+
+def outputs(model: Any, images: Tensor, *, features: bool = False, attention: bool = False) -> Outputs:
+    """Return a network's outputs for images `(b, c, s, s)`, all from one pass.
+
+    Features and attention need timm's methods, as our own networks have them; see `check_offers`.
+    """
+    if not (features or attention):
+        return Outputs(model(images))
+    tokens, maps = model.forward_with_attention(images) if attention else (model.forward_features(images), None)
+    pooled = model.forward_head(tokens, pre_logits=True) if features else None
+    return Outputs(model.forward_head(tokens), pooled, maps)  # the whole head again: it may begin with dropout
+
+
+def check_offers(model: nn.Module, who: str, *, features: bool, attention: bool) -> None:
+    """Raise `ConfigError` unless a network has the methods that features and attention are read by."""
+    if features and not all(hasattr(model, name) for name in FEATURES):
+        raise ConfigError(
+            f"Feature distillation needs pooled features, which the {who} ({type(model).__name__}) does not show; "
+            f"expected the methods {', '.join(FEATURES)}. Set feature_weight to 0, or add them."
+        )
+    if attention and not hasattr(model, ATTENTION):
+        raise ConfigError(
+            f"Attention transfer needs a ViT, and the {who} ({type(model).__name__}) is none; "
+            "set attention_weight to 0, or use one of our ViTs."
+        )
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Hold modules in evaluation mode inside the block; afterwards every part is in the mode it was in."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

@@ -1,0 +1,294 @@
+"""The paper's pipeline: pre-train a student on what a teacher says, fine-tune it on labels, and measure what it got.
+
+A distillation is a folder of runs, each a run folder of its own that can be resumed, evaluated and compared:
+
+scratch/    the same student from labels alone      pretrain/   from the teacher alone
+finetune/   `pretrain` gone on with, from labels    joint/      from both at once, in place of the two
+distillation.json   the measures of all, written last
+"""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.mixtures import mix_images
+from qvit.data.transfer import check_disjoint, load_images
+from qvit.distill.guide import DistillConfig, TeacherGuide
+from qvit.distill.teacher import Teacher
+from qvit.distill.teacher_cache import OnViews, cache_folder
+from qvit.errors import CircuitWarning, ConfigError, ModelError, RunError, nearest
+from qvit.evaluation.agreement import agreement, divergence, gap_closed
+from qvit.evaluation.metrics import evaluate
+from qvit.files import write_atomic
+from qvit.models import model_config
+from qvit.models.cost import count_flops
+from qvit.models.zoo import build, count_parameters
+from qvit.training.folder import Run
+from qvit.training.loop import TrainConfig, check_device
+from qvit.training.losses import make_loss
+from qvit.training.options import TRAIN_KEYS, RunConfig
+from qvit.training.run import Progress, train_run
+from qvit.validate import validated
+
+Stage = Literal["scratch", "pretrain", "finetune", "joint"]
+STAGES: tuple[Stage, ...] = ("scratch", "pretrain", "finetune", "joint")
+RESULT = "distillation.json"
+# A model that has learned from the teacher needs smaller steps to learn from labels; found on validation splits.
+FINETUNE = {"lr": 1e-3, "epochs": 50}
+FEW = 4000  # training images: with fewer, what a teacher says of them is little more than their labels
+MEASURES = ("auc", "acc", "ece", "log_loss")
+GAPS = ("auc", "acc")
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """What determines a distillation, together with its teacher.
+
+    `student` is the run from scratch. `how` tells how to learn from the teacher. In stages that is done with α = 1, by
+    the student's options of training with `pretrain` over them, and the labels follow, with `finetune` over the
+    student's options; with `joint` there is one stage with the α of `how`. `transfer_set` names other, unlabelled
+    images for the first stage: a dataset or an .npz file. Without it, that stage learns on `mixtures` images made of
+    the training images (see `data.mixtures`); 0 takes the training images themselves, and None, the default, means
+    `FEW` where there are fewer than so many, else 0. `scratch` says whether to train that run too.
+    """
+
+    student: RunConfig
+    how: DistillConfig = field(default_factory=DistillConfig)
+    joint: bool = False
+    pretrain: dict[str, Any] = field(default_factory=dict)
+    finetune: dict[str, Any] = field(default_factory=dict)
+    transfer_set: str | None = None
+    mixtures: int | None = None
+    scratch: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mixtures is not None and self.mixtures < 0:
+            raise ConfigError(f"mixtures must be zero or more images, got {self.mixtures}.")
+        if self.joint and (self.transfer_set is not None or self.mixtures):
+            raise ConfigError(
+                "A transfer set and mixtures have no labels, so they cannot be learned from jointly; leave --joint out."
+            )
+        if self.transfer_set is not None and self.mixtures:
+            raise ConfigError("Both a transfer set and mixtures were asked for; use one of them.")
+        if self.joint and (self.pretrain or self.finetune):
+            raise ConfigError("Learning jointly there are no stages to pre-train or fine-tune: set the options of all.")
+        if not self.joint and self.how.alpha != 1.0:
+            raise ConfigError(
+                f"In stages the first learns from the teacher alone, alpha=1, got {self.how.alpha}; "
+                "learn from both at once with --joint."
+            )
+        for key in (*self.pretrain, *self.finetune):
+            if key not in TRAIN_KEYS:
+                raise ConfigError(
+                    f"There is no option '{key}' for a stage.{nearest(key, TRAIN_KEYS)} A stage has the options of "
+                    f"training: {', '.join(TRAIN_KEYS)}."
+                )
+        for stage in self.stages:
+            self.of(stage)  # raises for values that cannot be
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in order."""
+        taught: tuple[Stage, ...] = ("joint",) if self.joint else ("pretrain", "finetune")
+        return ("scratch", *taught) if self.scratch else taught
+
+    def of(self, stage: Stage) -> RunConfig:
+        """Return the configuration of a stage's run."""
+        changes = {"pretrain": self.pretrain, "finetune": FINETUNE | self.finetune}.get(stage, {})
+        return replace(self.student, train=validated(TrainConfig, asdict(self.student.train) | changes))
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A finished distillation: its runs by stage, and its measures as in distillation.json."""
+
+    folder: Path
+    runs: dict[Stage, Run]
+    measures: dict[str, Any]
+
+    @property
+    def final(self) -> Run:
+        """The run of the distilled student."""
+        return self.runs["joint" if "joint" in self.runs else "finetune"]
+
+
+def distill(
+    config: DistillationConfig,
+    teacher: Teacher,
+    folder: str | Path,
+    *,
+    root: str | Path | None = None,
+    download: bool = True,
+    resume: bool = False,
+    cache: Path | None = None,
+    on_stage: Callable[[Stage, int], Progress | None] | None = None,
+    on_views: OnViews | None = None,
+) -> Distillation:
+    """Distil a teacher into a student, stage after stage, into run folders in `folder`; see this module.
+
+    `resume` goes on with an interrupted distillation, bit for bit as if it had not stopped, and returns a finished one
+    as it is. `on_stage(stage, epochs)` returns what is called after each epoch of that stage. `cache` is the folder of
+    teacher outputs, `on_views` hears of their computing. All that can be known to be wrong is found before anything is
+    trained. Raises `ConfigError`, `DataError`, `RunError` and `TrainingError` as `train_run` does.
+    """
+    student, folder = config.student, Path(folder)
+    data = load_dataset(student.dataset, size=student.size, root=root, download=download, task=student.task)
+    guide = _guide(config, teacher, data, root=root, download=download, cache=cache, on_views=on_views)
+    _check(config, guide, data)
+    _check_folder(folder, config, resume=resume)
+    if config.how.alpha:
+        _check_cache(cache or cache_folder())
+    runs: dict[Stage, Run] = {}
+    for stage in config.stages:
+        of_stage = config.of(stage)
+        runs[stage] = train_run(
+            of_stage,
+            folder / stage,
+            root=root,
+            download=download,
+            resume=resume,
+            guide=guide if stage in ("pretrain", "joint") else None,
+            origin=runs["pretrain"] if stage == "finetune" else None,
+            on_epoch=on_stage(stage, of_stage.train.epochs) if on_stage else None,
+        )
+    measured = measures(teacher, runs, data, student.train)
+    write_atomic(folder / RESULT, (json.dumps(measured, indent=2, ensure_ascii=False) + "\n").encode())
+    return Distillation(folder, runs, measured)
+
+
+def _guide(
+    config: DistillationConfig,
+    teacher: Teacher,
+    data: Dataset,
+    *,
+    root: str | Path | None,
+    download: bool,
+    cache: Path | None,
+    on_views: OnViews | None,
+) -> TeacherGuide:
+    transfer = None
+    mixtures = config.mixtures
+    if mixtures is None:
+        mixtures = FEW if len(data.train) < FEW and not config.joint else 0
+    if mixtures and config.transfer_set is None:
+        mixed = mix_images(data.train, mixtures)
+        transfer = mixed.images, mixed.digest
+    if config.transfer_set is not None:
+        transfer = load_images(
+            config.transfer_set, size=data.size, channels=data.info.channels, root=root, download=download
+        )
+        check_disjoint(transfer[0], data)
+    return TeacherGuide(teacher, config.how, transfer=transfer, cache=cache, on_views=on_views)
+
+
+def _check(config: DistillationConfig, guide: TeacherGuide, data: Dataset) -> None:
+    """Refuse now what would only fail after hours of an earlier stage."""
+    student = config.student
+    architecture = model_config(
+        student.model,
+        in_chans=data.info.channels,
+        num_classes=data.info.num_classes,
+        img_size=data.size,
+        **student.model_options,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CircuitWarning)  # heard when the model is trained
+        guide.check(build(architecture), data)
+    for stage in config.stages:
+        train = config.of(stage).train
+        make_loss(data.info.task, name=train.loss)
+        check_device(train.device)
+    if guide.teacher.runs:  # a module's would have to be computed, and are only measured in the end
+        evaluate(data.test.labels, guide.teacher.scores(data, "test", student.train), data.info.task)
+
+
+def _check_folder(folder: Path, config: DistillationConfig, *, resume: bool) -> None:
+    """Refuse a folder of something else, or of stages that this distillation does not have."""
+    try:
+        found = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return  # it is made with its first run
+    except OSError as error:
+        raise RunError(
+            f"Cannot use {folder} as a folder of runs: {error.strerror or error}. Choose another with --out."
+        ) from error
+    strange = sorted(name for name in found if name not in (*config.stages, RESULT))
+    if strange and set(strange) <= set(STAGES):
+        raise RunError(
+            f"{folder} holds a distillation of other stages ({', '.join(strange)}) than {', '.join(config.stages)}. "
+            "Go on with it by the same options, or choose another folder with --out."
+        )
+    if strange:
+        raise RunError(f"{folder} holds other things ({', '.join(strange)}); choose another with --out.")
+    if found and not resume:
+        raise RunError(
+            f"{folder} already holds a {'finished' if RESULT in found else 'started'} distillation. "
+            "Go on with it by --resume, or choose another folder with --out."
+        )
+
+
+def _check_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"Cannot use {folder} as a folder of teacher outputs: {error.strerror or error}. "
+            "Choose another with --cache."
+        ) from error
+
+
+def measures(teacher: Teacher, runs: dict[Stage, Run], data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """Return how good teacher and students are on the test split, how alike, and what each costs.
+
+    Of every run: AUC, accuracy, calibration error and log loss; the share of decisions it has in common with the
+    teacher and the divergence from it in nats; and, if there is a run from scratch, the share of the gap between that
+    and the teacher which it closed (None where the teacher is not ahead).
+    """
+    labels, task = data.test.labels, data.info.task
+    taught = teacher.scores(data, "test", config)
+    of_teacher = evaluate(labels, taught, task)
+    scores = {stage: run.predictions("test") for stage, run in runs.items()}
+    figures = {stage: evaluate(labels, scores[stage], task) for stage in runs}
+    students: dict[str, dict[str, float | None]] = {
+        stage: {
+            **{name: figures[stage][name] for name in MEASURES},
+            "agreement": agreement(scores[stage], taught, task),
+            "divergence": divergence(scores[stage], taught, task),
+        }
+        for stage in runs
+    }
+    if "scratch" in runs:
+        scratch = figures["scratch"]
+        for stage in runs:
+            for name in GAPS:
+                closed = gap_closed(scratch[name], figures[stage][name], of_teacher[name])
+                students[stage][f"{name}_gap_closed"] = closed
+    any_run = next(iter(runs.values()))
+    return {
+        "teacher": {
+            "name": teacher.name,
+            "parameters": sum(count_parameters(member) for member in teacher.members),
+            "flops": _flops(teacher.members, data),
+            **{name: of_teacher[name] for name in MEASURES},
+        },
+        "student": {
+            "name": any_run.config["model"],
+            "parameters": any_run.result["parameters"],
+            "flops": _flops([any_run.load_model()], data),
+        },
+        "test": students,
+    }
+
+
+def _flops(models: Sequence[nn.Module], data: Dataset) -> int | None:
+    """Return the FLOPs of an image's forward pass through all models; None for a user's own that defies counting."""
+    try:
+        return sum(count_flops(model, data.info.channels, data.size) for model in models)
+    except ModelError:
+        return None

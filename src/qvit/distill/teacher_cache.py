@@ -1,0 +1,219 @@
+"""Teacher outputs, computed once for every image under every symmetry, kept on disk, and read as they are needed.
+
+A folder named after everything the outputs depend on holds one .npy file an output, memory-mapped, and in `cache.json`
+a checksum of each. It appears whole or not at all; one that was damaged since is noticed and made anew.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+import qvit
+from qvit.data.arrays import Split
+from qvit.data.augment import apply_element, group_size
+from qvit.data.fetch import user_cache
+from qvit.distill.outputs import Outputs
+from qvit.distill.teacher import Teacher
+from qvit.errors import RunError
+from qvit.files import PART
+from qvit.training.loop import Batch
+
+FORMAT = 1
+VIEWS = 512  # images under a symmetry that the teacher sees at a time
+ABANDONED = 24 * 3600  # seconds after which a half-made folder belongs to nobody
+OnViews = Callable[[int, int], None]
+
+
+class CacheWarning(UserWarning):
+    """A cache that was damaged and is made anew."""
+
+
+@dataclass(frozen=True, eq=False)
+class TeacherOutputs:
+    """What a teacher says of `n` images under the `g` elements of a symmetry group; tensors read from disk."""
+
+    logits: Float[Tensor, "g n c"]
+    features: Float[Tensor, "g n f"] | None = None
+    attention: Float[Tensor, "g n y x"] | None = None
+
+    def of(self, batch: Batch) -> Outputs:
+        """Return what the teacher says of the very images of a batch, on the device of these."""
+
+        def read(table: Tensor) -> Tensor:
+            return table[batch.elements, batch.index].to(batch.images.device)
+
+        return Outputs(
+            read(self.logits),
+            None if self.features is None else read(self.features),
+            None if self.attention is None else read(self.attention),
+        )
+
+
+def cache_folder() -> Path:
+    """Return the default folder of teacher outputs."""
+    return user_cache() / "teachers"
+
+
+def teacher_outputs(
+    teacher: Teacher,
+    split: Split,
+    *,
+    images_digest: str,
+    group: str,
+    features: bool = False,
+    attention: bool = False,
+    folder: Path | None = None,
+    on_views: OnViews | None = None,
+) -> TeacherOutputs:
+    """Return a teacher's outputs for a split under every element of a symmetry group, from the cache if they are there.
+
+    `images_digest` identifies the images. `on_views(done, all)` is called while outputs are computed. Raises `RunError`
+    if `folder` cannot be written.
+    """
+    wanted = ["logits"] + ["features"] * features + ["attention"] * attention
+    key = _key(teacher, images_digest, len(split), group, wanted)
+    place = (folder or cache_folder()) / key[:32]
+    found = _read(place, key, wanted)
+    if found is None:
+        _make(place, key, teacher, split, group, wanted, on_views)
+        found = _read(place, key, wanted)
+        if found is None:
+            raise RunError(f"Teacher outputs in {place} changed while they were written; check the disk.")
+    return TeacherOutputs(**found)
+
+
+def _key(teacher: Teacher, images: str, count: int, group: str, wanted: list[str]) -> str:
+    determines = {
+        "format": FORMAT,
+        "qvit": qvit.__version__,
+        "teacher": teacher.digest,
+        "images": images,
+        "count": count,
+        "group": group,
+        "outputs": wanted,
+    }
+    return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
+
+
+def _read(place: Path, key: str, wanted: list[str]) -> dict[str, Tensor] | None:
+    """Return the tensors of an intact cache, or None; a damaged one is deleted, with a warning."""
+    if not place.exists():
+        return None
+    try:
+        said = json.loads((place / "cache.json").read_text(encoding="utf-8"))
+        if said["key"] != key:
+            raise ValueError("it is of another teacher or other images")
+        for name in wanted:
+            if _checksum(place / f"{name}.npy") != said["checksums"][name]:
+                raise ValueError(f"{name}.npy has other contents than were written")
+        # Mapped copy-on-write: torch has no tensors that cannot be written.
+        return {name: torch.from_numpy(np.load(place / f"{name}.npy", mmap_mode="c")) for name in wanted}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"The teacher outputs in {place} are damaged ({error}); they are computed again."
+        warnings.warn(message, CacheWarning, stacklevel=3)
+        with suppress(OSError):  # if it cannot be moved, nothing can be written either, and that is said there
+            _set_aside(place)
+        return None
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _make(
+    place: Path, key: str, teacher: Teacher, split: Split, group: str, wanted: list[str], on_views: OnViews | None
+) -> None:
+    """Compute the outputs into a folder beside `place`, then move it there."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(place.parent)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PART, dir=place.parent))
+        try:
+            _compute(unfinished, teacher, split, group, wanted, on_views)
+            checksums = {name: _checksum(unfinished / f"{name}.npy") for name in wanted}
+            said = {"key": key, "teacher": teacher.name, "group": group, "images": len(split), "checksums": checksums}
+            (unfinished / "cache.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+            _put(unfinished, place)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    except OSError as error:
+        raise RunError(
+            f"Cannot write teacher outputs to {place.parent}: {error.strerror or error}. Free some space, or choose "
+            "another folder with --cache."
+        ) from error
+
+
+def _set_aside(place: Path) -> None:
+    """Delete a damaged cache: one that is in its place later is another process's, and intact."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PART, dir=place.parent))
+    try:
+        place.replace(aside / "damaged")
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put(unfinished: Path, place: Path) -> None:
+    """Move a folder to its place, or leave it if another process was first: that one may be reading there."""
+    try:
+        unfinished.replace(place)
+    except OSError:
+        if not place.exists():
+            raise
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed processes left behind long ago."""
+    for leftover in folder.glob(f".*{PART}"):
+        with suppress(FileNotFoundError):  # its process is done with it
+            if time.time() - leftover.stat().st_mtime > ABANDONED:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _compute(
+    folder: Path, teacher: Teacher, split: Split, group: str, wanted: list[str], on_views: OnViews | None
+) -> None:
+    elements = range(group_size(group))
+    total, done = len(split) * len(elements), 0
+    with ExitStack() as opened:
+        files = {name: opened.enter_context((folder / f"{name}.npy").open("wb")) for name in wanted}
+        for index in torch.arange(len(split)).split(max(1, VIEWS // len(elements))):
+            images = split.batch(index)[0]
+            views = torch.cat([apply_element(images, element, group) for element in elements])
+            said = teacher.outputs(views, features="features" in wanted, attention="attention" in wanted)
+            for name in wanted:
+                values = getattr(said, name).unflatten(0, (len(elements), len(images))).numpy()
+                if not np.isfinite(values).all():
+                    raise RunError(f"The teacher {teacher.name} gives {name} that are not finite; train it again.")
+                _write(files[name], values, first=int(index[0]), images=len(split))
+            done += len(views)
+            if on_views is not None:
+                on_views(done, total)
+
+
+def _write(file: BinaryIO, values: Float[np.ndarray, "g m ..."], *, first: int, images: int) -> None:
+    """Write what is said of images from `first` on into an .npy file of all.
+
+    Not through a memory map: a full disk kills a process that writes to one, and here raises OSError.
+    """
+    elements, _, *rest = values.shape
+    file.seek(0)
+    header = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(file, header | {"shape": (elements, images, *rest)})
+    start = file.tell()
+    for element in range(elements):
+        file.seek(start + (element * images + first) * values[0, 0].nbytes)
+        file.write(values[element].tobytes())
