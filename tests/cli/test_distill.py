@@ -6,7 +6,8 @@ import resource
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_help_is_quick(process: Qvit, command: str) -> None:
 
 def test_help_shows_the_defaults(qvit: Qvit) -> None:
     told = re.sub(r"[\s│]+", " ", qvit("teacher", "--help").out)
-    for default in ("resnet18", str(TEACHER_DEFAULTS["epochs"]), "runs/DATASET-ARCH-sSEED"):
+    for default in ("resnet18", str(TEACHER_DEFAULTS["epochs"]), "runs/DATASET-MODEL-sSEED"):
         assert f"[default: ({default})]" in told
     told = re.sub(r"[\s│]+", " ", qvit("distill", "--help").out)
     for default in ("qvit_4q2h", "100", "soft", "0.5", "in your cache folder", "scratch"):
@@ -272,12 +273,28 @@ def test_the_default_folder_names_the_distillation(
     qvit: Qvit, npz: Path, taught: Qvit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    short = ["--student", "vit_4q1h", "--epochs", 1, "--finetune", "epochs=1", "--seed", 2, "--mixtures", 9]
+    short = ["--student", "vit_4q1h", "--epochs", 1, "--finetune", "epochs=1", "--seed", 2, "--mixtures", 600]
     told = qvit("distill", npz.name, *short, "--teacher", taught().name)
     assert told.code == 0
-    assert "Asking the teacher about 9 views" in told.err
+    assert told.err.count("Asking the teacher about 600 views") == 1, "said once, though asked in parts"
     folder = tmp_path / "runs" / "small-vit_4q1h-kd-s2"
     assert {path.name for path in folder.iterdir()} == {"scratch", "pretrain", "finetune", "distillation.json"}
+
+
+def test_one_progress_bar_at_a_time(distil: Qvit, taught: Qvit, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def progress(label: str, epochs: int, *, quiet: bool) -> Iterator[None]:
+        seen.append(f"{label} of {epochs} begins")
+        yield
+        seen.append(f"{label} ends")
+
+    teacher = taught()
+    monkeypatch.setattr("qvit.cli.distill.epoch_progress", progress)
+    assert distil("--teacher", teacher, "--finetune", "epochs=2").code == 0
+    stages = {"scratch": 1, "pretrain": 1, "finetune": 2}
+    assert seen == [line for stage, n in stages.items() for line in (f"{stage} of {n} begins", f"{stage} ends")]
 
 
 # --- the runs of a distillation beside others ---

@@ -13,7 +13,6 @@ from qvit.distill.options import (
     OWN_KEYS,
     STAGE_KEYS,
     TEACHER_DEFAULTS,
-    teacher_archs,
     teacher_options,
 )
 from qvit.errors import ConfigError
@@ -78,6 +77,10 @@ def test_values_are_converted_where_the_meaning_is_clear() -> None:
     assert resolved(joint="false") == resolved(), "not jointly, so α is 1"
 
 
+def test_the_student_may_be_called_by_either_name() -> None:
+    assert resolved(student="vit_4q1h") == resolved(model="vit_4q1h") != resolved()
+
+
 @pytest.mark.parametrize("key", OWN_KEYS)
 def test_nothing_is_the_default(key: str) -> None:
     assert resolved(**{key: None}) == resolved()
@@ -94,7 +97,7 @@ def test_learning_jointly_alpha_is_a_half_unless_said() -> None:
     ("options", "message"),
     [
         ({"temprature": 2}, r"There is no option 'temprature'\. Did you mean 'temperature'\?.*Known options: .*alpha"),
-        ({"student": {}}, "There is no option 'student'"),
+        ({"student": {}}, "Option model={}"),
         ({"how": {}}, "There is no option 'how'"),
         ({"temperature": "hot"}, "Option temperature='hot'.*number"),
         ({"temperature": None}, "Option temperature=None"),
@@ -160,7 +163,3 @@ def test_defaults_are_not_shared() -> None:
     teacher_options("vit")["epochs"] = 0
     assert TEACHER_DEFAULTS["epochs"] == 40
     assert "epochs" not in ALIASES["vit"]
-
-
-def test_architectures() -> None:
-    assert teacher_archs() == [*NETWORKS, "vit", "timm/NAME"]

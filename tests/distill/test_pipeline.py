@@ -751,7 +751,7 @@ def test_options_that_cannot_be(options: dict[str, Any], told: str) -> None:
 
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_options_of_a_stage_are_checked_however_they_come(stage: str) -> None:
-    with pytest.raises(ConfigError, match=r"There is no option 'epoch' for a stage\. Did you mean 'epochs'\?"):
+    with pytest.raises(ConfigError, match=rf"There is no option 'epoch' for {stage}\. Did you mean 'epochs'\?"):
         DistillationConfig(RunConfig("phantom"), **{stage: {"epoch": 3}})
     with pytest.raises(ConfigError, match="epochs must be at least 1, got 0"):
         DistillationConfig(RunConfig("phantom"), **{stage: {"epochs": 0}})

@@ -56,7 +56,7 @@ def teacher(
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from ImageNet's weights.")] = False,
     seed: Seed = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.", show_default="40")] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATASET-ARCH-sSEED")] = None,
+    out: Out = None,
     config: Config = None,
     assign: Assign = None,
     data: Data = None,

@@ -6,8 +6,7 @@ from typing import Any
 from qvit.distill.guide import DistillConfig
 from qvit.distill.pipeline import DistillationConfig
 from qvit.errors import ConfigError, nearest
-from qvit.models.networks import NETWORKS, TIMM
-from qvit.training.options import TRAIN_KEYS, option_keys, resolve
+from qvit.training.options import option_keys, resolve
 from qvit.validate import validated
 
 KD_KEYS = tuple(f.name for f in fields(DistillConfig))
@@ -24,44 +23,33 @@ TEACHER_DEFAULTS: dict[str, Any] = {"epochs": 40, "lr": 3e-3, "weight_decay": 0.
 
 
 def teacher_options(arch: str) -> dict[str, Any]:
-    """Return the flat options that train a teacher of an architecture: one of `teacher_archs`, or a model."""
+    """Return the flat options that train a teacher of an architecture: a name of `ALIASES`, or any model's."""
     return TEACHER_DEFAULTS | ALIASES.get(arch, {"model": arch})
-
-
-def teacher_archs() -> list[str]:
-    """Return the architectures that there are, apart from our own models and timm's."""
-    return [*NETWORKS, *ALIASES, f"{TIMM}NAME"]
 
 
 def resolve_distillation(options: dict[str, Any]) -> DistillationConfig:
     """Return the distillation for flat options: those of the student's run, of `DistillConfig`, and of the stages.
 
-    `model` is the student. Learning jointly, α is 0.5 if it is not said. Raises `ConfigError` for unknown keys and
-    impossible values.
+    `student`, or `model`, is the student's model. Learning jointly, α is 0.5 if it is not said. Raises `ConfigError` for
+    unknown keys and impossible values.
     """
+    if "student" in options:
+        options = {key: value for key, value in options.items() if key != "student"} | {"model": options["student"]}
     known = (*option_keys(), *KD_KEYS, *OWN_KEYS)
     for key in options:
         if key not in known:
             raise ConfigError(f"There is no option '{key}'.{nearest(key, known)} Known options: {', '.join(known)}.")
-    for stage in STAGE_KEYS:
-        _check_stage(stage, options.get(stage))
+    stages = {stage: _stage(stage, options[stage]) for stage in STAGE_KEYS if options.get(stage) is not None}
     how = {key: value for key, value in options.items() if key in KD_KEYS}
     own = {key: value for key, value in options.items() if key in OWN_KEYS and value is not None}
     student = resolve({key: value for key, value in options.items() if key not in (*KD_KEYS, *OWN_KEYS)})
-    config = validated(DistillationConfig, {"student": student, **own})  # first: "false" is not joint
+    config = validated(DistillationConfig, {"student": student, **own, **stages})  # first: "false" is not joint
     if config.joint and "alpha" not in how:
         how["alpha"] = JOINT_ALPHA
     return replace(config, how=validated(DistillConfig, how))
 
 
-def _check_stage(stage: str, options: Any) -> None:
-    if options is None:
-        return
+def _stage(stage: str, options: Any) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise ConfigError(f"{stage} must hold `key: value` options of training, such as `lr: 0.001`, got {options!r}.")
-    for key in options:
-        if key not in TRAIN_KEYS:
-            raise ConfigError(
-                f"There is no option '{key}' for {stage}.{nearest(str(key), TRAIN_KEYS)} A stage has the options of "
-                f"training: {', '.join(TRAIN_KEYS)}."
-            )
+    return {str(key): value for key, value in options.items()}

@@ -25,7 +25,7 @@ from qvit.distill.teacher_cache import OnViews, cache_folder
 from qvit.errors import CircuitWarning, ConfigError, ModelError, RunError, nearest
 from qvit.evaluation.agreement import agreement, divergence, gap_closed
 from qvit.evaluation.metrics import evaluate
-from qvit.files import write_atomic
+from qvit.files import PART, write_atomic
 from qvit.models import model_config
 from qvit.models.cost import count_flops
 from qvit.models.zoo import build, count_parameters
@@ -83,12 +83,13 @@ class DistillationConfig:
                 f"In stages the first learns from the teacher alone, alpha=1, got {self.how.alpha}; "
                 "learn from both at once with --joint."
             )
-        for key in (*self.pretrain, *self.finetune):
-            if key not in TRAIN_KEYS:
-                raise ConfigError(
-                    f"There is no option '{key}' for a stage.{nearest(key, TRAIN_KEYS)} A stage has the options of "
-                    f"training: {', '.join(TRAIN_KEYS)}."
-                )
+        for stage in ("pretrain", "finetune"):
+            for key in getattr(self, stage):
+                if key not in TRAIN_KEYS:
+                    raise ConfigError(
+                        f"There is no option '{key}' for {stage}.{nearest(str(key), TRAIN_KEYS)} A stage has the "
+                        f"options of training: {', '.join(TRAIN_KEYS)}."
+                    )
         for stage in self.stages:
             self.of(stage)  # raises for values that cannot be
 
@@ -158,6 +159,8 @@ def distill(
             on_epoch=on_stage(stage, of_stage.train.epochs) if on_stage else None,
         )
     measured = measures(teacher, runs, data, student.train)
+    for leftover in folder.glob(f".{RESULT}.*{PART}"):
+        leftover.unlink()
     write_atomic(folder / RESULT, (json.dumps(measured, indent=2, ensure_ascii=False) + "\n").encode())
     return Distillation(folder, runs, measured)
 

@@ -117,6 +117,8 @@ def _try(member: nn.Module, images: Tensor, data: Dataset, *, features: bool, at
     if not isinstance(said.logits, Tensor) or said.logits.shape != (1, data.info.num_classes):
         shape = tuple(said.logits.shape) if isinstance(said.logits, Tensor) else type(said.logits).__name__
         raise ConfigError(f"The teacher's logits for one image are {shape}. {expected}")
+    if not torch.isfinite(said.logits).all():
+        raise ConfigError("The teacher's logits for one image are not finite; train it again.")
     if said.features is not None and said.features.shape[:-1] != (1,):
         raise ConfigError(
             f"The teacher's features for one image are {tuple(said.features.shape)}, not one vector (1, f); "
