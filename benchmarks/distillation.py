@@ -52,6 +52,8 @@ TEACHERS: dict[str, list[dict[str, Any]]] = {
 LEARNING: dict[str, Any] = {"mixtures": FEW, "pretrain": {"epochs": 60}}
 ARMS = ("scratch", "longer", "blended", "pretrain", "finetune")
 METRICS = ("auc", "acc", "ece")
+COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00")  # Okabe and Ito's: told apart by everybody
+MARKERS = ("o", "s", "^", "D", "v")
 
 Job = tuple[str, str, int, Path]
 
@@ -150,6 +152,8 @@ def main() -> None:
         )
     report = {dataset: report_on(dataset, results, out) for dataset in arguments.datasets}
     (out / "distillation.json").write_text(json.dumps({"report": report, "runs": results}, indent=2) + "\n")
+    draw(report, out / "distillation.png")
+    say(f"Figures and picture are in {out}")
 
 
 def report_on(dataset: str, results: Sequence[dict[str, Any]], out: Path) -> dict[str, Any]:
@@ -206,6 +210,31 @@ def teacher_figures(dataset: str, out: Path) -> list[dict[str, Any]]:
         found = evaluate(data.test.labels, scores, data.info.task)
         figures.append({"name": teacher.name, "parameters": parameters, **{name: found[name] for name in METRICS}})
     return figures
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Draw test AUC by student and arm, with intervals, beside the teacher's."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(report), figsize=(5.5 * len(report), 4.2), squeeze=False, layout="constrained")
+    for axis, (dataset, found) in zip(axes[0], report.items(), strict=True):
+        for place, arm in enumerate(ARMS):
+            values, lows, highs = zip(*(found["students"][f"{model}/{arm}"]["auc"] for model in STUDENTS), strict=True)
+            heights = [row - 0.3 + 0.15 * place for row in range(len(STUDENTS))]
+            spread = [
+                [value - low for value, low in zip(values, lows, strict=True)],
+                [high - value for value, high in zip(values, highs, strict=True)],
+            ]
+            axis.errorbar(values, heights, xerr=spread, fmt=MARKERS[place], color=COLOURS[place], label=arm, ms=5, lw=1)
+        axis.axvline(found["teacher"][-1]["auc"], color="black", ls="--", lw=1, label="teacher")
+        axis.set_yticks(range(len(STUDENTS)), STUDENTS)
+        axis.invert_yaxis()
+        axis.set_xlabel("test AUC, mean over seeds, 95 % interval")
+        axis.set_title(dataset)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0][0].legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 Figure = Callable[[dict[str, Any]], float | None]

@@ -30,8 +30,8 @@ def teacher_options(arch: str) -> dict[str, Any]:
 def resolve_distillation(options: dict[str, Any]) -> DistillationConfig:
     """Return the distillation for flat options: those of the student's run, of `DistillConfig`, and of the stages.
 
-    `student`, or `model`, is the student's model. Learning jointly, α is 0.5 if it is not said. Raises `ConfigError` for
-    unknown keys and impossible values.
+    `student`, or `model`, is the student's model. Learning jointly, α is 0.5 if it is not said. Raises `ConfigError`
+    for unknown keys and impossible values.
     """
     if "student" in options:
         options = {key: value for key, value in options.items() if key != "student"} | {"model": options["student"]}
