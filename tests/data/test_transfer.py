@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from qvit.data import arrays as arrays_module
 from qvit.data import npz, transfer
 from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.transfer import check_disjoint, load_images
@@ -173,8 +174,10 @@ def test_large_files_are_mapped(
 
 def test_large_files_in_colour(arrays: Arrays, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "MAP_ABOVE", 10_000)
-    monkeypatch.setattr(transfer, "user_cache", lambda: tmp_path / "cache")
-    monkeypatch.setattr(transfer, "why_not_writable", lambda folder: "Read-only" if folder.name == "root" else None)
+    monkeypatch.setattr(arrays_module, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(
+        arrays_module, "why_not_writable", lambda folder: "Read-only" if folder.name == "root" else None
+    )
     path = save({"images": arrays["train_images"]})
     split, _ = load(path, channels=3, root=tmp_path / "root")
     assert split.mapped

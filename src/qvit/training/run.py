@@ -317,7 +317,7 @@ def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[t
 
 
 def _environment() -> dict[str, Any]:
-    packages = ("torch", "numpy", "scipy", "safetensors")
+    packages = ("torch", "numpy", "scipy", "safetensors", "monai")
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
