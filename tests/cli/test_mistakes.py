@@ -361,7 +361,7 @@ def test_not_a_run(refused: Callable[..., None], npz: Path, run: Path, tmp_path:
     for command in ("evaluate", "compare"):
         refused([command, tmp_path], "is not a run folder")
         refused([command, tmp_path / "nowhere"], "is not a run folder")
-        refused([command, npz], "small.npz")
+        refused([command, npz], "small.npz is not a run folder")
     refused(["evaluate", run, "--split", "training"], "Unknown split 'training'")
 
 

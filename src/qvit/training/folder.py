@@ -103,7 +103,7 @@ class Run:
         path = self.folder / name
         try:
             found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(f"{self.folder} is not a run folder: {name} is missing.") from error
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{path} is damaged ({error}); train the run again.") from error
