@@ -39,7 +39,7 @@ from qvit.validate import validated
 Stage = Literal["scratch", "pretrain", "finetune", "joint"]
 STAGES: tuple[Stage, ...] = ("scratch", "pretrain", "finetune", "joint")
 RESULT = "distillation.json"
-# A model that has learned from the teacher needs smaller steps to learn from labels; found on validation splits.
+# A model that has learned from the teacher needs smaller steps to learn from labels; a first guess, never compared.
 FINETUNE = {"lr": 1e-3, "epochs": 50}
 FEW = 4000  # training images: with fewer, what a teacher says of them is little more than their labels
 MEASURES = ("auc", "acc", "ece", "log_loss")
