@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
 from qvit.distill import Teacher
-from qvit.distill.outputs import evaluating, outputs
+from qvit.distill.outputs import outputs
 from qvit.distill.teacher import _digest
 from qvit.errors import ConfigError, QvitError, RunError
 from qvit.models import Network, NetworkConfig, Preprocess, ViT, ViTConfig
 from qvit.models.projections import Linear
 from qvit.training.loop import TrainConfig
 from qvit.training.options import resolve
-from qvit.training.prediction import predict
+from qvit.training.prediction import evaluating, predict
 from qvit.training.run import Run, train_run
 
 MakeData = Callable[..., Dataset]

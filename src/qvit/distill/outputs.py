@@ -1,7 +1,5 @@
 """What a network says of an image, and what goes on inside it: the same for teachers and students."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from jaxtyping import Float
@@ -45,16 +43,3 @@ def check_offers(model: nn.Module, who: str, *, features: bool, attention: bool)
             f"Attention transfer needs a ViT, and the {who} ({type(model).__name__}) is none; "
             "set attention_weight to 0, or use one of our ViTs."
         )
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Hold modules in evaluation mode inside the block; afterwards every part is in the mode it was in."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode

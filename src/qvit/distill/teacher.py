@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
-from qvit.distill.outputs import Outputs, check_offers, evaluating, outputs
+from qvit.distill.outputs import Outputs, check_offers, outputs
 from qvit.errors import ConfigError, ModelError
 from qvit.training.folder import Run
 from qvit.training.loop import TrainConfig, augmentation_group
-from qvit.training.prediction import predict
+from qvit.training.prediction import evaluating, predict
 from qvit.training.run import FOUND_AT
 
 
@@ -88,8 +88,7 @@ class Teacher:
         if self.runs:
             return np.mean([_scores_of_run(run, data, split) for run in self.runs], axis=0)
         group = "none" if config.tta == "never" else augmentation_group(data, config)
-        with evaluating(self.members[0]):  # `predict` would leave all its parts in one mode
-            return predict(self.members[0], data[split], data.info.task, group=group, device=_device(self.members[0]))
+        return predict(self.members[0], data[split], data.info.task, group=group, device=_device(self.members[0]))
 
     def check_fits(self, data: Dataset, *, features: bool = False, attention: bool = False) -> None:
         """Raise `ConfigError` unless every member takes the images of `data` and tells its classes apart."""

@@ -6,7 +6,7 @@ import random
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.errors import ConfigError, ModelError, nearest
-from qvit.models.vit import Preprocess, check_images, default_patch_size
+from qvit.models.vit import Classifier, Preprocess, check_images, default_patch_size
 
 NETWORKS = ("resnet18", "resnet50", "densenet121", "efficientnet_b0", "monai_vit")
 TIMM = "timm/"
@@ -146,7 +146,7 @@ class NetworkConfig:
                 )
 
 
-class Network(nn.Module):
+class Network(Classifier):
     """Images `(b, c, s, s)`, uint8 or floats in [0, 1], to logits `(b, num_classes)`.
 
     The method names are timm's, as our `ViT`'s. `body` is MONAI's or timm's network without its classifier. Weights of
@@ -161,7 +161,7 @@ class Network(nn.Module):
         body, self.num_features = _build_timm(config) if config.is_timm else _BUILDERS[config.arch](config)
         self.body = body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dropout = nn.Dropout(config.dropout)
-        self.head: nn.Module = nn.Linear(self.num_features, config.num_classes)
+        self.head = nn.Linear(self.num_features, config.num_classes)
 
     def forward(self, images: Tensor) -> Float[Tensor, "b k"]:
         """Return the logits of images `(b, c, s, s)`; raises `ModelError` for another shape or dtype."""
@@ -185,24 +185,6 @@ class Network(nn.Module):
     def forward_head(self, features: Float[Tensor, "b f"], *, pre_logits: bool = False) -> Float[Tensor, "b k"]:
         """Return the logits of features, or with `pre_logits` the features as they are."""
         return features if pre_logits else _full(self.head(self.dropout(features)))
-
-    def get_classifier(self) -> nn.Module:
-        """Return the classification head."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for `num_classes` classes; 0 removes it."""
-        if num_classes < 0:
-            raise ModelError(f"num_classes must not be negative, got {num_classes}.")
-        self.num_classes = num_classes
-        if num_classes:
-            self.config = replace(self.config, num_classes=num_classes)
-        like = self.preprocess.mean
-        self.head = (
-            nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
-            if num_classes
-            else nn.Identity()
-        )
 
     def _autocast(self, device: str) -> AbstractContextManager[Any]:
         # Never switched off here: with float32 an autocast of the caller's stays in force.

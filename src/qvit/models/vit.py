@@ -1,7 +1,7 @@
 """One vision transformer (Dosovitskiy et al. 2021), quantum or classical by its projection."""
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -132,7 +132,35 @@ class Block(nn.Module):
         return tokens + self.dropout(self.mlp(self.norm_mlp(tokens)))
 
 
-class ViT(nn.Module):
+class Classifier(nn.Module):
+    """What all our networks have in common: preprocessing, and a head that timm's methods read and replace."""
+
+    config: Any
+    preprocess: Preprocess
+    num_classes: int
+    num_features: int
+    head: nn.Module
+
+    def get_classifier(self) -> nn.Module:
+        """Return the classification head."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the head by a fresh one for `num_classes` classes; 0 removes it."""
+        if num_classes < 0:
+            raise ModelError(f"num_classes must not be negative, got {num_classes}.")
+        self.num_classes = num_classes
+        if num_classes:
+            self.config = replace(self.config, num_classes=num_classes)
+        like = self.preprocess.mean
+        self.head = (
+            nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
+            if num_classes
+            else nn.Identity()
+        )
+
+
+class ViT(Classifier):
     """Images `(b, c, s, s)`, uint8 or floats in [0, 1], to logits `(b, num_classes)`.
 
     The method names are timm's: `forward_features`, `forward_head`, `get_classifier`, `reset_classifier`.
@@ -150,7 +178,7 @@ class ViT(nn.Module):
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens, config.dim), std=0.02))
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.dim)
-        self.head: nn.Module = nn.Linear(config.dim, config.num_classes)
+        self.head = nn.Linear(config.dim, config.num_classes)
 
     def forward(self, images: Tensor) -> Float[Tensor, "b k"]:
         """Return the logits of images `(b, c, s, s)`; raises `ModelError` for another shape or dtype."""
@@ -188,21 +216,3 @@ class ViT(nn.Module):
         """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(b, d)`."""
         pooled = tokens[:, 0] if self.config.pool == "cls" else tokens.mean(dim=1)
         return pooled if pre_logits else self.head(pooled)
-
-    def get_classifier(self) -> nn.Module:
-        """Return the classification head."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for `num_classes` classes; 0 removes it."""
-        if num_classes < 0:
-            raise ModelError(f"num_classes must not be negative, got {num_classes}.")
-        self.num_classes = num_classes
-        if num_classes:
-            self.config = replace(self.config, num_classes=num_classes)
-        like = self.norm.weight
-        self.head = (
-            nn.Linear(self.num_features, num_classes, device=like.device, dtype=like.dtype)
-            if num_classes
-            else nn.Identity()
-        )

@@ -107,7 +107,7 @@ def _lessons(run: Run) -> list[str]:
     """Return what a run learned from other than labels: a teacher, or what an earlier run had learned."""
     guide, lessons = run.config.get("guide"), []
     if guide is not None:
-        lessons.append(f"taught by {guide['teacher']['name']}{'' if guide['alpha'] == 1.0 else ' and labels'}")
+        lessons.append(f"taught by {_teacher(guide)}{'' if guide.get('alpha', 1.0) == 1.0 else ' and labels'}")
     if run.config.get("origin") is not None:
         before = _origin(run)
         lessons.append("pre-trained" if before is None else f"pre-trained on {_subject(before)}")
@@ -116,7 +116,12 @@ def _lessons(run: Run) -> list[str]:
 
 def _subject(run: Run) -> str:
     guide = run.config.get("guide")
-    return str(Path(run.config["dataset"]).stem if guide is None else guide["teacher"]["name"])
+    return str(Path(run.config["dataset"]).stem if guide is None else _teacher(guide))
+
+
+def _teacher(guide: dict[str, Any]) -> str:
+    """Return the name of what guided a run: a teacher, or a guide of the user's own."""
+    return str(guide.get("teacher", {}).get("name", "a guide"))
 
 
 def _origin(run: Run) -> Run | None:

@@ -1,5 +1,8 @@
 """Probabilities of a trained model over a split, averaged over symmetries of the image if asked."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -17,23 +20,32 @@ def probabilities(logits: Float[Tensor, "b k"], task: str) -> Float[Tensor, "b k
     return logits.sigmoid() if task == "multi-label" else logits.softmax(dim=1)
 
 
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Hold modules in evaluation mode inside the block; afterwards every part is in the mode it was in."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
 @torch.no_grad()
 def predict_logits(
     model: nn.Module, split: Split, *, group: str = "none", device: torch.device | str = "cpu"
 ) -> Float[Tensor, "g n k"]:
     """Return the logits of every image under every element of a symmetry group, in evaluation mode."""
-    training = model.training
-    model.eval()
-    try:
-        elements = range(group_size(group))
-        logits = []
+    elements = range(group_size(group))
+    logits = []
+    with evaluating(model):
         for index in torch.arange(len(split)).split(max(1, BATCH // len(elements))):
             images = split.batch(index)[0].to(device)
             views = torch.cat([apply_element(images, element, group) for element in elements])
             logits.append(model(views).unflatten(0, (len(elements), len(images))).cpu())
-        return torch.cat(logits, dim=1)
-    finally:
-        model.train(training)
+    return torch.cat(logits, dim=1)
 
 
 def predict(
