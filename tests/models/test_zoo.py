@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qvit.errors import CircuitError, CircuitWarning
+from qvit.errors import CircuitError, CircuitWarning, ConfigError, ModelError
 from qvit.models import ViT, ViTConfig, count_parameters, create_model, list_models, model_config
 from qvit.models.projections import (
     PROJECTIONS,
@@ -180,6 +180,81 @@ def test_matched_twins(size: str, in_chans: int, num_classes: int, img_size: int
     assert replace(twin, dim=quantum.dim, mlp_dim=quantum.mlp_dim, projection=Quantum()) == quantum
     assert twin.projection == Linear()
     assert model_config(f"vit_{size}", matched=True, **task) == twin
+
+
+@pytest.mark.parametrize("size", ["4q1h", "4q2h", "8q1h", "8q2h"])
+@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize(("in_chans", "num_classes", "img_size"), [(3, 5, 28), (1, 2, 28), (3, 9, 64)])
+def test_any_kind_can_be_matched(kind: str, size: str, in_chans: int, num_classes: int, img_size: int) -> None:
+    task = {"in_chans": in_chans, "num_classes": num_classes, "img_size": img_size}
+    quantum, plain = model_config(f"qvit_{size}", **task), model_config(f"{kind}_{size}", **task)
+    twin, target = model_config(f"{kind}_{size}_matched", **task), count_parameters(quantum)
+    near = abs(count_parameters(plain) - target) <= 0.03 * target
+    assert near == (twin == plain)
+    assert abs(count_parameters(twin) - target) <= 0.03 * target
+    assert replace(twin, dim=plain.dim, mlp_dim=plain.mlp_dim) == plain
+    assert twin.dim <= plain.dim
+    assert model_config(f"{kind}_{size}", matched=True, **task) == twin
+
+
+@pytest.mark.parametrize(
+    ("name", "in_chans", "num_classes", "before", "after", "dim", "mlp_dim"),
+    [
+        ("unlu_4q2h", 3, 5, 1169, 1118, 8, 5),  # 76 numbers for 24 in Q, K and V; a unit of the MLP has 17
+        ("unlu_4q2h", 1, 2, 886, 835, 8, 5),
+        ("givens_8q2h", 3, 5, 2733, 2601, 16, 12),  # 168 for 48; a unit has 33
+        ("givens_8q2h", 1, 2, 2170, 2038, 16, 12),
+        ("circulant_4q2h", 3, 5, 1117, 1117, 8, 8),
+        ("circulant_4q2h", 1, 2, 834, 834, 8, 8),
+        ("identity_4q1h", 1, 2, 358, 367, 4, 5),  # smaller than the QViT: the MLP grows
+        ("vit_4q2h", 3, 5, 1309, 1119, 6, 22),
+        ("vit_4q2h", 1, 2, 1026, 828, 6, 16),
+    ],
+)
+def test_pinned_twins(
+    name: str, in_chans: int, num_classes: int, before: int, after: int, dim: int, mlp_dim: int
+) -> None:
+    task = {"in_chans": in_chans, "num_classes": num_classes}
+    twin = create_model(f"{name}_matched", **task)
+    assert (count_parameters(model_config(name, **task)), count_parameters(twin)) == (before, after)
+    assert (twin.config.dim, twin.config.mlp_dim) == (dim, mlp_dim)
+
+
+def test_widths_that_a_projection_does_not_have_are_passed_over() -> None:
+    """One head of 16 features can shrink to 8, 4 and 2 only."""
+    config = model_config("givens_16q1h_matched", network="butterfly", in_chans=1, depth=9)
+    target = count_parameters(model_config("qvit_16q1h", in_chans=1, depth=9))
+    assert count_parameters(model_config("givens_16q1h", network="butterfly", in_chans=1, depth=9)) > 1.03 * target
+    assert abs(count_parameters(config) - target) <= 0.03 * target
+    assert config.dim == 16
+    with pytest.raises(CircuitError, match=r"needs 2, 4, 8, … wires, got 6"):
+        model_config("givens_6q2h_matched", network="butterfly")
+
+
+def test_what_cannot_be_matched() -> None:
+    for name, matched in (("qvit_4q2h_matched", False), ("qvit_4q2h", True)):
+        with pytest.raises(ConfigError, match=r"matched to the qvit, .* itself; use vit_4q2h_matched, say"):
+            model_config(name, matched=matched)
+    with pytest.raises(ConfigError, match=r"Only a ViT, such as vit_4q2h, can be matched .* not 'resnet18'"):
+        model_config("resnet18", matched=True)
+    with pytest.raises(ModelError, match=r"No ViT of width up to 4 with 4 head\(s\) and the linear projection comes"):
+        model_config("vit_1q4h_matched")
+    with pytest.raises(ConfigError, match="cosine projection has no option 'bias'"):
+        model_config("cosine_4q2h_matched", bias=True)
+
+
+def test_options_of_a_twin_describe_it_and_the_qvit() -> None:
+    """Those that both have describe both, all others the one that has them."""
+    deep = model_config("unlu_4q2h_matched", n_layers=3, ansatz="reupload")
+    assert deep.projection == Unlu(n_layers=3)
+    target = count_parameters(model_config("qvit_4q2h", n_layers=3, ansatz="reupload"))
+    assert abs(count_parameters(deep) - target) <= 0.03 * target
+    frozen = model_config("frozen_4q2h_matched", n_layers=12, ansatz="reupload")
+    assert frozen.projection == Frozen(n_layers=12, ansatz="reupload")
+    wide = model_config("circulant_8q2h_matched", bias=True, n_layers=12)
+    assert wide.projection == Circulant(bias=True)
+    target = count_parameters(model_config("qvit_8q2h", n_layers=12))
+    assert abs(count_parameters(wide) - target) <= 0.03 * target < count_parameters(wide) - 2613
 
 
 def test_a_twin_keeps_the_other_options() -> None:

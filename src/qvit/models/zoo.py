@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from qvit.errors import CircuitWarning, ConfigError, ModelError, nearest
+from qvit.errors import CircuitError, CircuitWarning, ConfigError, ModelError, nearest
 from qvit.models.networks import NETWORKS, TIMM, Network, NetworkConfig
-from qvit.models.projections import PROJECTIONS, Linear, Quantum, make_projection, projection_options
+from qvit.models.projections import PROJECTIONS, Quantum, make_projection, projection_options
 from qvit.models.vit import ViT, ViTConfig
 from qvit.validate import validated
 
@@ -25,7 +25,10 @@ _NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matche
 
 
 def list_models() -> list[str]:
-    """Return the names of the shipped models; other sizes, such as `qvit_6q3h`, work as well."""
+    """Return the names of the shipped models.
+
+    Other sizes, such as `qvit_6q3h`, work as well, and so does `_matched` after any kind but qvit.
+    """
     return [f"{kind}_{size}" for kind in KINDS for size in SIZES] + [f"vit_{size}_matched" for size in SIZES]
 
 
@@ -41,11 +44,15 @@ def create_model(
     """Build a model by name with fresh weights.
 
     `qvit_4q2h` has 2 heads of 4 qubits, so width 8; `vit_4q2h` is the same network with dense Q, K and V, and every
-    other kind of `models.projections` the same network with that. `vit_4q2h_matched` (or `matched=True`) is the ViT of
-    equivalent parameter count, within 3 % of `qvit_4q2h`'s: its width is shrunk in steps of the head count, which
-    frees more than dense Q, K and V cost, and the MLP takes up the rest, so it is often wider. All else is equal.
-    Options of the circuit, such as `n_layers`, then describe the QViT that is matched. The names of `NETWORKS`, such as
-    `resnet18`, and `timm/NAME` are strong classical networks, for teachers.
+    other kind of `models.projections` the same network with that. The names of `NETWORKS`, such as `resnet18`, and
+    `timm/NAME` are strong classical networks, for teachers.
+
+    `vit_4q2h_matched` (or `matched=True`) is the ViT of equivalent parameter count, within 3 % of `qvit_4q2h`'s: its
+    width is shrunk in steps of the head count, which frees more than dense Q, K and V cost, and the MLP takes up the
+    rest, so it is often wider. All else is equal. Any kind but qvit can be matched like this, such as
+    `givens_8q2h_matched`; one within 3 % as it stands is left alone. Options that the kind does not have, such as a
+    vit's `n_layers`, then describe the QViT alone, options that both have (n_layers of `unlu`) both, and options that
+    the QViT does not have the kind alone.
 
     `options` are fields of `ViTConfig` or of the projection, or of `NetworkConfig`: `depth=2`, `n_layers=2`.
     Raises `ConfigError` for unknown names and options, `ModelError` for sizes that do not fit together.
@@ -82,8 +89,10 @@ def vit_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig
             f"Names are {{{'|'.join(KINDS)}}}_{{qubits}}q{{heads}}h, such as qvit_4q2h; "
             f"{', '.join(NETWORKS)}; and {TIMM}NAME."
         )
-    if (matched or found["matched"]) and found["kind"] != "vit":
-        raise ConfigError(f"Only a vit can be matched to its qvit, not '{name}'; use vit_{found['qubits']}q….")
+    matched = matched or found["matched"] is not None
+    if matched and found["kind"] == "qvit":
+        twin = f"vit_{found['qubits']}q{found['heads']}h_matched"
+        raise ConfigError(f"Other kinds are matched to the qvit, which cannot be matched itself; use {twin}, say.")
     for key in SAID_BY_NAME:
         if key in options:
             raise ConfigError(
@@ -92,17 +101,18 @@ def vit_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig
             )
     heads, width = int(found["heads"]), int(found["qubits"]) * int(found["heads"])
     options = {"heads": heads, "dim": width, "mlp_dim": width} | options
-    if matched or found["matched"]:
-        of_quantum, of_linear = Quantum.__dataclass_fields__, Linear.__dataclass_fields__
-        quantum = _config("quantum", {k: v for k, v in options.items() if k not in of_linear})
-        linear = _config("linear", {k: v for k, v in options.items() if k not in of_quantum})
-        return _match(linear, count_parameters(quantum))
-    return _config(KINDS[found["kind"]], options)
+    kind = KINDS[found["kind"]]
+    if not matched:
+        return _config(kind, options)
+    of_quantum, of_kind = Quantum.__dataclass_fields__.keys(), PROJECTIONS[kind].__dataclass_fields__.keys()
+    plain = _config(kind, {k: v for k, v in options.items() if k not in of_quantum - of_kind})
+    quantum = _config("quantum", {k: v for k, v in options.items() if k not in of_kind - of_quantum})
+    return _match(plain, count_parameters(quantum))
 
 
 def _network_config(name: str, matched: bool, options: dict[str, Any]) -> NetworkConfig:
     if matched:
-        raise ConfigError(f"Only a vit can be matched to its qvit, not '{name}'.")
+        raise ConfigError(f"Only a ViT, such as vit_4q2h, can be matched to its qvit, not '{name}'.")
     known = [field.name for field in fields(NetworkConfig) if field.name != "arch"]
     for key in options:
         if key not in known:
@@ -143,21 +153,25 @@ def _match(config: ViTConfig, target: int) -> ViTConfig:
 
     The count is linear in `mlp_dim`, so two counts per width give the best fit. Of all fits, those that leave
     the MLP at least half its units come first, then those that change width and MLP by the smallest factors.
-    A ViT within tolerance as it stands, as with the large embeddings of large images, is left alone.
+    A ViT within tolerance as it stands, as with the large embeddings of large images, is left alone. Narrower widths
+    at which its projection does not exist, such as butterfly networks of 6 features, are passed over.
     """
     if abs(count_parameters(config) - target) <= MATCH_TOLERANCE * target:
         return config
     fits = []
     for dim in range(config.dim, 0, -config.heads):
-        first, second = (count_parameters(replace(config, dim=dim, mlp_dim=m)) for m in (1, 2))
+        try:
+            first, second = (count_parameters(replace(config, dim=dim, mlp_dim=m)) for m in (1, 2))
+        except (CircuitError, ModelError):  # at the full width it has been counted above
+            continue
         mlp_dim = max(1, 1 + round((target - first) / (second - first)))
         shrunk = replace(config, dim=dim, mlp_dim=mlp_dim)
         if abs(count_parameters(shrunk) - target) <= MATCH_TOLERANCE * target:
             fits.append(shrunk)
     if not fits:
         raise ModelError(
-            f"No ViT of width up to {config.dim} with {config.heads} head(s) comes within "
-            f"{MATCH_TOLERANCE:.0%} of {target} parameters; choose another size."
+            f"No ViT of width up to {config.dim} with {config.heads} head(s) and the {config.projection.kind} "
+            f"projection comes within {MATCH_TOLERANCE:.0%} of {target} parameters; choose another size."
         )
 
     def distortion(fit: ViTConfig) -> tuple[bool, float]:
