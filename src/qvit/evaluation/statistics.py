@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals over test images, and Student-t intervals over seeds.
+"""How sure a number is: intervals over test images (bootstrap), over seeds (Student's t), and over both at once.
 
 A bootstrap resample is a row of counts, how often each image was drawn. Accuracy is then a weighted mean, and
 AUC a weighted rank statistic: scores are sorted once, and each resample costs one cumulative sum a class.
@@ -6,17 +6,28 @@ Resamples run in blocks, so that memory does not grow with their number.
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from qvit.errors import MetricError, nearest
-from qvit.evaluation.metrics import accuracy, auc, check_inputs, decide, one_vs_rest
+from qvit.evaluation.metrics import (
+    AbsentClassWarning,
+    accuracy,
+    asks_per_label,
+    auc,
+    check_inputs,
+    decide,
+    one_vs_rest,
+)
 
 BLOCK_ELEMENTS = 2**18  # images × resamples at a time: 2 MB an array, which stays in cache
+METRICS = ("auc", "acc")
 
 
 @dataclass(frozen=True)
@@ -90,9 +101,55 @@ def _mean_over_classes(per_class: Float[np.ndarray, "c r"]) -> Float[np.ndarray,
     return np.divide(np.where(known, per_class, 0.0).sum(axis=0), count, out=empty, where=count > 0)
 
 
-def _check_level(level: float) -> None:
+def check_level(level: float) -> None:
+    """Raise MetricError unless a confidence level lies between 0 and 1."""
     if not 0 < level < 1:
         raise MetricError(f"A confidence level must lie between 0 and 1, such as 0.95, but came as {level}.")
+
+
+def check_metric(name: str, done: str) -> None:
+    """Raise MetricError for a metric other than "auc" and "acc", which alone can be `done`, as "bootstrapped"."""
+    if name not in METRICS:
+        raise MetricError(f"Only 'auc' and 'acc' can be {done}, but '{name}' was asked for.{nearest(name, METRICS)}")
+
+
+def check_values(values: Sequence[float]) -> None:
+    """Raise MetricError for no values, and for values that are not finite."""
+    if len(values) == 0:
+        raise MetricError("There are no values to take the mean of.")
+    if not all(math.isfinite(value) for value in values):
+        raise MetricError(f"Values must be finite, but came as {list(values)}. Leave failed runs out.")
+
+
+def check_seeds(
+    labels: ArrayLike, scores: ArrayLike, task: str
+) -> tuple[Int[np.ndarray, "b k"], Float[np.ndarray, "s b c"]]:
+    """Validate labels, and the scores of several seeds for the same images; return them as `check_inputs` does.
+
+    Scores come as `(S, N, C)`, one `(N, C)` a seed, for binary also as `(S, N)`. Raises MetricError for other
+    shapes, for no seed, and as `check_inputs` does, saying which seed it is.
+    """
+    asks_per_label(task)  # an unknown task is no seed's fault
+    try:
+        array = np.asarray(scores)
+    except ValueError as error:
+        raise MetricError("All seeds must score the same images and classes, but their shapes differ.") from error
+    if task == "binary" and array.ndim == 2:
+        array = array[:, :, np.newaxis]
+    if array.ndim != 3 or len(array) == 0:
+        wanted = "(S, N) or (S, N, C)" if task == "binary" else "(S, N, C)"
+        raise MetricError(
+            f"Scores of the seeds of a {task} task must have the shape {wanted} with S of at least 1, "
+            f"but came as {np.shape(scores)}."
+        )
+    checked = []
+    for seed, each in enumerate(array):
+        try:
+            truth, of_seed = check_inputs(labels, each, task)
+        except MetricError as error:
+            raise MetricError(f"The scores of seed {seed} (counted from 0) do not fit. {error}") from error
+        checked.append(of_seed)
+    return truth, np.stack(checked)
 
 
 def resampled_metrics(
@@ -104,9 +161,7 @@ def resampled_metrics(
     MetricError as `check_inputs` does, for other metrics, and for fewer than one resample.
     """
     for name in metrics:
-        if name not in ("auc", "acc"):
-            hint = nearest(name, ("auc", "acc"))
-            raise MetricError(f"Only 'auc' and 'acc' can be bootstrapped, but '{name}' was asked for.{hint}")
+        check_metric(name, "bootstrapped")
     if resamples < 1:
         raise MetricError(f"The bootstrap needs at least 1 resample, but {resamples} were asked for.")
     truth, checked = check_inputs(labels, scores, task)
@@ -123,6 +178,18 @@ def resampled_metrics(
         if "acc" in metrics:
             blocks["acc"].append(counts @ right / images)
     return {name: np.concatenate(values) for name, values in blocks.items()}
+
+
+def _percentiles(values: Float[np.ndarray, " r"], level: float) -> tuple[float, float]:
+    """Return the ends of the middle `level` of all resamples that have a value."""
+    defined = values[~np.isnan(values)]
+    if defined.size == 0:
+        raise MetricError(
+            f"None of {len(values)} resamples held images with and without a class, "
+            "so AUC has no interval. Take more resamples or more images."
+        )
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def bootstrap_interval(
@@ -146,20 +213,99 @@ def bootstrap_interval(
     resample, and if no resample has an AUC.
     Source: Efron 1979; Efron and Tibshirani 1993, section 13.3.
     """
-    _check_level(level)
+    check_level(level)
     samples = resampled_metrics(labels, scores, task, metrics=metrics, resamples=resamples, seed=seed)
     intervals = {}
     for name, values in samples.items():
         value = auc(labels, scores, task) if name == "auc" else accuracy(labels, scores, task)
-        defined = values[~np.isnan(values)]
-        if defined.size == 0:
-            raise MetricError(
-                f"None of {resamples} resamples held images with and without a class, "
-                "so AUC has no interval. Take more resamples or more images."
-            )
-        low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-        intervals[name] = Interval(value, float(low), float(high), level)
+        low, high = _percentiles(values, level)
+        intervals[name] = Interval(value, low, high, level)
     return intervals
+
+
+def _seed_values(
+    truth: Int[np.ndarray, "b k"], scores: Float[np.ndarray, "s b c"], task: str, metric: str
+) -> list[float]:
+    """Return the metric of each seed, and warn of absent classes once: all seeds lack the same."""
+    measure = auc if metric == "auc" else accuracy
+    first = measure(truth, scores[0], task)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AbsentClassWarning)
+        return [first, *(measure(truth, each, task) for each in scores[1:])]
+
+
+def _expansion(seeds: int, level: float) -> float:
+    """Return by how much to stretch the bootstrap's spread of the mean of so few seeds, to be as wide as Student's."""
+    if seeds == 1:
+        return 0.0
+    from scipy.special import ndtri, stdtrit  # heavy, as below
+
+    end = (1 + level) / 2
+    return math.sqrt(seeds / (seeds - 1)) * float(stdtrit(seeds - 1, end)) / float(ndtri(end))
+
+
+def _shared(samples: Float[np.ndarray, "s r"]) -> float:
+    """Return the spread over resamples that is of all seeds alike, as a part of that of the seeds' mean."""
+    seeds, resamples = samples.shape
+    if seeds == 1 or resamples < 2:
+        return 1.0
+    covariance = np.cov(samples)
+    total = float(covariance.sum())
+    between = (total - float(covariance.trace())) * seeds / (seeds - 1)
+    return math.sqrt(min(1.0, max(0.0, between / total))) if total > 0 else 1.0
+
+
+def crossed_interval(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    task: str,
+    *,
+    metric: str = "auc",
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean of a metric over seeds, with a bootstrap interval over seeds and test images alike.
+
+    Labels as in `check_inputs`, scores of S seeds as in `check_seeds`. A resample draws images, the same for all
+    seeds, and seeds. Two things are set right. Drawn from few, seeds spread too little, by (S - 1)/S and for want of
+    Student's t: how far the mean of the drawn is from that of all is stretched by sqrt(S/(S - 1)) t/z. And what the
+    images do to each seed by itself is in the spread over seeds already: how far the mean over resampled images is
+    from that over all is shrunk to what they do to all seeds alike. Variances are then those of `paired.contrast`.
+    One seed says nothing of the spread over seeds: its interval is that of `bootstrap_interval`, over images alone.
+
+    Raises MetricError as `check_seeds` and `bootstrap_interval` do; AbsentClassWarning as `auc`, once.
+    Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, the expanded percentile interval, for
+    the seeds; Obuchowski and Rockette 1995 for the variance; Owen 2007, The Pigeonhole Bootstrap, which counts the
+    images' own part three times, for why both cannot simply be drawn.
+    """
+    check_level(level)
+    check_metric(metric, "bootstrapped")
+    truth, checked = check_seeds(labels, scores, task)
+    seeds = len(checked)
+    values = np.array(_seed_values(truth, checked, task, metric))
+    value = math.fsum(values) / seeds
+    # One seed of the generator draws the same images for all seeds of training.
+    options: dict[str, Any] = {"metrics": (metric,), "resamples": resamples, "seed": seed}
+    samples = np.stack([resampled_metrics(truth, each, task, **options)[metric] for each in checked])
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))  # not the images' draws again
+    drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
+    over_seeds = _expansion(seeds, level) * (drawn @ values / seeds - value)
+    over_images = _shared(samples[:, ~np.isnan(samples[0])]) * (samples.mean(axis=0) - value)
+    low, high = _percentiles(value + over_seeds + over_images, level)
+    return Interval(value, low, high, level)
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Return the sample standard deviation of one value a seed, with S - 1 below; None for a single value.
+
+    Raises MetricError for no values, and values that are not finite.
+    """
+    check_values(values)
+    if len(values) == 1:
+        return None
+    mean = math.fsum(values) / len(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
@@ -169,17 +315,13 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
     for no values, values that are not finite, and a level outside (0, 1).
     Source: Student 1908.
     """
-    _check_level(level)
-    if len(values) == 0:
-        raise MetricError("There are no values to take the mean of.")
-    if not all(math.isfinite(value) for value in values):
-        raise MetricError(f"Values must be finite, but came as {list(values)}. Leave failed runs out.")
-    from scipy.special import stdtrit  # heavy, and needed by nothing else here
-
+    check_level(level)
+    spread = deviation(values)
     count = len(values)
     mean = math.fsum(values) / count
-    if count == 1:
+    if spread is None:
         return Interval(mean, None, None, level)
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    from scipy.special import stdtrit  # heavy, and needed by few
+
     half = float(stdtrit(count - 1, (1 + level) / 2)) * spread / math.sqrt(count)
     return Interval(mean, mean - half, mean + half, level)

@@ -1,0 +1,630 @@
+"""Comparisons: naive double loops, scipy and published formulas as oracles, symmetries, and what is refused."""
+
+import itertools
+import math
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from qvit.errors import MetricError
+from qvit.evaluation.influence import image_covariance, image_influence, image_strata
+from qvit.evaluation.metrics import AbsentClassWarning, accuracy, auc, decide
+from qvit.evaluation.paired import (
+    Comparison,
+    compare_arms,
+    contrast,
+    delong_test,
+    hedges_g,
+    holm,
+    mcnemar_test,
+    mean_comparison,
+    permutation_test,
+    seeds_test,
+    superiority,
+)
+
+Array = np.ndarray[Any, Any]
+TASKS = ("binary", "multi-class", "multi-label", "ordinal")
+METRICS = ("auc", "acc")
+SEEDS = st.integers(0, 2**32)
+
+
+def make_labels(task: str, rng: np.random.Generator, images: int, classes: int = 3) -> Array:
+    """Return labels that hold every class at least twice."""
+    if task == "multi-label":
+        labels = rng.integers(0, 2, (images, classes))
+        labels[:2], labels[2:4] = 0, 1
+        return labels
+    count = 2 if task == "binary" else classes
+    return rng.permutation(np.concatenate([np.repeat(np.arange(count), 2), rng.integers(0, count, images - 2 * count)]))
+
+
+def make_scores(task: str, labels: Array, rng: np.random.Generator, *, seeds: int, classes: int = 3) -> Array:
+    """Return informative scores `(S, N, C)` or, for binary, `(S, N)`, some of them tied."""
+    if task == "binary":
+        return np.round(0.3 * labels + 0.7 * rng.random((seeds, len(labels))), 1)
+    truth = labels if task == "multi-label" else labels[:, np.newaxis] == np.arange(classes)
+    scores = np.round(0.3 * truth + 0.7 * rng.random((seeds, len(labels), classes)), 1)
+    return scores if task == "multi-label" else (scores + 0.01) / (scores + 0.01).sum(axis=2, keepdims=True)
+
+
+def make_arms(
+    task: str, *, seed: int = 0, seeds: int = 4, images: int = 43, arms: int = 2
+) -> tuple[Array, list[Array]]:
+    rng = np.random.default_rng(seed)
+    labels = make_labels(task, rng, images)
+    return labels, [make_scores(task, labels, rng, seeds=seeds) for _ in range(arms)]
+
+
+def measure(metric: str) -> Callable[..., float]:
+    return auc if metric == "auc" else accuracy
+
+
+# --- DeLong and the influence of images ---
+
+
+def naive_components(positive: Array, scores: Array) -> tuple[Array, Array]:
+    """Return DeLong's V10 and V01 by comparing every positive with every negative."""
+    wins = np.array(
+        [[(x > y) + (x == y) / 2 for y in scores[~positive]] for x in scores[positive]],
+    )
+    return wins.mean(axis=1), wins.mean(axis=0)
+
+
+def naive_delong(labels: Array, models: list[Array]) -> tuple[Array, Array]:
+    """Return AUCs and DeLong's covariance of binary models, eqs. 4 to 6 of the paper."""
+    parts = [naive_components(labels == 1, scores) for scores in models]
+    tens, ones = np.stack([part[0] for part in parts]), np.stack([part[1] for part in parts])
+    return tens.mean(axis=1), np.cov(tens) / tens.shape[1] + np.cov(ones) / ones.shape[1]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_covariance_of_binary_aucs_is_delongs(seed: int) -> None:
+    labels, (arm,) = make_arms("binary", seed=seed, arms=1, seeds=3, images=31 + seed)
+    areas, expected = naive_delong(labels, list(arm))
+    traced = [image_influence(labels, scores, "binary") for scores in arm]
+    assert [value for value, _ in traced] == pytest.approx(areas.tolist(), abs=1e-12)
+    strata = image_strata(labels[:, np.newaxis], "binary")
+    found = image_covariance(np.stack([influence for _, influence in traced]), strata)
+    assert found == pytest.approx(expected, abs=1e-14)
+    difference = float(areas[0] - areas[1])
+    error = math.sqrt(expected[0, 0] + expected[1, 1] - 2 * expected[0, 1])
+    comparison = delong_test(labels, arm[0], arm[1], "binary")
+    assert comparison.difference == pytest.approx(difference, abs=1e-12)
+    assert comparison.p == pytest.approx(2 * stats.norm.sf(abs(difference) / error), abs=1e-10)
+    ends = stats.norm.interval(0.95, difference, error)
+    assert (comparison.low, comparison.high) == pytest.approx(ends, abs=1e-10)
+    assert (comparison.df, comparison.level, comparison.method) == (None, 0.95, "DeLong")
+
+
+def test_delong_by_hand() -> None:
+    # Positives score 0.6, 0.9 and negatives 0.1, 0.7: AUC 3/4, V10 = (1/2, 1), V01 = (1, 1/2), variance 1/16 + 1/16.
+    # The other model is always right, so the variance of the difference is that of the first.
+    labels = [0, 0, 1, 1]
+    comparison = delong_test(labels, [0.1, 0.7, 0.6, 0.9], [0.1, 0.2, 0.8, 0.9], "binary")
+    assert comparison.difference == -0.25
+    assert comparison.high == pytest.approx(-0.25 + 1.959964 * math.sqrt(1 / 8), abs=1e-6)
+    assert comparison.p == pytest.approx(2 * stats.norm.sf(0.25 * math.sqrt(8)))
+
+
+@pytest.mark.parametrize("task", ["multi-class", "ordinal", "multi-label"])
+def test_influence_of_many_classes_is_the_mean_of_double_loops(task: str) -> None:
+    labels, (arm,) = make_arms(task, seed=3, seeds=1, arms=1)
+    answers = labels == 1 if task == "multi-label" else labels[:, np.newaxis] == np.arange(3)
+    expected = np.zeros(len(labels))
+    for column in range(3):
+        positive = answers[:, column]
+        tens, ones = naive_components(positive, arm[0][:, column])
+        expected[positive] += (tens - tens.mean()) / len(tens) / 3
+        expected[~positive] += (ones - ones.mean()) / len(ones) / 3
+    value, influence = image_influence(labels, arm[0], task)
+    assert value == pytest.approx(auc(labels, arm[0], task), abs=1e-12)
+    assert influence == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("task", ["binary", "multi-class", "multi-label"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_covariance_is_that_of_a_bootstrap(task: str, metric: str) -> None:
+    labels, (arm,) = make_arms(task, seed=5, seeds=2, arms=1, images=240)
+    traced = [image_influence(labels, scores, task, metric=metric) for scores in arm]
+    strata = image_strata(labels.reshape(len(labels), -1), task, metric=metric)
+    found = image_covariance(np.stack([influence for _, influence in traced]), strata)
+    rng, drawn = np.random.default_rng(6), []
+    for _ in range(600):
+        rows = np.concatenate([rng.choice(np.flatnonzero(strata == k), (strata == k).sum()) for k in np.unique(strata)])
+        drawn.append([measure(metric)(labels[rows], scores[rows], task) for scores in arm])
+    # A variance of 600 draws is known to 6 %.
+    expected = np.cov(np.array(drawn).T)
+    assert np.diagonal(found) == pytest.approx(np.diagonal(expected), rel=0.2)
+    scale = float(np.sqrt(expected[0, 0] * expected[1, 1]))
+    assert found[0, 1] == pytest.approx(expected[0, 1], abs=0.1 * scale)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("metric", METRICS)
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, images=st.integers(13, 37))
+def test_influences_sum_to_nothing_and_follow_their_images(task: str, metric: str, seed: int, images: int) -> None:
+    labels, (arm,) = make_arms(task, seed=seed, seeds=1, arms=1, images=images)
+    value, influence = image_influence(labels, arm[0], task, metric=metric)
+    assert value == pytest.approx(measure(metric)(labels, arm[0], task), abs=1e-12)
+    assert influence.sum() == pytest.approx(0, abs=1e-12)
+    order = np.random.default_rng(seed).permutation(images)
+    moved = image_influence(labels[order], arm[0][order], task, metric=metric)
+    assert moved[0] == pytest.approx(value, abs=1e-12)
+    assert moved[1] == pytest.approx(influence[order], abs=1e-12)
+
+
+def test_an_image_alone_in_its_class_adds_no_variance() -> None:
+    influences = np.array([[0.5, 0.1, 0.3]])
+    assert image_covariance(influences, np.array([0, 1, 1]))[0, 0] == pytest.approx(2 * 2 * 0.1**2)
+    assert image_covariance(influences, np.array([0, 1, 2]))[0, 0] == 0
+
+
+def test_an_absent_class_is_left_out_with_one_warning() -> None:
+    labels, arms = make_arms("multi-class", seed=7)
+    kept = labels != 2
+    rest = [arm[:, kept] for arm in arms]
+    with pytest.warns(AbsentClassWarning, match="without class 2") as caught:
+        comparison = compare_arms(labels[kept], rest[0], rest[1], "multi-class")
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AbsentClassWarning)
+        means = [np.mean([auc(labels[kept], scores, "multi-class") for scores in arm]) for arm in rest]
+    assert comparison.difference == pytest.approx(means[0] - means[1], abs=1e-12)
+
+
+# --- accuracy of two models ---
+
+
+@pytest.mark.parametrize("counts", [(9, 2, 20, 10), (3, 3, 5, 5), (0, 6, 3, 1), (1, 0, 3, 1), (41, 60, 300, 9)])
+def test_mcnemar_is_the_binomial_test(counts: tuple[int, int, int, int]) -> None:
+    better, worse = counts[:2]
+    right_a = np.repeat([1, 0, 1, 0], counts)
+    right_b = np.repeat([0, 1, 1, 0], counts)
+    labels, images = np.ones(sum(counts), dtype=int), sum(counts)
+    expected = stats.binomtest(better, better + worse).pvalue
+    exact = mcnemar_test(labels, right_a * 0.8, right_b * 0.8, "binary", mid=False)
+    assert exact.p == pytest.approx(expected, rel=1e-10)
+    assert exact.difference == (better - worse) / images
+    permuted = permutation_test(labels, right_a * 0.8, right_b * 0.8, "binary")
+    assert permuted.p == pytest.approx(expected, rel=1e-10)
+    mid = mcnemar_test(labels, right_a * 0.8, right_b * 0.8, "binary")
+    observed = stats.binom.pmf(better, better + worse, 0.5)
+    assert mid.p == pytest.approx(expected - observed * (0.5 if better == worse else 1), rel=1e-10)
+    assert (exact.method, mid.method) == ("McNemar, exact", "McNemar, mid-p")
+
+
+def test_bonett_and_prices_interval_by_hand() -> None:
+    # 8 images of 30 are one model's and 2 the other's: (9 - 3)/32 ± z sqrt((12/32 - (6/32)²)/32).
+    right = np.repeat([[1, 0], [0, 1], [1, 1]], [8, 2, 20], axis=0) * 0.9
+    comparison = mcnemar_test(np.ones(30, dtype=int), right[:, 0], right[:, 1], "binary", level=0.9)
+    half = 1.6448536 * math.sqrt((0.375 - 0.1875**2) / 32)
+    assert (comparison.low, comparison.high) == pytest.approx((0.1875 - half, 0.1875 + half), abs=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_multi_label_permutations_are_all_of_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, (9, 3))
+    ours, theirs = rng.random((9, 3)), rng.random((9, 3))
+    advantage = ((decide(ours, "multi-label") == labels).sum(1) - (decide(theirs, "multi-label") == labels).sum(1)) / 27
+    reached = [abs(sum(signs * advantage)) for signs in itertools.product([-1, 1], repeat=9)]
+    comparison = permutation_test(labels, ours, theirs, "multi-label")
+    assert comparison.p == pytest.approx(np.mean(np.array(reached) >= abs(advantage.sum()) - 1e-12), abs=1e-12)
+    assert comparison.difference == pytest.approx(
+        accuracy(labels, ours, "multi-label") - accuracy(labels, theirs, "multi-label"), abs=1e-12
+    )
+    error = float(stats.sem(9 * advantage))
+    assert comparison.high - comparison.difference == pytest.approx(1.959964 * error, rel=1e-6)
+
+
+@pytest.mark.parametrize("test", [mcnemar_test, permutation_test])
+def test_models_that_never_disagree_do_not_differ(test: Callable[..., Comparison]) -> None:
+    comparison = test([0, 1, 1], [0.1, 0.4, 0.9], [0.4, 0.3, 0.7], "binary")
+    assert (comparison.difference, comparison.p) == (0.0, 1.0)
+    assert comparison.low <= 0 <= comparison.high
+
+
+# --- seeds, and seeds with images ---
+
+
+@pytest.mark.parametrize("seeds", [2, 5, 10])
+def test_seeds_test_is_scipys(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    ours, theirs = rng.normal(0.8, 0.02, seeds).tolist(), rng.normal(0.79, 0.03, seeds).tolist()
+    expected = stats.ttest_rel(ours, theirs)
+    comparison = seeds_test(ours, theirs, level=0.9)
+    ends = expected.confidence_interval(0.9)
+    assert comparison.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (comparison.low, comparison.high) == pytest.approx((ends.low, ends.high), rel=1e-9)
+    assert (comparison.df, comparison.method) == (seeds - 1, "seeds")
+
+
+def test_seeds_that_all_differ_alike() -> None:
+    assert seeds_test([0.5, 0.75], [0.5, 0.75]) == Comparison(0.0, 0.0, 0.0, 1.0, 0.95, 1, "seeds")
+    assert seeds_test([0.75, 1.0], [0.5, 0.75]) == Comparison(0.25, 0.25, 0.25, 0.0, 0.95, 1, "seeds")
+
+
+def naive_hillis(labels: Array, arms: list[Array], metric: str) -> tuple[float, float, float, float]:
+    """Return difference, its standard error, df and p, from the published formulas for 2 modalities and S readers.
+
+    MS(T), MS(T·R), Cov2 (two readers, one modality) and Cov3 (two readers, two modalities), each covariance by itself.
+    """
+    seeds = len(arms[0])
+    theta = np.array([[measure(metric)(labels, scores, "binary") for scores in arm] for arm in arms])
+    everything = [scores for arm in arms for scores in arm]
+    if metric == "auc":
+        covariance = naive_delong(labels, everything)[1]
+    else:
+        right = np.stack([(scores > 0.5) == labels for scores in everything])
+        covariance = np.cov(right) / len(labels)
+    pairs = [(s, t) for s in range(seeds) for t in range(seeds) if s != t]
+    cov2 = np.mean([covariance[m * seeds + s, m * seeds + t] for m in range(2) for s, t in pairs])
+    cov3 = np.mean([covariance[s, seeds + t] for s, t in pairs])
+    grand, of_arm, of_seed = theta.mean(), theta.mean(axis=1), theta.mean(axis=0)
+    ms_t = seeds * sum((mean - grand) ** 2 for mean in of_arm)
+    residues = theta - of_arm[:, np.newaxis] - of_seed + grand
+    ms_tr = (residues**2).sum() / (seeds - 1)
+    below = ms_tr + max(seeds * (cov2 - cov3), 0)
+    df = below**2 / (ms_tr**2 / (seeds - 1))
+    return of_arm[0] - of_arm[1], math.sqrt(2 * below / seeds), df, stats.f.sf(ms_t / below, 1, df)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("seed", range(8))
+def test_arms_are_compared_as_obuchowski_rockette_and_hillis_do(metric: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, 45)
+    shared = rng.normal(0, 1.2 if seed % 2 else 0.0, (2, 1, 45))  # without it, c is as often below 0 as above
+    latent = 0.8 * labels - 0.4 + shared + rng.normal(0, 0.8, (2, 4, 45)) + rng.normal(0, 0.3, (2, 4, 1)) * labels
+    arms = list(np.round(1 / (1 + np.exp(-latent)), 2))
+    difference, error, df, p = naive_hillis(labels, arms, metric)
+    comparison = compare_arms(labels, arms[0], arms[1], "binary", metric=metric)
+    assert comparison.difference == pytest.approx(difference, abs=1e-12)
+    assert comparison.p == pytest.approx(p, rel=1e-8)
+    assert comparison.df == pytest.approx(df, rel=1e-8)
+    assert comparison.high - comparison.low == pytest.approx(2 * stats.t.ppf(0.975, df) * error, rel=1e-8)
+    assert comparison.method == "seeds and images"
+    assert (df > 3.001) or seed % 2 == 0, "the images count where they are shared"
+
+
+def test_a_covariance_below_nothing_is_none() -> None:
+    # No image is wrongly decided by two seeds: what one seed loses by an image, the others gain.
+    ours, theirs = np.full((3, 7), 0.9), np.full((3, 7), 0.8)
+    ours[0, 0] = ours[1, 1:3] = ours[2, 3:6] = 0.1
+    assert (np.cov(ours > 0.5) - np.diag(np.var(ours > 0.5, axis=1, ddof=1)) <= 1e-12).all()
+    comparison = compare_arms(np.ones(7, dtype=int), ours, theirs, "binary", metric="acc")
+    alone = seeds_test([6 / 7, 5 / 7, 4 / 7], [1.0, 1.0, 1.0])
+    assert (comparison.p, comparison.low, comparison.high) == pytest.approx((alone.p, alone.low, alone.high))
+    assert comparison.df == 2
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_one_seed_falls_back_to_the_images(task: str, metric: str) -> None:
+    labels, (ours, theirs) = make_arms(task, seed=11, seeds=1)
+    comparison = compare_arms(labels, ours, theirs, task, metric=metric)
+    alone = (delong_test if metric == "auc" else permutation_test)(labels, ours[0], theirs[0], task)
+    found = (comparison.difference, comparison.low, comparison.high)
+    assert found == pytest.approx((alone.difference, alone.low, alone.high), abs=1e-12)
+    assert (comparison.df, comparison.method) == (None, "images")
+    if metric == "auc":
+        assert comparison.p == pytest.approx(alone.p)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("metric", METRICS)
+def test_identical_predictions_do_not_differ(seeds: int, metric: str) -> None:
+    labels, (arm,) = make_arms("multi-class", seeds=seeds, arms=1)
+    comparison = compare_arms(labels, arm, arm, "multi-class", metric=metric)
+    assert (comparison.difference, comparison.low, comparison.high, comparison.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_seeds_that_are_one_and_the_same_model_leave_the_images() -> None:
+    labels, (ours, theirs) = make_arms("ordinal", seed=12, seeds=1)
+    copies = [np.repeat(arm, 3, axis=0) for arm in (ours, theirs)]
+    comparison, alone = compare_arms(labels, *copies, "ordinal"), delong_test(labels, ours[0], theirs[0], "ordinal")
+    assert comparison.p == pytest.approx(alone.p)
+    assert comparison.df is None
+
+
+def test_endless_images_leave_the_seeds() -> None:
+    # Accuracy of arms that are always right but for a share of each seed's own.
+    labels = np.ones(200_000, dtype=int)
+    ours, theirs = (np.full((4, len(labels)), 0.9) for _ in range(2))
+    shares = [[0.1, 0.13, 0.08, 0.12], [0.14, 0.12, 0.11, 0.17]]
+    rng = np.random.default_rng(13)
+    for arm, wrong in zip((ours, theirs), shares, strict=True):
+        for scores, share in zip(arm, wrong, strict=True):
+            scores[rng.permutation(len(labels))[: round(share * len(labels))]] = 0.1
+    comparison = compare_arms(labels, ours, theirs, "binary", metric="acc")
+    alone = seeds_test(shares[1], shares[0])
+    assert comparison.difference == pytest.approx(alone.difference, abs=1e-12)
+    assert comparison.p == pytest.approx(alone.p, rel=0.01)
+    assert comparison.df == pytest.approx(3, rel=0.01)
+
+
+# --- contrasts ---
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_difference_of_differences(metric: str) -> None:
+    labels, arms = make_arms("ordinal", seed=14, arms=4)
+    comparison = contrast(labels, arms, (1, -1, -1, 1), "ordinal", metric=metric)
+    pairs = [compare_arms(labels, *pair, "ordinal", metric=metric) for pair in (arms[:2], arms[2:])]
+    assert comparison.difference == pytest.approx(pairs[0].difference - pairs[1].difference, abs=1e-12)
+    again = contrast(labels, [*arms[:2], arms[0], arms[1]], (1, -1, -1, 1), "ordinal", metric=metric)
+    assert (again.difference, again.p) == (0.0, 1.0), "both gain the same"
+    doubled = contrast(labels, arms[:2], (2, -2), "ordinal", metric=metric)
+    assert doubled.difference == pytest.approx(2 * pairs[0].difference)
+    assert (doubled.p, doubled.df) == pytest.approx((pairs[0].p, pairs[0].df))
+    mean_of_two = contrast(labels, arms[:3], (1, -0.5, -0.5), "ordinal", metric=metric)
+    against = [np.mean([measure(metric)(labels, scores, "ordinal") for scores in arm]) for arm in arms[:3]]
+    assert mean_of_two.difference == pytest.approx(against[0] - (against[1] + against[2]) / 2, abs=1e-12)
+
+
+def test_many_images_take_no_time() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 11, 8000)
+    arms = rng.dirichlet(np.ones(11), (2, 10, 8000))
+    start = time.perf_counter()
+    compare_arms(labels, arms[0], arms[1], "multi-class")
+    assert time.perf_counter() - start < 5, "0.4 s on a free core"
+
+
+# --- properties ---
+
+Test = Callable[..., Comparison]
+
+
+def of_arms(metric: str) -> Test:
+    return lambda labels, a, b, task: compare_arms(labels, a, b, task, metric=metric)
+
+
+def of_models(test: Test) -> Test:
+    return lambda labels, a, b, task: test(labels, a[0], b[0], task)
+
+
+COMPARED: dict[str, Test] = {
+    "arms, AUC": of_arms("auc"),
+    "arms, ACC": of_arms("acc"),
+    "DeLong": of_models(delong_test),
+    "McNemar": of_models(mcnemar_test),
+    "permutation": of_models(permutation_test),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, images=st.integers(13, 37))
+def test_swapping_flips_the_sign_and_order_is_nothing(name: str, task: str, seed: int, images: int) -> None:
+    if name == "McNemar" and task == "multi-label":
+        return
+    labels, (ours, theirs) = make_arms(task, seed=seed, seeds=3, images=images)
+    test = COMPARED[name]
+    there, back = test(labels, ours, theirs, task), test(labels, theirs, ours, task)
+    assert (there.difference, there.p, there.df) == (-back.difference, back.p, back.df)
+    assert (there.low, there.high) == (-back.high, -back.low)
+    assert there.low <= there.difference <= there.high or name == "McNemar"
+    assert 0 <= there.p <= 1
+    order = np.random.default_rng(seed).permutation(images)
+    moved = test(labels[order], ours[:, order], theirs[:, order], task)
+    found, expected = ([each.difference, each.low, each.high, each.p] for each in (moved, there))
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["arms, AUC", "arms, ACC"])
+def test_order_of_seeds_matters_in_pairs_only(name: str) -> None:
+    labels, (ours, theirs) = make_arms("multi-class", seed=15)
+    test, order = COMPARED[name], [2, 0, 3, 1]
+    first, moved = test(labels, ours, theirs, "multi-class"), test(labels, ours[order], theirs[order], "multi-class")
+    assert (first.p, first.df) == pytest.approx((moved.p, moved.df))
+    assert test(labels, ours[order], theirs, "multi-class").p != pytest.approx(first.p)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_the_level_widens_the_interval_and_no_more(name: str) -> None:
+    labels, (ours, theirs) = make_arms("binary", seed=16)
+    wide: Test = {
+        "arms, AUC": lambda: compare_arms(labels, ours, theirs, "binary", level=0.99),
+        "arms, ACC": lambda: compare_arms(labels, ours, theirs, "binary", metric="acc", level=0.99),
+        "DeLong": lambda: delong_test(labels, ours[0], theirs[0], "binary", level=0.99),
+        "McNemar": lambda: mcnemar_test(labels, ours[0], theirs[0], "binary", level=0.99),
+        "permutation": lambda: permutation_test(labels, ours[0], theirs[0], "binary", level=0.99),
+    }[name]
+    wider, narrow = wide(), COMPARED[name](labels, ours, theirs, "binary")
+    assert (wider.p, wider.difference, wider.level) == (narrow.p, narrow.difference, 0.99)
+    assert wider.low < narrow.low < narrow.high < wider.high
+
+
+def test_interval_and_p_agree() -> None:
+    for seed in range(10):
+        labels, (ours, theirs) = make_arms("binary", seed=seed)
+        comparison = compare_arms(labels, ours, theirs, "binary")
+        at_p = compare_arms(labels, ours, theirs, "binary", level=1 - comparison.p)
+        assert min(abs(at_p.low), abs(at_p.high)) == pytest.approx(0, abs=1e-9)
+
+
+# --- many comparisons, and how large ---
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, and 0.04 raised to 0.06.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_holm_keeps_the_order(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    assert all(p <= more <= 1 for p, more in zip(p_values, adjusted, strict=True))
+    assert min(adjusted) == min(1.0, len(p_values) * min(p_values))
+    for (p, more), (q, other) in itertools.combinations(zip(p_values, adjusted, strict=True), 2):
+        assert p != q or more == other
+        assert p <= q or more >= other
+
+
+def test_hedges_g_by_hand() -> None:
+    # Means 3 and 2, standard deviations 1: d = 1, and J(4) = Γ(2)/(√2 Γ(1.5)) = 0.797885.
+    assert hedges_g([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]) == pytest.approx(0.7978846, abs=1e-7)
+    assert hedges_g([1.0, 2.0, 3.0], [2.0, 3.0, 4.0]) == pytest.approx(-0.7978846, abs=1e-7)
+    # Deviations 0 and 3 of 1 and 3 degrees of freedom: pooled sqrt(27/4), J(4) the same.
+    unlike = hedges_g([5.0, 5.0], [1.0, 4.0, 4.0, 7.0])
+    assert unlike == pytest.approx(0.7978846 / math.sqrt(18 / 4), abs=1e-7)
+
+
+def test_hedges_g_without_spread_is_not_known() -> None:
+    assert hedges_g([0.5, 0.5], [0.25, 0.25]) is None
+    assert hedges_g([0.5], [0.25, 0.5]) is None
+    assert hedges_g([0.25, 0.5], [0.5]) is None
+
+
+def test_superiority_counts_pairs() -> None:
+    assert superiority([3, 2, 1], [2, 0]) == pytest.approx((2 + 1.5 + 1) / 6)
+    assert superiority([1.0, 1.0], [0.5]) == 1.0
+    assert superiority([0.5], [0.5]) == 0.5
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.integers(0, 9, 11).astype(float).tolist(), rng.integers(0, 9, 7).astype(float).tolist()
+    expected = stats.mannwhitneyu(ours, theirs).statistic / 77
+    assert superiority(ours, theirs) == pytest.approx(expected)
+    assert superiority(ours, theirs) + superiority(theirs, ours) == pytest.approx(1)
+
+
+# --- what is refused ---
+
+ONE = np.array([[0.2, 0.7, 0.6]])
+LABELS = [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((LABELS, ONE, np.repeat(ONE, 2, axis=0), "binary"), {}, "came with 1 and 2 seeds.*the same seeds in the same"),
+        ((LABELS, ONE, ONE, "binary"), {"metric": "f1"}, "Only 'auc' and 'acc' can be compared, but 'f1'"),
+        ((LABELS, ONE, ONE, "binary"), {"metric": "auk"}, "Did you mean 'auc'"),
+        ((LABELS, ONE, ONE, "binary"), {"level": 95}, "between 0 and 1"),
+        ((LABELS, ONE, ONE, "binry"), {}, "Did you mean 'binary'"),
+        ((LABELS, ONE[0], ONE, "binary"), {}, r"Arm 0 .*shape \(S, N\) or \(S, N, C\).*came as \(3,\)"),
+        ((LABELS, ONE, ONE[:, :2], "binary"), {}, "Arm 1 .*seed 0 .*same images, but came for 3 and 2"),
+        ((LABELS, ONE, ONE * np.nan, "binary"), {}, "Arm 1 .*seed 0 .*finite"),
+        ((LABELS, ONE * 9, ONE, "binary"), {}, "Arm 0 .*never logits"),
+        ((LABELS, np.zeros((0, 3)), ONE, "binary"), {}, "S of at least 1"),
+        (([1, 1, 1], ONE, ONE, "binary"), {}, "all 3 have the same labels"),
+        (([0, 1], ONE[:, :2], ONE[:, :2], "binary"), {}, "at least 2 images of some class, but came with 2"),
+        (([1], ONE[:, :1], ONE[:, :1], "binary"), {"metric": "acc"}, "at least 2 images, but came with 1"),
+        (([0, 1], np.eye(2)[None], np.eye(3)[None, :2], "multi-class"), {"metric": "acc"}, "score the same classes"),
+    ],
+)
+def test_wrong_arms_are_refused(arguments: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        compare_arms(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ((1, -1, 0), "Each of 2 arms needs a finite weight"),
+        ((1, math.nan), "finite weight"),
+        ((1, 1), r"sum to 0 .*came as \[1, 1\]"),
+        ((0, 0), "not all be 0"),
+    ],
+)
+def test_wrong_weights_are_refused(weights: tuple[float, ...], message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        contrast(LABELS, [ONE, ONE], weights, "binary")
+
+
+def test_ragged_seeds_are_refused() -> None:
+    with pytest.raises(MetricError, match=r"Arm 0 .*All seeds must score the same images"):
+        compare_arms(LABELS, [[0.1, 0.2, 0.3], [0.1, 0.2]], ONE, "binary")
+
+
+@pytest.mark.parametrize("test", [delong_test, mcnemar_test, permutation_test])
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((LABELS, ONE[0], ONE[0, :2], "binary"), {}, "same images, but came for 3 and 2"),
+        ((LABELS, ONE[0], ONE[0] * np.inf, "binary"), {}, "finite"),
+        ((LABELS, ONE[0], ONE[0], "binary"), {"level": 0.0}, "between 0 and 1"),
+        ((LABELS, ONE[0], ONE[0], "multi"), {}, "Unknown task 'multi'"),
+        (([0, 1], np.eye(2), np.eye(3)[:2], "multi-class"), {}, r"same classes.*\(2, 2\) and \(2, 3\)"),
+    ],
+)
+def test_wrong_models_are_refused(
+    test: Test, arguments: tuple[Any, ...], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(MetricError, match=message):
+        test(*arguments, **options)
+
+
+def test_what_single_tests_cannot_do() -> None:
+    with pytest.raises(MetricError, match=r"multi-label image has several\. Use permutation_test"):
+        mcnemar_test([[0, 1]], [[0.1, 0.9]], [[0.1, 0.9]], "multi-label")
+    with pytest.raises(MetricError, match="all 2 have the same labels"):
+        delong_test([1, 1], [0.1, 0.9], [0.1, 0.9], "binary")
+    with pytest.raises(MetricError, match="at least 2 images of some class"):
+        delong_test([0, 1], [0.1, 0.9], [0.1, 0.9], "binary")
+    with pytest.raises(MetricError, match="at least 2 images, but came with 1"):
+        permutation_test([1], [0.1], [0.9], "binary")
+    with pytest.raises(MetricError, match="can be traced to images, but 'f1'"):
+        image_influence([0, 1], [0.1, 0.9], "binary", metric="f1")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "message"),
+    [
+        ([0.1, 0.2], [0.1, 0.2, 0.3], "came with 2 and 3 seeds"),
+        ([0.1], [0.2], "at least 2 of them, but came with 1"),
+        ([], [], "no values"),
+        ([0.1, math.nan], [0.1, 0.2], "finite"),
+        ([0.1, 0.2], [0.1, math.inf], "finite"),
+    ],
+)
+def test_wrong_seeds_are_refused(ours: list[float], theirs: list[float], message: str) -> None:
+    with pytest.raises(MetricError, match=message):
+        seeds_test(ours, theirs)
+
+
+def test_wrong_effects_are_refused() -> None:
+    for size in (hedges_g, superiority):
+        with pytest.raises(MetricError, match="no values"):
+            size([], [0.1])
+        with pytest.raises(MetricError, match="finite"):
+            size([0.1, 0.2], [0.1, math.nan])
+    for wrong in ([0.1, 1.1], [-0.1], [math.nan]):
+        with pytest.raises(MetricError, match=r"within \[0, 1\]"):
+            holm(wrong)
+
+
+def test_the_mean_of_comparisons_is_welchs_test() -> None:
+    """Two means of one sample each, taken from each other: the sample variances are what Welch's test has."""
+    generator = np.random.default_rng(0)
+    ours, theirs = generator.normal(0.3, 1.0, 9), generator.normal(0.0, 2.0, 6)
+    one = seeds_test(list(ours), [0.0] * 9)
+    other = seeds_test(list(-theirs), [0.0] * 6)
+    found = mean_comparison([one, other])
+    expected = stats.ttest_ind(ours, theirs, equal_var=False)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert found.df == pytest.approx(expected.df, rel=1e-9)
+    low, high = expected.confidence_interval()
+    assert (2 * found.low, 2 * found.high) == pytest.approx((low, high), rel=1e-9)
+    assert mean_comparison([one]).p == pytest.approx(one.p, rel=1e-9)
+
+
+def test_a_mean_of_comparisons_needs_some_of_one_level() -> None:
+    one = seeds_test([1.0, 2.0], [0.0, 0.5])
+    with pytest.raises(MetricError, match="one level, but 0 came"):
+        mean_comparison([])
+    with pytest.raises(MetricError, match="one level, but 2 came"):
+        mean_comparison([one, seeds_test([1.0, 2.0], [0.0, 0.5], level=0.9)])
