@@ -1,14 +1,16 @@
 # make demo   train a quantum vision transformer and its classical twin, print a table, write a picture
+# make study  run a study of some minutes and write its report (STUDY=paper for the paper's, of days)
 # make test   run the tests
 # make check  formatting, lint, types, import floors
 
 PYTHON ?= python3
 DATASET ?= phantom
 EPOCHS ?=
+STUDY ?= smoke
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo test check format clean clean-kernels
+.PHONY: demo study test check format clean clean-kernels
 
 .venv/base: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qvit needs Python >= 3.11, found " + sys.version.split()[0])'
@@ -22,6 +24,10 @@ BIN := .venv/bin
 
 demo: .venv/base
 	$(BIN)/qvit demo "$(DATASET)" $(if $(EPOCHS),--epochs $(EPOCHS))
+
+study: .venv/base
+	$(BIN)/qvit study run "$(STUDY)" --out "runs/study-$(STUDY)"
+	$(BIN)/qvit study report "runs/study-$(STUDY)"
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)

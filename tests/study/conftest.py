@@ -1,6 +1,10 @@
-"""Runs made on the spot: one epoch each on made-up files, kept for the whole session."""
+"""Runs made on the spot: one epoch each on made-up files, kept for the whole session; and studies made up whole."""
 
+import json
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from qvit.training.options import resolve
+from qvit.evaluation.metrics import evaluate
+from qvit.evaluation.results import write_result
+from qvit.models.cost import cost_of
+from qvit.models.zoo import count_parameters, model_config
+from qvit.study.spec import Job, parse_study
+from qvit.study.store import Store
+from qvit.training.folder import flag_of
+from qvit.training.options import model_keys, resolve
 from qvit.training.run import Run, train_run
 
 torch.set_num_threads(1)  # as runs do: on models this small, threads only wait for each other
@@ -47,5 +58,138 @@ def make_run(make_npz: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
         if key not in made:
             made[key] = train_run(resolve(given), tmp_path_factory.mktemp("run") / "run")
         return made[key]
+
+    return make
+
+
+# --- whole studies, whose runs were never trained ---
+
+TASKS = {"a": ("multi-class", 3), "b": ("binary", 2), "c": ("ordinal", 4), "d": ("multi-label", 3)}
+EPOCHS = 3
+
+
+@cache
+def _cost(model: str, options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    own = {key: value for key, value in options if key in model_keys()}
+    return asdict(cost_of(model_config(model, num_classes=3, **own)))
+
+
+@cache
+def _parameters(model: str) -> int:
+    return count_parameters(model_config(model, num_classes=3))
+
+
+def _labels(task: str, classes: int, images: int) -> Any:
+    rng = np.random.default_rng(5)
+    if task == "multi-label":
+        return (rng.permuted(np.arange(images)[:, None] + np.zeros(classes, int), axis=0) % 2).astype(np.int64)
+    return rng.permutation(np.arange(images) % classes).astype(np.int64)[:, None]
+
+
+def made_scores(labels: Any, task: str, classes: int, skill: float, seed: int) -> Any:
+    """Probabilities that know the labels the better, the larger the skill; noise of images and of seeds."""
+    truth = labels if task == "multi-label" else np.eye(classes)[labels[:, 0]]
+    images, own = np.random.default_rng(7), np.random.default_rng(100 + seed)
+    logits = skill * truth + images.normal(size=truth.shape) + 0.3 * own.normal(size=truth.shape)
+    if task == "multi-label":
+        return 1 / (1 + np.exp(0.5 * skill - logits))
+    exponents = np.exp(logits)
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def _write_run(folder: Path, job: Job, task: str, labels: Any, scores: Any) -> dict[str, Any]:
+    """The folder of a run that predicts these scores; returns its result."""
+    folder.mkdir(parents=True)
+    stem = Path(job.dataset).stem
+    measures = evaluate(labels, scores, task)
+    result = {
+        "parameters": _parameters(job.model.name),
+        "best_epoch": 2,
+        "tta": False,
+        "val": {"auc": 0.5 + measures["auc"] / 2, "acc": measures["acc"]},
+        "test": measures,
+    }
+    config = {"dataset": stem, "size": 28, "task": task, "data_digest": "", "model": job.model.name}
+    config |= {"model_config": {}, "seed": job.seed, "train": {}}
+    for name, content in (("config", config), ("result", result)):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    epochs = [{"epoch": e, "val_auc": 0.5 + 0.1 * e + 0.01 * job.seed, "seconds": 1.5} for e in range(1, EPOCHS + 1)]
+    for name in ("metrics", "timings"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    write_result(folder, flag_of(stem), 28, "test", scores, measures["auc"], measures["acc"], "made")
+    return result
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Callable[..., Path]:
+    """The folder of a study: runs have the skill that `skill` gives them, and `state` "finished", "failed" or others.
+
+    Its datasets are files a.npz to d.npz that need not exist, each of another task: see TASKS.
+    """
+
+    def make(
+        text: str,
+        *,
+        skill: Callable[[Job], float] = lambda job: 1.0,
+        state: Callable[[Job], str] = lambda job: "finished",
+        images: int = 40,
+        titles: dict[str, str] | None = None,
+        classes: dict[str, list[str]] | None = None,
+        name: str = "study",
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        study = parse_study(text, name=name, folder=tmp_path)
+        identities = {id(job): sha256(repr((job.dataset, job.options)).encode()).hexdigest() for job in study.jobs}
+        (folder / "labels").mkdir()
+        for dataset in study.datasets:
+            stem = Path(dataset).stem
+            task, count = TASKS[stem]
+            np.savez(
+                folder / "labels" / f"{stem}.npz",
+                val=_labels(task, count, 8),
+                test=_labels(task, count, images),
+                names=np.array((classes or {}).get(stem, [f"class {k}" for k in range(count)])),
+                task=np.array(task),
+                title=np.array((titles or {}).get(stem, f"Set {stem.upper()}")),
+                images=np.array([1200, 8, images]),
+                digest=np.array(f"digest of {stem}"),
+                synthetic=np.array(stem == "a"),
+            )
+        with Store.open(folder) as store:
+            store.plan(
+                [(identities[id(job)], job) for job in study.jobs],
+                {identities[id(job)]: [identities[id(teacher)] for teacher in job.teachers] for job in study.jobs},
+            )
+            wanted = {(job.dataset, job.model.label): job for job in study.jobs}
+            store.set_costs(
+                (*key, _cost(job.model.name, tuple(job.model.options.items())))
+                for key, job in wanted.items()
+            )
+            machine = {"qvit": "0", "python": "3", "platform": "P", "processor": "one & only", "cores": 2}
+            store.put(
+                name=study.name, title=study.title, description=study.description, specification=study.text,
+                code="c0de" * 16, machine=machine | {"packages": {"torch": "2"}},
+            )  # fmt: skip
+            begun = set()
+            for stored, job in zip(store.jobs(), study.jobs, strict=True):
+                if stored.identity in begun or state(job) == "waiting":
+                    continue
+                begun.add(stored.identity)
+                store.begin(stored.identity, "worker 1")
+                if state(job) == "failed":
+                    store.fail(stored.identity, "ran out of <luck>")
+                elif state(job) == "finished":
+                    task, count = TASKS[Path(job.dataset).stem]
+                    labels = _labels(task, count, images)
+                    scores = made_scores(labels, task, count, skill(job), job.seed)
+                    if not job.teachers:
+                        result = _write_run(stored.folder, job, task, labels, scores)
+                    else:
+                        _write_run(stored.folder / "pretrain", job, task, labels, scores)
+                        result = _write_run(stored.folder / "finetune", job, task, labels, scores)
+                        (stored.folder / "distillation.json").write_text("{}")
+                    store.finish(stored.identity, result, 4.5)
+        return folder
 
     return make

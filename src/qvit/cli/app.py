@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from qvit import __version__
-from qvit.cli import bench, circuit, compare, data, demo, distill, evaluate, models, train
+from qvit.cli import bench, circuit, compare, data, demo, distill, evaluate, models, study, train
 
 app = typer.Typer(
     help="Train, compare and understand quantum vision transformers on biomedical images.",
@@ -20,6 +20,7 @@ app.command("train")(train.train)
 app.command("teacher")(train.teacher)
 app.command("distill")(distill.distill)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(study.app, name="study")
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.add_typer(bench.app, name="bench")

@@ -1,0 +1,195 @@
+"""Who does the runs: the tasks of a Ray cluster, or of one that Ray starts on this machine.
+
+No file system needs to be shared. Each file of images, and each teacher, is put into Ray's object store once and lands
+once on each machine; a finished run comes back as its files, which the driver writes. A task whose worker dies is
+tried again by Ray, and goes on from its last epoch if that is on the same machine.
+"""
+
+import getpass
+import hashlib
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from qvit.data.fetch import default_root
+from qvit.data.registry import file_name, get_info, is_path
+from qvit.errors import ConfigError
+from qvit.files import PART, write_atomic
+from qvit.study.pool import Event, attempt
+from qvit.study.work import OUTPUTS, Outcome, Work, execute
+
+RETRIES = 3
+LAST = ("result.json", "distillation.json")  # say that a run is finished, so they are written after all else
+IMAGES = ("dataset", "transfer_set")  # options that name files of images
+Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """What a task needs besides its work: references to files of images by option, and to teachers' folders."""
+
+    images: dict[str, tuple[str, Any]]
+    teachers: tuple[Any, ...]
+
+
+class RayPool:
+    """A Ray cluster at `address`; "local" starts one on this machine with so many `workers`.
+
+    Each run takes `threads` CPUs, and a GPU if it computes on one. Raises `ConfigError` without Ray, or for an
+    address at which there is none.
+    """
+
+    def __init__(self, address: str, folder: Path, *, workers: int | None = None, threads: int = 1) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError("--ray needs Ray, which is not installed: pip install 'qvit[ray]'.") from error
+        self._ray: Any = ray
+        self._threads = threads
+        self._study = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        said: dict[str, Any] = {"address": address}
+        if address == "local":
+            said |= {"num_cpus": (workers or 1) * threads, "include_dashboard": False}
+        try:
+            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **said)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"There is no Ray cluster at '{address}': {reason}") from error
+        self._refs: dict[Path, Any] = {}
+        self._running: dict[Any, Work] = {}
+
+    @property
+    def idle(self) -> int:
+        """How many more runs the cluster has room for."""
+        cpus = int(self._ray.cluster_resources().get("CPU", 0)) // self._threads
+        return max(0, cpus - len(self._running))
+
+    def submit(self, work: Work) -> str:
+        """Have the cluster begin a run; returns "ray"."""
+        options = {"num_cpus": self._threads, "max_retries": RETRIES}
+        if str(work.options.get("device", "cpu")).startswith("cuda"):
+            options["num_gpus"] = 1
+        images = {}
+        for key in IMAGES:
+            path = _images_of(work, key)
+            if path is not None:
+                images[key] = (path.name, self._put(path))
+        sent = _Sent(images, tuple(self._put(teacher) for teacher in work.teachers))
+        reference = self._ray.remote(_task).options(**options).remote(work, sent, self._study)
+        self._running[reference] = work
+        return "ray"
+
+    def _put(self, path: Path) -> Any:
+        """Return a reference to a file's bytes, or a folder's files; they are sent once."""
+        if path not in self._refs:
+            self._refs[path] = self._ray.put(read_files(path) if path.is_dir() else path.read_bytes())
+        return self._refs[path]
+
+    def events(self, timeout: float) -> list[Event]:
+        """Return what runs came to; those of workers that died for good are lost."""
+        if not self._running:
+            return []
+        done, _ = self._ray.wait(list(self._running), timeout=timeout)
+        return [self._event(reference, self._running.pop(reference)) for reference in done]
+
+    def _event(self, reference: Any, work: Work) -> Event:
+        try:
+            kind, told, files = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return Event("lost", work.identity, "ray", " ".join(str(error).split())[:500])
+        if kind == "finished":
+            write_files(work.folder, files)
+        return Event(kind, work.identity, "ray", told)
+
+    def close(self) -> None:
+        """Leave the cluster; tasks that are running are cancelled, and a cluster of our own ends."""
+        self._ray.shutdown()
+
+
+def read_files(folder: Path) -> Files:
+    """Return the files in a folder and those below it, by relative path, without hidden and unfinished ones."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(folder)}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith(".") and path.suffix != PART:
+            yield path
+
+
+def write_files(folder: Path, files: Files) -> None:
+    """Write what `read_files` returned; what says that a run is finished comes last."""
+    for name in sorted(files, key=lambda name: (Path(name).name in LAST, name.count("/") == 0, name)):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, files[name])
+
+
+def _images_of(work: Work, key: str) -> Path | None:
+    """Return the file of images that an option names; None where there is none to send."""
+    name = work.options.get(key)
+    if name is None:
+        return None
+    if is_path(name):
+        return Path(name)
+    size = int(work.options.get("size", 28))
+    if not get_info(name).md5:
+        return None  # made on the spot
+    return Path(work.root or default_root()) / file_name(name, size)
+
+
+def _task(work: Work, sent: _Sent, study: str) -> tuple[str, Any, Files]:
+    """Do a run on whatever machine this is; returns what came of it, and its files as the driver would have them."""
+    place = Path(tempfile.gettempdir()) / f"qvit-{getpass.getuser()}-{study}"
+    here, places = _unpacked(work, sent, place)
+    kind, told = attempt(execute, here)
+    files: Files = {}
+    if kind == "finished":
+        assert isinstance(told, Outcome)
+        files = {name: _moved(name, content, places) for name, content in read_files(here.folder).items()}
+        shutil.rmtree(here.folder, ignore_errors=True)
+    return kind, told, files
+
+
+def _unpacked(work: Work, sent: _Sent, place: Path) -> tuple[Work, dict[str, str]]:
+    """Return the work with places on this machine, where all it needs is laid, and which of these were which."""
+    import ray
+
+    options = dict(work.options)
+    here = replace(work, folder=place / work.folder.name, outputs=place / OUTPUTS, root=place / "data")
+    places = {str(here.folder): str(work.folder.resolve()), str(here.outputs): str(work.outputs.resolve())}
+    for key, (name, reference) in sent.images.items():
+        target = place / "data" / name
+        if is_path(options[key]):
+            unique = hashlib.sha256(options[key].encode()).hexdigest()[:12]
+            target = place / "own" / unique / name
+            places[str(target)] = options[key]
+            options[key] = str(target)
+        _lay(target, ray.get(reference))
+    teachers = []
+    for folder, reference in zip(work.teachers, sent.teachers, strict=True):
+        target = place / "teachers" / folder.name
+        places[str(target)] = str(folder.resolve())
+        for name, content in ray.get(reference).items():
+            _lay(target / name, content)
+        teachers.append(target)
+    return replace(here, options=options, teachers=tuple(teachers), download=False), places
+
+
+def _lay(path: Path, content: bytes) -> None:
+    """Write a file unless it is there; another task may be doing the same."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+
+
+def _moved(name: str, content: bytes, places: dict[str, str]) -> bytes:
+    """Return a file's bytes with the places of this machine told as those of the driver's."""
+    if name.endswith(".json"):
+        for there, ours in places.items():
+            content = content.replace(there.encode(), ours.encode())
+    return content

@@ -1,0 +1,384 @@
+"""A report's tables as plain text, and each of them as CSV, LaTeX and Markdown."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qvit.evaluation.statistics import Interval
+from qvit.models.cost import si
+from qvit.study.claims import Family, Finding
+from qvit.study.published import PUBLISHED
+from qvit.study.results import METRIC_NAMES, METRICS, Arm, Cell, Results
+from qvit.study.spec import SCRATCH
+
+MISSING = "–"
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "–": "--",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "²": r"$^2$",
+    "·": r"$\cdot$",
+    "≤": r"$\le$",
+    "→": r"$\to$",
+    "⟨": r"$\langle$",
+    "⟩": r"$\rangle$",
+    "<": "$<$",
+    ">": "$>$",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its file's name, its title, columns, rows of text, and what it needs to be understood.
+
+    `strong` are the places of rows to be set apart, as those where a difference is shown.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    strong: frozenset[int] = field(default_factory=frozenset)
+
+    def as_csv(self) -> str:
+        """Return comma-separated values with a header."""
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows([self.columns, *self.rows])
+        return buffer.getvalue()
+
+    def as_latex(self) -> str:
+        """Return a LaTeX table; it needs the package booktabs."""
+        lines = [_latex_row(row) for row in (self.columns, *self.rows)]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                rf"\caption{{{_escaped(self.title)}. {_escaped(self.caption)}}}",
+                rf"\label{{tab:{self.name}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+    def as_markdown(self) -> str:
+        """Return a Markdown table under a heading."""
+
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
+
+        rows = [tuple(f"**{c}**" for c in row) if k in self.strong else row for k, row in enumerate(self.rows)]
+        ruler = "|" + "|".join(["---"] + ["---:"] * (len(self.columns) - 1)) + "|"
+        text = "\n".join([line(self.columns), ruler, *map(line, rows)])
+        return f"### {self.title}\n\n{text}\n" + (f"\n{self.caption}\n" if self.caption else "")
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    text = " & ".join(map(_escaped, cells))
+    # LaTeX takes a bracket or a star that begins a line for an option of the line before.
+    return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\"
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def write_tables(tables: Sequence[Table], folder: Path) -> None:
+    """Write every table as CSV and LaTeX."""
+    from qvit.files import write_atomic
+
+    for table in tables:
+        write_atomic(folder / f"{table.name}.csv", table.as_csv().encode(), durable=False)
+        write_atomic(folder / f"{table.name}.tex", table.as_latex().encode(), durable=False)
+
+
+def shown(interval: Interval) -> str:
+    """Return a value with its interval."""
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def signed(finding: Finding) -> str:
+    """Return a difference with its interval."""
+    one = finding.comparison
+    return f"{one.difference:+.3f} [{one.low:+.3f}, {one.high:+.3f}]".replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """Return a p value as people write it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def main_table(results: Results) -> Table:
+    """Return every arm on every dataset, teachers and published models below."""
+    columns = ["model", "parameters", "seeds"]
+    columns += [f"{test.title} {METRIC_NAMES[metric]}" for test in results.tests for metric in METRICS]
+    rows = [_arm_row(results, arm) for arm in (*results.arms, *results.teachers)]
+    for published in PUBLISHED:
+        figures = [published.on(test.name) if test.official else (None, None) for test in results.tests]
+        if any(value is not None for pair in figures for value in pair):
+            size = MISSING if published.parameters is None else f"{published.parameters}M"
+            cells = [MISSING if value is None else f"{value:.3f}" for pair in figures for value in pair]
+            rows.append((f"{published.name} ({published.source})", size, MISSING, *cells))
+    return Table(
+        "main",
+        "Test figures of every model",
+        tuple(columns),
+        tuple(rows),
+        "Means over seeds with 95 % bootstrap intervals over seeds and test images. Published models: their own single "
+        "figures, without intervals.",
+    )
+
+
+def _arm_row(results: Results, arm: Arm) -> tuple[str, ...]:
+    cells = [results.cell(test, arm) for test in results.tests]
+    known = [cell for cell in cells if cell is not None]
+    title = arm.title if arm.role == "student" else f"{arm.label} (teacher “{arm.regime}”)"
+    if not known:
+        return (title, MISSING, "0", *([MISSING] * 2 * len(cells)))
+    sizes = dict.fromkeys(f"{cell.parameters:,}" for cell in known)
+    seeds = dict.fromkeys(str(len(cell.seeds)) for cell in known)
+    figures = [MISSING if cell is None else shown(cell.intervals[m]) for cell in cells for m in METRICS]
+    return (title, " / ".join(sizes), " / ".join(seeds), *figures)
+
+
+def family_table(family: Family, results: Results) -> Table:
+    """Return a family's comparisons, with what is shown set apart."""
+    titles: dict[str | None, str] = {test.name: test.title for test in results.tests}
+    titles[None] = "mean over datasets"
+    findings = [f for metric in METRICS for f in (*family.of(metric), *family.mean(metric))]
+    rows = [
+        (
+            f"{f.a} − {f.b}",
+            titles[f.dataset],
+            METRIC_NAMES[f.metric],
+            signed(f),
+            p_value(f.comparison.p),
+            p_value(f.corrected),
+            MISSING if f.g is None else f"{f.g:+.1f}".replace("-", "−"),
+            MISSING if f.superiority is None else f"{f.superiority:.2f}",
+            f.verdict,
+        )
+        for f in findings
+    ]
+    return Table(
+        family.key,
+        family.question,
+        ("A − B", "dataset", "metric", "difference", "p", "p corrected", "g", "P(A > B)", "what is shown"),
+        tuple(rows),
+        "Paired over seeds, with seeds and test images both random (Obuchowski and Rockette; Hillis). p corrected by "
+        "Holm over the family's comparisons by one metric. g: Hedges', over seeds. P(A > B): that a seed of A is ahead "
+        "of one of B.",
+        frozenset(k for k, f in enumerate(findings) if f.shown),
+    )
+
+
+def headline_table(families: Sequence[Family], results: Results) -> Table:
+    """Return what a circuit is worth against each thing in its place, over all sizes."""
+    titles: dict[str | None, str] = {test.name: test.title for test in results.tests}
+    titles[None] = "mean over datasets"
+    findings = [(one, f) for one in families for f in (*one.of("auc"), *one.mean("auc"))]
+    accuracy = {(one.key, f.dataset): f for one in families for f in (*one.of("acc"), *one.mean("acc"))}
+    rows = [
+        (
+            one.question,
+            titles[f.dataset],
+            signed(f),
+            p_value(f.corrected),
+            signed(accuracy[one.key, f.dataset]),
+            p_value(accuracy[one.key, f.dataset].corrected),
+            _worth(f),
+        )
+        for one, f in findings
+    ]
+    return Table(
+        "worth",
+        "QViT minus the same network with something else in the circuits' place, mean over sizes",
+        ("in the circuits' place", "dataset", "difference in AUC", "p", "in ACC", "p ", "what is shown of the AUC"),
+        tuple(rows),
+        "Positive: circuits are better. p corrected by Holm over the comparisons of this table by one metric.",
+        frozenset(k for k, (_, f) in enumerate(findings) if f.shown),
+    )
+
+
+def _worth(finding: Finding) -> str:
+    if not finding.shown:
+        return finding.verdict
+    return "circuits are better" if finding.comparison.difference > 0 else "circuits are worse"
+
+
+def teacher_table(results: Results) -> Table | None:
+    """Return how good the teachers are, each alone and together."""
+    import numpy as np
+
+    from qvit.evaluation.metrics import evaluate
+
+    rows = []
+    for test in results.tests:
+        for name in dict.fromkeys(arm.regime for arm in results.teachers):
+            cells = [c for arm in results.teachers if arm.regime == name and (c := results.cell(test, arm))]
+            if not cells:
+                continue
+            scores = np.concatenate([cell.scores for cell in cells])
+            found = evaluate(test.labels, scores.mean(axis=0), test.task)
+            members = " + ".join(f"{len(cell.seeds)} × {cell.arm.label}" for cell in cells)
+            size = sum(cell.parameters * len(cell.seeds) for cell in cells)
+            single = [value for cell in cells for value in cell.values("auc")]
+            rows.append(
+                (
+                    f"{name}: {members}",
+                    test.title,
+                    f"{size:,}",
+                    f"{min(single):.3f} to {max(single):.3f}",
+                    f"{found['auc']:.3f}",
+                    f"{found['acc']:.3f}",
+                )
+            )
+    if not rows:
+        return None
+    columns = ("teacher", "dataset", "parameters", "AUC of members", "AUC together", "ACC together")
+    return Table("teachers", "Teachers on the test images", columns, tuple(rows))
+
+
+def cost_table(results: Results) -> Table:
+    """Return what each model costs: to store, to compute, and on a quantum computer."""
+    rows = []
+    for test in results.tests:
+        for label in dict.fromkeys(arm.label for arm in (*results.arms, *results.teachers)):
+            cost = results.costs.get((test.name, label))
+            if not cost:
+                continue
+            hardware = cost["hardware"]
+            rows.append(
+                (
+                    label,
+                    test.title,
+                    f"{cost['parameters']:,}",
+                    f"{cost['parameters_in_attention']:,}",
+                    si(cost["classical_flops"]),
+                    si(cost["simulation_flops"]) if hardware else MISSING,
+                    *(
+                        (
+                            f"{hardware['circuits']:,}",
+                            str(hardware["qubits"]),
+                            str(hardware["depth"]),
+                            si(sum(hardware["gates"].values())),
+                            si(hardware["two_qubit_gates"]),
+                            si(hardware["shots"]),
+                        )
+                        if hardware
+                        else (MISSING,) * 6
+                    ),
+                )
+            )
+    return Table(
+        "cost",
+        "Cost of a forward pass of one image",
+        (
+            "model",
+            "dataset",
+            "parameters",
+            "in attention",
+            "FLOPs",
+            "simulation FLOPs",
+            "circuits",
+            "qubits",
+            "depth",
+            "gates",
+            "of two qubits",
+            "shots",
+        ),
+        tuple(rows),
+        "FLOPs: matrix products, convolutions and attention, a multiply-add is two; without the circuits, whose exact "
+        "simulation stands beside. The rest is what a quantum computer needs instead: circuits to run, their depth, "
+        "gates of all circuits, and shots for a standard deviation of at most 0.01 in every expectation value.",
+    )
+
+
+def seeds_table(results: Results) -> Table:
+    """Return every run's figures, and where it lies."""
+    rows = [
+        (
+            cell.arm.title,
+            cell.test.title,
+            str(seed),
+            f"{result['test']['auc']:.4f}",
+            f"{result['test']['acc']:.4f}",
+            f"{result['val']['auc']:.4f}",
+            str(result["best_epoch"]),
+            f"{seconds:.1f}",
+            _identity(cell, run.folder.parent.name if run.folder.name in ("finetune", "joint") else run.folder.name),
+        )
+        for cell in results.cells.values()
+        for seed, run, result, seconds in zip(cell.seeds, cell.runs, cell.results, cell.seconds, strict=True)
+    ]
+    return Table(
+        "runs",
+        "Every run",
+        ("model", "dataset", "seed", "test AUC", "test ACC", "val AUC", "epoch kept", "seconds", "identity"),
+        tuple(rows),
+        "Identity: the first digits of the hash of all that determines a run, code included.",
+    )
+
+
+def _identity(_cell: Cell, folder: str) -> str:
+    return folder.rpartition("-")[2]
+
+
+def average_table(results: Results) -> Table | None:
+    """Return means over datasets of QViTs and matched ViTs by regime, beside the paper's own."""
+    from qvit.study.claims import means
+    from qvit.study.published import PAPER, PAPER_DATASETS
+
+    rows = []
+    for regime in dict.fromkeys(arm.regime for arm in results.arms):
+        for kind in ("qvit", "vit_matched"):
+            arms = [arm for arm in results.arms if arm.regime == regime and arm.kind == kind]
+            values = [means(results, arms, metric) for metric in METRICS] if arms else []
+            if not values or None in values:
+                continue
+            paper = PAPER[kind] if regime == SCRATCH else None
+            rows.append(
+                (
+                    {"qvit": "QViT", "vit_matched": "ViT, same parameter count"}[kind],
+                    regime,
+                    str(len(arms)),
+                    *(f"{value:.3f}" for value in values),
+                    *((f"{value:.3f}" for value in paper) if paper else (MISSING, MISSING)),
+                )
+            )
+    if not rows:
+        return None
+    names = ", ".join(test.title for test in results.tests)
+    return Table(
+        "averages",
+        "Means over datasets, models and seeds, beside the paper's",
+        ("model", "regime", "models", "AUC here", "ACC here", "AUC in the paper", "ACC in the paper"),
+        tuple(rows),
+        f"Here: {names}. The paper ({PAPER['source']}): means over its {PAPER_DATASETS} datasets"
+        + (
+            ""
+            if len(results.tests) == PAPER_DATASETS
+            else f", so with {len(results.tests)} here levels are not to be compared, only differences between rows."
+        ),
+    )

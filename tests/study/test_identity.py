@@ -1,0 +1,260 @@
+"""What a run is: the same number for the same run, wherever and whenever, and another for any other."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import qvit
+from qvit.distill.guide import DistillConfig
+from qvit.study import identity
+from qvit.study.identity import Identities, code_digest
+from qvit.study.spec import Job, Study, parse_study, read_study
+from qvit.training.loop import TrainConfig
+
+MakeNpz = Callable[..., Path]
+
+
+@pytest.fixture
+def of(make_npz: MakeNpz) -> Callable[..., str]:
+    """The identity of a run on a made-up file, with these options."""
+    npz = make_npz()
+
+    def identify(**options: Any) -> str:
+        return Identities().of(job_of({"dataset": str(npz), "model": "qvit_4q2h"} | options))
+
+    return identify
+
+
+def job_of(options: dict[str, Any], *teachers: Job) -> Job:
+    study = parse_study("datasets: phantom\nmodels: qvit_4q2h", name="s")
+    [job] = study.jobs
+    return replace(job, options=options, teachers=teachers)
+
+
+def parse(text: str, npz: Path) -> Study:
+    return parse_study(f"datasets: {npz}\n{text}", name="s")
+
+
+# Another value than the default of every option of training and of distillation.
+OTHER_TRAIN: dict[str, Any] = {
+    "epochs": 7, "batch_size": 8, "lr": 0.25, "weight_decay": 0.5, "schedule": "constant", "warmup": 0.125,
+    "clip_norm": 2.0, "loss": "ce", "label_smoothing": 0.25, "class_weights": "balanced", "augment": "d4",
+    "tta": "never", "patience": 3, "device": "meta", "threads": 2,
+}  # fmt: skip
+OTHER_RUN: dict[str, Any] = {"model": "qvit_4q1h", "seed": 1, "size": 12, "task": "ordinal", "depth": 2, "n_layers": 2}
+OTHER_DISTILLED: dict[str, Any] = {
+    "temperature": 3.0, "kd_loss": "mse", "mixtures": 10, "pretrain": {"epochs": 3}, "finetune": {"epochs": 3},
+    "transfer_set": "breastmnist", "joint": True, "scratch": True,
+}  # fmt: skip
+
+
+def test_every_option_of_training_is_tried() -> None:
+    assert set(OTHER_TRAIN) == {field.name for field in fields(TrainConfig)}
+
+
+def test_every_option_of_a_run_counts(of: Callable[..., str]) -> None:
+    changed = {key: of(**{key: value}) for key, value in (OTHER_TRAIN | OTHER_RUN).items()}
+    assert len({of(), *changed.values()}) == 1 + len(changed)
+
+
+def test_every_option_of_a_distillation_counts(make_npz: MakeNpz) -> None:
+    base = {"dataset": str(make_npz()), "model": "qvit_4q2h"}
+    teacher = job_of(base | {"model": "vit_4q1h"})
+
+    def taught(**options: Any) -> str:
+        return Identities().of(job_of(base | {"scratch": False} | options, teacher))
+
+    more = {"alpha": {"joint": True, "alpha": 0.75}}
+    changed = {key: taught(**more.get(key, {key: value})) for key, value in (OTHER_DISTILLED | {"alpha": 0}).items()}
+    for field in fields(DistillConfig):
+        if field.name not in changed:  # numbers, all of them
+            changed[field.name] = taught(**{field.name: 0.25})
+    assert len({taught(), *changed.values()}) == 1 + len(changed)
+
+
+def test_teachers_count(make_npz: MakeNpz) -> None:
+    base = {"dataset": str(make_npz()), "model": "qvit_4q2h"}
+    one, other = job_of(base | {"model": "vit_4q1h"}), job_of(base | {"model": "vit_4q1h", "lr": 0.125})
+    groups = [(one,), (other,), (one, other), (one, one)]
+    found = {Identities().of(job_of(base | {"scratch": False}, *teachers)) for teachers in groups}
+    assert len({Identities().of(job_of(base)), *found}) == 5
+
+
+def test_own_files_count_by_what_they_hold_and_not_by_where_they_lie(make_npz: MakeNpz, tmp_path: Path) -> None:
+    npz = make_npz()
+    (tmp_path / "elsewhere").mkdir()
+    moved = tmp_path / "elsewhere" / npz.name
+    shutil.copyfile(npz, moved)
+    text = "models: qvit_4q2h\nteachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
+
+    def all_of(path: Path) -> list[str]:
+        identities = Identities()
+        return [identities.of(job) for job in parse(text, path).jobs]
+
+    first = all_of(npz)
+    assert len(set(first)) == 3
+    assert all_of(moved) == first
+    with np.load(npz) as arrays:
+        changed = dict(arrays)
+    changed["test_images"] = changed["test_images"].copy()
+    changed["test_images"][0, 0, 0, 0] ^= 1
+    np.savez(moved, **changed)
+    assert not set(all_of(moved)) & set(first)
+    shutil.copyfile(npz, moved.with_name("renamed.npz"))
+    assert not set(all_of(moved.with_name("renamed.npz"))) & set(first), "the name is in the files of predictions"
+
+
+def test_a_transfer_set_counts_by_what_it_holds(make_npz: MakeNpz, tmp_path: Path) -> None:
+    base = {"dataset": str(make_npz()), "model": "qvit_4q2h", "size": 12}
+
+    def of(pool: Path) -> str:
+        return Identities().of(job_of(base | {"transfer_set": str(pool)}, job_of(base)))
+
+    (tmp_path / "there").mkdir()
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "pool.npz", images=rng.integers(0, 256, (5, 12, 12, 3)).astype(np.uint8))
+    shutil.copyfile(tmp_path / "pool.npz", tmp_path / "there" / "pool.npz")
+    first = of(tmp_path / "pool.npz")
+    assert of(tmp_path / "there" / "pool.npz") == first
+    np.savez(tmp_path / "pool.npz", images=rng.integers(0, 256, (5, 12, 12, 3)).astype(np.uint8))
+    assert of(tmp_path / "pool.npz") != first
+
+
+def test_the_order_of_options_does_not_count(of: Callable[..., str]) -> None:
+    options = OTHER_TRAIN | OTHER_RUN
+    assert of(**dict(reversed(options.items()))) == of(**options)
+
+
+def test_official_files_need_not_be_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QVIT_DATA", str(tmp_path))
+    monkeypatch.setattr(identity, "load_dataset", lambda *_, **__: pytest.fail("known without reading it"))
+    found = {
+        Identities().of(job_of({"dataset": "breastmnist", "model": "qvit_4q2h", "size": size}))
+        for size in (28, 64, 128)
+    }
+    assert len(found) == 3
+
+
+# --- code ---
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the package's sources, taken for the package."""
+    folder = tmp_path / "qvit"
+    shutil.copytree(Path(qvit.__file__).parent, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(qvit, "__file__", str(folder / "__init__.py"))
+    code_digest.cache_clear()
+    yield folder
+    code_digest.cache_clear()
+
+
+def digest_anew() -> str:
+    code_digest.cache_clear()
+    return code_digest()
+
+
+def test_sources_count(package: Path) -> None:
+    first = digest_anew()
+    assert digest_anew() == first
+    seen = {first}
+    for name in ("models/vit.py", "training/loop.py", "data/augment.py", "distill/guide.py", "errors.py"):
+        path = package / name
+        kept = path.read_bytes()
+        path.write_bytes(kept + b"\n")
+        seen.add(digest_anew())
+        path.write_bytes(kept)
+    assert len(seen) == 6
+    (package / "models" / "extra.py").write_text("")
+    added = digest_anew()
+    (package / "models" / "extra.py").rename(package / "models" / "more.py")
+    assert len({*seen, added, digest_anew()}) == 8
+
+
+def test_sources_that_only_watch_do_not_count(package: Path) -> None:
+    first = digest_anew()
+    for name in ("study/runner.py", "study/spec.py", "cli/app.py", "bench/step.py"):
+        (package / name).write_text("# other\n")
+    (package / "study" / "more").mkdir()
+    (package / "study" / "more" / "new.py").write_text("")
+    (package / "models" / "notes.txt").write_text("")
+    assert digest_anew() == first
+
+
+def test_versions_count(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = digest_anew()
+    real = identity.version
+    monkeypatch.setattr(identity, "version", lambda name: "9.9" if name == "numba" else real(name))
+    assert digest_anew() != first
+
+
+def test_code_counts(of: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = of()
+    monkeypatch.setattr(identity, "code_digest", lambda: "another")
+    assert of() != first
+
+
+# --- whole studies ---
+
+
+def test_another_process_finds_the_same(make_npz: MakeNpz) -> None:
+    text = (
+        f"datasets: {make_npz()}\nmodels: {{kind: [qvit, vit], options: {{depth: 2, pool: cls}}}}\n"
+        "teachers: {t: [{arch: vit_4q1h, depth: 2, dropout: 0.5}]}\n"
+        "regimes: {scratch: , kd: {teacher: t, pretrain: {epochs: 3, lr: 0.25}}}"
+    )
+    code = (
+        "import json, sys; from qvit.study.identity import Identities; from qvit.study.spec import parse_study; "
+        "known = Identities(); "
+        "print(json.dumps([known.of(job) for job in parse_study(sys.argv[1], name='other').jobs]))"
+    )
+    known = Identities()
+    here = [known.of(job) for job in parse_study(text, name="s").jobs]
+    told = subprocess.run(
+        [sys.executable, "-c", code, text],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONHASHSEED": "77"},
+    )
+    assert json.loads(told.stdout) == here
+
+
+@pytest.mark.parametrize("name", ["smoke", "scaling"])
+def test_no_two_runs_of_a_study_share_one(name: str) -> None:
+    known = Identities()
+    jobs = read_study(name).jobs
+    assert len({known.of(job) for job in jobs}) == len(jobs)
+
+
+def test_the_same_run_under_two_names_is_one(make_npz: MakeNpz) -> None:
+    study = parse(
+        "models: [qvit_4q2h, {name: qvit_4q2h, label: again}, {name: qvit_4q2h, options: {epochs: 100}}, "
+        "{name: qvit_4q2h, options: {epochs: 99}}]",
+        make_npz(),
+    )
+    first, again, said, other = (Identities().of(job) for job in study.jobs)
+    assert first == again == said != other
+
+
+def test_each_is_worked_out_once(make_npz: MakeNpz, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = parse(
+        "models: qvit_4q2h\nseeds: 4\nteachers: {t: [{arch: vit_4q1h, seeds: 3}]}\nregimes: {kd: {teacher: t}}",
+        make_npz(),
+    )
+    known, asked = Identities(), []
+    work_out = known._work_out
+    monkeypatch.setattr(known, "_work_out", lambda job: asked.append(job.name) or work_out(job))
+    for _ in range(2):
+        for job in study.jobs:
+            known.of(job)
+    assert len(asked) == len(set(asked)) == len(study.jobs)

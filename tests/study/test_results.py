@@ -1,0 +1,239 @@
+"""A study's folder put together: arms and their runs, in whatever state it is."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qvit.errors import RunError
+from qvit.evaluation.metrics import evaluate
+from qvit.evaluation.statistics import crossed_interval
+from qvit.study.results import Arm, Results, TestSet, labels_file, load_results, read_labels
+from qvit.study.spec import Job
+from qvit.study.store import FILE, Store
+
+MakeStudy = Callable[..., Path]
+TEXT = """
+title: Two arms
+description: and their teacher
+datasets: [a.npz, b.npz]
+models: [qvit_4q1h, {name: vit_4q1h, label: dense, options: {dropout: 0.5}}]
+seeds: 3
+teachers: {t: [{arch: vit_4q1h, seeds: 2, datasets: a.npz}, {arch: vit_8q1h, datasets: b.npz}]}
+regimes: {scratch: , kd: {teacher: t}}
+"""
+
+
+def by_title(results: Results) -> dict[str, Arm]:
+    return {arm.title: arm for arm in results.arms}
+
+
+def test_arms_and_cells(make_study: MakeStudy) -> None:
+    folder = make_study(TEXT)
+    results = load_results(str(folder))
+    assert (results.name, results.title, results.description) == ("study", "Two arms", "and their teacher")
+    assert (results.specification, results.folder) == (TEXT, folder)
+    assert [arm.title for arm in results.arms] == ["qvit_4q1h", "dense", "qvit_4q1h, kd", "dense, kd"]
+    assert [(arm.label, arm.regime, arm.role) for arm in results.teachers] == [
+        ("vit_4q1h", "t", "teacher"),
+        ("vit_8q1h", "t", "teacher"),
+    ]
+    first, second, *_ = results.arms
+    assert (first.kind, first.qubits, first.heads, first.layers, first.options) == ("qvit", 4, 1, 1, "{}")
+    assert (second.name, second.kind, second.layers, second.options) == ("vit_4q1h", "vit", None, '{"dropout": 0.5}')
+    assert [(test.name, test.title, test.task, test.official) for test in results.tests] == [
+        ("a", "Set A", "multi-class", False),
+        ("b", "Set B", "binary", False),
+    ]
+    assert {
+        (name, arm.label): cell.seeds for (name, arm), cell in results.cells.items() if arm in results.teachers
+    } == {
+        ("a", "vit_4q1h"): (0, 1),
+        ("b", "vit_8q1h"): (0,),
+    }
+    assert all(cell.seeds == (0, 1, 2) for (_, arm), cell in results.cells.items() if arm.role == "student")
+    assert len(results.cells) == 2 * 4 + 2
+    assert results.cell(results.tests[0], results.teachers[1]) is None
+    assert results.failed == results.missing == []
+    assert results.costs["a", "dense"]["parameters"] > 0
+    assert len(results.attempts) == len(results.jobs) == 2 * 4 * 3 + 3
+
+
+def test_a_cell_holds_the_figures_of_its_runs(make_study: MakeStudy) -> None:
+    results = load_results(make_study(TEXT, skill=lambda job: 0.5 + job.seed))
+    for test in results.tests:
+        cell = results.cell(test, by_title(results)["dense, kd"])
+        assert cell is not None
+        assert {run.folder.name for run in cell.runs} == {"finetune"}
+        assert [[run.folder.name for run in stages] for stages in cell.stages] == 3 * [["pretrain", "finetune"]]
+        files = [run.result["test"] for run in cell.runs]
+        assert cell.values("auc") == [file["auc"] for file in files]
+        assert cell.values("acc") == [file["acc"] for file in files]
+        assert len(set(cell.values("auc"))) == 3, "or the case is of no use"
+        found = [evaluate(test.labels, scores, test.task) for scores in cell.scores]
+        assert cell.values("auc") == [one["auc"] for one in found]
+        assert cell.measures["ece"] == pytest.approx(sum(one["ece"] for one in found) / 3)
+        assert cell.deviation("acc") == pytest.approx(np.std(cell.values("acc"), ddof=1))
+        assert cell.intervals["auc"] == crossed_interval(test.labels, cell.scores, test.task, metric="auc")
+        assert cell.intervals["acc"].value == pytest.approx(np.mean(cell.values("acc")))
+        assert cell.parameters == cell.runs[0].result["parameters"]
+        assert cell.seconds == (4.5, 4.5, 4.5)
+
+
+def lacking(*names: str) -> Callable[[Job], str]:
+    """Runs that are not there; those of one seed as "model regime seed"."""
+    return lambda job: "waiting" if f"{job.model.label} {job.regime} {job.seed}" in names else "finished"
+
+
+def test_pairs_have_common_seeds_only(make_study: MakeStudy) -> None:
+    results = load_results(
+        make_study(TEXT, state=lacking("qvit_4q1h scratch 0", "dense scratch 2"), skill=lambda job: 0.5 + job.seed)
+    )
+    test, arms = results.tests[0], by_title(results)
+    ours, theirs = results.pair(test, arms["qvit_4q1h"], arms["dense"]) or []
+    assert ours.seeds == theirs.seeds == (1,)
+    whole = results.cell(test, arms["qvit_4q1h"])
+    assert whole is not None
+    assert whole.seeds == (1, 2)
+    assert ours.values("auc") == whole.values("auc")[:1]
+    assert ours.runs == whole.runs[:1]
+    assert (ours.scores == whole.scores[:1]).all()
+    assert (len(ours.results), len(ours.stages), len(ours.seconds)) == (1, 1, 1)
+    assert ours.deviation("auc") is None
+    [kd] = results.pair(test, arms["qvit_4q1h, kd"]) or []
+    assert kd is results.cell(test, arms["qvit_4q1h, kd"])
+    three = results.pair(test, arms["qvit_4q1h"], arms["dense"], arms["dense, kd"])
+    assert three is not None
+    assert [cell.seeds for cell in three] == [(1,)] * 3
+
+
+def test_no_pair_without_common_seeds(make_study: MakeStudy) -> None:
+    absent = ["qvit_4q1h scratch 0", "dense scratch 1", "dense scratch 2", *(f"dense kd {k}" for k in range(3))]
+    results = load_results(make_study(TEXT, state=lacking(*absent)))
+    arms = by_title(results)
+    for test in results.tests:
+        assert results.pair(test, arms["qvit_4q1h"], arms["dense"]) is None
+        assert results.pair(test, arms["qvit_4q1h"], arms["dense, kd"]) is None
+        assert results.cell(test, arms["dense, kd"]) is None
+
+
+def test_seeds_are_in_order_whatever_the_specification_says(make_study: MakeStudy) -> None:
+    results = load_results(make_study(TEXT.replace("seeds: 3", "seeds: [7, 0, 4]"), skill=lambda job: job.seed / 4))
+    cell = results.cell(results.tests[0], results.arms[0])
+    assert cell is not None
+    assert cell.seeds == (0, 4, 7)
+    assert cell.values("auc") == [run.result["test"]["auc"] for run in cell.runs]
+    assert [run.config["seed"] for run in cell.runs] == [0, 4, 7]
+
+
+def test_a_study_that_is_not_finished(make_study: MakeStudy) -> None:
+    states = {("a", 0): "finished", ("a", 1): "failed", ("a", 2): "running"}
+    results = load_results(
+        make_study(TEXT, state=lambda job: states.get((Path(job.dataset).stem, job.seed), "waiting"))
+    )
+    assert {name for name, _ in results.cells} == {"a"}
+    assert [test.name for test in results.tests] == ["a", "b"]
+    assert {(job.status, job.seed) for job in results.missing if "a.npz" in job.dataset} == {("running", 2)}
+    assert {job.error for job in results.failed} == {"ran out of <luck>"}
+    assert len(results.failed) == 4 + 1
+    assert len(results.missing) == 4 + (3 * 4 + 1)
+
+
+def test_a_run_that_answers_two_jobs(make_study: MakeStudy) -> None:
+    results = load_results(
+        make_study("datasets: a.npz\nmodels: [qvit_4q1h, {name: qvit_4q1h, label: again}]\nseeds: 2")
+    )
+    cells = list(results.cells.values())
+    assert [cell.arm.label for cell in cells] == ["qvit_4q1h", "again"]
+    assert cells[0].runs == cells[1].runs
+
+
+def test_teachers_of_one_architecture_are_arms_of_their_own(make_study: MakeStudy) -> None:
+    results = load_results(
+        make_study(
+            "datasets: a.npz\nmodels: qvit_4q1h\nregimes: {kd: {teacher: t}}\n"
+            "teachers: {t: [{arch: vit_4q1h, seeds: 2}, {arch: vit_4q1h, dropout: 0.5, seeds: 2}]}"
+        )
+    )
+    assert [(arm.label, results.cells["a", arm].seeds) for arm in results.teachers] == [
+        ("vit_4q1h", (0, 1)),
+        ("vit_4q1h (dropout=0.5)", (0, 1)),
+    ]
+
+
+# --- trouble ---
+
+
+def test_no_study_and_no_finished_run(make_study: MakeStudy, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no study"):
+        load_results(tmp_path)
+    for state in ("waiting", "failed", "running"):
+        folder = make_study(TEXT, state=lambda job: state, name=state)  # noqa: B023
+        with pytest.raises(RunError, match=r"is finished yet; go on with `qvit study run`"):
+            load_results(folder)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nonsense", b"PK\x03\x04 half"])
+def test_labels_that_are_gone(make_study: MakeStudy, content: bytes | None) -> None:
+    folder = make_study(TEXT)
+    path = labels_file(folder, "b.npz")
+    whole = path.read_bytes()
+    for broken in (content, whole[: len(whole) // 2], whole[:-30] if content is None else whole[:200]):
+        path.unlink(missing_ok=True)
+        if broken is not None:
+            path.write_bytes(broken)
+        with pytest.raises(RunError) as caught:
+            load_results(folder)
+        assert "b.npz cannot be read" in str(caught.value)
+        assert "`qvit study run` makes it again" in str(caught.value)
+
+
+def test_labels_with_flipped_bytes(make_study: MakeStudy) -> None:
+    folder = make_study(TEXT)
+    path = labels_file(folder, "a.npz")
+    whole = path.read_bytes()
+    told = 0
+    for place in range(0, len(whole), 41):
+        broken = bytearray(whole)
+        broken[place] ^= 0x55
+        path.write_bytes(broken)
+        try:
+            assert isinstance(read_labels(folder, "a.npz"), TestSet)
+        except RunError:
+            told += 1
+    assert told > 10
+
+
+def test_labels_that_lack_something(make_study: MakeStudy) -> None:
+    folder = make_study(TEXT)
+    np.savez(labels_file(folder, "a.npz"), test=np.zeros((2, 1), np.int64))
+    with pytest.raises(RunError, match=r"a\.npz cannot be read"):
+        load_results(folder)
+
+
+def test_a_run_that_has_been_deleted_since(make_study: MakeStudy) -> None:
+    folder = make_study(TEXT)
+    results = load_results(folder)
+    shutil.rmtree(folder / "runs")
+    for cell in results.cells.values():
+        with pytest.raises(RunError, match="is not a run folder"):
+            assert cell.scores is None
+
+
+def test_everything_is_read_only(make_study: MakeStudy) -> None:
+    folder = make_study(TEXT)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    results = load_results(folder)
+    assert all(cell.intervals for cell in results.cells.values())
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_circumstances(make_study: MakeStudy) -> None:
+    folder = make_study(TEXT)
+    with Store.open(folder) as store:
+        store.put(code="beef", machine={"cores": 64})
+    results = load_results(folder)
+    assert (results.code, results.machine) == ("beef", {"cores": 64})
+    assert (folder / FILE).exists()

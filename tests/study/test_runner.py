@@ -1,0 +1,369 @@
+"""The driver: what it hands out, what it writes down, and what it makes of every mishap."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qvit.errors import RunError
+from qvit.files import sole_user
+from qvit.study import runner
+from qvit.study.pool import Event, attempt
+from qvit.study.results import labels_file, read_labels
+from qvit.study.runner import Progress, Summary, error_file, run_study
+from qvit.study.spec import Study, parse_study
+from qvit.study.store import FILE, Store, StoredJob
+from qvit.study.work import Work, execute, final_run
+from qvit.training.options import resolve
+from qvit.training.run import train_run
+
+MakeNpz = Callable[..., Path]
+Mishap = Callable[[Work, int], Event | None]
+
+
+@dataclass
+class InlinePool:
+    """Does runs in this process, one at a time; `mishap(work, attempt)` may say that something else happened."""
+
+    mishap: Mishap = lambda work, number: None
+    done: list[str] = field(default_factory=list)
+    tries: dict[str, int] = field(default_factory=dict)
+    waiting: Work | None = None
+    closed: bool = False
+
+    @property
+    def idle(self) -> int:
+        return int(self.waiting is None)
+
+    def submit(self, work: Work) -> str:
+        self.waiting = work
+        return "here"
+
+    def events(self, timeout: float) -> list[Event]:
+        work, self.waiting = self.waiting, None
+        assert work is not None
+        self.tries[work.name] = number = self.tries.get(work.name, 0) + 1
+        event = self.mishap(work, number)
+        if event is None:
+            found: list[Event] = []
+
+            def tell(*told: Any) -> None:
+                found.append(Event("epoch", work.identity, "here", told))
+
+            kind, told = attempt(execute, work, tell)
+            self.done.append(work.name)
+            return [*found, Event(kind, work.identity, "here", told)]
+        return [event]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def study(make_npz: MakeNpz) -> Callable[..., Study]:
+    """A study of tiny runs on a made-up file; what is given replaces parts of it."""
+
+    def make(**changes: Any) -> Study:
+        said = {
+            "datasets": [str(make_npz())],
+            "models": ["vit_4q1h", "cosine_4q1h"],
+            "options": {"epochs": 2},
+            "seeds": 1,
+        } | changes
+        return parse_study(json.dumps(said), name="tiny")
+
+    return make
+
+
+TAUGHT: dict[str, Any] = {
+    "teachers": {"big": [{"arch": "vit_8q1h", "epochs": 1}]},
+    "regimes": {
+        "scratch": None,
+        "kd": {"teacher": "big", "mixtures": 0, "pretrain": {"epochs": 1}, "finetune": {"epochs": 1}},
+    },
+}
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Summary, InlinePool]]:
+    """Run a study in one folder by a pool in this process."""
+
+    def run(study: Study, mishap: Mishap | None = None, **options: Any) -> tuple[Summary, InlinePool]:
+        pool = InlinePool(mishap or (lambda work, number: None))
+        monkeypatch.setattr(runner, "_pool", lambda *arguments: pool)
+        return run_study(study, options.pop("folder", tmp_path / "study"), **options), pool
+
+    return run
+
+
+Go = Callable[..., tuple[Summary, InlinePool]]
+MakeStudy = Callable[..., Study]
+
+
+def stored(folder: Path) -> dict[str, StoredJob]:
+    with Store.read(folder) as store:
+        return {job.name: job for job in store.jobs()}
+
+
+def lost(work: Work) -> Event:
+    return Event("lost", work.identity, "here", "its process was killed by SIGKILL")
+
+
+def test_runs_are_those_of_train_run(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    summary, pool = go(study())
+    assert (summary.total, summary.finished, summary.done_now, summary.failed) == (2, 2, 2, {})
+    assert pool.closed
+    for job in stored(tmp_path / "study").values():
+        alone = train_run(resolve(job.options), tmp_path / job.model["label"])
+        assert final_run(job.folder, distilled=False).result == alone.result == job.result
+        assert (job.folder / "model.safetensors").read_bytes() == alone.weights_path.read_bytes()
+        assert job.seconds == pytest.approx(final_run(job.folder, distilled=False).seconds, abs=1e-3)
+
+
+def test_teachers_come_first_and_students_learn_from_them(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    summary, pool = go(study(**TAUGHT))
+    assert summary.finished == 5
+    assert pool.done[0] == "first vit_8q1h big seed 0"
+    jobs = stored(tmp_path / "study")
+    teacher, student = jobs["first vit_8q1h big seed 0"], jobs["first vit_4q1h kd seed 0"]
+    assert student.teachers == (teacher.identity,)
+    guide = json.loads((student.folder / "pretrain" / "config.json").read_text())["guide"]
+    assert guide["teacher"]["found_at"] == [str(teacher.folder.resolve())]
+    assert student.result == final_run(student.folder, distilled=True).result
+    assert not (student.folder / "scratch").exists()
+    assert list((tmp_path / "study" / "teacher-outputs").iterdir())
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_what_is_finished_is_never_done_again(study: MakeStudy, go: Go, tmp_path: Path, forget: bool) -> None:
+    go(study(**TAUGHT))
+    before = {name: job.result for name, job in stored(tmp_path / "study").items()}
+    if forget:
+        (tmp_path / "study" / FILE).unlink()
+    summary, pool = go(study(**TAUGHT))
+    assert (summary.finished, summary.done_now, pool.done) == (5, 0, [])
+    assert {name: job.result for name, job in stored(tmp_path / "study").items()} == before
+
+
+def test_a_changed_study_does_just_what_is_new(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    go(study())
+    _, pool = go(study(seeds=2))
+    assert pool.done == ["first vit_4q1h scratch seed 1", "first cosine_4q1h scratch seed 1"]
+    _, pool = go(study(seeds=2, overrides=[{"where": {"model": "vit*", "seed": 1}, "set": {"lr": 0.001}}]))
+    assert pool.done == ["first vit_4q1h scratch seed 1"]
+    summary, pool = go(study(models=["cosine_4q1h"]))
+    assert (summary.total, pool.done) == (1, [])
+    assert list(stored(tmp_path / "study")) == ["first cosine_4q1h scratch seed 0"]
+    assert len(list((tmp_path / "study" / "runs").iterdir())) == 5  # nothing is deleted
+
+
+def test_a_crash_is_recorded_and_stops_nobody(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    def crash(work: Work, number: int) -> Event | None:
+        told = ("ValueError: out of luck", "Traceback …")
+        return Event("failed", work.identity, "here", told) if "vit" in work.name else None
+
+    summary, pool = go(study(), crash)
+    name = "first vit_4q1h scratch seed 0"
+    assert summary.failed == {name: "ValueError: out of luck"}
+    assert summary.finished == 1
+    job = stored(tmp_path / "study")[name]
+    assert (job.status, job.error) == ("failed", "ValueError: out of luck")
+    assert error_file(job).read_text() == "Traceback …"
+    summary, pool = go(study())
+    assert (summary.failed, pool.done) == ({}, [name])
+    assert not error_file(job).exists()
+
+
+def test_students_of_a_failed_teacher_fail_with_it(study: MakeStudy, go: Go) -> None:
+    def crash(work: Work, number: int) -> Event | None:
+        return Event("failed", work.identity, "here", ("E: no", "")) if "big" in work.name else None
+
+    summary, pool = go(study(**TAUGHT), crash)
+    assert summary.finished == 2
+    assert len(summary.failed) == 3
+    assert summary.failed["first vit_4q1h kd seed 0"] == "its teacher failed (first vit_8q1h big seed 0)"
+    assert sorted(pool.tries) == [
+        "first cosine_4q1h scratch seed 0",
+        "first vit_4q1h scratch seed 0",
+        "first vit_8q1h big seed 0",
+    ]
+    assert go(study(**TAUGHT))[0].finished == 5
+
+
+def test_a_real_error_of_a_run_is_recorded(study: MakeStudy, go: Go) -> None:
+    summary, _ = go(study(overrides=[{"where": {"model": "vit*"}, "set": {"lr": 1e30, "clip_norm": None}}]))
+    assert summary.finished == 1
+    (error,) = summary.failed.values()
+    assert error.startswith("TrainingError: The")
+    assert "no longer finite" in error
+
+
+def test_a_run_whose_worker_dies_goes_on_with_another(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    summary, pool = go(study(), lambda work, number: lost(work) if number < 3 and "vit" in work.name else None)
+    assert summary.finished == 2
+    assert pool.tries == {"first vit_4q1h scratch seed 0": 3, "first cosine_4q1h scratch seed 0": 1}
+    with Store.read(tmp_path / "study") as store:
+        outcomes = [
+            one["outcome"]
+            for one in store.attempts(stored(tmp_path / "study")["first vit_4q1h scratch seed 0"].identity)
+        ]
+    assert outcomes == ["lost: its process was killed by SIGKILL"] * 2 + ["finished"]
+
+
+def test_a_run_that_kills_every_worker_is_given_up(study: MakeStudy, go: Go) -> None:
+    summary, pool = go(study(), lambda work, number: lost(work) if "vit" in work.name else None)
+    assert pool.tries["first vit_4q1h scratch seed 0"] == runner.LOST_AT_MOST
+    assert summary.failed == {
+        "first vit_4q1h scratch seed 0": "lost 3 workers; of the last, its process was killed by SIGKILL"
+    }
+    assert summary.finished == 1
+
+
+class StoppedError(Exception):
+    """The driver's end, wherever it was."""
+
+
+@pytest.mark.parametrize(("moment", "left"), [("begin", 5), ("finish", 4), ("after", 2)])
+def test_a_driver_that_is_stopped_anywhere_goes_on(
+    study: MakeStudy, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, left: int
+) -> None:
+    whole, _ = go(study(**TAUGHT), folder=tmp_path / "whole")
+    real = {"begin": Store.begin, "finish": Store.finish}
+
+    def stop(self: Store, *arguments: Any) -> None:
+        if moment == "after":
+            real["finish"](self, *arguments)
+        raise StoppedError
+
+    for _ in range(3):
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "begin" if moment == "begin" else "finish", stop)
+            with pytest.raises(StoppedError):
+                go(study(**TAUGHT))
+    summary, pool = go(study(**TAUGHT))
+    assert summary.finished == whole.finished
+    # What had finished before the driver could write it down is found, not done again.
+    assert len(pool.done) == left
+    expected, found = stored(tmp_path / "whole"), stored(tmp_path / "study")
+    assert {name: job.result for name, job in found.items()} == {name: job.result for name, job in expected.items()}
+
+
+def test_an_interrupted_run_goes_on_from_its_last_epoch(
+    study: MakeStudy, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = study(models=["vit_4q1h"], options={"epochs": 4})
+    go(longer, folder=tmp_path / "whole")
+
+    def interrupt(progress: Progress) -> None:
+        for _, epoch, _ in progress.doing.values():
+            if epoch == 2:
+                raise StoppedError
+
+    class Told(InlinePool):
+        def events(self, timeout: float) -> list[Event]:
+            work, self.waiting = self.waiting, None
+            assert work is not None
+            driver_hears = Event("epoch", work.identity, "here", None)
+
+            def tell(*told: Any) -> None:
+                if told[1] == 2:
+                    raise StoppedError(driver_hears)
+
+            execute(work, tell)
+            raise AssertionError
+
+    monkeypatch.setattr(runner, "_pool", lambda *arguments: Told())
+    with pytest.raises(StoppedError):
+        run_study(longer, tmp_path / "study", on_news=interrupt)
+    epochs: list[int] = []
+
+    class Watching(InlinePool):
+        def events(self, timeout: float) -> list[Event]:
+            found = super().events(timeout)
+            epochs.extend(event.told[1] for event in found if event.kind == "epoch")
+            return found
+
+    monkeypatch.setattr(runner, "_pool", lambda *arguments: Watching())
+    run_study(longer, tmp_path / "study")
+    assert epochs == [3, 4]
+    (one,), (other,) = stored(tmp_path / "whole").values(), stored(tmp_path / "study").values()
+    assert one.result == other.result
+
+
+def test_progress_counts_and_estimates(study: MakeStudy, go: Go) -> None:
+    seen: list[tuple[int, int, int, float | None, str]] = []
+
+    def look(progress: Progress) -> None:
+        seen.append((progress.total, progress.finished, len(progress.doing), progress.left, progress.news))
+
+    go(study(seeds=2), on_news=look)
+    assert {total for total, *_ in seen} == {4}
+    assert [finished for _, finished, *_ in seen] == sorted(finished for _, finished, *_ in seen)
+    assert seen[-1][1:4] == (4, 0, 0.0)
+    assert seen[0][3] is None  # nobody knows yet
+    news = [line for *_, line in seen if line]
+    assert len(news) == 4
+    assert news[0].startswith("first vit_4q1h scratch seed 0: test AUC 0.")
+    seen.clear()
+    go(study(seeds=3), on_news=look)
+    assert seen[0][-1] == "4 of 6 runs are done already"
+    assert seen[0][3] is not None
+
+
+def test_labels_and_costs_are_kept_for_the_report(study: MakeStudy, go: Go, tmp_path: Path, make_npz: MakeNpz) -> None:
+    go(study())
+    kept = read_labels(tmp_path / "study", str(make_npz()))
+    with np.load(make_npz()) as arrays:
+        np.testing.assert_array_equal(kept.labels, arrays["test_labels"])
+    assert (kept.name, kept.images, kept.task, len(kept.classes)) == ("first", (24, 16, 20), "multi-class", 3)
+    with Store.read(tmp_path / "study") as store:
+        costs = store.costs()
+        assert store.get("machine")["packages"]["torch"]
+        assert store.get("specification") == study().text
+    assert {label for _, label in costs} == {"vit_4q1h", "cosine_4q1h"}
+    (job,) = [job for job in stored(tmp_path / "study").values() if job.model["label"] == "vit_4q1h"]
+    assert job.result is not None
+    assert costs[job.dataset, "vit_4q1h"]["parameters"] == job.result["parameters"]
+    labels_file(tmp_path / "study", job.dataset).write_bytes(b"nothing")
+    with pytest.raises(RunError, match="cannot be read"):
+        read_labels(tmp_path / "study", job.dataset)
+    go(study())  # makes it again
+    assert read_labels(tmp_path / "study", job.dataset).digest == kept.digest
+
+
+def test_other_folders_are_left_alone(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(RunError, match="not empty and holds no study"):
+        go(study(), folder=tmp_path / "mine")
+    run = train_run(resolve(study().jobs[0].options), tmp_path / "run")
+    with pytest.raises(RunError, match=r"not empty and holds no study|folder of a run"):
+        go(study(), folder=run.folder)
+    with pytest.raises(RunError, match="Cannot use"):
+        go(study(), folder=tmp_path / "mine" / "thesis.tex")
+    (tmp_path / "study").mkdir()
+    with sole_user(tmp_path / "study"), pytest.raises(RunError, match="in use by another process"):
+        go(study())
+
+
+def test_a_study_needs_a_worker(study: MakeStudy, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="at least one worker, got 0"):
+        run_study(study(), tmp_path / "study", workers=0)
+
+
+def test_as_many_workers_as_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int]] = []
+
+    def pool(workers: int, folder: Path, *, threads: int) -> InlinePool:
+        made.append((workers, threads))
+        return InlinePool()
+
+    monkeypatch.setattr(runner, "LocalPool", pool)
+    monkeypatch.setattr(runner, "cores", lambda: 8)
+    for workers, threads, jobs in ((None, 1, 100), (None, 3, 100), (None, 16, 100), (5, 2, 100), (None, 1, 3)):
+        runner._pool(tmp_path, workers, None, threads, jobs)
+    assert made == [(8, 1), (2, 3), (1, 16), (5, 2), (3, 1)]

@@ -1,0 +1,386 @@
+"""The state of a study: what is written is there whole or not at all, and damage is told as such."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jaxtyping import TypeCheckError
+
+from qvit.errors import RunError
+from qvit.study.spec import Job, parse_study
+from qvit.study.store import FILE, Store, StoredJob, run_folder
+
+TEXT = """
+datasets: [phantom, own.npz]
+models: [qvit_4q2h, {name: vit_4q2h, label: "ÄÖ | dense", options: {dropout: 0.5}}]
+seeds: 2
+teachers: {t: [{arch: vit_4q1h}]}
+regimes: {scratch: , kd: {teacher: t}}
+"""
+
+
+def jobs_of(text: str = TEXT) -> list[Job]:
+    return list(parse_study(text, name="s", folder=Path("/data")).jobs)
+
+
+def identities(jobs: list[Job]) -> dict[int, str]:
+    return {id(job): f"{job.name}".encode().hex().rjust(64, "0")[-64:] for job in jobs}
+
+
+def fill(store: Store, jobs: list[Job]) -> list[str]:
+    known = identities(jobs)
+    store.plan(
+        [(known[id(job)], job) for job in jobs],
+        {known[id(job)]: [known[id(teacher)] for teacher in job.teachers] for job in jobs},
+    )
+    return list(known.values())
+
+
+def read(folder: Path) -> list[StoredJob]:
+    with Store.read(folder) as store:
+        return store.jobs()
+
+
+def test_what_is_planned_is_read_back(tmp_path: Path) -> None:
+    jobs = jobs_of()
+    with Store.open(tmp_path) as store:
+        known = fill(store, jobs)
+    found = read(tmp_path)
+    assert len(found) == len(jobs) == 18
+    for stored, job, identity in zip(found, jobs, known, strict=True):
+        assert (stored.identity, stored.role, stored.dataset) == (identity, job.role, job.dataset)
+        assert (stored.regime, stored.seed, stored.options, stored.name) == (
+            job.regime,
+            job.seed,
+            job.options,
+            job.name,
+        )
+        assert stored.model == vars(job.model)
+        assert (stored.distilled, len(stored.teachers)) == (job.regime == "kd", len(job.teachers))
+        assert stored.folder == tmp_path / run_folder(identity, job)
+        assert (stored.status, stored.error, stored.seconds, stored.result) == ("waiting", None, None, None)
+    teacher = found[0].identity
+    assert {stored.teachers for stored in found[:9] if stored.distilled} == {(teacher,)}
+    assert len({stored.folder for stored in found}) == len(found)
+
+
+def test_the_life_of_a_run(tmp_path: Path) -> None:
+    result = {"test": {"auc": 0.75, "label": "größer"}, "list": [1, None]}
+    with Store.open(tmp_path) as store:
+        one, other, *_ = fill(store, jobs_of())
+
+        def state(identity: str) -> tuple[Any, ...]:
+            [found] = [job for job in store.jobs() if job.identity == identity]
+            return found.status, found.error, found.seconds, found.result
+
+        store.begin(one, "worker 1")
+        assert state(one) == ("running", None, None, None)
+        store.release(one, "lost: killed")
+        assert state(one) == ("waiting", None, None, None)
+        store.begin(one, "worker 2")
+        store.fail(one, "no memory")
+        assert state(one) == ("failed", "no memory", None, None)
+        store.begin(one, "worker 1")
+        assert state(one)[:2] == ("running", None), "its earlier error is over"
+        store.finish(one, result, 12.5)
+        assert state(one) == ("finished", None, 12.5, result)
+        assert state(other) == ("waiting", None, None, None)
+        told = [(a["worker"], a["outcome"], a["ended"] is not None) for a in store.attempts(one)]
+        assert told == [
+            ("worker 1", "lost: killed", True),
+            ("worker 2", "failed: no memory", True),
+            ("worker 1", "finished", True),
+        ]
+        assert all(attempt["began"] <= attempt["ended"] for attempt in store.attempts(one))
+        store.begin(other, "worker 3")
+        assert [(a["identity"], a["ended"]) for a in store.attempts(other)] == [(other, None)]
+        assert [a["identity"] for a in store.attempts()] == [one, one, one, other]
+        store.release(one, "its file is gone")
+        assert state(one)[::3] == ("waiting", None)
+        assert len(store.attempts(one)) == 3, "only what had not ended ends"
+        assert [a["outcome"] for a in store.attempts(one)][-1] == "finished"
+
+
+def test_attempts_are_in_order_even_if_the_clock_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([50.0, 51.0, 9.0, 10.0])
+    monkeypatch.setattr("qvit.study.store.time.time", lambda: next(clock))
+    with Store.open(tmp_path) as store:
+        one, *_ = fill(store, jobs_of())
+        for worker in ("first", "second"):
+            store.begin(one, worker)
+            store.release(one, "lost")
+        assert [attempt["worker"] for attempt in store.attempts(one)] == ["first", "second"]
+
+
+def test_a_second_plan_keeps_runs_and_changes_jobs(tmp_path: Path) -> None:
+    jobs = jobs_of()
+    with Store.open(tmp_path) as store:
+        known = fill(store, jobs)
+        store.begin(known[3], "worker 1")
+        store.finish(known[3], {"a": 1}, 2.0)
+        before = {job.identity: job.folder for job in store.jobs()}
+    more = jobs_of(TEXT.replace("seeds: 2", "seeds: [1, 5]"))
+    with Store.open(tmp_path) as store:
+        fill(store, more)
+        again = store.jobs()
+        assert [job.name for job in again] == [job.name for job in more]
+        assert {job.seed for job in again if job.role == "student"} == {1, 5}
+        fill(store, jobs)
+        found = store.jobs()
+        assert [job.name for job in found] == [job.name for job in jobs]
+        assert {job.identity: job.folder for job in found} == before
+        assert (found[3].status, found[3].result) == ("finished", {"a": 1})
+        assert [job.status for job in found].count("waiting") == len(jobs) - 1
+        assert len(store.attempts()) == 1
+
+
+def test_one_run_may_answer_two_jobs(tmp_path: Path) -> None:
+    first, second = jobs_of("datasets: phantom\nmodels: [qvit_4q2h, {name: qvit_4q2h, label: again}]")
+    with Store.open(tmp_path) as store:
+        store.plan([("x" * 64, first), ("x" * 64, second)], {})
+        store.begin("x" * 64, "worker 1")
+        store.finish("x" * 64, {"a": 1}, 1.0)
+        assert [(job.model["label"], job.status) for job in store.jobs()] == [
+            ("qvit_4q2h", "finished"),
+            ("again", "finished"),
+        ]
+
+
+def test_values_and_costs(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        assert store.get("title") is None
+        store.put(title="Größe: 5 %", machine={"cores": 2, "packages": {}})
+        store.put(title="again")
+        store.set_costs([("phantom", "a", {"parameters": 5}), ("phantom", "b", {"parameters": 6})])
+        store.set_costs([("phantom", "a", {"parameters": 7})])
+    with Store.read(tmp_path) as store:
+        assert (store.get("title"), store.get("machine")) == ("again", {"cores": 2, "packages": {}})
+        assert store.costs() == {("phantom", "a"): {"parameters": 7}, ("phantom", "b"): {"parameters": 6}}
+
+
+@pytest.mark.parametrize("name", ["100 %", "what?", "a#b", "%41", "ä ö", "it's", "a&b=c;d", "?mode=ro"])
+def test_folders_of_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with Store.open(folder) as store:
+        fill(store, jobs_of())
+    assert len(read(folder)) == 18
+    assert os.listdir(tmp_path) == [name]  # noqa: PTH208 - names as they are
+    assert [path.name for path in folder.iterdir()] == [FILE]
+
+
+def test_folders_of_runs_have_plain_names() -> None:
+    [job] = jobs_of("datasets: 'a b/ü & co.npz'\nmodels: timm/resnet10t")
+    assert run_folder("0123456789abcdef", job) == "runs/ü---co-timm-resnet10t-scratch-s0-01234567"
+
+
+# --- trouble ---
+
+
+def refused(folder: Path, *parts: str, opened: bool = True) -> None:
+    for way in (Store.read, Store.open) if opened else (Store.read,):
+        with pytest.raises(RunError) as caught, way(folder) as store:
+            store.jobs()
+        assert str(folder) in str(caught.value)
+        for part in parts:
+            assert part in str(caught.value)
+
+
+def test_no_study(tmp_path: Path) -> None:
+    refused(tmp_path, "holds no study", "make one with `qvit study run`", opened=False)
+    refused(tmp_path / "nowhere", "holds no study", opened=False)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RunError, match="cannot be used"), Store.open(tmp_path / "nowhere"):
+        pass
+    (tmp_path / "file").write_text("x")
+    refused(tmp_path / "file", "holds no study", opened=False)
+
+
+@pytest.mark.parametrize("content", [b"nonsense" * 100, b"SQLite format 3\x00" + b"\xff" * 2000])
+def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    refused(
+        tmp_path, "cannot be used", "delete it and run the study again: finished runs in its folder are found and kept"
+    )
+    assert (tmp_path / FILE).read_bytes() == content
+
+
+def test_an_empty_file_is_none_yet(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"")
+    refused(tmp_path, "no such table", opened=False)
+    with Store.open(tmp_path) as store:
+        fill(store, jobs_of())
+
+
+def test_another_format(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.put(format=999)
+    refused(tmp_path, "version of qvit")
+    (tmp_path / FILE).unlink()
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("CREATE TABLE other (x)")
+    connection.close()
+    refused(tmp_path, "no such table", opened=False)
+
+
+def test_flipped_and_missing_bytes(tmp_path: Path) -> None:
+    """Each is told as damage, or leaves what can be read; never another exception."""
+    with Store.open(tmp_path) as store:
+        one, *_ = fill(store, jobs_of())
+        store.begin(one, "worker 1")
+        store.finish(one, {"test": {"auc": 0.5}}, 1.0)
+        store.set_costs([("phantom", "a", {"parameters": 5})])
+    whole = (tmp_path / FILE).read_bytes()
+    told = 0
+    places = range(0, len(whole), 127)
+    for place in places:
+        broken = bytearray(whole)
+        broken[place] ^= 0x55
+        (tmp_path / FILE).write_bytes(broken)
+        try:
+            with Store.read(tmp_path) as store:
+                store.jobs(), store.costs(), store.attempts(), store.get("title")
+        except RunError:
+            told += 1
+        except TypeCheckError:
+            pass  # of a letter, as in "waiti;g", that nobody would notice
+    assert told > 10
+    for length in (1, 99, 4096, len(whole) // 2, len(whole) - 1):
+        (tmp_path / FILE).write_bytes(whole[:length])
+        refused(tmp_path, FILE, opened=False)
+
+
+def test_text_that_is_not_json_is_damage(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        fill(store, jobs_of())
+        store.put(title="x")
+    for table, column in (("jobs", "options"), ("jobs", "model"), ("jobs", "teachers"), ("study", "value")):
+        kept = (tmp_path / FILE).read_bytes()
+        connection = sqlite3.connect(tmp_path / FILE)
+        with connection:
+            connection.execute(f"UPDATE {table} SET {column} = '{{broken'")
+        connection.close()
+        refused(tmp_path, "a value is not JSON", opened=table == "jobs")
+        (tmp_path / FILE).write_bytes(kept)
+    assert len(read(tmp_path)) == 18
+
+
+def test_reading_changes_nothing(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        one, *_ = fill(store, jobs_of())
+    before = (tmp_path / FILE).read_bytes()
+    with Store.read(tmp_path) as store:
+        store.jobs()
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            store._db.execute("DELETE FROM jobs")
+    with pytest.raises(RunError, match="cannot be used"), Store.read(tmp_path) as store:
+        store.begin(one, "worker 1")
+    assert (tmp_path / FILE).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+# --- several at a time, and kills ---
+
+
+def test_reading_while_the_driver_writes(tmp_path: Path) -> None:
+    """A reader sees each run before or after a change, never half of it."""
+    jobs = jobs_of()
+    with Store.open(tmp_path) as store:
+        known = fill(store, jobs)
+    seen: list[tuple[str, bool, bool]] = []
+    done = threading.Event()
+    trouble: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while not done.is_set():
+                with Store.read(tmp_path) as reader:
+                    found = reader.jobs()
+                assert len(found) == len(jobs)
+                seen.extend((job.status, job.result is None, job.seconds is None) for job in found)
+        except BaseException as error:
+            trouble.append(error)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    with Store.open(tmp_path) as store:
+        for identity in known:
+            store.begin(identity, "worker 1")
+            store.finish(identity, {"auc": 0.5}, 1.0)
+        fill(store, jobs)
+    done.set()
+    thread.join()
+    assert trouble == []
+    assert set(seen) <= {("waiting", True, True), ("running", True, True), ("finished", False, False)}
+    assert {job.status for job in read(tmp_path)} == {"finished"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from qvit.study.spec import parse_study
+from qvit.study.store import Store
+text = sys.stdin.read()
+jobs = parse_study(text, name="s").jobs
+with Store.open(Path(sys.argv[1])) as store:
+    store.plan([(f"{k:064x}", job) for k, job in enumerate(jobs)], {})
+    store.begin(f"{0:064x}", "worker 1")
+    store.finish(f"{0:064x}", {"auc": 0.5}, 1.0)
+    store.begin(f"{1:064x}", "worker 1")
+    if sys.argv[2] == "within":
+        # Not committed, and so much that a part is in the file already.
+        store._db.execute("PRAGMA cache_size = 1")
+        store._db.execute("UPDATE runs SET status = 'finished'")
+        store._db.execute("DELETE FROM jobs")
+        for k in range(3000):
+            store._db.execute("INSERT INTO attempts VALUES (?, ?, 1.0, NULL, NULL)", (f"{1:064x}", "w" * 100))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("where", ["between", "within"])
+def test_a_kill_leaves_whole_transactions(tmp_path: Path, where: str) -> None:
+    text = "datasets: phantom\nmodels: qvit_4q2h\nseeds: 3"
+    told = subprocess.run([sys.executable, "-c", KILLED, tmp_path, where], input=text, text=True, check=False)
+    assert told.returncode == -signal.SIGKILL
+    assert (tmp_path / f"{FILE}-journal").exists() == (where == "within"), "or the case is of no use"
+    found = read(tmp_path)
+    assert [(job.status, job.result) for job in found] == [
+        ("finished", {"auc": 0.5}),
+        ("running", None),
+        ("waiting", None),
+    ]
+    with Store.open(tmp_path) as store:
+        assert [attempt["outcome"] for attempt in store.attempts()] == ["finished", None]
+        store.release(found[1].identity, "stopped with its driver")
+        assert store.attempts()[1]["outcome"] == "stopped with its driver"
+
+
+def test_an_error_within_a_transaction_leaves_what_was(tmp_path: Path) -> None:
+    jobs = jobs_of()
+    with Store.open(tmp_path) as store:
+        known = fill(store, jobs)
+        broken = list(zip(known, jobs, strict=True))
+        broken[5] = (known[5], replace(jobs[5], seed=2**70))
+        with pytest.raises(OverflowError):
+            store.plan(broken, {})
+        assert [job.identity for job in store.jobs()] == known
+
+
+def test_results_are_plain_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whoever opens the file with other tools."""
+    with Store.open(tmp_path) as store:
+        one, *_ = fill(store, jobs_of())
+        store.finish(one, {"auc": 0.5}, 1.0)
+    connection = sqlite3.connect(tmp_path / FILE)
+    [(text,)] = connection.execute("SELECT result FROM runs WHERE status = 'finished'").fetchall()
+    connection.close()
+    assert json.loads(text) == {"auc": 0.5}
