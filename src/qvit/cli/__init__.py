@@ -21,6 +21,7 @@ def _run(arguments: list[str], *, debug: bool) -> int:
     from typer.exceptions import Abort, TyperException
 
     from qvit.cli.app import app
+    from qvit.cli.console import speaks
 
     warnings.showwarning = _show_warning
     try:
@@ -29,14 +30,15 @@ def _run(arguments: list[str], *, debug: bool) -> int:
         if debug:
             raise
         message = error.format_message() if isinstance(error, TyperException) else str(error)
-        sys.stderr.write(f"Error: {' '.join(message.split())}\n")
+        if speaks("LOCAL_RANK"):
+            sys.stderr.write(f"Error: {' '.join(message.split())}\n")
         return 2
     except (Abort, KeyboardInterrupt):
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as `head`, has had enough
         sys.stderr.close()
         return 0
-    if code == INTERRUPTED:  # typer turns Ctrl-C into this code, without a word
+    if code == INTERRUPTED and speaks("LOCAL_RANK"):  # typer turns Ctrl-C into this code, without a word
         sys.stderr.write("Interrupted. An unfinished run goes on with --resume.\n")
     return code
 
@@ -49,4 +51,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    sys.stderr.write(f"Warning: {message}\n")
+    from qvit.cli.console import speaks
+
+    if speaks("LOCAL_RANK"):
+        sys.stderr.write(f"Warning: {message}\n")

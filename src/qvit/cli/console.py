@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,18 @@ PLAIN_LINES = 20  # about so many lines a run where progress cannot be drawn
 OnEpoch = Callable[[dict[str, Any], float], None]
 
 
+def speaks(rank: str = "RANK") -> bool:
+    """Return whether this process is to be heard: of several that torchrun started, the first of all alone.
+
+    With "LOCAL_RANK" it is the first of each machine, for errors that no other machine knows of.
+    """
+    return os.environ.get("WORLD_SIZE", "1") in ("", "1") or os.environ.get(rank, "0") in ("", "0")
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    if speaks():
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None) -> None:
@@ -27,6 +37,8 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], *, captio
 
     A few rows too wide for the terminal are shown as columns.
     """
+    if not speaks():
+        return
     # A table folded at 80 columns in a log is of no use; away from a terminal it may be as wide as it likes.
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, markup=False, emoji=False, highlight=False)
@@ -48,7 +60,8 @@ def _width(lines: Sequence[Sequence[str]]) -> int:
 
 def say(text: str) -> None:
     """Print a line of news to stderr."""
-    typer.echo(text, err=True)
+    if speaks():
+        typer.echo(text, err=True)
 
 
 @contextmanager
@@ -71,7 +84,7 @@ def heavy_imports() -> Iterator[None]:
 @contextmanager
 def epoch_progress(label: str, epochs: int, *, quiet: bool = False) -> Iterator[OnEpoch | None]:
     """Yield a callback that shows epoch after epoch on stderr; None if quiet."""
-    if quiet:
+    if quiet or not speaks():
         yield None
     elif sys.stderr.isatty():
         with _live(label, epochs) as callback:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qvit.cli.console import epoch_progress, heavy_imports, print_json, print_table, say
+from qvit.cli.console import epoch_progress, heavy_imports, print_json, print_table, say, speaks
 from qvit.cli.data import Root
 from qvit.cli.options import Assign, Config, Data, Dataset, Json, Offline, Seed, Size, Task, dataset_option, gather
 
@@ -95,6 +95,8 @@ def _run(
     folder = out or Path("runs") / name
     with epoch_progress(name, resolved.train.epochs, quiet=json) as on_epoch:
         run = train_run(resolved, folder, root=root, download=not offline, resume=resume, on_epoch=on_epoch)
+    if not speaks():  # and may not even have the folder on its machine
+        return
     if json:
         print_json({"folder": str(run.folder), **run.result, "seconds": round(run.seconds, 2)})
         return

@@ -29,6 +29,7 @@ from qvit.files import PART, write_atomic
 from qvit.models import model_config
 from qvit.models.cost import count_flops
 from qvit.models.zoo import build, count_parameters
+from qvit.training.distributed import assemble
 from qvit.training.folder import Run
 from qvit.training.loop import TrainConfig, check_device
 from qvit.training.losses import make_loss
@@ -139,30 +140,45 @@ def distill(
     trained. Raises `ConfigError`, `DataError`, `RunError` and `TrainingError` as `train_run` does.
     """
     student, folder = config.student, Path(folder)
-    data = load_dataset(student.dataset, size=student.size, root=root, download=download, task=student.task)
-    guide = _guide(config, teacher, data, root=root, download=download, cache=cache, on_views=on_views)
-    _check(config, guide, data)
-    _check_folder(folder, config, resume=resume)
-    if config.how.alpha:
-        _check_cache(cache or cache_folder())
-    runs: dict[Stage, Run] = {}
-    for stage in config.stages:
-        of_stage = config.of(stage)
-        runs[stage] = train_run(
-            of_stage,
-            folder / stage,
-            root=root,
-            download=download,
-            resume=resume,
-            guide=guide if stage in ("pretrain", "joint") else None,
-            origin=runs["pretrain"] if stage == "finetune" else None,
-            on_epoch=on_stage(stage, of_stage.train.epochs) if on_stage else None,
+    with assemble(student.train.device) as team:
+        data, guide = team.in_turn(
+            lambda: _load(config, teacher, root=root, download=download, cache=cache, on_views=on_views)
         )
-    measured = measures(teacher, runs, data, student.train)
+        _check(config, guide, data)
+        _check_folder(folder, config, resume=resume)
+        if config.how.alpha:
+            _check_cache(cache or cache_folder())
+        runs: dict[Stage, Run] = {}
+        for stage in config.stages:
+            of_stage = config.of(stage)
+            runs[stage] = train_run(
+                of_stage,
+                folder / stage,
+                root=root,
+                download=download,
+                resume=resume,
+                guide=guide if stage in ("pretrain", "joint") else None,
+                origin=runs["pretrain"] if stage == "finetune" else None,
+                on_epoch=on_stage(stage, of_stage.train.epochs) if on_stage else None,
+            )
+
+        measured = team.lead(lambda: _conclude(folder, measures(teacher, runs, data, student.train)))
+    return Distillation(folder, runs, measured)
+
+
+def _load(
+    config: DistillationConfig, teacher: Teacher, *, root: str | Path | None, download: bool, **told: Any
+) -> tuple[Dataset, TeacherGuide]:
+    student = config.student
+    data = load_dataset(student.dataset, size=student.size, root=root, download=download, task=student.task)
+    return data, _guide(config, teacher, data, root=root, download=download, **told)
+
+
+def _conclude(folder: Path, measured: dict[str, Any]) -> dict[str, Any]:
     for leftover in folder.glob(f".{RESULT}.*{PART}"):
         leftover.unlink()
     write_atomic(folder / RESULT, (json.dumps(measured, indent=2, ensure_ascii=False) + "\n").encode())
-    return Distillation(folder, runs, measured)
+    return measured
 
 
 def _guide(

@@ -6,18 +6,34 @@ import torch
 from torch import Tensor, nn
 
 from qvit.errors import TrainingError
+from qvit.training.distributed import ALONE, Team
 
 
 def check_finite(
-    model: nn.Module, images: Tensor, loss: Tensor, gradient_norm: Tensor, *, epoch: int, step: int, lr: float
+    model: nn.Module,
+    images: Tensor,
+    loss: Tensor,
+    gradient_norm: Tensor,
+    *,
+    epoch: int,
+    step: int,
+    lr: float,
+    own_loss: Tensor | None = None,
+    team: Team = ALONE,
 ) -> None:
-    """Raise `TrainingError` with step, learning rate and the offending layer unless loss and gradient are finite."""
+    """Raise `TrainingError` with step, learning rate and the offending layer unless loss and gradient are finite.
+
+    Of a `team` each process has the same loss and gradient, but its own images and `own_loss`, which tells in whose
+    images to look for the layer.
+    """
     if math.isfinite(loss.detach() + gradient_norm):
         return
     if torch.isfinite(loss):
         what, culprit = "The gradient", find_gradient(model)
     else:
-        what, culprit = "The loss", find_culprit(model, images)
+        here = own_loss is not None and not torch.isfinite(own_loss)
+        found = team.collect((here, find_culprit(model, images)))
+        what, culprit = "The loss", max(found, key=lambda one: one[0])[1]
     raise TrainingError(
         f"{what} is no longer finite at epoch {epoch}, step {step}, learning rate {lr:.3g}: {culprit}. "
         "Train again in another folder with a lower lr or a clip_norm, or look at the images of this batch."

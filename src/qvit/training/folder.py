@@ -23,6 +23,8 @@ from qvit.evaluation.results import read_result, result_start
 from qvit.models.zoo import Model, build, read_config
 from qvit.training.checkpoint import load_weights
 
+FOUND_AT = "found_at"  # keys of this name say where something lay, and not what it is
+
 
 @dataclass(frozen=True)
 class Run:

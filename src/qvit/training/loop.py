@@ -15,6 +15,7 @@ from qvit.data.augment import augment, group_size, random_elements
 from qvit.errors import ConfigError, ModelError
 from qvit.evaluation.metrics import accuracy, auc, log_loss
 from qvit.training.diagnose import check_finite
+from qvit.training.distributed import ALONE, Team
 from qvit.training.losses import Loss, balanced_weights, make_loss
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict_logits, probabilities_of_views
@@ -26,13 +27,13 @@ from qvit.training.seeding import NOISE, ORDER, generator, seeded, torch_threads
 class TrainConfig:
     """How to train; the defaults are those of every figure we report.
 
-    `batch_size=None` is 64, halved while an epoch would have fewer than 16 steps: with a few hundred images a
-    small model needs many steps more than it needs smooth gradients. `lr` is the schedule's peak, `warmup` the
-    fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", "ce", "bce" or "emd"
-    (ordinal). `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a group of
-    `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group:
-    "always", "never", or "auto" where the validation AUC is better for it. `patience`: stop after so many
-    epochs without a better checkpoint. `threads`: CPU threads of torch; small models are fastest on one.
+    `batch_size=None` is 64, halved while an epoch would have fewer than 16 steps: with a few hundred images a small
+    model needs many steps more than it needs smooth gradients; several processes share a batch. `lr` is the schedule's
+    peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", "ce",
+    "bce" or "emd" (ordinal). `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a
+    group of `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group: "always",
+    "never", or "auto" where the validation AUC is better for it. `patience`: stop after so many epochs without a
+    better checkpoint. `threads`: CPU threads of torch in a process; small models are fastest on one.
     Raises `ConfigError` for values out of range.
     """
 
@@ -133,14 +134,18 @@ def fit(
     objective: Objective | None = None,
     state: TrainState | None = None,
     on_epoch: Callable[[TrainState], None] | None = None,
+    team: Team = ALONE,
 ) -> TrainState:
     """Train `model` in place on `data.train`; leave it with the weights of the best validation AUC.
 
     Goes on from `state` if one is given. `on_epoch(state)` is called after each epoch. Of epochs with equal
     validation AUC the one with the lower validation loss is kept; `state.best["tta"]` says over which symmetries
-    its predictions were averaged. The test split is not touched. Returns the final state. Raises `TrainingError`
-    as soon as the loss or a gradient is not finite, `ModelError` for a model with another number of outputs than
-    the data has classes, `ConfigError` for a device that is not there.
+    its predictions were averaged. The test split is not touched. Returns the final state. Raises `TrainingError` as
+    soon as the loss or a gradient is not finite, `ModelError` for a model with another number of outputs than the data
+    has classes, `ConfigError` for a device that is not there.
+
+    All processes of a `team` have to call this with the same arguments and weights. They get the numbers of one
+    process up to rounding, but for dropout and the like, which every process draws for its share by itself.
     """
     check_device(config.device)
     reuse_memory()
@@ -148,7 +153,9 @@ def fit(
     _check_outputs(model, data, config)
     objective = objective or supervised(data, config)
     own = objective.to(config.device) if isinstance(objective, nn.Module) else nn.Module()
-    optimizer = make_optimizer(nn.ModuleList([model, own]), config)
+    both = nn.ModuleList([model, own])
+    team.join_norms(both, config.device, lambda: _shuffled(data.train, config, generator(seed)))
+    optimizer = make_optimizer(both, config)
     if state is None:
         state = TrainState()
     else:
@@ -158,9 +165,10 @@ def fit(
 
     while state.epoch < config.epochs and not _out_of_patience(state, config):
         start = time.perf_counter()
-        with torch_threads(config.threads), seeded(seed, NOISE, state.epoch):  # the noise of dropout and the like
-            record = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch)
-            record |= validation_figures(model, data, config)
+        noise = NOISE, state.epoch, *team.place  # of dropout and the like
+        with torch_threads(config.threads), seeded(seed, *noise):
+            record = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch, team=team)
+            record |= validation_figures(model, data, config, team)
         _update(state, model, own, optimizer, record)
         state.seconds.append(time.perf_counter() - start)
         if on_epoch is not None:
@@ -179,19 +187,19 @@ def train_epoch(
     *,
     seed: int,
     epoch: int,
+    team: Team = ALONE,
 ) -> dict[str, Any]:
     """Take the steps of one epoch, `epoch` of them being behind; returns its number, last rate and mean loss."""
     group, order = augmentation_group(data, config), generator(seed, ORDER, epoch)
-    batches = _shuffled(data.train, config.batch_size or default_batch_size(len(data.train)), order)
+    batches = _shuffled(data.train, config, order)
     total = torch.zeros((), device=config.device)
     model.train()
     for step, index in enumerate(batches):
         progress = (epoch * len(batches) + step) / (config.epochs * len(batches))
         lr = config.lr * SCHEDULES[config.schedule](progress, config.warmup)
-        batch = load_batch(data.train, index, group, order, config.device)
-        loss = train_step(
-            model, batch, objective, optimizer, lr=lr, clip_norm=config.clip_norm, epoch=epoch + 1, step=step + 1
-        )
+        batch = load_batch(data.train, index, group, order, config.device, team)
+        place = {"epoch": epoch + 1, "step": step + 1}
+        loss = train_step(model, batch, objective, optimizer, lr=lr, clip_norm=config.clip_norm, team=team, **place)
         total += loss * len(index)
     return {"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / len(data.train)}
 
@@ -215,18 +223,21 @@ def train_step(
     clip_norm: float | None = None,
     epoch: int = 1,
     step: int = 1,
+    team: Team = ALONE,
 ) -> Float[Tensor, ""]:
     """Take one step at the rate `lr` on the mean of `objective` over a batch; returns that mean.
 
-    Gradients are scaled down to a total norm of `clip_norm` if they exceed it. Raises `TrainingError`, which
-    names `epoch` and `step`, before anything is changed if the loss or a gradient is not finite.
+    Of a `team`, `batch` is this process's share. Gradients are scaled down to a total norm of `clip_norm` if they
+    exceed it. Raises `TrainingError`, which names `epoch` and `step`, before anything is changed if the loss or a
+    gradient is not finite.
     """
-    loss = objective(model, batch).mean()
+    part = team.part(objective(model, batch))
     optimizer.zero_grad()
-    loss.backward()
+    part.backward()
+    loss = team.combine(part.detach(), optimizer.parameters, images=len(batch.index))
     gradients = [parameter.grad for parameter in optimizer.parameters if parameter.grad is not None]
     norm = torch.linalg.vector_norm(torch.cat([loss.new_zeros(1), *(gradient.flatten() for gradient in gradients)]))
-    check_finite(model, batch.images, loss, norm, epoch=epoch, step=step, lr=lr)
+    check_finite(model, batch.images, loss, norm, epoch=epoch, step=step, lr=lr, own_loss=part, team=team)
     factor = 1.0 if clip_norm is None else clip_norm / (norm + 1e-6)  # as torch's clip_grad_norm_ does
     if factor < 1.0:  # only now: clipping by a NaN would spoil the trace
         for gradient in gradients:
@@ -234,7 +245,7 @@ def train_step(
     for parameters in optimizer.param_groups:
         parameters["lr"] = lr
     optimizer.step()
-    return loss.detach()
+    return loss
 
 
 def default_batch_size(images: int) -> int:
@@ -247,11 +258,13 @@ def augmentation_group(data: Dataset, config: TrainConfig) -> str:
     return data.info.augment if config.augment == "auto" else config.augment
 
 
-def load_batch(split: Split, index: Tensor, group: str, order: torch.Generator, device: str) -> Batch:
-    """Return the images at `index` on a device, each under an element of the symmetry group drawn from `order`."""
-    images, labels = split.batch(index)
+def load_batch(
+    split: Split, index: Tensor, group: str, order: torch.Generator, device: str, team: Team = ALONE
+) -> Batch:
+    """Return the images at `index`, or this process's share, on a device, each under an element drawn by `order`."""
     elements = random_elements(len(index), group, order)
-    images, labels = images.to(device), labels.to(device)
+    index, elements = team.share(index), team.share(elements)
+    images, labels = (values.to(device) for values in split.batch(index))
     if group_size(group) > 1:
         images = augment(images, elements.to(device), group)
     return Batch(images, labels, index, elements)
@@ -273,21 +286,23 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
     )
 
 
-def validation_figures(model: nn.Module, data: Dataset, config: TrainConfig) -> dict[str, Any]:
+def validation_figures(model: nn.Module, data: Dataset, config: TrainConfig, team: Team = ALONE) -> dict[str, Any]:
     """Return log loss, AUC and accuracy on the validation split, and as `tta` what predictions were averaged over.
 
     With `config.tta` "auto" that is the augmentation group or "none", whichever gives the better AUC.
     """
     group = "none" if config.tta == "never" else augmentation_group(data, config)
     labels, task = data.val.labels, data.info.task
-    logits = predict_logits(model, data.val, group=group, device=config.device)
+    logits = predict_logits(model, data.val, group=group, device=config.device, team=team)
     views = {group: logits} | ({"none": logits[:1]} if config.tta == "auto" else {})
-    figures = []
-    for tta, some in views.items():
-        scores = probabilities_of_views(some, task)
+
+    def figures(tta: str) -> dict[str, Any]:
+        scores = probabilities_of_views(views[tta], task)
         loss, area = log_loss(labels, scores, task), auc(labels, scores, task)
-        figures.append({"val_loss": loss, "val_auc": area, "val_acc": accuracy(labels, scores, task), "tta": tta})
-    return max(figures, key=_merit)
+        return {"val_loss": loss, "val_auc": area, "val_acc": accuracy(labels, scores, task), "tta": tta}
+
+    # One process says it for all: machines that differ in a last bit would choose, and stop, differently.
+    return team.lead(lambda: max(map(figures, views), key=_merit))
 
 
 def _merit(figures: dict[str, Any]) -> tuple[float, float]:
@@ -304,7 +319,8 @@ def _check_outputs(model: nn.Module, data: Dataset, config: TrainConfig) -> None
         )
 
 
-def _shuffled(split: Split, batch_size: int, order: torch.Generator) -> tuple[Tensor, ...]:
+def _shuffled(split: Split, config: TrainConfig, order: torch.Generator) -> tuple[Tensor, ...]:
+    batch_size = config.batch_size or default_batch_size(len(split))
     batches = torch.randperm(len(split), generator=order).split(batch_size)
     if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:  # batch norm knows no variance of one image
         return (*batches[:-2], torch.cat(batches[-2:]))

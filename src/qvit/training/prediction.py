@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Split
 from qvit.data.augment import apply_element, group_size
+from qvit.training.distributed import ALONE, Team
 
 BATCH = 512  # views at a time
 
@@ -35,17 +36,25 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def predict_logits(
-    model: nn.Module, split: Split, *, group: str = "none", device: torch.device | str = "cpu"
+    model: nn.Module,
+    split: Split,
+    *,
+    group: str = "none",
+    device: torch.device | str = "cpu",
+    team: Team = ALONE,
 ) -> Float[Tensor, "g n k"]:
-    """Return the logits of every image under every element of a symmetry group, in evaluation mode."""
+    """Return the logits of every image under every element of a symmetry group, in evaluation mode.
+
+    The processes of a `team` share the work, and all get the whole.
+    """
     elements = range(group_size(group))
     logits = []
     with evaluating(model):
-        for index in torch.arange(len(split)).split(max(1, BATCH // len(elements))):
+        for index in team.share(torch.arange(len(split))).split(max(1, BATCH // len(elements))):
             images = split.batch(index)[0].to(device)
             views = torch.cat([apply_element(images, element, group) for element in elements])
             logits.append(model(views).unflatten(0, (len(elements), len(images))).cpu())
-    return torch.cat(logits, dim=1)
+    return team.gather(torch.cat(logits, dim=1), len(split))
 
 
 def predict(
@@ -55,9 +64,10 @@ def predict(
     *,
     group: str = "none",
     device: torch.device | str = "cpu",
+    team: Team = ALONE,
 ) -> Float[np.ndarray, "n k"]:
     """Return probabilities `(n, k)` in float64, averaged over a symmetry group (test-time augmentation)."""
-    return probabilities_of_views(predict_logits(model, split, group=group, device=device), task)
+    return probabilities_of_views(predict_logits(model, split, group=group, device=device, team=team), task)
 
 
 def probabilities_of_views(logits: Float[Tensor, "g n k"], task: str) -> Float[np.ndarray, "n k"]:

@@ -1,43 +1,42 @@
 """Train and evaluate one model into a run folder, and go on with it after any interruption."""
 
 import hashlib
-import json
-import os
-import platform
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import nn
 
 import qvit
 from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.registry import is_path
-from qvit.errors import ConfigError, DataError, RunError
+from qvit.errors import CircuitWarning, ConfigError, DataError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
-from qvit.files import PART, sole_user, write_atomic
+from qvit.files import sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters, model_config
 from qvit.models.pretrained import load_imagenet
 from qvit.models.zoo import Model, ModelConfig, build, read_config
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
-from qvit.training.folder import Run, flag_of, flatten, short_name
+from qvit.training.distributed import Team, assemble
+from qvit.training.folder import FOUND_AT as FOUND_AT
+from qvit.training.folder import Run, flag_of, short_name
 from qvit.training.loop import Objective, TrainConfig, TrainState, check_device, fit
 from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
+from qvit.training.record import claim, dump, make_folder, write_history
 from qvit.training.seeding import INIT, seeded, torch_threads
 
 Progress = Callable[[dict[str, Any], float], None]
 STATISTICS_BYTES = 2**25  # of images at a time
-FOUND_AT = "found_at"  # keys of this name say where something lay, and not what it is
 
 
 class PretrainedWarning(UserWarning):
@@ -53,7 +52,10 @@ class Guide(Protocol):
         """What of it determines the run, for config.json."""
 
     def prepare(self, model: Model, data: Dataset, config: TrainConfig, *, seed: int) -> tuple[Dataset, Objective]:
-        """Return the data to train on, its validation split that of `data`, and what to minimise."""
+        """Return the data to train on, its validation split that of `data`, and what to minimise.
+
+        Of several processes each asks, the first one of a machine before the others.
+        """
 
 
 def train_run(
@@ -76,22 +78,51 @@ def train_run(
     with `origin` it starts from that finished run's weights. ImageNet's, where asked for, are downloaded, or there is
     a `PretrainedWarning` and none are used. The test split is read once, after training.
     Raises `RunError` if the folder holds something else, and all errors of data, model and training.
+
+    Started by torchrun, all processes train this one run together, each on its share of every batch; see `fit`. The
+    first one alone looks at the folder, writes, and calls `on_epoch`. What stops one of them is raised in all. As many
+    have to go on with a run if that is to be bit for bit; another number does so up to rounding.
     """
-    data = load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
-    run = Run(Path(folder))
-    earlier = run if resume and (run.folder / "config.json").exists() else None
-    architecture = _architecture(config, data, origin or earlier, download=download)
-    described = _describe(config, data, architecture, guide, origin)
-    _check_measurable(data)
-    check_device(config.train.device)
-    make_loss(data.info.task, name=config.train.loss)  # refuses one that does not fit, before there is a folder
-    _make_folder(run.folder)
-    with sole_user(run.folder), torch_threads(config.train.threads):
-        _claim(run, described, resume=resume, replace=replace)
-        if not run.finished:
-            _train(run, architecture, config, data, guide, origin, on_epoch)
-        (run.folder / "state.pt").unlink(missing_ok=True)
+    with assemble(config.train.device) as team:
+        data = team.in_turn(lambda: _load(config, root, download=download))
+        run = Run(Path(folder))
+        architecture = team.lead(
+            lambda: _architecture(config, data, origin or _earlier(run, resume), download=download)
+        )
+        _check(config, data, architecture, team)
+        with ExitStack() as held, torch_threads(config.train.threads):
+
+            def start() -> bool:
+                described = _describe(config, data, architecture, guide, origin)
+                make_folder(run.folder)
+                held.enter_context(sole_user(run.folder))
+                claim(run, described, processes=team.count, resume=resume, replace=replace)
+                return run.finished
+
+            if not team.lead(start):
+                _train(run, architecture, config, data, guide, origin, on_epoch, team)
+            team.lead(lambda: (run.folder / "state.pt").unlink(missing_ok=True))
     return Run(run.folder)
+
+
+def _load(config: RunConfig, root: str | Path | None, *, download: bool) -> Dataset:
+    data = load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
+    check_device(config.train.device)
+    return data
+
+
+def _earlier(run: Run, resume: bool) -> Run | None:
+    return run if resume and (run.folder / "config.json").exists() else None
+
+
+def _check(config: RunConfig, data: Dataset, architecture: ModelConfig, team: Team) -> None:
+    """Refuse now, before there is a folder, what does not go together."""
+    _check_measurable(data)
+    make_loss(data.info.task, name=config.train.loss)
+    if team.count > 1:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", CircuitWarning)  # heard when the model is trained
+            team.check_norms(build(architecture), config.train.device)
 
 
 def _check_measurable(data: Dataset) -> None:
@@ -122,7 +153,8 @@ def _architecture(config: RunConfig, data: Dataset, earlier: Run | None, *, down
         with torch.random.fork_rng():  # this network is thrown away: its random numbers are nobody's business
             load_imagenet(Network(architecture), download=download)
     except DataError as error:
-        warnings.warn(f"{error} Training {architecture.arch} from scratch.", PretrainedWarning, stacklevel=3)
+        message = f"{error} Training {architecture.arch} from scratch."
+        warnings.warn(message, PretrainedWarning, stacklevel=5)  # where `train_run` was called
         return replace(architecture, pretrained=None)
     return architecture
 
@@ -166,56 +198,6 @@ def weights_digest(run: Run) -> str:
         raise RunError(f"{run.weights_path} cannot be read ({error}); train the run again.") from error
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"Cannot use {folder} as a run folder: {error.strerror or error}. Choose another with --out."
-        ) from error
-
-
-def _empty(folder: Path) -> None:
-    """Delete the files of a run: the result first, so that a half-emptied folder never looks finished."""
-    paths = sorted(folder.iterdir(), key=lambda path: (path.name == "config.json") - (path.name == "result.json"))
-    if any(path.is_dir() for path in paths):
-        raise RunError(f"{folder} holds folders that no run makes; it was left as it is. Choose another with --out.")
-    try:
-        for path in paths:
-            path.unlink()
-    except OSError as error:
-        raise RunError(f"Cannot empty {folder}: {error.strerror or error}. Choose another with --out.") from error
-
-
-def _claim(run: Run, described: dict[str, Any], *, resume: bool, replace: bool) -> None:
-    """Make sure that the folder is new, or holds this very run and may be continued, or one that may be replaced."""
-    if replace and (run.folder / "config.json").exists():
-        earlier = Run(run.folder).config
-        if all(earlier[key] == described[key] for key in ("dataset", "model")):
-            _empty(run.folder)
-    names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
-    if "config.json" in names:
-        if not resume:
-            raise RunError(
-                f"{run.folder} already holds a {'finished' if run.finished else 'started'} run. "
-                "Go on with it by --resume, or choose another folder with --out."
-            )
-        ours, theirs = flatten(described), flatten(run.config)
-        keys = [key for key in dict.fromkeys([*ours, *theirs]) if not key.endswith(FOUND_AT)]
-        differing = [key for key in keys if theirs.get(key) != ours.get(key)]
-        if differing:
-            changes = "; ".join(f"{key}: {theirs.get(key)} → {ours.get(key)}" for key in differing)
-            raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
-    elif names:
-        raise RunError(f"{run.folder} is not empty and not a run folder; choose another with --out.")
-    else:
-        write_atomic(run.folder / "config.json", _dump(described))
-    for leftover in run.folder.glob(f".*{PART}"):
-        leftover.unlink()
-    if "environment.json" not in names:
-        write_atomic(run.folder / "environment.json", _dump(_environment()))
-
-
 def _train(
     run: Run,
     architecture: ModelConfig,
@@ -224,26 +206,47 @@ def _train(
     guide: Guide | None,
     origin: Run | None,
     on_epoch: Progress | None,
+    team: Team,
 ) -> None:
     state_path = run.folder / "state.pt"
-    state = load_state(state_path) if state_path.exists() else None
-    model = build_model(architecture, data, seed=config.seed, published=state is None and origin is None)
-    if origin is not None:
-        model.load_state_dict(load_weights(origin.weights_path))
+    state = team.lead(lambda: load_state(state_path) if state_path.exists() else None)
+
+    def build_it() -> Model:
+        model = build_model(architecture, data, seed=config.seed, published=state is None and origin is None)
+        if origin is not None and team.leads:
+            model.load_state_dict(load_weights(origin.weights_path))
+        return model
+
+    model = team.in_turn(build_it)
+    team.spread(model)
     to_learn, objective = data, None
     if guide is not None:
-        to_learn, objective = guide.prepare(model, data, config.train, seed=config.seed)
+        to_learn, objective = team.in_turn(lambda: guide.prepare(model, data, config.train, seed=config.seed))
+    if isinstance(objective, nn.Module):
+        team.spread(objective)
 
     def record(state: TrainState) -> None:
         save_state(state_path, state)
-        _write_history(run.folder, state)
+        write_history(run.folder, state)
         if on_epoch is not None:
             on_epoch(state.history[-1], state.seconds[-1])
 
-    state = fit(model, to_learn, config.train, seed=config.seed, objective=objective, state=state, on_epoch=record)
-    _write_history(run.folder, state)  # again, in case the run was killed between the state and this
-    save_weights(run.weights_path, model.state_dict())
-    _evaluate(run, model, data, config, state.best)
+    def finish() -> None:
+        write_history(run.folder, done)  # again, in case the run was killed between the state and this
+        save_weights(run.weights_path, model.state_dict())
+
+    done = fit(
+        model,
+        to_learn,
+        config.train,
+        seed=config.seed,
+        objective=objective,
+        state=state,
+        on_epoch=lambda state: team.lead(lambda: record(state)),
+        team=team,
+    )
+    team.lead(finish)
+    _evaluate(run, model, data, config, done.best, team)
 
 
 def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, published: bool = True) -> Model:
@@ -259,31 +262,23 @@ def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, publishe
     return model
 
 
-def _write_history(folder: Path, state: TrainState) -> None:
-    timings = [{"epoch": epoch, "seconds": round(seconds, 4)} for epoch, seconds in enumerate(state.seconds, 1)]
-    write_atomic(folder / "timings.jsonl", _dump_lines(timings), durable=False)
-    write_atomic(folder / "metrics.jsonl", _dump_lines(state.history), durable=False)
-
-
-def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: dict[str, Any]) -> None:
+def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: dict[str, Any], team: Team) -> None:
     """Predict validation and test images, write the prediction files and the result."""
-    group = best["tta"]
-    result: dict[str, Any] = {"parameters": count_parameters(model), "best_epoch": best["epoch"], "tta": group}
-    for name in ("val", "test"):
-        split = data.splits[name]
-        scores = predict(model, split, data.info.task, group=group, device=config.train.device)
-        figures = result[name] = _figures(split, scores, data)
-        write_result(
-            run.folder,
-            flag_of(run.config["dataset"]),
-            data.size,
-            name,
-            scores,
-            figures["auc"],
-            figures["acc"],
-            f"{short_name(config.model)}-s{config.seed}",
-        )
-    write_atomic(run.folder / "result.json", _dump(result))
+    group, device = best["tta"], config.train.device
+    scores = {
+        name: predict(model, data[name], data.info.task, group=group, device=device, team=team)
+        for name in ("val", "test")
+    }
+
+    def write() -> None:
+        result: dict[str, Any] = {"parameters": count_parameters(model), "best_epoch": best["epoch"], "tta": group}
+        flag, suffix = flag_of(run.config["dataset"]), f"{short_name(config.model)}-s{config.seed}"
+        for name in scores:
+            figures = result[name] = _figures(data[name], scores[name], data)
+            write_result(run.folder, flag, data.size, name, scores[name], figures["auc"], figures["acc"], suffix)
+        write_atomic(run.folder / "result.json", dump(result))
+
+    team.lead(write)
 
 
 def evaluate_run(run: Run, split: str = "test", *, root: str | Path | None = None) -> dict[str, Any]:
@@ -314,24 +309,3 @@ def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[t
     mean = total.double() / (255.0 * pixels * len(split))
     variance = square.double() / (255.0**2 * pixels * len(split)) - mean**2
     return mean.float(), variance.clamp_min(0).sqrt().float()
-
-
-def _environment() -> dict[str, Any]:
-    packages = ("torch", "numpy", "scipy", "safetensors", "monai")
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
-        "cpus": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": {name: version(name) for name in packages},
-    }
-
-
-def _dump(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _dump_lines(values: list[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(value) + "\n" for value in values).encode()

@@ -1,0 +1,100 @@
+"""What a run writes beside weights and predictions: who it is, where it ran, and how it went."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qvit.errors import RunError
+from qvit.files import PART, write_atomic
+from qvit.training.folder import FOUND_AT, Run, flatten
+from qvit.training.loop import TrainState
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run; raises `RunError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(
+            f"Cannot use {folder} as a run folder: {error.strerror or error}. Choose another with --out."
+        ) from error
+
+
+def _empty(folder: Path) -> None:
+    """Delete the files of a run: the result first, so that a half-emptied folder never looks finished."""
+    paths = sorted(folder.iterdir(), key=lambda path: (path.name == "config.json") - (path.name == "result.json"))
+    if any(path.is_dir() for path in paths):
+        raise RunError(f"{folder} holds folders that no run makes; it was left as it is. Choose another with --out.")
+    try:
+        for path in paths:
+            path.unlink()
+    except OSError as error:
+        raise RunError(f"Cannot empty {folder}: {error.strerror or error}. Choose another with --out.") from error
+
+
+def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, replace: bool) -> None:
+    """Make sure that the folder is new, or holds this very run and may be continued, or one that may be replaced.
+
+    Writes config.json, as `described`, and environment.json where they are missing. Raises `RunError` for a folder
+    that is used otherwise.
+    """
+    if replace and (run.folder / "config.json").exists():
+        earlier = Run(run.folder).config
+        if all(earlier[key] == described[key] for key in ("dataset", "model")):
+            _empty(run.folder)
+    names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
+    if "config.json" in names:
+        if not resume:
+            raise RunError(
+                f"{run.folder} already holds a {'finished' if run.finished else 'started'} run. "
+                "Go on with it by --resume, or choose another folder with --out."
+            )
+        ours, theirs = flatten(described), flatten(run.config)
+        keys = [key for key in dict.fromkeys([*ours, *theirs]) if not key.endswith(FOUND_AT)]
+        differing = [key for key in keys if theirs.get(key) != ours.get(key)]
+        if differing:
+            changes = "; ".join(f"{key}: {theirs.get(key)} → {ours.get(key)}" for key in differing)
+            raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
+    elif names:
+        raise RunError(f"{run.folder} is not empty and not a run folder; choose another with --out.")
+    else:
+        write_atomic(run.folder / "config.json", dump(described))
+    for leftover in run.folder.glob(f".*{PART}"):
+        leftover.unlink()
+    if "environment.json" not in names:
+        write_atomic(run.folder / "environment.json", dump(_environment(processes)))
+
+
+def write_history(folder: Path, state: TrainState) -> None:
+    """Write the figures and the seconds of each epoch."""
+    timings = [{"epoch": epoch, "seconds": round(seconds, 4)} for epoch, seconds in enumerate(state.seconds, 1)]
+    write_atomic(folder / "timings.jsonl", _dump_lines(timings), durable=False)
+    write_atomic(folder / "metrics.jsonl", _dump_lines(state.history), durable=False)
+
+
+def _environment(processes: int) -> dict[str, Any]:
+    packages = ("torch", "numpy", "scipy", "safetensors", "monai")
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "packages": {name: version(name) for name in packages},
+    } | ({"processes": processes} if processes > 1 else {})
+
+
+def dump(value: dict[str, Any]) -> bytes:
+    """Return a record as JSON for people to read."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _dump_lines(values: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(value) + "\n" for value in values).encode()
