@@ -1,5 +1,6 @@
 """Check values against a configuration's types at the border, with errors fit for a user."""
 
+from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,8 +21,15 @@ def validated(kind: type[T], values: dict[str, Any]) -> T:
         if isinstance(value, bool) and {int, float} & {hints.get(name), *get_args(hints.get(name))}:
             raise ConfigError(f"Option {name}={value!r}: Input should be a number.")
     try:
-        return TypeAdapter(kind).validate_python(values)
+        adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]
+        return adapter.validate_python(values)
     except ValidationError as error:
         problem = error.errors()[0]
         option = next((str(part) for part in reversed(problem["loc"]) if isinstance(part, str)), kind.__name__)
         raise ConfigError(f"Option {option}={problem['input']!r}: {problem['msg']}.") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Return what checks a type; making one takes milliseconds, and a study asks for thousands."""
+    return TypeAdapter(kind)

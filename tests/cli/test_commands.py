@@ -31,6 +31,12 @@ COMMANDS = [
     ["teacher"],
     ["distill"],
     ["evaluate"],
+    ["study"],
+    ["study", "list"],
+    ["study", "plan"],
+    ["study", "run"],
+    ["study", "status"],
+    ["study", "report"],
     ["compare"],
     ["demo"],
 ]
@@ -43,7 +49,7 @@ def test_help(qvit: Qvit, command: list[str]) -> None:
     assert " ".join(["Usage: qvit", *command]) in told.out
 
 
-@pytest.mark.parametrize("command", [[], ["data"]], ids=["qvit", "qvit data"])
+@pytest.mark.parametrize("command", [[], ["data"], ["study"]], ids=["qvit", "qvit data", "qvit study"])
 def test_a_group_alone_shows_its_help(qvit: Qvit, command: list[str]) -> None:
     told = qvit(*command)
     assert (told.code, told.err) == (0, "")
@@ -303,6 +309,87 @@ def test_names_are_shown_as_they_are(qvit: Qvit, npz: Path, tmp_path: Path, name
     shown = qvit("compare", folder / "run")
     assert shown.code == 0
     assert name in re.sub(r"[\s│]", "", shown.out)
+
+
+# --- studies ---
+
+
+def test_study_list(qvit: Qvit) -> None:
+    told = qvit("study", "list")
+    assert (told.code, told.err) == (0, "")
+    rows = {row["name"]: row for row in json.loads(qvit("study", "list", "--json").out)}
+    assert list(rows) == ["controls", "paper", "scaling", "smoke"]
+    assert rows["smoke"] == {"name": "smoke", "title": "Smoke test of a study", "runs": 37}
+    for row in rows.values():
+        assert row["title"] in told.out
+        assert re.search(rf"{row['name']} .* {row['runs']} ", told.out)
+
+
+@pytest.fixture
+def study(npz: Path, tmp_path: Path) -> Path:
+    """Two models, one of which cannot learn, and a dataset too many."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"title: Mine [bold]\ndatasets: [{npz.name}, phantom]\nseeds: 2\noptions: {{epochs: 1}}\n"
+        "models: [vit_4q1h, {name: vit_4q1h, label: wild, options: {lr: 1.0e+30}}]\n"
+    )
+    return path
+
+
+def test_study_plan(qvit: Qvit, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qvit.study.plan._time", lambda *_: (0.01, 0.0001))
+    told = qvit("study", "plan", study, "--workers", 2)
+    assert told.code == 0
+    assert "mine: Mine [bold]" in told.out
+    for row in (r"small: vit_4q1h *│ scratch *│ *2 │", r"phantom: wild *│ scratch *│ *2 │"):
+        assert re.search(row, told.out)
+    assert re.search(r"^8 runs, .* of computing: about .* by 2 workers here, and \d+ MB of disk\.$", told.err, re.M)
+    part = json.loads(qvit("study", "plan", study, "--dataset", "small", "--seeds", 1, "--json").out)
+    assert (part["runs"], [row["dataset"] for row in part["rows"]]) == (2, ["small", "small"])
+
+
+def test_study_run_status_report(qvit: Qvit, study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["study", "run", study, "--dataset", "small", "--seeds", 1, "--out", out, "--workers", 1]
+    told = qvit(*command)
+    assert told.code == 1, "one of two has failed"
+    assert told.out == ""
+    assert re.search(r"^\[\d/2\] small vit_4q1h scratch seed 0: test AUC 0\.\d{3}, ACC 0\.\d{3}", told.err, re.M)
+    assert "1 of 2 runs are done, 1 of them now" in told.err
+    assert f"Report: qvit study report {out}" in told.err
+    assert re.search(r"^Failed: small wild scratch seed 0: .+", told.err, re.M)
+
+    told = qvit("study", "status", out)
+    assert told.code == 0
+    assert "Mine [bold]" in told.out
+    assert "Failed: small wild scratch seed 0: " in told.err
+    read = json.loads(qvit("study", "status", out, "--json").out)
+    assert list(read["errors"]) == ["small wild scratch seed 0"]
+    assert {key: read[key] for key in ("title", "finished", "running", "waiting", "failed")} == {
+        "title": "Mine [bold]",
+        "finished": 1,
+        "running": 0,
+        "waiting": 0,
+        "failed": 1,
+    }
+
+    told = qvit("study", "report", out)
+    assert told.code == 0
+    assert f"Report: {out / 'report' / 'report.html'}" in told.err
+    assert "Mine [bold]" in (out / "report" / "report.html").read_text()
+    read = json.loads(qvit("study", "report", out, "--out", tmp_path / "there", "--json").out)
+    assert read == {"report": str(tmp_path / "there" / "report.html"), "answer": []}
+
+    [run] = (out / "runs").glob("*/result.json")
+    before = run.stat().st_mtime_ns
+    good = ["study", "run", tmp_path / "good.yaml", "--out", out, "--json"]
+    (tmp_path / "good.yaml").write_text(study.read_text().replace(", phantom]", "]").replace("seeds: 2", "seeds: 1"))
+    (tmp_path / "good.yaml").write_text((tmp_path / "good.yaml").read_text().replace(", {name", "] #"))
+    told = qvit(*good)
+    assert (told.code, told.err) == (0, "")
+    read = json.loads(told.out)
+    assert (read["total"], read["finished"], read["done_now"], read["failed"]) == (1, 1, 0, {})
+    assert run.stat().st_mtime_ns == before
 
 
 # --- demo ---

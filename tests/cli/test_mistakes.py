@@ -312,6 +312,77 @@ def test_distillation_that_does_not_fit(
     refused(["distill", here / "two.npz", "--teacher", run], "The teacher's logits for one image are (1, 3)", "has 2")
 
 
+# --- studies ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["plan", "no.yaml"], "Cannot read the study no.yaml: "),
+        (["plan", "smok"], "Did you mean 'smoke'? Name a YAML file or one of: controls, paper, scaling, smoke."),
+        (["run", "smok"], "Did you mean 'smoke'?"),
+        (["run", "wrong.yaml"], "Study wrong: a study has no key 'model'. Did you mean 'models'?"),
+        (["run", "."], "Is a directory"),
+        (["run", "smoke", "--dataset", "phantm"], "no dataset 'phantm'. Did you mean 'phantom'? It has: phantom."),
+        (["plan", "smoke", "--dataset", "phantom", "--dataset", "breastmnist"], "has no dataset 'breastmnist'"),
+        (["run", "smoke", "--seeds", "4"], "The study smoke has 3 seeds, so --seeds takes 1 to that, not 4."),
+        (["plan", "smoke", "--seeds", "0"], "not 0"),
+        (["plan", "smoke", "--seeds", "-1"], "not -1"),
+        (["plan", "smoke", "--seeds", "many"], "Invalid value for '--seeds'"),
+        (["run", "smoke", "--workers", "0"], "Invalid value for '--workers'"),
+        (["plan", "smoke", "--workers", "0"], "Invalid value for '--workers'"),
+        (["run", "smoke", "--out", "."], "is not empty and holds no study; choose another with --out."),
+        (["run", "smoke", "--out", "wrong.yaml"], "Cannot use wrong.yaml as the folder of a study: "),
+        (["run", "smoke", "--out", "wrong.yaml/x"], "Choose another with --out"),
+        (["run"], "Missing argument"),
+        (["run", "smoke", "--seed", "1"], "No such option"),
+        (["reprot", "x"], "No such command 'reprot'"),
+        (["report", "."], "holds no study (study.sqlite is missing); make one with `qvit study run`."),
+        (["report", "nowhere"], "nowhere holds no study"),
+        (["report", "wrong.yaml"], "wrong.yaml holds no study"),
+        (["status", "."], "holds no study"),
+        (["report", "damaged"], "study.sqlite cannot be used: file is not a database. If it is damaged, delete it"),
+        (["status", "damaged"], "study.sqlite cannot be used: file is not a database."),
+    ],
+)
+def test_studies(
+    refused: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[object], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.yaml").write_text("datasets: phantom\nmodel: qvit_4q2h\n")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "study.sqlite").write_bytes(b"no database at all" * 99)
+    refused(["study", *arguments], told)
+
+
+def test_a_damaged_study_is_left_as_it_is(qvit: Qvit, tmp_path: Path) -> None:
+    path = tmp_path / "study.sqlite"
+    path.write_bytes(b"no database at all" * 99)
+    (tmp_path / "runs").mkdir()
+    check(qvit("study", "run", "smoke", "--out", tmp_path), "finished runs in its folder are found and kept.")
+    assert path.read_bytes() == b"no database at all" * 99
+
+
+def test_a_study_of_files_that_are_not_there(qvit: Qvit, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("datasets: breastmnist\nmodels: qvit_4q2h\n")
+    out = ["--out", tmp_path / "out"]
+    check(qvit("study", "run", tmp_path / "s.yaml", "--data-dir", tmp_path, "--offline", *out), "breastmnist.npz")
+    (tmp_path / "s.yaml").write_text("datasets: missing.npz\nmodels: qvit_4q2h\n")
+    check(qvit("study", "run", tmp_path / "s.yaml", *out), "missing.npz", "nothing there")
+    check(qvit("study", "plan", tmp_path / "s.yaml"), "missing.npz", "nothing there")
+    check(qvit("study", "report", tmp_path / "out"), "is finished yet; go on with `qvit study run`")
+
+
+def test_a_study_without_a_finished_run(refused: Callable[..., None], tmp_path: Path) -> None:
+    from qvit.study.spec import parse_study
+    from qvit.study.store import Store
+
+    jobs = parse_study("datasets: phantom\nmodels: qvit_4q2h", name="s").jobs
+    with Store.open(tmp_path) as store:
+        store.plan([("x" * 64, job) for job in jobs], {})
+    refused(["study", "report", tmp_path], "No run of the study in", "is finished yet")
+
+
 # --- folders ---
 
 

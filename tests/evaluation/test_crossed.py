@@ -222,3 +222,15 @@ def test_deviation_is_the_samples() -> None:
     for wrong, message in (([], "no values"), ([0.1, math.nan], "finite")):
         with pytest.raises(MetricError, match=message):
             deviation(wrong)
+
+
+def test_an_interval_stays_within_what_a_metric_can_be() -> None:
+    labels = np.arange(40) % 2
+    good = np.where(labels == 1, 0.9, 0.1)
+    poor = np.where(np.arange(40) < 12, 1 - good, good)
+    found = crossed_interval(labels, np.stack([good, poor]), "binary", metric="acc", resamples=400)
+    assert found.low is not None
+    assert found.high is not None
+    assert 0.0 <= found.low < found.value < found.high == 1.0
+    worse = crossed_interval(labels, 1 - np.stack([good, poor]), "binary", metric="acc", resamples=400)
+    assert worse.low == 0.0

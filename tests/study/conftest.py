@@ -64,7 +64,10 @@ def make_run(make_npz: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 
 # --- whole studies, whose runs were never trained ---
 
-TASKS = {"a": ("multi-class", 3), "b": ("binary", 2), "c": ("ordinal", 4), "d": ("multi-label", 3)}
+TASKS = {
+    "a": ("multi-class", 3), "b": ("binary", 2), "c": ("ordinal", 4), "d": ("multi-label", 3),
+    "retinamnist": ("ordinal", 5), "breastmnist": ("binary", 2), "pathmnist": ("multi-class", 9),
+}  # fmt: skip
 EPOCHS = 3
 
 
@@ -120,11 +123,11 @@ def _write_run(folder: Path, job: Job, task: str, labels: Any, scores: Any) -> d
     return result
 
 
-@pytest.fixture
-def make_study(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def make_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The folder of a study: runs have the skill that `skill` gives them, and `state` "finished", "failed" or others.
 
-    Its datasets are files a.npz to d.npz that need not exist, each of another task: see TASKS.
+    Its datasets are official ones, or files a.npz to d.npz, of another task each, that need not exist: see TASKS.
     """
 
     def make(
@@ -137,9 +140,9 @@ def make_study(tmp_path: Path) -> Callable[..., Path]:
         classes: dict[str, list[str]] | None = None,
         name: str = "study",
     ) -> Path:
-        folder = tmp_path / name
+        folder = tmp_path_factory.mktemp("made") / name
         folder.mkdir()
-        study = parse_study(text, name=name, folder=tmp_path)
+        study = parse_study(text, name=name, folder=folder.parent)
         identities = {id(job): sha256(repr((job.dataset, job.options)).encode()).hexdigest() for job in study.jobs}
         (folder / "labels").mkdir()
         for dataset in study.datasets:
@@ -163,8 +166,7 @@ def make_study(tmp_path: Path) -> Callable[..., Path]:
             )
             wanted = {(job.dataset, job.model.label): job for job in study.jobs}
             store.set_costs(
-                (*key, _cost(job.model.name, tuple(job.model.options.items())))
-                for key, job in wanted.items()
+                (*key, _cost(job.model.name, tuple(job.model.options.items()))) for key, job in wanted.items()
             )
             machine = {"qvit": "0", "python": "3", "platform": "P", "processor": "one & only", "cores": 2}
             store.put(

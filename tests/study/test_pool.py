@@ -100,12 +100,15 @@ def test_close_ends_workers_whatever_they_do(make_npz: MakeNpz, tmp_path: Path) 
     assert (tmp_path / LOCK).exists()
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_workers_compute_with_as_many_threads_as_they_are_given(make_npz: MakeNpz, tmp_path: Path) -> None:
     pool = LocalPool(1, tmp_path, threads=1)
     try:
         pid = pool._workers[0].process.pid
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        assert b"OMP_NUM_THREADS=1" in environment
+        environment = b""
+        while b"PATH=" not in environment:  # until it has begun
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"OMP_NUM_THREADS=1" in environment.split(b"\0")
     finally:
         pool.close()
 
@@ -262,6 +265,22 @@ def test_ray_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'qvit\[ray\]'"):
         RayPool("local", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("cluster", "takes local, auto, or an address"),
+        ("127.0.0.1:1", "no Ray cluster at '127.0.0.1:1'"),
+        ("ray://127.0.0.1:1", "no Ray cluster"),
+        ("127.0.0.1:99999999", "no Ray cluster"),
+        (":6379", "takes local"),
+    ],
+)
+def test_addresses_without_a_cluster_are_refused_at_once(tmp_path: Path, address: str, message: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match=message):
+        RayPool(address, tmp_path)
 
 
 def test_files_travel_whole_and_the_result_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,52 +1,519 @@
-from qvit.study.report import write_report
-from qvit.study import charts, report
-import time, base64, re
-SMALL="""
-title: A & B <script>
-datasets: [a.npz, b.npz, d.npz]
+"""The report: one page that needs nothing else, holds what was found, and shows whatever a user called things."""
+
+import base64
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qvit.errors import RunError
+from qvit.study import charts
+from qvit.study.answer import Line, answer
+from qvit.study.claims import CONTROLS, families, headline
+from qvit.study.report import build_sections, write_report
+from qvit.study.results import Cell, Results, load_results
+from qvit.study.spec import Job
+from qvit.study.tables import main_table
+
+MakeStudy = Callable[..., Path]
+TEXT = """
+title: Circuits & <script>alert("x")</script>
+description: "<img src=x onerror=alert(1)> & more"
+datasets: [a.npz, d.npz]
 models:
-  - {kind: [qvit, vit_matched, no_entangler], qubits: [4, 8], heads: 1}
-  - {kind: unlu_matched, qubits: 4, heads: 1}
-  - {kind: qvit, qubits: 4, heads: 1, layers: 2}
+  - {kind: [qvit, vit_matched], qubits: [4, 8], heads: 1}
+  - {name: cosine_4q1h, label: "cos & <b>cosine</b> for $5 or $6"}
+  - {kind: qvit, qubits: 4, heads: [1, 2], layers: 2}
 seeds: 2
 teachers: {strong: [{arch: vit_4q1h, seeds: 2}]}
 regimes: {scratch: , kd: {teacher: strong}}
 """
-import pytest
-@pytest.mark.parametrize("long",[False,True])
-def test_x(make_study, monkeypatch, long):
+CLASSES = {"a": ["<i>none</i> & null", "a class whose name goes on and on", "c"]}
+TITLES = {"d": "Set <D> & 'so' on"}
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced, and keeps what the tests ask for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.headings: list[tuple[int, str]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+        assert self.open == [], "a tag has no end"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs), "an attribute comes twice"
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append((int(tag[1]), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> ends nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words += data
+        if self.open and re.fullmatch("h[1-6]", self.open[-1]):
+            level, text = self.headings.pop()
+            self.headings.append((level, text + data))
+
+    def all(self, tag: str) -> Iterator[dict[str, str | None]]:
+        return (attributes for name, attributes in self.tags if name == tag)
+
+
+def check(text: str, results: Results) -> Page:
+    """What holds for every report."""
+    assert text.startswith("<!doctype html>")
+    page = Page(text)
+    assert not list(page.all("script"))
+    assert not list(page.all("link"))
+    assert not list(page.all("iframe"))
+    assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
+    for _, attributes in page.tags:
+        for key in ("src", "href", "srcset", "data", "action", "poster"):
+            value = attributes.get(key)
+            assert value is None or value.startswith(("#", "data:image/svg+xml;base64,")), value
+    style = "".join(re.findall(r"<style>(.*?)</style>", text, re.DOTALL))
+    assert "url(" not in style
+    assert "@import" not in style
+    assert len(list(page.all("html"))) == len(list(page.all("main"))) == 1
+    assert next(page.all("html")) == {"lang": "en"}
+    assert {"charset": "utf-8"} in page.all("meta")
+    assert page.headings[0] == (1, results.title)
+    assert [level for level, _ in page.headings].count(1) == 1
+    assert all(next_ <= before + 1 for (before, _), (next_, _) in pairwise(page.headings))
+    ids = [attributes["id"] or "" for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[a-z][\w-]*", one) for one in ids)
+    assert {a["href"] for a in page.all("a")} <= {f"#{one}" for one in ids}
+    for image in page.all("img"):
+        alt, source = image["alt"] or "", image["src"] or ""
+        assert len(alt) > 20
+        svg = base64.b64decode(source.partition("base64,")[2])
+        root = ET.fromstring(svg)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "viewBox" in root.attrib
+        assert not root.findall(".//{*}script")
+        for element in root.iter():
+            for key, value in element.attrib.items():
+                if key.endswith(("href", "src")):
+                    assert value.startswith(("#", "data:image/png;base64,")), value
+    rows = main_table(results).rows
+    assert all(cell in page.words for row in rows for cell in row)
+    return page
+
+
+@pytest.fixture(scope="module")
+def folder(make_study: MakeStudy) -> Path:
+    strength = {"qvit": 2.5, "vit_matched": 0.5}
+    folder = make_study(
+        TEXT,
+        skill=lambda job: strength.get(job.model.kind, 1.0) + 0.4 * bool(job.teachers),
+        classes=CLASSES,
+        titles=TITLES,
+    )
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> Results:
+    return load_results(folder)
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path, results: Results) -> Page:
+    return check((folder / "report" / "report.html").read_text(encoding="utf-8"), results)
+
+
+def answers(results: Results) -> list[Line]:
+    return answer(headline(results), families(results), {test.name: test.title for test in results.tests})
+
+
+def test_it_is_one_page_and_its_tables(folder: Path) -> None:
+    assert {path.name for path in (folder / "report").iterdir()} == {"report.html", "report.md", "tables"}
+    names = {path.stem for path in (folder / "report" / "tables").iterdir()}
+    assert names == {
+        "main", "averages", "worth", "controls", "classical", "teachers", "distillation", "gains", "qubits", "heads",
+        "layers", "cost", "runs",
+    }  # fmt: skip
+
+
+def test_what_users_write_is_shown_and_not_run(page: Page, folder: Path) -> None:
+    for text in (
+        'Circuits & <script>alert("x")</script>',
+        "<img src=x onerror=alert(1)> & more",
+        "cos & <b>cosine</b> for $5 or $6",
+        "<i>none</i> & null",
+        "Set <D> & 'so' on",
+        "one & only",
+        TEXT.strip(),
+    ):
+        assert text in page.words
+    assert len(list(page.all("b"))) == len(list(page.all("table"))), "those of captions"
+    assert not list(page.all("i"))
+    alts = " ".join(image["alt"] or "" for image in page.all("img"))
+    assert "Set <D> & 'so' on" in alts
+    assert "cos & <b>cosine</b> for $5 or $6" in alts
+    pictures = [base64.b64decode((image["src"] or "").partition("base64,")[2]).decode() for image in page.all("img")]
+    drawn = [
+        " ".join("".join(text.itertext()) for text in ET.fromstring(svg).findall(".//{*}text")) for svg in pictures
+    ]
+    assert any("for $5 or $6" in " ".join(words.split()) for words in drawn), "not set as mathematics"
+    assert any("<D> &" in words for words in drawn)
+
+
+def test_sections(page: Page) -> None:
+    assert [text for _, text in page.headings[1:]] == [
+        "Results",
+        "What is the quantum part worth?",
+        "Quantum and classical",
+        "Knowledge distillation",
+        "Heads",
+        "Qubits",
+        "Layers of circuits",
+        "Set A",
+        "Set <D> & 'so' on",
+        "Ranking over datasets",
+        "Cost",
+        "Where this comes from",
+        "Specification",
+    ]
+
+
+def test_it_says_what_was_found(page: Page, results: Results, folder: Path) -> None:
+    told = answers(results)
+    assert [(one.question, one.tone) for one in told] == [
+        ("Does the quantum part help?", "better"),
+        (f"QViT against {CONTROLS['vit_matched']}:", "better"),
+        (f"QViT against {CONTROLS['cosine']}:", "better"),
+        ("Pre-training on a teacher:", "better"),
+    ]
+    assert told[0].verdict == f"Yes: better than {CONTROLS['cosine']}"
+    assert {one.verdict for one in told[1:3]} == {"the QViT is better"}
+    words, markdown = " ".join(page.words.split()), (folder / "report" / "report.md").read_text(encoding="utf-8")
+    for one in told:
+        assert f"{one.question} {one.verdict} {one.figures}" in words
+        assert f"- {one.question} **{one.verdict}**; {one.figures}." in markdown
+    assert [attributes["class"] for attributes in page.all("li") if "class" in attributes] == [one.tone for one in told]
+    distilled = next(family for family in families(results) if family.key == "distillation")
+    gains = sum(f.shown and f.comparison.difference > 0 for f in distilled.of("auc"))
+    assert told[-1].verdict == f"of {len(distilled.of('auc'))} comparisons {gains} show a gain and 0 a loss"
+    for family in families(results):
+        for finding in family.findings:
+            assert finding.verdict in words
+    assert "not complete" not in words
+    assert "Some images are synthetic" in words
+
+
+@pytest.mark.parametrize(("ours", "said"), [(0.2, "the QViT is worse"), (1.5, "no difference shown")])
+def test_the_other_answers(make_study: MakeStudy, ours: float, said: str) -> None:
+    text = "datasets: [a.npz, b.npz]\nmodels: [qvit_4q1h, vit_4q1h]\nseeds: 4"
+    found = load_results(make_study(text, skill=lambda job: ours if job.model.kind == "qvit" else 1.5, images=60))
+    [told] = answers(found)
+    assert (told.verdict, told.tone) == (said, "worse" if "worse" in said else "none")
+    assert "mean over datasets" in told.figures
+    assert "Set A " in told.figures
+
+
+@pytest.mark.parametrize(
+    ("cosine", "no_entangler", "said", "tone"),
+    [
+        (0.2, 0.2, "Yes: better than {cosine} and {no_entangler}", "better"),
+        (0.2, 1.5, "In part: better than {cosine}; no difference shown from {no_entangler}", "better"),
+        (1.5, 1.5, "Not shown: no difference shown from {cosine} and {no_entangler}", "none"),
+        (3.5, 1.5, "No: worse than {cosine}; no difference shown from {no_entangler}", "worse"),
+        (0.2, 3.5, "It depends: better than {cosine}; worse than {no_entangler}", "none"),
+    ],
+)
+def test_whether_the_quantum_part_helps(
+    make_study: MakeStudy, cosine: float, no_entangler: float, said: str, tone: str
+) -> None:
+    strength = {"qvit": 1.5, "cosine": cosine, "no_entangler": no_entangler}
+    text = "datasets: a.npz\nmodels: {kind: [qvit, cosine, no_entangler]}\nseeds: 4"
+    told = answers(load_results(make_study(text, skill=lambda job: strength[job.model.kind], images=60)))
+    assert (told[0].question, told[0].tone) == ("Does the quantum part help?", tone)
+    found = told[0].verdict
+    for kind in strength:
+        found = found.replace(CONTROLS.get(kind, "?"), f"{{{kind}}}")
+    assert sorted(re.split("[ ;:]+", found)) == sorted(re.split("[ ;:]+", said))
+    assert found.partition(":")[0] == said.partition(":")[0]
+
+
+def test_markdown(folder: Path, results: Results) -> None:
+    text = (folder / "report" / "report.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {results.title}\n\n{results.description}\n\n- Does the quantum")
+    assert main_table(results).as_markdown().strip() in text
+    assert f"```yaml\n{TEXT.strip()}\n```" in text
+
+
+def test_it_is_written_again(folder: Path, tmp_path: Path) -> None:
+    news: list[str] = []
+    again = write_report(str(folder), tmp_path / "new" / "place", on_news=news.append)
+    assert (again.html, again.markdown) == (
+        tmp_path / "new" / "place" / "report.html",
+        tmp_path / "new" / "place" / "report.md",
+    )
+    assert len(again.answer) == 4
+    assert news
+    for path in (folder / "report").rglob("*.*"):
+        other = tmp_path / "new" / "place" / path.relative_to(folder / "report")
+        assert other.read_bytes() == path.read_bytes(), "the same runs give the same bytes, pictures included"
+    assert not list(tmp_path.rglob("*.part"))
+
+
+# --- other studies ---
+
+STUDIES = {
+    "one of everything": "datasets: c.npz\nmodels: qvit_4q1h",
+    "one arm, seeds": "datasets: b.npz\nmodels: vit_4q1h\nseeds: 3",
+    "one seed": "datasets: [a.npz, b.npz]\nmodels: [qvit_4q1h, vit_4q1h_matched, no_entangler_4q1h]",
+    "one dataset": "datasets: d.npz\nmodels: [qvit_4q1h, vit_4q1h]\nseeds: 2",
+    "teachers alone teach": "datasets: b.npz\nmodels: qvit_4q1h\nteachers: {t: [{arch: vit_4q1h}]}\n"
+    "regimes: {kd: {teacher: t}}",
+    "every task": "datasets: [a.npz, b.npz, c.npz, d.npz]\nmodels: [qvit_4q1h, cosine_4q1h]",
+    "official": "datasets: [retinamnist, breastmnist, pathmnist]\nmodels: qvit_4q1h",
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_other_studies(make_study: MakeStudy, name: str) -> None:
+    folder = make_study(STUDIES[name], name="study")
+    written = write_report(folder)
+    found = load_results(folder)
+    page = check(written.html.read_text(encoding="utf-8"), found)
+    if name == "official":
+        assert "MedMamba-X" in page.words
+
+
+PARTS: dict[str, Callable[[Job], str]] = {
+    "a single run": lambda job: "finished" if (job.dataset[-5:], job.model.name, job.regime, job.seed) == (
+        "a.npz", "qvit_4q1h", "scratch", 0
+    ) else "waiting",
+    "one dataset": lambda job: "finished" if "a.npz" in job.dataset else "waiting",
+    "one seed of one arm": lambda job: "failed" if job.seed and job.model.kind == "qvit" else "finished",
+    "no teacher": lambda job: "failed" if job.role == "teacher" or job.teachers else "finished",
+    "no circuit": lambda job: "running" if job.model.kind == "qvit" else "finished",
+    "teachers": lambda job: "finished" if job.role == "teacher" else "waiting",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_studies_that_are_not_finished(make_study: MakeStudy, name: str) -> None:
+    text = (
+        "datasets: [a.npz, b.npz]\nmodels: [qvit_4q1h, vit_4q1h_matched]\nseeds: 2\n"
+        "teachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
+    )
+    folder = make_study(text, state=PARTS[name])
+    written = write_report(folder)
+    found = load_results(folder)
+    page = check(written.html.read_text(encoding="utf-8"), found)
+    words = " ".join(page.words.split())
+    assert f"{len(found.missing)} runs are still to be done, and {len(found.failed)} failed" in words
+    done = len(found.jobs) - len(found.missing) - len(found.failed)
+    assert f"{done} of {len(found.jobs)} runs finished" in words
+    for job in found.failed:
+        assert f"Failed: {job.name}: ran out of <luck>" in words
+
+
+def test_a_run_that_answers_two_jobs_counts_once(make_study: MakeStudy) -> None:
+    folder = make_study("datasets: b.npz\nmodels: [qvit_4q1h, {name: qvit_4q1h, label: again}]\nseeds: 2")
+    [text] = [s.text for s in build_sections(load_results(folder), [], []) if s.key == "provenance"]
+    assert any("2 of 2 runs finished" in line for line in text)
+
+
+def test_folders_that_cannot_be(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no study"):
+        write_report(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(RunError, match=r"Cannot write a report to .*file: .*Choose another --out"):
+        write_report(folder, tmp_path / "file")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "tables").write_text("kept")
+    with pytest.raises(RunError, match="Cannot write a report"):
+        write_report(folder, tmp_path / "out")
+    assert (tmp_path / "file").read_text() == (tmp_path / "out" / "tables").read_text() == "kept"
+
+
+# --- charts ---
+
+
+def outside(figure: Any) -> list[str]:
+    """The texts that are cut off: those drawn, in part, beyond the edge of the picture."""
     from matplotlib.text import Text
-    import warnings
-    def svg(figure):
-        figure.savefig("/tmp/rep/x.png" , dpi=80)
-        import shutil
-        
-        from matplotlib.axis import Axis
-        hidden=set()
-        for ax in figure.axes:
-            for axis in (ax.xaxis,ax.yaxis):
-                shown=axis._update_ticks()
-                for tick in [*axis.get_major_ticks(),*axis.get_minor_ticks()]:
-                    if tick not in shown: hidden |= {id(tick.label1),id(tick.label2)}
-        t=[t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and id(t) not in hidden]
-        W,H=figure.bbox.width,figure.bbox.height
-        bad=[]
-        for x in t:
-            e=x.get_window_extent()
-            if e.x0<-1 or e.y0<-1 or e.x1>W+1 or e.y1>H+1:
-                bad.append((x.get_text()[:50],[round(v) for v in (e.x0,e.y0,e.x1,e.y1)],(W,H)))
-        svg.n+=1
-        shutil.copy("/tmp/rep/x.png",f"/tmp/rep/{'L' if long else 'S'}{svg.n:02d}.png")
-        print("CHART",svg.n,bad)
-        return "<svg></svg>"
-    svg.n=0
-    monkeypatch.setattr(charts,"_svg",svg)
-    t=time.time()
-    titles = {"a":"A data set with quite a long title of many words, longer than any"} if long else None
-    classes= {"a":["class of a name that is very long indeed and longer","b","c"]} if long else None
-    f=make_study(SMALL if not long else SMALL.replace("kind: unlu_matched, qubits","label: a model that somebody gave a long name to describe it, kind: unlu_matched, qubits").replace("regimes: {scratch: , kd:","regimes: {scratch: , knowledge_distillation_temperature_4:"), titles=titles, classes=classes, skill=lambda j: {"qvit":2,"vit_matched":1}.get(j.model.kind,1.5)+.5*bool(j.teachers))
-    print("made",time.time()-t); t=time.time()
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        w=write_report(f)
-    print("report",time.time()-t)
+
+    figure.draw_without_rendering()
+    unseen: set[int] = set()  # labels of ticks beyond the ends of an axis, which are never drawn
+    for axes in figure.axes:
+        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            low, high = min(limits), max(limits)
+            slack = 1e-9 * (high - low)
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if not low - slack <= tick.get_loc() <= high + slack:
+                    unseen |= {id(tick.label1), id(tick.label2)}
+    found = []
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and id(text) not in unseen:
+            box = text.get_window_extent()
+            if box.x0 < -0.5 or box.y0 < -0.5 or box.x1 > figure.bbox.width + 0.5 or box.y1 > figure.bbox.height + 0.5:
+                found.append(text.get_text())
+    return found
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """All figures, as they were before they were written."""
+    figures: list[Any] = []
+    real = charts._svg
+
+    def keep(figure: Any) -> str:
+        figures.append(figure)
+        return real(figure)
+
+    monkeypatch.setattr(charts, "_svg", keep)
+    return figures
+
+
+LONG = "a model that somebody has given a rather long name so that all who read it know what it is"
+
+
+@pytest.mark.parametrize("names", ["short", "long"])
+def test_no_text_is_cut_off(make_study: MakeStudy, drawn: list[Any], names: str) -> None:
+    text = (
+        "datasets: [retinamnist, a.npz]\n"
+        "models: [qvit_4q1h, vit_4q1h_matched, {name: no_entangler_4q1h, label: three}, "
+        "unlu_4q1h_matched, qvit_4q2h, {kind: qvit, qubits: 4, heads: 1, layers: 2}]\nseeds: 2\n"
+        "teachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
+    )
+    more: dict[str, Any] = {}
+    if names == "long":
+        text = text.replace("kd:", "knowledge_distillation_from_an_ensemble:").replace("three", LONG)
+        more["titles"] = {"a": "A collection of photographs with quite a long title, of many words and a half"}
+        more["classes"] = {"a": ["no retinopathy to be seen at all", "x", "a" * 40]}
+    strength = {"qvit": 2.0, "vit_matched": 0.7}
+    write_report(
+        make_study(text, skill=lambda job: strength.get(job.model.kind, 1.2) + 0.4 * bool(job.teachers), **more)
+    )
+    assert len(drawn) > 15
+    assert {text for figure in drawn for text in outside(figure)} == set()
+
+
+def test_text_that_is_cut_off_would_be_found() -> None:
+    with charts._drawing(2.0) as (figure, axes):
+        axes.set_xlabel("x" * 200)
+        assert outside(figure) == ["x" * 200]
+
+
+def test_rows_of_a_forest_do_not_overlap(results: Results, drawn: list[Any]) -> None:
+    names = {test.name: test.title for test in results.tests}
+    for one in families(results):
+        charts.forest(one.question, one.of("auc"), names)
+    assert drawn
+    for figure in drawn:
+        figure.draw_without_rendering()
+        boxes = sorted(
+            (label.get_window_extent() for label in figure.axes[0].get_yticklabels()), key=lambda box: box.y0
+        )
+        assert all(below.y1 <= above.y0 + 0.5 for below, above in pairwise(boxes))
+
+
+def every_chart(results: Results) -> list[charts.Chart]:
+    sections = build_sections(results, families(results), headline(results))
+    return [chart for section in sections for chart in section.charts]
+
+
+def test_charts(results: Results) -> None:
+    made = every_chart(results)
+    again = every_chart(load_results(results.folder))
+    assert [chart.svg for chart in made] == [chart.svg for chart in again]
+    for chart in made:
+        root = ET.fromstring(chart.svg)
+        assert root.attrib["viewBox"].startswith("0 0 ")
+        assert root.findall(".//{*}text"), "text is text, for those who search or magnify it"
+        assert re.search(r"\d\.\d|\d %|learning", chart.alt + chart.title), "it tells figures"
+        assert "\n" not in chart.alt
+        assert chart.title
+        assert not root.findall(".//{*}script")
+
+
+def test_alternatives_hold_the_figures(results: Results) -> None:
+    """Whoever does not see a picture is told what it shows."""
+    test, arm = results.tests[0], results.arms[0]
+    cell = results.cell(test, arm)
+    assert cell is not None
+    value = f"{cell.intervals['auc'].value:.3f}"
+    assert f"{arm.title} {value}" in charts.roc_chart(test, [cell]).alt
+    assert f"{arm.title} {cell.parameters:,} parameters {value}" in charts.parameters_chart(results, test, "auc").alt
+    [classical] = [one for one in families(results) if one.key == "classical"]
+    findings = classical.of("auc")
+    alt = charts.forest("T", findings, {test.name: test.title for test in results.tests}).alt
+    for finding in findings:
+        title = {"a": "Set A", "d": TITLES["d"]}[finding.dataset or ""]
+        one = finding.comparison
+        assert f"{finding.a} − {finding.b}, {title}: {one.difference:+.3f} from {one.low:+.3f}" in alt
+        assert finding.verdict in alt
+
+
+def test_as_many_kinds_as_there_are(make_study: MakeStudy) -> None:
+    """Colours and markers are used again."""
+    text = (
+        "datasets: b.npz\nmodels: {kind: [qvit, vit, cosine, identity, no_entangler, frozen, givens, circulant, unlu], "
+        "heads: 1}\nteachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
+    )
+    assert len(every_chart(load_results(make_study(text, images=12)))) > 5
+
+
+def test_names_in_other_scripts(make_study: MakeStudy) -> None:
+    folder = make_study("datasets: b.npz\nmodels: [{name: qvit_4q1h, label: 量子}, {name: vit_4q1h, label: دقيق}]")
+    text = write_report(folder).html.read_text(encoding="utf-8")
+    assert "量子" in Page(text).words
+
+
+def test_an_interval_that_begins_at_zero_is_drawn_whole(make_study: MakeStudy, drawn: list[Any]) -> None:
+    found = load_results(make_study("datasets: b.npz\nmodels: qvit_4q1h", skill=lambda job: -0.8, images=8))
+    [cell] = found.cells.values()
+    interval = cell.intervals["acc"]
+    assert interval.low == 0.0 < interval.value, "or the case is of no use"
+    charts.parameters_chart(found, found.tests[0], "acc")
+    [bar] = drawn[0].axes[0].containers
+    [segment] = bar.lines[2][0].get_segments()
+    assert segment[:, 1] == pytest.approx([0.0, interval.high])
+
+
+def test_models_of_one_size_gain_side_by_side(make_study: MakeStudy) -> None:
+    text = (
+        "datasets: b.npz\nmodels: [qvit_4q1h, {name: qvit_4q1h, label: slow, options: {lr: 0.001}}]\n"
+        "teachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
+    )
+    assert "slow" in write_report(make_study(text)).html.read_text(encoding="utf-8")
+
+
+def test_gains_of_models_of_one_size_are_drawn(make_study: MakeStudy) -> None:
+    """As those of qvit_8q1h and qvit_4q2h, which have as many parameters."""
+    text = (
+        "datasets: [a.npz]\nseeds: 2\nmodels: [{kind: qvit, qubits: 4}, {kind: qvit, qubits: 4, layers: 3}]\n"
+        "teachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
+    )
+    results = load_results(make_study(text))
+    [family] = [one for one in families(results) if one.key == "distillation"]
+    arms = {arm.title: arm for arm in results.arms}
+    cells = dict(results.cells)
+    for key, cell in cells.items():
+        same = tuple({**result, "parameters": 1117} for result in cell.results)
+        cells[key] = Cell(cell.arm, cell.test, cell.seeds, cell.runs, cell.stages, same, cell.seconds)
+    chart = charts.gains_chart(family.of("auc"), arms, replace(results, cells=cells))
+    assert "qvit_4q2h (3 layers)" in chart.alt

@@ -39,7 +39,7 @@ def _run(arguments: list[str], *, debug: bool) -> int:
         sys.stderr.close()
         return 0
     if code == INTERRUPTED and speaks("LOCAL_RANK"):  # typer turns Ctrl-C into this code, without a word
-        sys.stderr.write("Interrupted. An unfinished run goes on with --resume.\n")
+        sys.stderr.write("Interrupted. An unfinished run goes on with --resume, a study by the same command.\n")
     return code
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qvit.study.runner import Progress
     from qvit.study.spec import Study
 
-app = typer.Typer(help="Plan, run and report whole comparisons.", no_args_is_help=True)
+app = typer.Typer(help="Plan, run and report whole comparisons.")
 
 File = Annotated[Path, typer.Argument(help="A study's YAML file, or the name of a shipped one: see `qvit study list`.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a study.")]
@@ -31,6 +31,13 @@ DataDir = Annotated[
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Runs at a time.", show_default="as many as there are cores")
 ]
+
+
+@app.callback(invoke_without_command=True)
+def group(context: typer.Context) -> None:
+    """Plan, run and report whole comparisons."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command("list")
@@ -122,7 +129,7 @@ def status(folder: Folder, json: Json = False) -> None:
     from qvit.study.store import Store
 
     with Store.read(folder) as store:
-        jobs, title = store.jobs(), store.get("title")
+        jobs, title = {job.identity: job for job in store.jobs()}.values(), store.get("title")
     counts = {state: sum(job.status == state for job in jobs) for state in ("finished", "running", "waiting", "failed")}
     failed = {job.name: job.error for job in jobs if job.status == "failed"}
     if json:

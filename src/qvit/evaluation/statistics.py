@@ -293,7 +293,7 @@ def crossed_interval(
     over_seeds = _expansion(seeds, level) * (drawn @ values / seeds - value)
     over_images = _shared(samples[:, ~np.isnan(samples[0])]) * (samples.mean(axis=0) - value)
     low, high = _percentiles(value + over_seeds + over_images, level)
-    return Interval(value, low, high, level)
+    return Interval(value, max(low, 0.0), min(high, 1.0), level)  # stretched, it may reach beyond what there is
 
 
 def deviation(values: Sequence[float]) -> float | None:

@@ -104,6 +104,7 @@ def forest(title: str, findings: Sequence[Finding], names: dict[str, str], *, ag
         axes.set_yticks(range(len(findings)), labels)
         axes.set_ylim(len(findings) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
+        axes.xaxis.get_major_locator().set_params(nbins=5)
         figure.supxlabel(
             f"difference in test {metric}, 95 % interval (filled: shown after correction)", fontsize="medium"
         )
@@ -205,9 +206,8 @@ def gains_chart(findings: Sequence[Finding], arms: dict[str, Arm], results: Resu
         for axes, dataset in zip(grid[:, 0], datasets, strict=True):
             for place, kind in enumerate(kinds):
                 some = [f for f in findings if f.dataset == dataset and arms[f.b].kind == kind]
-                points = sorted(
-                    (_parameters(results, f, arms), f.comparison) for f in some if _parameters(results, f, arms)
-                )
+                sized = [(_parameters(results, f, arms), f.comparison) for f in some]
+                points = sorted(((x, one) for x, one in sized if x), key=lambda point: (point[0], point[1].difference))
                 for x, one in points:
                     axes.plot([x, x], [one.low, one.high], color=COLOURS[place % len(COLOURS)], lw=1)
                 axes.plot(

@@ -18,6 +18,8 @@ from qvit.study.spec import SCRATCH
 ALPHA = round(1 - LEVEL, 9)  # 1 − 0.95 is a little more than 0.05
 ROUNDING = 1e-13  # far below what one image can change in a metric
 NO_DIFFERENCE = "no difference shown"
+CLASSICAL, GAINS = "classical", "gains"  # keys of families
+TWIN = "vit_matched"  # the kind that answers the first of these
 
 # The kinds that a circuit is compared with to see what it is worth, and what is left out or put in its place.
 CONTROLS = {
@@ -65,7 +67,8 @@ class Finding:
         """What may be said."""
         if not self.shown:
             return NO_DIFFERENCE
-        return f"{self.a} is better" if self.comparison.difference > 0 else f"{self.b} is better"
+        ahead = self.a if self.comparison.difference > 0 else self.b
+        return f"{ahead} {'gains more' if self.family == GAINS else 'is better'}"
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,9 @@ def families(results: Results) -> list[Family]:
     """Return the questions that a study's arms can answer, with their answers."""
     asked: list[tuple[str, str, list[Pair]]] = [
         (
-            "classical",
+            CLASSICAL,
             "Is a quantum vision transformer better than a classical one of the same parameter count?",
-            list(_of_kinds(results, "vit_matched")),
+            list(twins(results, TWIN)),
         ),
         ("controls", "What is the quantum part worth?", list(_controls(results))),
         ("distillation", "What is pre-training on a teacher worth?", list(_distilled(results))),
@@ -118,7 +121,7 @@ def headline(results: Results) -> list[Family]:
     """Return the same questions of all sizes together: the mean over the sizes that have both sides."""
     asked = []
     for kind, text in CONTROLS.items():
-        pairs = [pair for pair in _of_kinds(results, kind) if pair.a[0].regime == SCRATCH]
+        pairs = [pair for pair in twins(results, kind) if pair.a[0].regime == SCRATCH]
         if pairs:
             together = Pair(tuple(pair.a[0] for pair in pairs), tuple(pair.b[0] for pair in pairs), "QViT", text)
             asked.append((kind, text, [together]))
@@ -211,7 +214,7 @@ def _pool(findings: Sequence[Finding]) -> Finding:
     return Finding(first.family, None, first.a, first.b, first.metric, comparison, comparison.p, seeds)
 
 
-def _of_kinds(results: Results, kind: str) -> Iterator[Pair]:
+def twins(results: Results, kind: str) -> Iterator[Pair]:
     """Yield QViTs with the model of another kind that has the same size, options and regime."""
     for ours in results.arms:
         if ours.kind != "qvit":
@@ -223,10 +226,10 @@ def _of_kinds(results: Results, kind: str) -> Iterator[Pair]:
 
 
 def _controls(results: Results) -> Iterator[Pair]:
+    """Yield QViTs with all controls but the one that is a question of its own: no pair has two verdicts."""
     for kind in CONTROLS:
-        for pair in _of_kinds(results, kind):
-            if pair.a[0].regime == SCRATCH:
-                yield pair
+        if kind != TWIN:
+            yield from (pair for pair in twins(results, kind) if pair.a[0].regime == SCRATCH)
 
 
 def _distilled(results: Results) -> Iterator[Pair]:
@@ -278,7 +281,7 @@ def gain_differences(results: Results) -> Family | None:
         found += _corrected([finding for finding in some if finding is not None])
     if not found:
         return None
-    return Family("gains", "Who gains more from a teacher?", tuple(found), ())
+    return Family(GAINS, "Who gains more from a teacher?", tuple(found), ())
 
 
 def _gain(results: Results, first: Pair, second: Pair, test: TestSet, metric: str) -> Finding | None:
@@ -290,7 +293,7 @@ def _gain(results: Results, first: Pair, second: Pair, test: TestSet, metric: st
     ours = [a - b for a, b in zip(values[0], values[1], strict=True)]
     theirs = [a - b for a, b in zip(values[2], values[3], strict=True)]
     return Finding(
-        "gains",
+        GAINS,
         test.name,
         first.b_name,
         second.b_name,

@@ -9,6 +9,7 @@ import getpass
 import hashlib
 import logging
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from qvit.study.pool import Event, attempt
 from qvit.study.work import OUTPUTS, Outcome, Work, execute
 
 RETRIES = 3
+ANSWER = 10.0  # seconds in which a cluster's head should answer
 LAST = ("result.json", "distillation.json")  # say that a run is finished, so they are written after all else
 IMAGES = ("dataset", "transfer_set")  # options that name files of images
 Files = dict[str, bytes]
@@ -51,6 +53,7 @@ class RayPool:
         self._ray: Any = ray
         self._threads = threads
         self._study = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        _check_address(address)
         said: dict[str, Any] = {"address": address}
         if address == "local":
             said |= {"num_cpus": (workers or 1) * threads, "include_dashboard": False}
@@ -108,6 +111,21 @@ class RayPool:
     def close(self) -> None:
         """Leave the cluster; tasks that are running are cancelled, and a cluster of our own ends."""
         self._ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once an address at which nobody listens: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        if address in ("local", "auto"):
+            return
+        raise ConfigError(
+            f"--ray takes local, auto, or an address such as 10.0.0.1:6379 or ray://head:10001, not '{address}'."
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"There is no Ray cluster at '{address}': {error}.") from error
 
 
 def read_files(folder: Path) -> Files:

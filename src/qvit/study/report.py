@@ -106,7 +106,7 @@ def build_sections(results: Results, asked: list[Family], first: list[Family]) -
 
 def _main(results: Results) -> Section:
     tables = [main_table(results), average_table(results)]
-    begun = {name for name, _ in results.cells}
+    begun = {name for name, arm in results.cells if arm.role == "student"}
     pictures = [
         charts.parameters_chart(results, test, metric)
         for test in results.tests
@@ -193,7 +193,7 @@ def _dataset(results: Results, test: TestSet, key: str) -> Section:
     train, val, tested = test.images
     text = (
         f"{train:,} images to train on, {val:,} to choose the checkpoint by, {tested:,} to test on, read once a run. "
-        f"{len(test.classes)} classes: {', '.join(test.classes)}. Drawn are, of each kind, the models with the best "
+        f"{len(test.classes)} classes: {'; '.join(test.classes)}. Drawn are, of each kind, the models with the best "
         "validation AUC.",
     )
     return Section(key, test.title, text, (), tuple(pictures))

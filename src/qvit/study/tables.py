@@ -214,7 +214,7 @@ def headline_table(families: Sequence[Family], results: Results) -> Table:
     return Table(
         "worth",
         "QViT minus the same network with something else in the circuits' place, mean over sizes",
-        ("in the circuits' place", "dataset", "difference in AUC", "p", "in ACC", "p ", "what is shown of the AUC"),
+        ("in the circuits' place", "dataset", "AUC", "p (AUC)", "ACC", "p (ACC)", "what is shown of the AUC"),
         tuple(rows),
         "Positive: circuits are better. p corrected by Holm over the comparisons of this table by one metric.",
         frozenset(k for k, (_, f) in enumerate(findings) if f.shown),
@@ -346,14 +346,15 @@ def _identity(_cell: Cell, folder: str) -> str:
 
 
 def average_table(results: Results) -> Table | None:
-    """Return means over datasets of QViTs and matched ViTs by regime, beside the paper's own."""
-    from qvit.study.claims import means
+    """Return means over datasets of QViTs and their matched ViTs by regime, beside the paper's own."""
+    from qvit.study.claims import means, twins
     from qvit.study.published import PAPER, PAPER_DATASETS
 
     rows = []
     for regime in dict.fromkeys(arm.regime for arm in results.arms):
+        pairs = [pair for pair in twins(results, "vit_matched") if pair.a[0].regime == regime]
         for kind in ("qvit", "vit_matched"):
-            arms = [arm for arm in results.arms if arm.regime == regime and arm.kind == kind]
+            arms = [pair.a[0] if kind == "qvit" else pair.b[0] for pair in pairs]
             values = [means(results, arms, metric) for metric in METRICS] if arms else []
             if not values or None in values:
                 continue
