@@ -235,7 +235,7 @@ def test_the_headline_table(results: Results) -> None:
             where = {"a": "Set A", "d": "Set D", None: "mean over datasets"}[auc.dataset]
             row = rows[one.question, where]
             assert (row["AUC"], row["p (AUC)"]) == (signed(auc), p_value(auc.corrected))
-            assert row["in ACC"] == signed(acc)
+            assert (row["ACC"], row["p (ACC)"]) == (signed(acc), p_value(acc.corrected))
             verdicts = {True: "circuits are better", False: "circuits are worse"}
             expected = verdicts[auc.comparison.difference > 0] if auc.shown else "no difference shown"
             assert row["what is shown of the AUC"] == expected
