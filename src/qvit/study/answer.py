@@ -23,6 +23,15 @@ class Line:
     tone: Tone
 
 
+UNTOLD = Line(
+    "Does the quantum part help?",
+    "This study cannot tell",
+    "no model in it has circuits that lack their entangling gates or are not trained, or cosines in their place; what "
+    "is better than dense matrices need not be so by being quantum",
+    "none",
+)
+
+
 def answer(first: Sequence[Family], asked: Sequence[Family], titles: dict[str, str]) -> list[Line]:
     """Return the answer's lines from the comparisons over all sizes and those of each question.
 
@@ -30,7 +39,7 @@ def answer(first: Sequence[Family], asked: Sequence[Family], titles: dict[str, s
     """
     by_key = {family.key: family for family in first}
     controls = [by_key[key] for key in QUANTUM if key in by_key]
-    lines = [_lead(controls)] if controls else []
+    lines = [_lead(controls)] if controls else [UNTOLD] if by_key else []
     lines += [_line(by_key[key], titles) for key in LINES if key in by_key]
     return lines + [_teacher(family) for family in asked if family.key == "distillation"]
 
