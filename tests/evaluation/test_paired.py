@@ -628,3 +628,13 @@ def test_a_mean_of_comparisons_needs_some_of_one_level() -> None:
         mean_comparison([])
     with pytest.raises(MetricError, match="one level, but 2 came"):
         mean_comparison([one, seeds_test([1.0, 2.0], [0.0, 0.5], level=0.9)])
+
+
+def test_rounding_of_weighted_sums_is_no_difference() -> None:
+    rng = np.random.default_rng(5)
+    labels, arm = np.arange(23) % 2, rng.random((2, 23))
+    thirds = [1 / 3] * 3 + [-1 / 3] * 3
+    same = [arm, rng.random((2, 23)), rng.random((2, 23))]
+    for metric in ("auc", "acc"):
+        found = contrast(labels, same + same[::-1], thirds, "binary", metric=metric)
+        assert (found.difference, found.p) == (0.0, 1.0)

@@ -75,7 +75,6 @@ def test_a_cell_holds_the_figures_of_its_runs(make_study: MakeStudy) -> None:
         found = [evaluate(test.labels, scores, test.task) for scores in cell.scores]
         assert cell.values("auc") == [one["auc"] for one in found]
         assert cell.measures["ece"] == pytest.approx(sum(one["ece"] for one in found) / 3)
-        assert cell.deviation("acc") == pytest.approx(np.std(cell.values("acc"), ddof=1))
         assert cell.intervals["auc"] == crossed_interval(test.labels, cell.scores, test.task, metric="auc")
         assert cell.intervals["acc"].value == pytest.approx(np.mean(cell.values("acc")))
         assert cell.parameters == cell.runs[0].result["parameters"]
@@ -101,7 +100,6 @@ def test_pairs_have_common_seeds_only(make_study: MakeStudy) -> None:
     assert ours.runs == whole.runs[:1]
     assert (ours.scores == whole.scores[:1]).all()
     assert (len(ours.results), len(ours.stages), len(ours.seconds)) == (1, 1, 1)
-    assert ours.deviation("auc") is None
     [kd] = results.pair(test, arms["qvit_4q1h, kd"]) or []
     assert kd is results.cell(test, arms["qvit_4q1h, kd"])
     three = results.pair(test, arms["qvit_4q1h"], arms["dense"], arms["dense, kd"])

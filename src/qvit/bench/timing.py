@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from qvit.training.record import processor
+
 
 def median_milliseconds(
     functions: Sequence[Callable[[], Any]], *, repeats: int = 30, warm_up: int = 3, budget: float = 10.0
@@ -36,18 +38,9 @@ def median_milliseconds(
 def machine() -> dict[str, Any]:
     """Return what a figure was measured on."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123  not a file of the user's
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()

@@ -100,6 +100,12 @@ class DistillationConfig:
         taught: tuple[Stage, ...] = ("joint",) if self.joint else ("pretrain", "finetune")
         return ("scratch", *taught) if self.scratch else taught
 
+    def mixed(self, images: int) -> int:
+        """Return how many mixtures the first stage learns on, of so many training images; 0 for these themselves."""
+        if self.mixtures is not None:
+            return self.mixtures
+        return FEW if images < FEW and not self.joint else 0
+
     def of(self, stage: Stage) -> RunConfig:
         """Return the configuration of a stage's run."""
         changes = {"pretrain": self.pretrain, "finetune": FINETUNE | self.finetune}.get(stage, {})
@@ -192,9 +198,7 @@ def _guide(
     on_views: OnViews | None,
 ) -> TeacherGuide:
     transfer = None
-    mixtures = config.mixtures
-    if mixtures is None:
-        mixtures = FEW if len(data.train) < FEW and not config.joint else 0
+    mixtures = config.mixed(len(data.train))
     if mixtures and config.transfer_set is None:
         mixed = mix_images(data.train, mixtures)
         transfer = mixed.images, mixed.digest

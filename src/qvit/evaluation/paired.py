@@ -21,6 +21,8 @@ from qvit.evaluation.influence import image_covariance, image_strata, influence_
 from qvit.evaluation.metrics import auc, check_inputs, decide
 from qvit.evaluation.statistics import check_level, check_metric, check_seeds, check_values, deviation
 
+ROUNDING = 1e-13  # of a weighted sum, far below what one image can change in a metric
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -269,6 +271,8 @@ def contrast(
             influences[seed] += weight * influence
     covariance = image_covariance(influences, strata)
     difference = math.fsum(differences) / seeds
+    if abs(difference) < ROUNDING:  # its variance may be as small, and would make much of nothing
+        difference = 0.0
     if seeds == 1:
         return judge(difference, float(covariance[0, 0]), None, level=level, method="images")
     own = (deviation(differences.tolist()) or 0.0) ** 2

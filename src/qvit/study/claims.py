@@ -12,11 +12,10 @@ from itertools import combinations
 
 from qvit.evaluation.paired import Comparison, contrast, hedges_g, holm, mean_comparison, superiority
 from qvit.evaluation.ranking import Ranking, rank
-from qvit.study.results import LEVEL, METRICS, Arm, Cell, Results, TestSet
+from qvit.study.results import LEVEL, METRICS, Arm, Results, TestSet
 from qvit.study.spec import SCRATCH
 
 ALPHA = round(1 - LEVEL, 9)  # 1 − 0.95 is a little more than 0.05
-ROUNDING = 1e-13  # far below what one image can change in a metric
 NO_DIFFERENCE = "no difference shown"
 CLASSICAL, GAINS = "classical", "gains"  # keys of families
 TWIN = "vit_matched"  # the kind that answers the first of these
@@ -151,7 +150,7 @@ def _compare(results: Results, key: str, pair: Pair, test: TestSet, metric: str)
         return None
     half = len(pair.a)
     weights = [1.0 / half] * half + [-1.0 / half] * half
-    comparison = _contrast(test, cells, weights, metric)
+    comparison = contrast(test.labels, [cell.scores for cell in cells], weights, test.task, metric=metric, level=LEVEL)
     ours, theirs = (
         [sum(column) / half for column in zip(*(cell.values(metric) for cell in side), strict=True)]
         for side in (cells[:half], cells[half:])
@@ -168,12 +167,6 @@ def _compare(results: Results, key: str, pair: Pair, test: TestSet, metric: str)
         g=hedges_g(ours, theirs),
         superiority=superiority(ours, theirs),
     )
-
-
-def _contrast(test: TestSet, cells: Sequence[Cell], weights: Sequence[float], metric: str) -> Comparison:
-    """Return the contrast of arms; one that only rounding keeps from 0, its variance alike, shows nothing."""
-    found = contrast(test.labels, [cell.scores for cell in cells], weights, test.task, metric=metric, level=LEVEL)
-    return replace(found, difference=0.0, p=1.0) if abs(found.difference) < ROUNDING else found
 
 
 def _corrected(findings: Sequence[Finding]) -> list[Finding]:
@@ -288,7 +281,9 @@ def _gain(results: Results, first: Pair, second: Pair, test: TestSet, metric: st
     cells = results.pair(test, first.a[0], first.b[0], second.a[0], second.b[0])
     if cells is None:
         return None
-    comparison = _contrast(test, cells, [1, -1, -1, 1], metric)
+    comparison = contrast(
+        test.labels, [cell.scores for cell in cells], [1, -1, -1, 1], test.task, metric=metric, level=LEVEL
+    )
     values = [cell.values(metric) for cell in cells]
     ours = [a - b for a, b in zip(values[0], values[1], strict=True)]
     theirs = [a - b for a, b in zip(values[2], values[3], strict=True)]

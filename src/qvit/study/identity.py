@@ -58,8 +58,7 @@ class Identities:
         return self._done[id(job)][1]
 
     def _work_out(self, job: Job) -> str:
-        config = job.resolved()
-        student = config if isinstance(config, RunConfig) else config.student
+        config, student = job.resolved(), job.run
         return hashlib.sha256(
             json.dumps(
                 {

@@ -113,13 +113,9 @@ def estimate(
         if on_timed is not None:
             on_timed(done, len(groups))
     disk += sum(timer.outputs_bytes(jobs) for jobs in groups.values() if jobs[0].role == "teacher")
-    threads = max(_student(job.resolved()).train.threads for job in study.jobs)
+    threads = max(job.run.train.threads for job in study.jobs)
     count = min(workers or max(1, cores() // threads), len(study.jobs))
     return Planned(tuple(rows), count, disk / 2**20)
-
-
-def _student(config: RunConfig | DistillationConfig) -> RunConfig:
-    return config if isinstance(config, RunConfig) else config.student
 
 
 def _stages(
@@ -128,8 +124,9 @@ def _stages(
     """Return the runs of a job, each with the number of images that it trains on."""
     if isinstance(config, RunConfig):
         return [(config, images)]
-    first = config.mixtures if config.mixtures is not None else FEW if images < FEW and not config.joint else 0
-    if config.transfer_set is not None:
+    if config.transfer_set is None:
+        first = config.mixed(images)
+    else:
         first = _transferred(config.transfer_set, config.student.size, root)
     return [(config.of(stage), first or images if stage == "pretrain" else images) for stage in config.stages]
 
@@ -151,8 +148,7 @@ class _Timer:
 
     def seconds(self, job: Job) -> float:
         """Return the seconds of a run."""
-        config = job.resolved()
-        info = self._info(_student(config))
+        config, info = job.resolved(), self._info(job.run)
         total = 0.0
         for run, images in _stages(config, info.splits["train"], self._root):
             batch = run.train.batch_size or default_batch_size(images)
@@ -164,8 +160,7 @@ class _Timer:
 
     def bytes(self, job: Job) -> float:
         """Return what a run leaves on the disk."""
-        config = job.resolved()
-        info = self._info(_student(config))
+        config, info = job.resolved(), self._info(job.run)
         scores = (info.splits["val"] + info.splits["test"]) * info.num_classes
         total = 0.0
         for run, _ in _stages(config, info.splits["train"], self._root):
@@ -176,7 +171,7 @@ class _Timer:
 
     def outputs_bytes(self, teachers: Sequence[Job]) -> float:
         """Return what a teacher's outputs for its students take on the disk: a logit a class, image and symmetry."""
-        run = _student(teachers[0].resolved())
+        run = teachers[0].run
         info = self._info(run)
         images = max(FEW, info.splits["train"])
         return 4.0 * info.num_classes * images * group_size(_group(info, run)) / len(teachers)

@@ -102,11 +102,6 @@ class Cell:
             for metric in METRICS
         }
 
-    def deviation(self, metric: str) -> float | None:
-        """Return the standard deviation over seeds; None for one seed."""
-        values = self.values(metric)
-        return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
     @property
     def parameters(self) -> int:
         """Trainable parameters."""

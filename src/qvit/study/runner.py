@@ -26,13 +26,13 @@ from qvit.errors import RunError
 from qvit.files import sole_user, write_atomic
 from qvit.models.cost import cost_of
 from qvit.models.zoo import model_config
-from qvit.study.identity import Identities, code_digest
+from qvit.study.identity import COMPUTED_BY, Identities, code_digest
 from qvit.study.pool import Event, LocalPool, Pool, await_workers, cores
 from qvit.study.results import labels_file
 from qvit.study.spec import Job, Study
 from qvit.study.store import Store, StoredJob
 from qvit.study.work import OUTPUTS, Work, read_outcome
-from qvit.training.options import RunConfig
+from qvit.training.record import processor
 
 LOST_AT_MOST = 3  # workers a run may lose before it is taken to be its fault
 TICK = 0.5  # seconds between looks at a study in which nothing happens
@@ -96,7 +96,7 @@ def run_study(
             _forget_what_stopped(store)
             driver = _Driver(store, folder, root=root, on_news=on_news)
             if driver.waiting:
-                threads = max(_threads(job) for job in study.jobs)
+                threads = max(job.run.train.threads for job in study.jobs)
                 pool = _pool(folder, workers, ray, threads, len(driver.waiting))
                 try:
                     driver.run(pool)
@@ -126,21 +126,12 @@ def _check_folder(folder: Path) -> None:
         raise RunError(f"{folder} is the folder of a run, not of a study; choose another with --out.")
 
 
-def _student(job: Job) -> RunConfig:
-    config = job.resolved()
-    return config if isinstance(config, RunConfig) else config.student
-
-
-def _threads(job: Job) -> int:
-    return _student(job).train.threads
-
-
 def _load_datasets(study: Study, *, root: str | Path | None, download: bool) -> dict[str, Dataset]:
     """Load every dataset once: it is downloaded, and found to be good, before any worker asks for it."""
     datasets: dict[str, Dataset] = {}
     for job in study.jobs:
         if job.dataset not in datasets:
-            run = _student(job)
+            run = job.run
             datasets[job.dataset] = load_dataset(
                 run.dataset, size=run.size, root=root, download=download, task=run.task
             )
@@ -167,7 +158,7 @@ def _plan(store: Store, study: Study, datasets: dict[str, Dataset], *, root: str
 
 
 def _cost(job: Job, data: Dataset) -> dict[str, Any]:
-    run = _student(job)
+    run = job.run
     config = model_config(
         run.model,
         in_chans=data.info.channels,
@@ -197,24 +188,14 @@ def _keep_labels(folder: Path, name: str, data: Dataset) -> None:
 
 
 def _machine() -> dict[str, Any]:
-    packages = ("torch", "numpy", "scipy", "numba", "monai")
     return {
         "qvit": qvit.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: version(name) for name in COMPUTED_BY},
     }
-
-
-def _processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _forget_what_stopped(store: Store) -> None:
@@ -372,13 +353,13 @@ class _Driver:
     def _left(self) -> float | None:
         """Return the seconds that the rest may take with as many runs at a time as now."""
         now, total = time.monotonic(), 0.0
+        usual = {key: median(seconds) for key, seconds in self._seconds.items()}
         for identity in (*self.waiting, *self.running):
-            job = self.jobs[identity]
-            known = next((self._seconds[key] for key in _likeness(job) if self._seconds.get(key)), None)
+            known = next((usual[key] for key in _likeness(self.jobs[identity]) if key in usual), None)
             if known is None:
                 return None
             spent = now - self.running[identity] if identity in self.running else 0.0
-            total += max(0.0, median(known) - spent)
+            total += max(0.0, known - spent)
         return total / max(1, len(self.running))
 
 

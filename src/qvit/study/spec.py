@@ -91,6 +91,12 @@ class Job:
         """Return the validated `RunConfig`, or with teachers the `DistillationConfig`; `ConfigError` names the job."""
         return self._resolved
 
+    @property
+    def run(self) -> RunConfig:
+        """The configuration of the run, of a distillation that of its student."""
+        config = self.resolved()
+        return config if isinstance(config, RunConfig) else config.student
+
     @cached_property
     def _resolved(self) -> Any:
         try:
@@ -230,8 +236,7 @@ def _check_options(jobs: Iterable[Job]) -> None:
         if key in seen:
             continue
         seen.add(key)
-        config = job.resolved()
-        run = config if isinstance(config, RunConfig) else config.student
+        run = job.run
         try:
             model_config(run.model, img_size=run.size, **run.model_options)
         except ModelError:

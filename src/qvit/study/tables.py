@@ -10,7 +10,7 @@ from qvit.evaluation.statistics import Interval
 from qvit.models.cost import si
 from qvit.study.claims import Family, Finding
 from qvit.study.published import PUBLISHED
-from qvit.study.results import METRIC_NAMES, METRICS, Arm, Cell, Results
+from qvit.study.results import METRIC_NAMES, METRICS, Arm, Results
 from qvit.study.spec import SCRATCH
 
 MISSING = "–"
@@ -327,7 +327,7 @@ def seeds_table(results: Results) -> Table:
             f"{result['val']['auc']:.4f}",
             str(result["best_epoch"]),
             f"{seconds:.1f}",
-            _identity(cell, run.folder.parent.name if run.folder.name in ("finetune", "joint") else run.folder.name),
+            (run.folder.parent if run.folder.name in ("finetune", "joint") else run.folder).name.rpartition("-")[2],
         )
         for cell in results.cells.values()
         for seed, run, result, seconds in zip(cell.seeds, cell.runs, cell.results, cell.seconds, strict=True)
@@ -339,10 +339,6 @@ def seeds_table(results: Results) -> Table:
         tuple(rows),
         "Identity: the first digits of the hash of all that determines a run, code included.",
     )
-
-
-def _identity(_cell: Cell, folder: str) -> str:
-    return folder.rpartition("-")[2]
 
 
 def average_table(results: Results) -> Table | None:
