@@ -1,6 +1,7 @@
 # make demo   train a quantum vision transformer and its classical twin, print a table, write a picture
 # make study  run a study of some minutes and write its report (STUDY=paper for the paper's, of days)
 # make test   run the tests
+# make fuzz   try two hundred thousand damaged inputs
 # make check  formatting, lint, types, import floors
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ STUDY ?= smoke
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo study test check format clean clean-kernels
+.PHONY: demo study test fuzz check format clean clean-kernels
 
 .venv/base: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qvit needs Python >= 3.11, found " + sys.version.split()[0])'
@@ -31,6 +32,9 @@ study: .venv/base
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+fuzz: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)
 
 check: .venv/dev
 	$(BIN)/ruff format --check .

@@ -36,6 +36,14 @@ class TrainingError(QvitError):
     """Training that cannot go on, such as a loss that is no longer finite."""
 
 
+class FileError(QvitError):
+    """A file that cannot be read, or is not what its kind should be; `missing` if there is none."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
 class MetricError(QvitError):
     """Scores or labels that a metric cannot be computed from."""
 

@@ -1,15 +1,53 @@
-"""Files that are written whole or not at all, and folders used by one process at a time."""
+"""Files that are read within bounds, and written whole or not at all; folders used by one process at a time."""
 
 import os
+import stat
 import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qvit.errors import RunError
+from qvit.errors import FileError, RunError
 
 PART = ".part"  # ends the names of files that are being written; one left behind by a crash is rubbish
+
+
+def read_bytes(path: Path, *, most: int) -> bytes:
+    """Return the content of a regular file of at most `most` bytes.
+
+    Raises `FileError` for a missing or larger file, one that may not be read, and for folders, pipes and devices,
+    which could block or never end; such a file is not waited for.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except FileNotFoundError as error:
+        raise FileError(f"There is no file {path}.", missing=True) from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise FileError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise FileError(f"Cannot read {path}: expected a regular file, found {found}.")
+        try:
+            content = file.read(most + 1)
+        except OSError as error:
+            raise FileError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if len(content) > most:
+        raise FileError(f"Cannot read {path}: expected at most {most:,} bytes, found more.")
+    return content
+
+
+def read_text(path: Path, *, most: int) -> str:
+    """Return the text of a UTF-8 file; raises `FileError` as `read_bytes` does, and for bytes that are no text."""
+    try:
+        return read_bytes(path, most=most).decode()
+    except UnicodeDecodeError as error:
+        raise FileError(
+            f"Cannot read {path}: expected text in UTF-8, found {error.reason} at {error.start}."
+        ) from error
 
 
 def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:

@@ -1,0 +1,143 @@
+"""JSON and YAML that came from outside: read whole, within bounds, or refused in one line."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from qvit.errors import FileError
+from qvit.files import read_text
+
+LARGEST_JSON = 64 << 20  # bytes; metrics of a hundred thousand epochs
+LARGEST_YAML = 256 << 10  # bytes; some seconds of reading
+DEEPEST = 64  # mappings and lists within one another
+MOST_VALUES = 100_000  # in a YAML document, aliases written out
+
+
+def read_json(path: Path, *, most: int = LARGEST_JSON) -> Any:
+    """Return what a JSON file of at most `most` bytes says; raises `FileError` as `read_text` and `parse_json` do."""
+    return parse_json(read_text(path, most=most), str(path))
+
+
+def parse_json(text: str, what: str) -> Any:
+    """Return what a JSON text says; raises `FileError`, which calls it `what`, where it is none or out of bounds."""
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise FileError(f"{what} is not valid JSON: it is nested too deeply.") from error
+    except ValueError as error:  # also of numbers with thousands of digits
+        raise FileError(f"{what} is not valid JSON: {one_line(error)}.") from error
+    _check(value, what, most=len(text) + 1)
+    return value
+
+
+def read_yaml(path: Path, *, most: int = LARGEST_YAML) -> Any:
+    """Return what a YAML file of at most `most` bytes says; raises `FileError` as `read_text` and `parse_yaml` do."""
+    return parse_yaml(read_text(path, most=most), str(path))
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """Return what a YAML text says, its scalars by the core schema of YAML 1.2: `010` is ten, `yes` and `1:30` text.
+
+    Raises `FileError`, which calls it `what`, where it is no YAML, has a key twice, or is out of bounds.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise FileError(f"{what} is not valid YAML: it is nested too deeply.") from error
+    except (yaml.YAMLError, ValueError, KeyError) as error:  # ValueError, KeyError: of `!!int x`, `!!bool x`
+        raise FileError(f"{what} is not valid YAML: {one_line(error)}.") from error
+    _check(value, what, most=MOST_VALUES)
+    return value
+
+
+def one_line(error: object) -> str:
+    """Return a message on one line, without the full stop at its end."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _check(value: Any, what: str, *, most: int) -> None:
+    """Refuse what no configuration needs and what would trouble whoever repeats it: depth, bulk, lone surrogates."""
+    layer, depth = [value], 0
+    while layer:
+        depth += 1
+        if depth > DEEPEST:
+            raise FileError(f"{what} is nested too deeply: more than {DEEPEST} mappings or lists within one another.")
+        inner: list[Any] = []
+        for item in layer:
+            if isinstance(item, str):
+                _check_text(item, what)
+            elif isinstance(item, dict):
+                inner += item.keys()
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+            if len(inner) > most:
+                raise FileError(f"{what} holds too many values: more than {most:,}.")
+        layer = inner
+
+
+def _check_text(text: str, what: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise FileError(f"{what} holds text that is not valid Unicode: {text!a:.80}.") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's core schema: PyYAML's own rules are those of 1.1, by which `010` is eight and `no` is false."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as PyYAML has it
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping; a key given twice would hide a value."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (list, dict)):
+                raise _refusal("a key must be a single value", key_node)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _refusal(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _resolver(tag: str, pattern: str, first: str) -> None:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$", re.ASCII), list(first))
+
+
+_resolver("bool", "true|True|TRUE|false|False|FALSE", "tTfF")
+_resolver("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789")
+_resolver(
+    "float",
+    r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+    "-+.0123456789",
+)
+_resolver("null", "~|null|Null|NULL|", "~nN\0")
+_Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:null", re.compile("^$")))
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    word = str(loader.construct_scalar(node))
+    return int(word, 0) if word[:2] in ("0o", "0x") else int(word)
+
+
+def _number(loader: _Loader, node: yaml.ScalarNode) -> float:
+    word = str(loader.construct_scalar(node)).lower()
+    return float(word.replace(".inf", "inf").replace(".nan", "nan"))
+
+
+# Sets, dates, pairs and bytes are YAML 1.1's and nothing that an option takes.
+_Loader.yaml_constructors = {
+    tag: made
+    for tag, made in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "str", "seq", "map")
+} | {"tag:yaml.org,2002:int": _integer, "tag:yaml.org,2002:float": _number}
