@@ -8,7 +8,7 @@ from qvit.documents import parse_yaml, read_yaml
 
 TEXTS = (
     b"lr: 0.005\nepochs: 100\nmodel: qvit_4q2h\naugment: true\nclip_norm: null\n",
-    b"datasets: [retinamnist, breastmnist]\nmodels:\n  - {kind: [qvit, vit_matched], qubits: [4, 8]}\n  - cosine_4q2h\n",
+    b"datasets: [a, b]\nmodels:\n  - {kind: [qvit, vit_matched], qubits: [4, 8]}\n  - cosine_4q2h\n",
     b"a: &x {b: 1}\nc: *x\ntext: |\n  one\n  two\nother: >-\n  three\n",
 )
 MARKS = (b"[", b"{", b"]", b"}", b"- ", b": ", b"? ", b"'", b'"', b"#", b"|", b">", b"@", b"`", b"\n", b"\t")
