@@ -16,17 +16,23 @@ TURN = 2.0 * math.pi
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:
-    """A constant matrix `(r, k)` for the last dimension; identity and zero are noticed and cost nothing."""
+    """A constant matrix `(r, k)` for the last dimension; identity and zero are noticed and cost nothing.
+
+    `is_exact` where a row is one value at most, times a power of two: no digit is lost then in any precision.
+    """
 
     matrix: np.ndarray
     is_zero: bool
     is_identity: bool
+    is_exact: bool
 
     @classmethod
     def of(cls, matrix: np.ndarray) -> "LinearMap":
         """Recognise what a matrix is."""
         rows, columns = matrix.shape
-        return cls(matrix, not matrix.any(), rows == columns and np.array_equal(matrix, np.eye(rows)))
+        powers = bool(np.isin(np.frexp(matrix)[0], (0.0, 0.5, -0.5)).all())
+        exact = powers and bool(((matrix != 0).sum(axis=1) <= 1).all())
+        return cls(matrix, not matrix.any(), rows == columns and np.array_equal(matrix, np.eye(rows)), exact)
 
     def __call__(self, values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch r"]:
         """Return values · matrixᵀ."""
@@ -43,9 +49,18 @@ class LinearMap:
         return slopes @ torch.as_tensor(self.matrix, dtype=slopes.dtype, device=slopes.device)
 
 
-def _without_turns(angles: Tensor) -> Tensor:
-    wide = angles if angles.device.type == "mps" else angles.double()
-    return (wide - TURN * (wide.detach() / TURN).round()).to(angles.dtype)
+def _wide(values: Tensor) -> Tensor:
+    return values if values.device.type == "mps" else values.double()  # which has no float64
+
+
+def without_turns(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Return angles less their whole turns, in float64.
+
+    A whole turn of a Pauli rotation is a global sign, which no expectation value sees; in a float32 sum it would
+    cost the other angle its digits.
+    """
+    wide = _wide(angles)
+    return wide - TURN * (wide.detach() / TURN).round()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +68,8 @@ class LinearAngles:
     """The coefficients of r angles, apart for inputs, weights and constants (None if all are zero).
 
     `inputs` has a row for each of `dynamic`, the angles that depend on inputs; `weights` one for every angle.
+    Sums are taken in float64 and lose their whole turns before they become float32: exact to its last digits for
+    angles up to 1e8 and beyond.
     """
 
     inputs: LinearMap
@@ -75,7 +92,11 @@ class LinearAngles:
 
     def of_inputs(self, inputs: Float[Tensor, "s i t"]) -> Float[Tensor, "s d t"]:
         """Return A·x of the angles that depend on inputs."""
-        return inputs if self.inputs.is_identity else self.inputs(inputs.transpose(1, 2)).transpose(1, 2)
+        if self.inputs.is_identity:
+            return inputs
+        if self.inputs.is_exact:
+            return self.inputs(inputs.transpose(1, 2)).transpose(1, 2)
+        return without_turns(self.inputs(_wide(inputs).transpose(1, 2)).transpose(1, 2)).to(inputs.dtype)
 
     def inputs_from(self, slopes: Float[Tensor, "s d t"]) -> Float[Tensor, "s i t"]:
         """Return gradients of the inputs from those of `of_inputs`."""
@@ -86,21 +107,23 @@ class LinearAngles:
         return self.weights.back(slopes)
 
     def of_weights(self, weights: Float[Tensor, "*groups k"]) -> Float[Tensor, "*groups r"]:
-        """Return B·w + c; sums are taken in float64 and whole turns dropped, or float32 loses digits.
+        """Return B·w + c."""
+        if self.constant is None and self.weights.is_exact:
+            return self.weights(weights)
+        return without_turns(self._sums(weights)).to(weights.dtype)
 
-        A whole turn of a Pauli rotation is a global sign, which no expectation value sees.
-        """
-        plain = self.weights.is_identity or self.weights.is_zero or weights.device.type == "mps"  # no float64 there
-        sums = self.weights(weights if plain else weights.double())
+    def _sums(self, weights: Float[Tensor, "*groups k"]) -> Float[Tensor, "*groups r"]:
+        """Return B·w + c in float64."""
+        sums = self.weights(_wide(weights))
         if self.constant is not None:
             sums = sums + torch.as_tensor(self.constant, dtype=sums.dtype, device=sums.device)
-        return (sums if plain else _without_turns(sums)).to(weights.dtype)
+        return sums
 
     def __call__(self, inputs: Float[Tensor, "g i t"], weights: Float[Tensor, "g k"]) -> Float[Tensor, "g t r"]:
         """Return all angles in radians."""
-        still, moving = self.of_weights(weights)[:, None, :], self.inputs(inputs.transpose(1, 2))
-        still = _without_turns(still)  # a large weight would cost the sum its digits
+        still, moving = self._sums(weights)[:, None, :], self.inputs(_wide(inputs).transpose(1, 2))
         if len(self.dynamic) == len(self.weights.matrix):
-            return still + moving
+            return without_turns(still + moving).to(inputs.dtype)
         place = torch.tensor(self.dynamic, dtype=torch.long, device=still.device)
-        return still.expand(-1, moving.shape[1], -1).index_add(-1, place, moving)
+        sums = still.expand(-1, moving.shape[1], -1).index_add(-1, place, moving)
+        return without_turns(sums).to(inputs.dtype)

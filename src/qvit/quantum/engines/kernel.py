@@ -13,7 +13,7 @@ array come in whole blocks.
 
 # Bodies are Numba's: plain loops, no annotations, every array contiguous. `…[i]` of a state is `load(…, i)`.
 
-from qvit.quantum.engines.simd import BYTES, cos_sin, jit, like, load, splat, store
+from qvit.quantum.engines.simd import BYTES, cos_sin, is_far, jit, like, load, mend_far, splat, store
 from qvit.quantum.engines.tables import FIRST, MIDDLE, SECOND, SIGN1, SIGN2, START, STOP, X1, X2
 
 
@@ -25,6 +25,8 @@ def _fill_trig(trig, inputs, row, columns, blocks):
         cos, sin = cos_sin(share * like(share, 0.5))
         store(trig, 2 * column, cos)
         store(trig, 2 * column + 1, sin)
+        if is_far(share):
+            mend_far(trig, 2 * column, share, 0.5)
 
 
 @jit

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from qvit.quantum.engines.angles import without_turns
+
 VECTOR_BYTES = 64
 _WORTH_A_THREAD = 2e6  # amplitude updates, some 150 µs; a thread takes about 30 µs to wake
 
@@ -216,5 +218,7 @@ def _by_source(source: bytes, sources: int) -> tuple[np.ndarray, np.ndarray]:
 
 def per_group(inputs: Tensor, weights: Tensor, source: Tensor, columns: list[int]) -> list[Tensor]:
     """Return each rotation's angle `(g, t or 1)`; `columns` says which column of the inputs it takes, −1 for none."""
-    shared = inputs[source.long().to(inputs.device)]
-    return [weights[:, r, None] + (shared[:, column] if column >= 0 else 0.0) for r, column in enumerate(columns)]
+    shared = without_turns(inputs)[source.long().to(inputs.device)]
+    still = without_turns(weights)[..., None]
+    sums = [still[:, r] + (shared[:, column] if column >= 0 else 0.0) for r, column in enumerate(columns)]
+    return [angle.to(inputs.dtype) for angle in sums]

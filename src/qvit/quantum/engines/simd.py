@@ -8,11 +8,12 @@ without 64-byte registers LLVM uses several smaller ones.
 import inspect
 import operator
 from collections.abc import Callable
-from math import factorial
+from math import cos, factorial, pi, sin
 from typing import Any
 
 import numba
 from llvmlite import ir
+from numba import float64
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic, models, overload, register_model
 
@@ -137,6 +138,31 @@ def larger(_typing: Any, left: Any, right: Any) -> Any:
 
 
 @intrinsic
+def lane(_typing: Any, vector: Any, place: Any) -> Any:
+    """Return the number in one lane."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.extract_element(*arguments)
+
+    return vector.dtype(vector, types.intp), generate
+
+
+@intrinsic
+def _any_beyond(_typing: Any, vector: Any, limit: Any) -> Any:
+    """Return whether any lane is larger than `limit`, or smaller than its negative."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = _llvm(vector.dtype)
+        name = f"llvm.fabs.v{kind.count}f{vector.dtype.bitwidth}"
+        size = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
+        beyond = builder.fcmp_ordered(">", builder.call(size, arguments[:1]), arguments[1])
+        bits = ir.IntType(kind.count)
+        return builder.icmp_unsigned("!=", builder.bitcast(beyond, bits), ir.Constant(bits, 0))
+
+    return types.boolean(vector, vector), generate
+
+
+@intrinsic
 def total(_typing: Any, vector: Any) -> Any:
     """Return the sum over the lanes."""
 
@@ -222,9 +248,10 @@ def jit(function: Callable[..., Any]) -> Any:
         return numba.njit(**options)(function)
 
 
-# π in three parts for exact reduction, and Taylor coefficients that are exact to the last digit within ±π/2.
-_PI = (3.140625, 9.675025939941406e-4, 1.5099579909783765e-7)
+# π in parts for exact reduction, and Taylor coefficients that are exact to the last digit within ±π/2.
+_PI_SINGLE = (3.1415926218032837, 3.178650954705639e-8)  # the first has 25 bits: exact times 2²⁸ in float64
 _PI_DOUBLE = (3.141592651605606, 1.9841871479187034e-9, 1.1442377452219664e-17)
+FAR = 1e8  # 2²⁴ times π: the products with the first parts of π are exact up to there, and a little beyond
 _SIN = tuple((-1.0) ** k / factorial(2 * k + 1) for k in range(11))
 _COS = tuple((-1.0) ** k / factorial(2 * k) for k in range(12))
 
@@ -239,21 +266,43 @@ def _is_double(_typing: Any, vector: Any) -> Any:
     return types.boolean(vector), generate
 
 
+@intrinsic
+def _less_multiples_of_pi(_typing: Any, vector: Any) -> Any:
+    """Return lanes of float32 less the nearest multiple of π, computed in float64: float32 would lose large angles."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = _llvm(vector.dtype)
+        wide = ir.VectorType(ir.DoubleType(), kind.count)
+
+        def number(value: float) -> Any:
+            return ir.Constant(wide, [value] * kind.count)
+
+        rint = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(wide, [wide]), f"llvm.rint.v{kind.count}f64"
+        )
+        rest = builder.fpext(arguments[0], wide)
+        turns = builder.call(rint, [builder.fmul(rest, number(1.0 / pi))])
+        for part in _PI_SINGLE:
+            rest = builder.fsub(rest, builder.fmul(turns, number(part), flags=_CONTRACT), flags=_CONTRACT)
+        return builder.fptrunc(rest, kind)
+
+    return vector(vector), generate
+
+
 @jit
 def cos_sin(half):
     """Return cos and sin of the lanes, both with the sign that they have after adding a multiple of π.
 
-    Of half an angle that is a whole turn: a sign of the state, which no expectation value sees. Angles of more than
-    some ten thousand turns lose digits, as they have lost them before they came here; results stay within bounds.
+    Of half an angle that is a whole turn: a sign of the state, which no expectation value sees. Beyond the limits of
+    `is_far` digits are lost; results stay within bounds.
     """
     double = _is_double(half)
-    turns = _nearest(half * like(half, 0.3183098861837907))
     if double:
+        turns = _nearest(half * like(half, 0.3183098861837907))
         for part in _PI_DOUBLE:
             half = half - turns * like(half, part)
     else:
-        for part in _PI:
-            half = half - turns * like(half, part)
+        half = _less_multiples_of_pi(half)
     half = larger(like(half, -1.5707963267948966), half)
     half = -larger(like(half, -1.5707963267948966), -half)
     square = half * half
@@ -268,6 +317,26 @@ def cos_sin(half):
             sin = sin * square + like(half, _SIN[k])
             cos = cos * square + like(half, _COS[k])
     return cos, sin * half
+
+
+@jit
+def is_far(angles):
+    """Return whether a lane is beyond `FAR`, where the reduction of `cos_sin` loses digits."""
+    return _any_beyond(angles, like(angles, FAR))
+
+
+@jit
+def mend_far(trig, row, angles, factor):
+    """Write cos and sin of factor · angle, exact for a number of any size, over rows `row` and `row` + 1 of `trig`.
+
+    Only for the lanes that `is_far` means, so that no lane's result depends on the others.
+    """
+    n = BYTES // trig.itemsize
+    for k in range(n):
+        angle = float64(lane(angles, k))
+        if abs(angle) > FAR:
+            trig[row * n + k] = cos(factor * angle)
+            trig[(row + 1) * n + k] = sin(factor * angle)
 
 
 _EXP2 = tuple(0.6931471805599453**k / factorial(k) for k in range(14))

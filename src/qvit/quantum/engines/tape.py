@@ -4,7 +4,7 @@ Row 0 of `values` is 0, row 1 is 1, row k + 2 is node k. The inputs' share of th
 the weights' as cosines and sines of the whole angles.
 """
 
-from qvit.quantum.engines.simd import BYTES, cos_sin, jit, like, load, splat, store
+from qvit.quantum.engines.simd import BYTES, cos_sin, is_far, jit, like, load, mend_far, splat, store
 
 
 @jit
@@ -15,6 +15,8 @@ def _fill_trig(trig, inputs, row, columns, blocks):
         a, b = cos_sin(share * like(share, 0.5))
         store(trig, 2 * column, a * a - b * b)
         store(trig, 2 * column + 1, a * b + a * b)
+        if is_far(share):
+            mend_far(trig, 2 * column, share, 1.0)
 
 
 @jit
