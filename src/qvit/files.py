@@ -7,8 +7,8 @@ import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from qvit.errors import FileError, QvitError, RunError
 
@@ -28,9 +28,7 @@ def printable(path: str | Path, *, raised: type[QvitError] = FileError) -> Path:
         wrong = next((character for character in name if unicodedata.category(character) in _NEVER_IN_NAMES), None)
         if wrong is not None:
             found = "bytes that are no UTF-8" if "\ud800" <= wrong <= "\udfff" else f"the character {wrong!a}"
-            raise raised(
-                f"Expected a path whose name can be written down, found {found} in {name!a}. Rename that file or folder."
-            )
+            raise raised(f"Expected a path whose name can be written down, found {found} in {name!a}. Rename that.")
     return Path(path)
 
 
@@ -41,12 +39,12 @@ def _absolute(path: str | Path) -> str:
         return os.fspath(path)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BufferedReader:
     # Without O_NONBLOCK, opening a pipe waits for somebody to write to it. A text for a name: numpy's maps keep it.
     return open(os.fspath(path), "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading.
 
     Raises `FileError` for a missing file, one that may not be read, and for folders, pipes and devices, which could
