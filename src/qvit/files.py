@@ -32,6 +32,12 @@ def printable(path: str | Path, *, raised: type[QvitError] = FileError) -> Path:
     return Path(path)
 
 
+def shown(name: str) -> str:
+    """Return a name that came from outside as a message can show it: on one line, of characters that are printed."""
+    short = name if len(name) <= 40 else f"{name[:40]}…"
+    return short if short.isprintable() else ascii(short)
+
+
 def _absolute(path: str | Path) -> str:
     try:
         return os.path.realpath(path)

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qvit.data.registry import SPLITS
-from qvit.data.zipped import Archive, DamageError, Entry, NoZipError, shown, unpacked
+from qvit.data.zipped import Archive, DamageError, Entry, NoZipError, unpacked
 from qvit.errors import DataError, FileError
-from qvit.files import open_regular, printable
+from qvit.files import open_regular, printable, shown
 
 KEYS = tuple(f"{split}_{part}" for split in SPLITS for part in ("images", "labels"))
 # Arrays that unpack to more than this many bytes, and to more than this many times the file, are no images.

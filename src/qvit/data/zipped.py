@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from qvit.files import shown
+
 STEP = 1 << 20  # bytes in memory at a time
 INFLATED = 1032  # times its size that deflated data can become at most
 MOST_DIRECTORY = 1 << 20  # bytes; a file of six arrays has some hundred
@@ -99,12 +101,6 @@ class Archive:
         if (row.size != row.packed) if stored else (row.size > INFLATED * row.packed):
             raise DamageError(f"{shown(name)} is said to become {row.size} bytes of {row.packed}")
         return Entry(name, place, row.packed, row.size, row.crc, stored)
-
-
-def shown(name: str) -> str:
-    """Return a name from a file as it can be shown on a terminal."""
-    short = name if len(name) <= 40 else f"{name[:40]}…"
-    return short if short.isprintable() else ascii(short)
 
 
 def unpacked(file: BinaryIO, entry: Entry, step: int = STEP) -> Iterator[bytes]:
