@@ -26,7 +26,7 @@ from qvit.files import open_regular, printable, shown
 
 KEYS = tuple(f"{split}_{part}" for split in SPLITS for part in ("images", "labels"))
 # Arrays that unpack to more than this many bytes, and to more than this many times the file, are no images.
-UNPACKED = 32 << 20
+UNPACKED = 16 << 20
 RATIO = 200
 _RUN = 8 << 20  # bytes of rows at a time
 _MOST_HEADER = 4096  # bytes; numpy writes 128
