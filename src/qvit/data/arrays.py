@@ -62,7 +62,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: SupportsIndex) -> Sample:
+    def __getitem__(self, index: Any) -> Sample:
         """Return one image and its labels; negative positions count from the end.
 
         Raises IndexError, as a sequence does, beyond the end, and DataError for what is no whole number.
