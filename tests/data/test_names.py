@@ -61,6 +61,10 @@ def test_unusual_names_that_can(arrays: dict, save: Save, tmp_path: Path, monkey
     assert load_dataset(save(arrays, long), root=tmp_path / "cache").train.mapped
     with pytest.raises(DataError, match="found nothing there"):
         load_dataset("~nobody-of-this-name/own.npz")
+    with pytest.raises(DataError, match="found nothing there"):
+        load_dataset("retinamnist", root="~nobody-of-this-name", download=False)
+    with pytest.raises(DataError, match="found File name too long"):
+        load_dataset("ü" * 200 + ".npz")
 
 
 def test_printable_raises_what_it_is_told(tmp_path: Path) -> None:

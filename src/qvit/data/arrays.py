@@ -25,10 +25,11 @@ from qvit.data.checks import (
     describe_own,
     read_labels,
 )
-from qvit.data.fetch import check_size, default_root, fetch, user_cache, why_not_writable
+from qvit.data.fetch import check_size, fetch, root_folder, user_cache, why_not_writable
 from qvit.data.mapped import View, check_whole, map_array, map_view, view_of
 from qvit.data.npz import (
     Member,
+    check_unchanged,
     check_values,
     given_path,
     md5_of,
@@ -198,7 +199,7 @@ def load_dataset(
         split: Split(_images(checked, checked.members[f"{split}_images"], folder), checked.labels[split])
         for split in SPLITS
     }
-    _check_unchanged(checked)
+    check_unchanged(checked.path, checked.stamp)
     return Dataset(checked.info, checked.layout.size, digest=checked.digest, path=checked.path, **splits)
 
 
@@ -220,7 +221,7 @@ def verify(name: str | Path, size: int = 28, root: str | Path | None = None) -> 
     else:
         # Its MD5 vouches for the images.
         checked = _check_official_file(get_info(str(name)), size, root, download=False)
-    _check_unchanged(checked)
+    check_unchanged(checked.path, checked.stamp)
     return {
         "name": checked.info.name,
         "path": str(checked.path),
@@ -257,7 +258,7 @@ def _phantom(info: DatasetInfo, size: int) -> Dataset:
 
 def _check_official_file(info: DatasetInfo, size: int, root: str | Path | None, download: bool) -> _Checked:
     check_size(info.name, size)
-    folder = default_root() if root is None else Path(root).expanduser()
+    folder = root_folder(root)
     path = folder / file_name(info.name, size)
     again = f"qvit data get {info.name}" + ("" if size == 28 else f" --size {size}")
     if download:
@@ -296,16 +297,9 @@ def _check_own(path: Path, size: int, task: str | None) -> _Checked:
     return _Checked(path, info, layout, md5_of(path), members, labels, stamp)
 
 
-def _check_unchanged(checked: _Checked) -> None:
-    """Raise DataError if digest, labels and images may be of two files, one written over the other."""
-    if stamp_of(checked.path) != checked.stamp:
-        advice = "Load it again once nothing writes to it any more."
-        raise problem(checked.path, "a file that stays as it is", "one that changed while it was read", advice)
-
-
 def unpack_folder(path: Path, digest: str, root: str | Path | None) -> Path:
     """Return where a large file is unpacked: named after its contents, so that a changed file is unpacked anew."""
-    folder = default_root() if root is None else Path(root).expanduser()
+    folder = root_folder(root)
     if why_not_writable(folder) is not None:
         folder = user_cache()
     return folder / "unpacked" / f"{path.stem[:40]}-{digest}"  # of a long name with the digest no file can be made

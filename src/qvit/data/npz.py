@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from qvit.data.registry import SPLITS
 from qvit.data.zipped import Archive, DamageError, Entry, NoZipError, unpacked
 from qvit.errors import DataError, FileError
-from qvit.files import open_regular, printable, shown
+from qvit.files import expanded, open_regular, printable, shown
 
 KEYS = tuple(f"{split}_{part}" for split in SPLITS for part in ("images", "labels"))
 # Arrays that unpack to more than this many bytes, and to more than this many times the file, are no images.
@@ -69,7 +69,7 @@ def problem(path: Path, expected: str, found: str, advice: str) -> DataError:
 
 def given_path(path: str | Path) -> Path:
     """Return the path of a user's file, `~` written out; raises `DataError` for a name that cannot be written down."""
-    return printable(os.path.expanduser(path), raised=DataError)  # noqa: PTH111  (pathlib's raises for strangers)
+    return printable(expanded(path), raised=DataError)
 
 
 def _open(path: Path) -> BufferedReader:
@@ -78,7 +78,7 @@ def _open(path: Path) -> BufferedReader:
     except FileError as error:
         if error.missing:
             raise problem(path, "an .npz file", error.found, "Check the path for a typing error.") from error
-        if path.is_dir():
+        if error.found == "a folder":
             raise problem(path, "an .npz file", "a folder", "Give the path of the file itself.") from error
         raise problem(path, "a readable file", error.found, "Check its kind, owner and permissions.") from error
 
@@ -114,6 +114,13 @@ def stamp_of(path: Path) -> tuple[int, ...]:
     with reading(path) as file:
         found = os.fstat(file.fileno())
         return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def check_unchanged(path: Path, stamp: tuple[int, ...]) -> None:
+    """Raise DataError if a file was written since `stamp_of`: its digest and its arrays may be of two files."""
+    if stamp_of(path) != stamp:
+        advice = "Load it again once nothing writes to it any more."
+        raise problem(path, "a file that stays as it is", "one that changed while it was read", advice)
 
 
 def read_headers(path: Path) -> dict[str, Member]:
@@ -270,7 +277,7 @@ def read_rows(path: Path, member: Member) -> Iterator[tuple[int, NDArray[Any]]]:
         yield 0, read_array(path, member)
         return
     width = member.dtype.itemsize * math.prod(member.shape[1:])
-    run = width * max(1, _RUN // max(1, width))
+    run = max(1, width) * max(1, _RUN // max(1, width))
     waiting, start = bytearray(), 0
     with reading(path) as file:
         for piece in _values(file, member):

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from qvit.data.arrays import MAP_ABOVE, Dataset, Split, load_dataset, unpack_folder
 from qvit.data.checks import bytes_of_floats, image_layout
 from qvit.data.mapped import check_whole, map_array
-from qvit.data.npz import find_header, given_path, md5_of, problem, read_array
+from qvit.data.npz import check_unchanged, find_header, given_path, md5_of, problem, read_array, stamp_of
 from qvit.data.registry import is_path
 from qvit.errors import ConfigError, DataError
 
@@ -57,6 +57,7 @@ def load_images(
 
 
 def _load_own(path: Path, size: int, root: str | Path | None) -> tuple[Images, str]:
+    stamp = stamp_of(path)
     member = find_header(path, KEYS)
     layout = image_layout(path, member)
     if layout.size != size:
@@ -69,6 +70,7 @@ def _load_own(path: Path, size: int, root: str | Path | None) -> tuple[Images, s
         images = map_array(path, member, unpack_folder(path, digest, root))
     else:
         images = read_array(path, member)
+    check_unchanged(path, stamp)
     channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     kept = channels_first if isinstance(images, np.memmap) else np.ascontiguousarray(channels_first)
     return kept, f"{digest} {member.key}"
