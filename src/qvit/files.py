@@ -65,8 +65,10 @@ def open_regular(path: Path) -> BufferedReader:
         file = _open(path)
     except FileNotFoundError as error:
         raise FileError(f"There is no file {path}.", found="nothing there", missing=True) from error
+    except IsADirectoryError as error:
+        raise FileError(f"Cannot read {path}: expected a regular file, found a folder.", found="a folder") from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        found = "a folder" if isinstance(error, IsADirectoryError) else getattr(error, "strerror", None) or str(error)
+        found = getattr(error, "strerror", None) or str(error)
         raise FileError(f"Cannot read {path}: {found}.", found=found) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

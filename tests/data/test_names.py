@@ -162,6 +162,8 @@ def test_regular_files_are_read(tmp_path: Path) -> None:
     assert read_bytes(path, most=7) == b"content"
     with pytest.raises(FileError, match="at most 6 bytes, found more"):
         read_bytes(path, most=6)
+    with pytest.raises(FileError, match="expected a regular file, found a folder"):
+        read_bytes(tmp_path, most=6)
     with pytest.raises(FileError, match="There is no file") as caught:
         open_regular(tmp_path / "none")
     assert caught.value.missing
