@@ -122,7 +122,10 @@ def _whole_numbers(path: Path, member: Member) -> NDArray[np.int64]:
         raise problem(path, expected, f"{member.dtype}", "Number the classes from 0.")
     array = read_array(path, member).reshape(member.shape[0], -1)
     if member.dtype.kind == "b":
-        array = array.view(np.uint8)  # the bytes of a file can be others than 0 and 1
+        array = array.view(np.uint8)  # in a file the bytes can be others than 0 and 1
+        if array.max() > 1:
+            advice = "Save class numbers as whole numbers."
+            raise problem(path, f"True and False in {member.key}, bytes of 1 and 0", f"{array.max()}", advice)
     if member.dtype.kind == "f":
         whole = np.isfinite(array) & (np.floor(array) == array)
         if not whole.all():
