@@ -1,5 +1,6 @@
 """Files too large for memory: unpacked once, mapped, checked on every load."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from qvit.data import arrays as loading
-from qvit.data import npz
+from qvit.data import mapped, npz
 from qvit.data.arrays import load_dataset
 from qvit.errors import DataError
 
@@ -78,17 +79,30 @@ def test_a_read_only_root_falls_back_to_the_cache(root: Path, tmp_path: Path, mo
     assert len(unpacked(tmp_path / "cache")) == 3
 
 
-def test_a_full_disk_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(source: Any, sink: Any, _: int) -> None:
-        sink.write(source.read(1000))
+class Full(io.FileIO):
+    """A file on a disk that is full before it is written."""
+
+    def write(self, data: Any) -> int:
+        super().write(data[:1000])
         raise OSError(28, "No space left on device")
 
+
+def test_a_full_disk_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(npz.shutil, "copyfileobj", fill)
+        patch.setattr(mapped.os, "fdopen", Full)
         with pytest.raises(DataError, match=r"room to unpack 0 MB from .*, found No space left on device. Free"):
             load_dataset("retinamnist", 64, root)
     assert [p for p in unpacked(root) if p.is_file()] == []
     assert load_dataset("retinamnist", 64, root).train.mapped
+
+
+def test_a_disk_too_small_is_not_filled_first(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    total = mapped.shutil.disk_usage(root).total
+    with monkeypatch.context() as patch:
+        patch.setattr(mapped.shutil, "disk_usage", lambda _: type("Usage", (), {"total": total, "free": 20_000}))
+        patch.setattr(mapped.tempfile, "mkstemp", lambda **_: pytest.fail("a file was begun"))
+        with pytest.raises(DataError, match=r"expected room to unpack 0 MB from .*, found 0 MB. Free"):
+            load_dataset("retinamnist", 64, root)
 
 
 @pytest.mark.parametrize("compressed", [True, False])
@@ -113,7 +127,7 @@ def test_own_large_float_images_become_bytes_in_memory(
     large: dict, save: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "MAP_ABOVE", 0)
-    monkeypatch.setattr(npz, "_CHUNK", 1 << 12)  # several runs of rows
+    monkeypatch.setattr(npz, "_RUN", 1 << 12)  # several runs of rows
     path = save({k: (v / 255).astype(np.float32) if "images" in k else v for k, v in large.items()})
     data = load_dataset(path)
     assert not data.train.mapped

@@ -413,6 +413,33 @@ def test_images_that_the_student_is_measured_by_are_refused(
     go(settings(transfer_set=str(tmp_path / "leak.npz"), epochs=1, scratch=False))
 
 
+# --- names ---
+
+
+def test_names_that_cannot_be_written_down_are_refused_before_anything_is_made(
+    go: Go, settings: Settings, files: Callable[..., Path], teachers: Files, tmp_path: Path
+) -> None:
+    latin = os.fsdecode(b"\xe9")
+    config = settings(epochs=1)
+    with pytest.raises(RunError, match=r"found bytes that are no UTF-8.*Rename that"):
+        go(config, name=latin)
+    copied = shutil.copy(files(), tmp_path / f"{latin}.npz")
+    for changed in (
+        replace(config, student=replace(config.student, dataset=str(copied))),
+        replace(config, transfer_set=str(copied)),
+    ):
+        with pytest.raises(DataError, match="found bytes that are no UTF-8"):
+            go(changed)
+    (tmp_path / latin).symlink_to(teachers())
+    with pytest.raises(RunError, match="found bytes that are no UTF-8"):
+        Teacher.of_runs([tmp_path / latin])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([latin, f"{latin}.npz"])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"two\n{latin}").touch()
+    with pytest.raises(RunError, match=r"out holds other things \('two\\n\\udce9'\)"):
+        go(config)
+
+
 # --- the measures ---
 
 

@@ -1,5 +1,6 @@
 """Teacher outputs on disk: those of the very augmented image, computed once, whole or not at all."""
 
+import hashlib
 import json
 import os
 import resource
@@ -200,6 +201,19 @@ def change_json(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
+def foreign_table(header: str, values: bytes = b"") -> Callable[[Path], None]:
+    """Put another table in a cache, with its checksum."""
+
+    def change(place: Path) -> None:
+        table = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + values
+        (place / "logits.npy").write_bytes(table)
+        said = json.loads((place / "cache.json").read_text())
+        said["checksums"]["logits"] = hashlib.blake2b(table).hexdigest()
+        (place / "cache.json").write_text(json.dumps(said))
+
+    return change
+
+
 DAMAGE: dict[str, Callable[[Path], Any]] = {
     "a flipped bit": lambda place: flip(place / "logits.npy"),
     "a flipped bit of another": lambda place: flip(place / "features.npy"),
@@ -216,6 +230,10 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "another key": change_json(key="0" * 64),
     "checksums of a list": change_json(checksums=["logits"]),
     "no checksums": change_json(checksums={}),
+    "a deep json": lambda place: (place / "cache.json").write_text("[" * 100_000),
+    "a pipe": lambda place: ((place / "logits.npy").unlink(), os.mkfifo(place / "logits.npy")),
+    "a table of nothing": foreign_table("("),
+    "another table": foreign_table("{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1, 4), }", bytes(16)),
     "a file in its place": lambda place: (place.rename(place.with_name("moved")), place.write_text("file")),
     "a folder in a file's place": lambda place: ((place / "logits.npy").unlink(), (place / "logits.npy").mkdir()),
 }

@@ -1,10 +1,12 @@
 """From a dataset's name or file to checked arrays: in memory, or memory-mapped where they are large."""
 
 import hashlib
+import operator
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -23,16 +25,18 @@ from qvit.data.checks import (
     describe_own,
     read_labels,
 )
-from qvit.data.fetch import check_size, default_root, fetch, user_cache, why_not_writable
+from qvit.data.fetch import check_size, fetch, root_folder, user_cache, why_not_writable
+from qvit.data.mapped import View, check_whole, map_array, map_view, view_of
 from qvit.data.npz import (
     Member,
-    check_readable,
+    check_unchanged,
     check_values,
-    map_array,
+    given_path,
     md5_of,
     problem,
     read_array,
     read_headers,
+    stamp_of,
 )
 from qvit.data.phantom import make_phantom
 from qvit.data.registry import SPLITS, DatasetInfo, file_name, get_info, is_path
@@ -41,11 +45,16 @@ from qvit.errors import ConfigError, DataError
 MAP_ABOVE = 512 * 2**20  # bytes of images above which a user's own file is memory-mapped
 
 
+Sample = tuple[UInt8[Tensor, "c h w"], Int64[Tensor, " k"]]
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """The images of one split, uint8 (N, C, H, W), and their labels, int64 (N, 1), or (N, K) for multi-label.
 
-    Images may be a read-only view of a memory-mapped file.
+    Images may be a read-only view of a memory-mapped file. A split is a map-style dataset, as torch's `DataLoader`
+    takes one: `split[i]` is a pair of an image, uint8 (c, h, w), and its labels, int64 (k,), both tensors and copies.
+    Pickled, as for workers that are spawned, a mapped one is sent as the file's name, and mapped there again.
     """
 
     images: UInt8[np.ndarray, "n c h w"]
@@ -53,6 +62,36 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, index: Any) -> Sample:
+        """Return one image and its labels; negative positions count from the end.
+
+        Raises IndexError, as a sequence does, beyond the end, and DataError for what is no whole number.
+        """
+        try:
+            place = operator.index(index)
+        except TypeError as error:
+            raise DataError(
+                f"Expected the position of one image, a whole number, got {type(index).__name__}. "
+                "Take several with split.batch([…]), or torch.utils.data.Subset."
+            ) from error
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"Expected a position below {len(self)}, the images of this split, got {place}.")
+        images, labels = self.batch([place])
+        return images[0], labels[0]
+
+    def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Sample]:
+        """Return several at once, read in one go; `DataLoader` asks so."""
+        images, labels = self.batch(list(map(operator.index, indices)))
+        return list(zip(images, labels, strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"images": view_of(self.images) if self.mapped else self.images, "labels": self.labels}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        images = state["images"]
+        object.__setattr__(self, "images", map_view(images) if isinstance(images, View) else images)
+        object.__setattr__(self, "labels", state["labels"])
 
     @property
     def mapped(self) -> bool:
@@ -62,7 +101,8 @@ class Split:
     def batch(self, index: ArrayLike | Tensor) -> tuple[UInt8[Tensor, "b c h w"], Int64[Tensor, "b k"]]:
         """Return copies of the images (b, c, h, w) and labels (b, k) at whole-number positions, in order.
 
-        Raises DataError for positions that are not whole numbers or lie outside the split.
+        Raises DataError for positions that are not whole numbers or lie outside the split, and if the file behind
+        mapped images was cut meanwhile.
         """
         rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
         if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
@@ -73,6 +113,7 @@ class Split:
                 f"Expected positions below {len(self)}, the images of this split, got {rows.min()} to {rows.max()}."
             )
         if self.mapped:
+            check_whole(self.images)
             # In the file's order: one sweep over the disk in place of a jump for each image.
             order = np.argsort(rows % len(self), kind="stable")
             images = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
@@ -118,6 +159,7 @@ class _Checked:
     digest: str
     members: dict[str, Member]
     labels: Labels
+    stamp: tuple[int, ...]
 
 
 def load_dataset(
@@ -142,7 +184,7 @@ def load_dataset(
     should be.
     """
     if is_path(name):
-        checked = _check_own(Path(name).expanduser(), size, task)
+        checked = _check_own(given_path(name), size, task)
         large = sum(checked.members[f"{split}_images"].size for split in SPLITS) > MAP_ABOVE
     else:
         info = get_info(str(name))
@@ -157,6 +199,7 @@ def load_dataset(
         split: Split(_images(checked, checked.members[f"{split}_images"], folder), checked.labels[split])
         for split in SPLITS
     }
+    check_unchanged(checked.path, checked.stamp)
     return Dataset(checked.info, checked.layout.size, digest=checked.digest, path=checked.path, **splits)
 
 
@@ -168,7 +211,7 @@ def verify(name: str | Path, size: int = 28, root: str | Path | None = None) -> 
     """
     own = is_path(name)
     if own:
-        checked = _check_own(Path(name).expanduser(), size, None)
+        checked = _check_own(given_path(name), size, None)
         for split in SPLITS:
             member = checked.members[f"{split}_images"]
             if checked.layout.floating:
@@ -178,6 +221,7 @@ def verify(name: str | Path, size: int = 28, root: str | Path | None = None) -> 
     else:
         # Its MD5 vouches for the images.
         checked = _check_official_file(get_info(str(name)), size, root, download=False)
+    check_unchanged(checked.path, checked.stamp)
     return {
         "name": checked.info.name,
         "path": str(checked.path),
@@ -214,7 +258,7 @@ def _phantom(info: DatasetInfo, size: int) -> Dataset:
 
 def _check_official_file(info: DatasetInfo, size: int, root: str | Path | None, download: bool) -> _Checked:
     check_size(info.name, size)
-    folder = default_root() if root is None else Path(root).expanduser()
+    folder = root_folder(root)
     path = folder / file_name(info.name, size)
     again = f"qvit data get {info.name}" + ("" if size == 28 else f" --size {size}")
     if download:
@@ -222,7 +266,7 @@ def _check_official_file(info: DatasetInfo, size: int, root: str | Path | None, 
     elif not os.path.lexists(path):
         advice = f"Run '{again}', or save {info.url(size)} (MD5 {info.md5[size]}) there."
         raise problem(path, f"the official file of {info.title}", "nothing there", advice)
-    check_readable(path)
+    stamp = stamp_of(path)
     digest = md5_of(path)
     if digest != info.md5[size]:
         raise problem(
@@ -236,13 +280,13 @@ def _check_official_file(info: DatasetInfo, size: int, root: str | Path | None, 
     check_official(path, members, layout, info, size)
     labels = read_labels(path, members)
     check_labels(path, labels, info)
-    return _Checked(path, info, layout, digest, members, labels)
+    return _Checked(path, info, layout, digest, members, labels, stamp)
 
 
 def _check_own(path: Path, size: int, task: str | None) -> _Checked:
     if task is not None:
         check_task(task)
-    check_readable(path)
+    stamp = stamp_of(path)
     members = read_headers(path)
     layout = check_layout(path, members)
     if size not in (28, layout.size):
@@ -250,15 +294,15 @@ def _check_own(path: Path, size: int, task: str | None) -> _Checked:
         raise problem(path, f"images of {size} x {size} pixels", f"{layout.size} x {layout.size}", advice)
     labels = read_labels(path, members)
     info = describe_own(path, labels, layout, task)
-    return _Checked(path, info, layout, md5_of(path), members, labels)
+    return _Checked(path, info, layout, md5_of(path), members, labels, stamp)
 
 
 def unpack_folder(path: Path, digest: str, root: str | Path | None) -> Path:
     """Return where a large file is unpacked: named after its contents, so that a changed file is unpacked anew."""
-    folder = default_root() if root is None else Path(root).expanduser()
+    folder = root_folder(root)
     if why_not_writable(folder) is not None:
         folder = user_cache()
-    return folder / "unpacked" / f"{path.stem}-{digest}"
+    return folder / "unpacked" / f"{path.stem[:40]}-{digest}"  # of a long name with the digest no file can be made
 
 
 def _images(checked: _Checked, member: Member, folder: Path | None) -> UInt8[np.ndarray, "n c h w"]:

@@ -1,6 +1,7 @@
 """What a dataset file must hold, checked before anything is trained on it."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -13,6 +14,8 @@ from qvit.data.registry import MEDMNIST_TASKS, SPLITS, DatasetInfo, Task
 from qvit.errors import ConfigError, nearest
 
 Labels = dict[str, NDArray[np.int64]]
+MOST_CLASSES = 100_000  # or labels of an image; ImageNet's largest set has a quarter of them
+_SHOWN = 8  # classes that a message lists
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ def check_layout(path: Path, members: dict[str, Member]) -> Layout:
         if len(labels) not in (1, 2) or (len(labels) == 2 and labels[1] == 0):
             advice = "Save one class number, or one row of 0 and 1, for each image."
             raise problem(path, f"{split}_labels of shape (N,), (N, 1) or (N, K)", f"{labels}", advice)
+        if len(labels) == 2 and labels[1] > MOST_CLASSES:
+            advice = "Save one class number, or one row of 0 and 1, for each image."
+            raise problem(path, f"at most {MOST_CLASSES} columns in {split}_labels", f"{labels[1]}", advice)
         if labels[0] != images[0]:
             advice = "Save one row of labels for each image, in the same order."
             raise problem(path, f"{images[0]} rows in {split}_labels", f"{labels[0]}", advice)
@@ -115,12 +121,20 @@ def _whole_numbers(path: Path, member: Member) -> NDArray[np.int64]:
     if member.dtype.kind not in "biuf":
         raise problem(path, expected, f"{member.dtype}", "Number the classes from 0.")
     array = read_array(path, member).reshape(member.shape[0], -1)
+    if member.dtype.kind == "b":
+        array = array.view(np.uint8)  # in a file the bytes can be others than 0 and 1
+        if array.max() > 1:
+            advice = "Save class numbers as whole numbers."
+            raise problem(path, f"True and False in {member.key}, bytes of 1 and 0", f"{array.max()}", advice)
     if member.dtype.kind == "f":
         whole = np.isfinite(array) & (np.floor(array) == array)
         if not whole.all():
             row, column = (int(i) for i in np.argwhere(~whole)[0])
             found = f"{array[row, column]} at image {row}"
             raise problem(path, expected, found, "Number the classes from 0.")
+    if array.max() > np.iinfo(np.int32).max or array.min() < np.iinfo(np.int32).min:  # not all fit into an int64
+        found = f"{array.min()} to {array.max()}"
+        raise problem(path, f"{expected} of at most 32 bits", found, "Number the classes from 0.")
     return array.astype(np.int64)
 
 
@@ -147,16 +161,16 @@ def describe_own(path: Path, labels: Labels, layout: Layout, task: str | None) -
     Raises ConfigError for an unknown task, DataError for labels that no task or not the given one fits.
     """
     given = None if task is None else check_task(task)
-    together = np.concatenate([labels[split] for split in SPLITS])
-    columns, highest = together.shape[1], int(together.max())
+    columns, highest = labels["train"].shape[1], max(int(labels[split].max()) for split in SPLITS)
+    images = sum(len(labels[split]) for split in SPLITS)
     inferred: Task = "multi-label" if columns > 1 else "binary" if highest <= 1 else "multi-class"
     chosen = given or inferred
     classes = columns if chosen == "multi-label" else 2 if chosen == "binary" else highest + 1
     if chosen == "multi-label" and columns == 1:
         advice = "For one label an image choose binary, multi-class or ordinal."
         raise problem(path, "several columns of labels for the task multi-label", "one", advice)
-    if columns == 1 and highest >= len(together):
-        found = f"{highest} among {len(together)} images"
+    if columns == 1 and highest >= min(images, MOST_CLASSES):
+        found = f"{highest} among {images} images"
         raise problem(path, "classes numbered from 0", found, "Number the classes 0, 1, 2, … without gaps.")
     info = DatasetInfo(
         name=path.stem,
@@ -181,11 +195,10 @@ def _check_variety(path: Path, labels: Labels, info: DatasetInfo, *, sure: bool)
     train = labels["train"]
     if (train == train[0]).all():
         advice = "Nothing can be learnt from one class: check the labels, or the split."
-        raise problem(path, "at least two classes in train_labels", f"only {train[0].tolist()}", advice)
+        raise problem(path, "at least two classes in train_labels", f"only [{_some(train[0].tolist())}]", advice)
     if info.task == "multi-label":
-        present = [column for column in range(info.num_classes) if train[:, column].any()]
-        everything = np.concatenate(list(labels.values()))
-        if not sure and (everything.sum(axis=1) == 1).all():
+        present = np.flatnonzero(train.any(axis=0)).tolist()
+        if not sure and all((values.sum(axis=1) == 1).all() for values in labels.values()):
             warnings.warn(
                 f"{path}: read as multi-label, but every image has exactly one label; "
                 f"if these are one-hot classes, save class numbers instead.",
@@ -195,7 +208,11 @@ def _check_variety(path: Path, labels: Labels, info: DatasetInfo, *, sure: bool)
         present = np.unique(train).tolist()
     absent = sorted(set(range(info.num_classes)) - set(present))
     if absent:
-        warnings.warn(f"{path}: no training image of class {', '.join(map(str, absent))}.", stacklevel=4)
+        warnings.warn(f"{path}: no training image of class {_some(absent)}.", stacklevel=4)
+
+
+def _some(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:_SHOWN])) + (f" and {len(numbers) - _SHOWN} more" if numbers[_SHOWN:] else "")
 
 
 def bytes_of_floats(path: Path, member: Member) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from qvit.data.registry import file_name, get_info
 from qvit.errors import ConfigError, DataError
+from qvit.files import expanded
 
 _CHUNK = 1 << 20
 
@@ -15,7 +16,12 @@ _CHUNK = 1 << 20
 def default_root() -> Path:
     """Return the folder of the official files: `$QVIT_DATA`, or the user's cache folder."""
     configured = os.environ.get("QVIT_DATA")
-    return Path(configured).expanduser() if configured else user_cache()
+    return expanded(configured) if configured else user_cache()
+
+
+def root_folder(root: str | Path | None) -> Path:
+    """Return the folder of files that was asked for, or the default one."""
+    return default_root() if root is None else expanded(root)
 
 
 def user_cache() -> Path:
@@ -58,7 +64,7 @@ def fetch(name: str, size: int = 28, root: str | Path | None = None, *, base_url
     """
     check_size(name, size)
     info = get_info(name)
-    folder = default_root() if root is None else Path(root).expanduser()
+    folder = root_folder(root)
     path = folder / file_name(name, size)
     if os.path.lexists(path):
         return path

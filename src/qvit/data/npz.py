@@ -1,30 +1,43 @@
-"""The arrays of an .npz file one by one: their headers first, their bytes only when needed, never pickles."""
+"""The arrays of an .npz file one by one: their headers first, their bytes only when needed, never pickles.
+
+Whatever a file can do ends in one `DataError` (`reading`), and no more memory is taken than the bytes that are there
+account for.
+"""
 
 import hashlib
 import math
 import os
-import shutil
+import re
 import struct
-import tempfile
-import warnings
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qvit.data.registry import SPLITS
-from qvit.errors import DataError
+from qvit.data.zipped import Archive, DamageError, Entry, NoZipError, unpacked
+from qvit.errors import DataError, FileError
+from qvit.files import expanded, open_regular, printable, shown
 
 KEYS = tuple(f"{split}_{part}" for split in SPLITS for part in ("images", "labels"))
-_CHUNK = 1 << 20
-# What zipfile, zlib and numpy raise on bytes that are not what they should be; OSErrors are kept apart.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, RuntimeError, KeyError)
+# Arrays that unpack to more than this many bytes, and to more than this many times the file, are no images.
+UNPACKED = 16 << 20
+RATIO = 200
+_RUN = 8 << 20  # bytes of rows at a time
+_MOST_HEADER = 4096  # bytes; numpy writes 128
+_LENGTHS = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}  # of the header, by version of the format
+# A field of numpy's header, a Python dictionary. Parsed by hand, as Python's own parser has too many ways to fail.
+_FIELD = re.compile(
+    r"""\s*(['"])(?P<key>descr|fortran_order|shape)\1\s*:\s*"""
+    r"""(?:(['"])(?P<text>[^'"\\]{1,20})\3|(?P<flag>True|False)|\((?P<sizes>[\dL,\s]*)\))\s*(?:,|$)"""
+)
+_VALUES = {"descr": "text", "fortran_order": "flag", "shape": "sizes"}  # which of the groups each field has
+_TYPE = re.compile(r"[<>|=]?(?:\?|[biufcmMOSUV]\d{0,4}(?:\[\w{1,8}\])?)")
 
 
 @dataclass(frozen=True)
@@ -36,14 +49,17 @@ class Member:
     dtype: np.dtype[Any]
     fortran: bool
     header: int
-    size: int  # header and values, unpacked
-    crc: int
-    stored: bool
+    entry: Entry
 
     @property
     def file(self) -> str:
         """Name inside the zip."""
         return f"{self.key}.npy"
+
+    @property
+    def size(self) -> int:
+        """Header and values, unpacked."""
+        return self.entry.size
 
 
 def problem(path: Path, expected: str, found: str, advice: str) -> DataError:
@@ -51,55 +67,77 @@ def problem(path: Path, expected: str, found: str, advice: str) -> DataError:
     return DataError(f"{path}: expected {expected}, found {' '.join(found.split())}. {advice}")
 
 
-def check_readable(path: Path) -> None:
-    """Raise DataError unless the path is a file that can be opened."""
+def given_path(path: str | Path) -> Path:
+    """Return the path of a user's file, `~` written out; raises `DataError` for a name that cannot be written down."""
+    return printable(expanded(path), raised=DataError)
+
+
+def _open(path: Path) -> BufferedReader:
     try:
-        with path.open("rb"):
-            return
-    except FileNotFoundError as error:
-        raise problem(path, "an .npz file", "nothing there", "Check the path for a typing error.") from error
-    except OSError as error:
-        if path.is_dir():
+        return open_regular(path)
+    except FileError as error:
+        if error.missing:
+            raise problem(path, "an .npz file", error.found, "Check the path for a typing error.") from error
+        if error.found == "a folder":
             raise problem(path, "an .npz file", "a folder", "Give the path of the file itself.") from error
-        reason = error.strerror or str(error)
-        raise problem(path, "a readable file", reason, "Check its owner and permissions.") from error
-
-
-def md5_of(path: Path) -> str:
-    """Return the MD5 of a file, read in pieces."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "md5").hexdigest()
+        raise problem(path, "a readable file", error.found, "Check its kind, owner and permissions.") from error
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An open zip, whose damage is reported as a DataError."""
+def reading(path: Path) -> Iterator[BufferedReader]:
+    """An open file; whatever is wrong with it or its reading becomes a DataError."""
     advice = "It is damaged or of another kind: save it again with numpy.savez, or copy it anew."
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        found = f"{path.stat().st_size} bytes that are not ({error})"
-        raise problem(path, "an .npz file, which is a zip of arrays", found, advice) from error
-    with archive:
+    with _open(path) as file:
         try:
-            yield archive
-        except _DAMAGE as error:
+            yield file
+        except NoZipError as error:
+            found = f"{os.fstat(file.fileno()).st_size} bytes that are not ({error})"
+            raise problem(path, "an .npz file, which is a zip of arrays", found, advice) from error
+        except DamageError as error:
             raise problem(path, "intact arrays", f"damage ({error})", advice) from error
+        except OSError as error:
+            raise problem(path, "a readable file", error.strerror or str(error), "Check the disk.") from error
+        except MemoryError as error:
+            raise problem(
+                path, "memory for its arrays", "too little", "End other programs, or use fewer images."
+            ) from error
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file, read in pieces; raises DataError if it cannot be read."""
+    with reading(path) as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file is written or replaced; raises DataError if it cannot be read."""
+    with reading(path) as file:
+        found = os.fstat(file.fileno())
+        return found.st_size, found.st_mtime_ns, found.st_ino
+
+
+def check_unchanged(path: Path, stamp: tuple[int, ...]) -> None:
+    """Raise DataError if a file was written since `stamp_of`: its digest and its arrays may be of two files."""
+    if stamp_of(path) != stamp:
+        advice = "Load it again once nothing writes to it any more."
+        raise problem(path, "a file that stays as it is", "one that changed while it was read", advice)
 
 
 def read_headers(path: Path) -> dict[str, Member]:
     """Return the six arrays of the file by key, without reading their values.
 
-    Raises DataError if the file is not a zip, lacks an array, or holds Python objects or fewer values than it
-    says.
+    Raises DataError if the file is not a zip, lacks an array, or holds Python objects, fewer values than it says, or
+    values that unpack to more than any images would.
     """
-    with _reading(path) as archive:
-        names = archive.namelist()
-        missing = [key for key in KEYS if f"{key}.npy" not in names]
+    with reading(path) as file:
+        archive = Archive(file)
+        missing = [key for key in KEYS if f"{key}.npy" not in archive.names]
         if missing:
-            found = f"no {', '.join(missing)} (it holds {_listed(names)})"
+            found = f"no {', '.join(missing)} (it holds {_listed(archive.names)})"
             raise problem(path, f"the arrays {', '.join(KEYS)}", found, "Save all six with numpy.savez.")
-        return {key: _read_header(path, archive, key) for key in KEYS}
+        members = {key: _read_header(path, archive, key) for key in KEYS}
+        _check_unpacked(path, archive, members.values())
+        return members
 
 
 def find_header(path: Path, keys: Sequence[str]) -> Member:
@@ -107,140 +145,157 @@ def find_header(path: Path, keys: Sequence[str]) -> Member:
 
     Raises DataError as `read_headers` does, and unless exactly one of the names is there.
     """
-    with _reading(path) as archive:
-        names = archive.namelist()
-        found = [key for key in keys if f"{key}.npy" in names]
+    with reading(path) as file:
+        archive = Archive(file)
+        found = [key for key in keys if f"{key}.npy" in archive.names]
         if not found:
             advice = f"Save them with numpy.savez(path, {keys[0]}=…)."
-            raise problem(path, f"an array {' or '.join(keys)}", f"neither (it holds {_listed(names)})", advice)
+            held = f"neither (it holds {_listed(archive.names)})"
+            raise problem(path, f"an array {' or '.join(keys)}", held, advice)
         if len(found) > 1:
             raise problem(path, f"one of {' and '.join(keys)}", "both", "Save the one that is meant in a file alone.")
-        return _read_header(path, archive, found[0])
+        member = _read_header(path, archive, found[0])
+        _check_unpacked(path, archive, [member])
+        return member
 
 
 def _listed(names: list[str]) -> str:
-    held = ", ".join(name.removesuffix(".npy") for name in names[:8]) or "nothing"
+    held = ", ".join(shown(name.removesuffix(".npy")) for name in names[:8]) or "nothing"
     return held + (", …" if len(names) > 8 else "")
 
 
-def _read_header(path: Path, archive: zipfile.ZipFile, key: str) -> Member:
-    info = archive.getinfo(f"{key}.npy")
-    with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-        header = stream.tell()
-    if dtype.hasobject:
+def _read_header(path: Path, archive: Archive, key: str) -> Member:
+    entry = archive.entry(f"{key}.npy")
+    header, said = _header_text(archive.file, entry)
+    shape, fortran, kind = _described(key, said)
+    if "O" in kind:
         advice = "Save plain number arrays: pickles are never loaded, since they can run code."
         raise problem(path, f"numbers in {key}", "Python objects (a pickle)", advice)
+    try:
+        dtype: np.dtype[Any] = np.dtype(kind)
+    except (TypeError, ValueError) as error:
+        raise DamageError(f"{key} has the unknown type {kind!a}") from error
     expected = header + math.prod(shape) * dtype.itemsize
-    if info.file_size != expected:
+    if entry.size != expected:
         advice = "Save the file again with numpy.savez."
-        raise problem(path, f"{expected} bytes in {key}", f"{info.file_size}", advice)
-    stored = info.compress_type == zipfile.ZIP_STORED
-    return Member(key, shape, dtype, fortran, header, info.file_size, info.CRC, stored)
+        raise problem(path, f"{expected} bytes in {key}", f"{entry.size}", advice)
+    return Member(key, shape, dtype, fortran, header, entry)
+
+
+def _header_text(file: BinaryIO, entry: Entry) -> tuple[int, str]:
+    """Return how many bytes come before an array's values, and what numpy's header says of them."""
+    most = 12 + _MOST_HEADER
+    head = b""
+    for piece in unpacked(file, entry, most):
+        head += piece
+        if len(head) >= most:
+            break
+    length = _LENGTHS.get((head[6], head[7])) if len(head) >= 12 and head.startswith(b"\x93NUMPY") else None
+    if length is None:
+        raise DamageError(f"{shown(entry.name)} begins with no magic string of numpy's")
+    begin = 8 + struct.calcsize(length)
+    (count,) = struct.unpack_from(length, head, 8)
+    if count > _MOST_HEADER or begin + count > len(head):
+        raise DamageError(f"{shown(entry.name)} has a header of {count} bytes")
+    return begin + count, head[begin : begin + count].decode("latin-1")
+
+
+def _described(key: str, said: str) -> tuple[tuple[int, ...], bool, str]:
+    """Return shape, order (whether Fortran's) and type as numpy's header says them."""
+    text = said.strip()
+    if not (text.startswith("{") and text.endswith("}")):
+        raise _no_header(key)
+    fields: dict[str, str] = {}
+    rest = text[1:-1].rstrip()
+    while rest:
+        field = _FIELD.match(rest)
+        value = None if field is None else field[_VALUES[field["key"]]]
+        if field is None or value is None or field["key"] in fields:
+            raise _no_header(key)
+        fields[field["key"]] = value
+        rest = rest[field.end() :]
+    if fields.keys() != _VALUES.keys() or not _TYPE.fullmatch(fields["descr"]):
+        raise _no_header(key)
+    return _sizes(key, fields["shape"]), fields["fortran_order"] == "True", fields["descr"]
+
+
+def _sizes(key: str, said: str) -> tuple[int, ...]:
+    sizes = [size.strip().removesuffix("L") for size in said.split(",")]  # Python 2 wrote L
+    if sizes[-1] == "":
+        sizes.pop()
+    elif len(sizes) == 1:
+        raise _no_header(key)  # a number, no tuple of one
+    if len(sizes) > 32 or not all(re.fullmatch(r"[0-9]{1,18}", size) for size in sizes):
+        raise _no_header(key)
+    return tuple(map(int, sizes))
+
+
+def _no_header(key: str) -> DamageError:
+    return DamageError(f"{key} has no header of an array of numbers")
+
+
+def _check_unpacked(path: Path, archive: Archive, members: Iterable[Member]) -> None:
+    """Refuse a small file that becomes a flood, before any of it is unpacked; labels are counted as they are kept."""
+    total = sum(
+        max(member.size, 8 * math.prod(member.shape[:1] if "images" in member.key else member.shape))
+        for member in members
+    )
+    if total > max(UNPACKED, RATIO * archive.size):
+        raise problem(
+            path,
+            f"arrays of at most {RATIO} times the size of their file",
+            f"{archive.size} bytes that become {total}",
+            "If that is what they are meant to hold, save them uncompressed, with numpy.savez.",
+        )
+
+
+def _values(file: BinaryIO, member: Member) -> Iterator[bytes]:
+    """Yield an array's bytes without its header's; raises DamageError on reaching damage."""
+    skipped = member.header
+    for piece in unpacked(file, member.entry):
+        yield piece[skipped:]
+        skipped = max(0, skipped - len(piece))
 
 
 def read_array(path: Path, member: Member) -> NDArray[Any]:
     """Return a whole array, its checksum compared with the zip's; raises DataError if they differ."""
-    with _reading(path) as archive, archive.open(member.file) as stream:
-        # zipfile compares the checksum on reaching the end, which this does.
-        array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-        return array
+    with reading(path) as file:
+        raw = np.empty(member.size - member.header, np.uint8)
+        done = 0
+        for piece in _values(file, member):
+            raw[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+            done += len(piece)
+    return raw.view(member.dtype).reshape(member.shape, order="F" if member.fortran else "C")
 
 
 def read_rows(path: Path, member: Member) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield the array in runs of rows, each with the number of its first, a few megabytes at a time.
 
-    Raises DataError on reaching damage, which is at the last rows if only the checksum tells.
+    Raises DataError on reaching damage, which is after the last rows if only the checksum tells.
     """
     if member.fortran:  # columns come first in the file: there are no rows to run through
         yield 0, read_array(path, member)
         return
     width = member.dtype.itemsize * math.prod(member.shape[1:])
-    step = max(1, 8 * _CHUNK // max(1, width))
-    with _reading(path) as archive, archive.open(member.file) as stream:
-        stream.read(member.header)
-        for start in range(0, member.shape[0], step):
-            rows = min(step, member.shape[0] - start)
-            values = np.frombuffer(stream.read(rows * width), member.dtype)
-            yield start, values.reshape(rows, *member.shape[1:])
+    run = max(1, width) * max(1, _RUN // max(1, width))
+    waiting, start = bytearray(), 0
+    with reading(path) as file:
+        for piece in _values(file, member):
+            waiting += piece
+            while len(waiting) >= run:
+                yield start, _as_rows(waiting[:run], member)
+                del waiting[:run]
+                start += run // width
+    if waiting:
+        yield start, _as_rows(waiting, member)
+
+
+def _as_rows(raw: bytearray, member: Member) -> NDArray[Any]:
+    return np.frombuffer(raw, member.dtype).reshape(-1, *member.shape[1:])
 
 
 def check_values(path: Path, member: Member) -> None:
     """Read an array through without keeping it; raises DataError if its checksum differs from the zip's."""
-    with _reading(path) as archive, archive.open(member.file) as stream:
-        while stream.read(_CHUNK):
+    with reading(path) as file:
+        for _ in unpacked(file, member.entry):
             pass
-
-
-def map_array(path: Path, member: Member, cache: Path) -> NDArray[Any]:
-    """Return a read-only memory map of an array, which then needs no memory of its own.
-
-    A compressed array is first unpacked to `cache`, once. The unpacked file is compared with the size and
-    checksum in the zip each time, and made again, with a warning, if it differs. An uncompressed one is
-    mapped in place.
-
-    Raises DataError if the array is damaged or cannot be unpacked there.
-    """
-    if member.stored:
-        check_values(path, member)
-        return np.memmap(
-            path,
-            member.dtype,
-            mode="r",
-            offset=_offset(path, member),
-            shape=member.shape,
-            order="F" if member.fortran else "C",
-        )
-    target = cache / member.file
-    if target.exists() and not _is_intact(target, member):
-        warnings.warn(f"{target} was damaged and has been unpacked again from {path}.", stacklevel=2)
-        _unpack(path, member, target)
-    elif not target.exists():
-        _unpack(path, member, target)
-    mapped: NDArray[Any] = np.load(target, mmap_mode="r", allow_pickle=False)
-    return mapped
-
-
-def _offset(path: Path, member: Member) -> int:
-    """Where an uncompressed array's values begin in the file: after the zip's local header and numpy's."""
-    with zipfile.ZipFile(path) as archive:
-        start = archive.getinfo(member.file).header_offset
-    with path.open("rb") as stream:
-        stream.seek(start + 26)
-        name, extra = struct.unpack("<HH", stream.read(4))
-    return int(start + 30 + name + extra + member.header)
-
-
-def _is_intact(target: Path, member: Member) -> bool:
-    if target.stat().st_size != member.size:
-        return False
-    crc = 0
-    with target.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            crc = zlib.crc32(chunk, crc)
-    return crc == member.crc
-
-
-def _unpack(path: Path, member: Member, target: Path) -> None:
-    """Write the array beside its destination, then rename: a reader sees the whole file or none."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=".unpacking-")
-        try:
-            with (
-                os.fdopen(handle, "wb") as sink,
-                _reading(path) as archive,
-                archive.open(member.file) as source,
-            ):
-                shutil.copyfileobj(source, sink, _CHUNK)
-            Path(name).replace(target)
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        advice = "Free some space, or choose another folder with the environment variable QVIT_DATA."
-        raise problem(
-            target.parent, f"room to unpack {member.size / 1e6:.0f} MB from {path}", reason, advice
-        ) from error

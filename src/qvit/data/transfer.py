@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 
 from qvit.data.arrays import MAP_ABOVE, Dataset, Split, load_dataset, unpack_folder
 from qvit.data.checks import bytes_of_floats, image_layout
-from qvit.data.npz import check_readable, find_header, map_array, md5_of, problem, read_array
+from qvit.data.mapped import check_whole, map_array
+from qvit.data.npz import check_unchanged, find_header, given_path, md5_of, problem, read_array, stamp_of
 from qvit.data.registry import is_path
 from qvit.errors import ConfigError, DataError
 
@@ -45,7 +46,7 @@ def load_images(
     if channels not in (1, 3):
         raise ConfigError(f"Expected channels=1 (grey) or 3 (colour), got {channels}.")
     if is_path(name):
-        images, digest = _load_own(Path(name).expanduser(), size, root)
+        images, digest = _load_own(given_path(name), size, root)
     else:
         data = load_dataset(str(name), size, root, download)
         images, digest = data.train.images, f"{data.digest} train_images"
@@ -56,7 +57,7 @@ def load_images(
 
 
 def _load_own(path: Path, size: int, root: str | Path | None) -> tuple[Images, str]:
-    check_readable(path)
+    stamp = stamp_of(path)
     member = find_header(path, KEYS)
     layout = image_layout(path, member)
     if layout.size != size:
@@ -69,6 +70,7 @@ def _load_own(path: Path, size: int, root: str | Path | None) -> tuple[Images, s
         images = map_array(path, member, unpack_folder(path, digest, root))
     else:
         images = read_array(path, member)
+    check_unchanged(path, stamp)
     channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     kept = channels_first if isinstance(images, np.memmap) else np.ascontiguousarray(channels_first)
     return kept, f"{digest} {member.key}"
@@ -93,6 +95,7 @@ def _chunks(images: Images) -> Iterator[tuple[int, Images]]:
     """Yield the images a few megabytes at a time, each lot with the number of its first."""
     step = max(1, _CHUNK // max(1, images[0].size)) if len(images) else 1
     for start in range(0, len(images), step):
+        check_whole(images)
         yield start, images[start : start + step]
 
 

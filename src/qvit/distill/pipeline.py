@@ -25,7 +25,7 @@ from qvit.distill.teacher_cache import OnViews, cache_folder
 from qvit.errors import CircuitWarning, ConfigError, ModelError, RunError, nearest
 from qvit.evaluation.agreement import agreement, divergence, gap_closed
 from qvit.evaluation.metrics import evaluate
-from qvit.files import PART, write_atomic
+from qvit.files import PART, printable, shown, write_atomic
 from qvit.models import model_config
 from qvit.models.cost import count_flops
 from qvit.models.zoo import build, count_parameters
@@ -145,7 +145,7 @@ def distill(
     teacher outputs, `on_views` hears of their computing. All that can be known to be wrong is found before anything is
     trained. Raises `ConfigError`, `DataError`, `RunError` and `TrainingError` as `train_run` does.
     """
-    student, folder = config.student, Path(folder)
+    student, folder = config.student, printable(folder, raised=RunError)
     with assemble(student.train.device) as team:
         data, guide = team.in_turn(
             lambda: _load(config, teacher, root=root, download=download, cache=cache, on_views=on_views)
@@ -241,14 +241,14 @@ def _check_folder(folder: Path, config: DistillationConfig, *, resume: bool) -> 
         raise RunError(
             f"Cannot use {folder} as a folder of runs: {error.strerror or error}. Choose another with --out."
         ) from error
-    strange = sorted(name for name in found if name not in (*config.stages, RESULT))
+    strange = sorted(shown(name) for name in found if name not in (*config.stages, RESULT))
     if strange and set(strange) <= set(STAGES):
         raise RunError(
             f"{folder} holds a distillation of other stages ({', '.join(strange)}) than {', '.join(config.stages)}. "
             "Go on with it by the same options, or choose another folder with --out."
         )
     if strange:
-        raise RunError(f"{folder} holds other things ({', '.join(strange)}); choose another with --out.")
+        raise RunError(f"{folder} holds other things ({', '.join(strange[:8])}); choose another with --out.")
     if found and not resume:
         raise RunError(
             f"{folder} already holds a {'finished' if RESULT in found else 'started'} distillation. "

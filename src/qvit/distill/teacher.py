@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
 from qvit.distill.outputs import Outputs, check_offers, outputs
-from qvit.errors import ConfigError, ModelError
+from qvit.errors import ConfigError, ModelError, RunError
+from qvit.files import printable
 from qvit.training.folder import Run
 from qvit.training.loop import TrainConfig, augmentation_group
 from qvit.training.prediction import evaluating, predict
@@ -35,10 +36,13 @@ class Teacher:
 
     @classmethod
     def of_runs(cls, folders: Sequence[Path | str], *, device: str = "cpu") -> "Teacher":
-        """Return the teacher that trained runs make; raises `RunError` for unfinished or damaged ones."""
+        """Return the teacher that trained runs make; raises `RunError` for unfinished or damaged ones.
+
+        Where they lie is recorded, so that paths which cannot be written down (see `printable`) raise `RunError` too.
+        """
         if not folders:
             raise ConfigError("No teacher given; name at least one folder of a trained run.")
-        runs = tuple(Run(Path(folder)) for folder in folders)
+        runs = tuple(Run(printable(folder, raised=RunError)) for folder in folders)
         for run in runs:
             _ = run.result  # says of an unfinished run what to do
         members = tuple(run.load_model().to(device) for run in runs)

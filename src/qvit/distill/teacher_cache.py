@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import BinaryIO
 
 import numpy as np
@@ -27,13 +28,15 @@ from qvit.data.augment import apply_element, group_size
 from qvit.data.fetch import user_cache
 from qvit.distill.outputs import Outputs
 from qvit.distill.teacher import Teacher
-from qvit.errors import RunError
-from qvit.files import PART
+from qvit.documents import one_line, read_json
+from qvit.errors import FileError, RunError
+from qvit.files import PART, open_regular
 from qvit.training.loop import Batch
 
 FORMAT = 1
 VIEWS = 512  # images under a symmetry that the teacher sees at a time
 ABANDONED = 24 * 3600  # seconds after which a half-made folder belongs to nobody
+_MOST_SAID = 1 << 20  # bytes of cache.json, which has some hundred
 OnViews = Callable[[int, int], None]
 
 
@@ -86,10 +89,11 @@ def teacher_outputs(
     wanted = ["logits"] + ["features"] * features + ["attention"] * attention
     key = _key(teacher, images_digest, len(split), group, wanted)
     place = (folder or cache_folder()) / key[:32]
-    found = _read(place, key, wanted)
+    shape = (group_size(group), len(split))
+    found = _read(place, key, wanted, shape)
     if found is None:
         _make(place, key, teacher, split, group, wanted, on_views)
-        found = _read(place, key, wanted)
+        found = _read(place, key, wanted, shape)
         if found is None:
             raise RunError(f"Teacher outputs in {place} changed while they were written; check the disk.")
     return TeacherOutputs(**found)
@@ -108,29 +112,40 @@ def _key(teacher: Teacher, images: str, count: int, group: str, wanted: list[str
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()
 
 
-def _read(place: Path, key: str, wanted: list[str]) -> dict[str, Tensor] | None:
-    """Return the tensors of an intact cache, or None; a damaged one is deleted, with a warning."""
+def _read(place: Path, key: str, wanted: list[str], shape: tuple[int, int]) -> dict[str, Tensor] | None:
+    """Return the tensors of an intact cache, or None; a damaged one is deleted, with a warning.
+
+    `shape` is what their shapes begin with.
+    """
     if not place.exists():
         return None
     try:
-        said = json.loads((place / "cache.json").read_text(encoding="utf-8"))
+        said = read_json(place / "cache.json", most=_MOST_SAID)
         if said["key"] != key:
             raise ValueError("it is of another teacher or other images")
         for name in wanted:
             if _checksum(place / f"{name}.npy") != said["checksums"][name]:
                 raise ValueError(f"{name}.npy has other contents than were written")
-        # Mapped copy-on-write: torch has no tensors that cannot be written.
-        return {name: torch.from_numpy(np.load(place / f"{name}.npy", mmap_mode="c")) for name in wanted}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"The teacher outputs in {place} are damaged ({error}); they are computed again."
+        return {name: _mapped(place / f"{name}.npy", shape) for name in wanted}
+    except (FileError, OSError, ValueError, KeyError, TypeError, SyntaxError, TokenError, MemoryError) as error:
+        # From TypeError on: of a JSON of other things, and of all that numpy's reading of a header can end in.
+        message = f"The teacher outputs in {place} are damaged ({one_line(error)}); they are computed again."
         warnings.warn(message, CacheWarning, stacklevel=3)
         with suppress(OSError):  # if it cannot be moved, nothing can be written either, and that is said there
             _set_aside(place)
         return None
 
 
+def _mapped(path: Path, shape: tuple[int, int]) -> Tensor:
+    """Return a table mapped copy-on-write: torch has no tensors that cannot be written."""
+    table = np.load(path, mmap_mode="c")
+    if table.dtype != np.float32 or table.shape[:2] != shape:
+        raise ValueError(f"{path.name} is a table of {table.dtype} {table.shape}")
+    return torch.from_numpy(table)
+
+
 def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
