@@ -1,7 +1,9 @@
 """Random circuits, batches for them, and which engines take a circuit."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +89,32 @@ def _engines_for(circuit: Circuit) -> list[str]:
         return True
 
     return [engine for engine in ENGINES if engine != "reference" and takes(engine)]
+
+
+def _work(run: Callable[[], object]) -> int:
+    """Count the lines of qvit that are executed: time, without the machine's mood."""
+    lines = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal lines
+        if "qvit" not in frame.f_code.co_filename:
+            return None
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+@pytest.fixture(scope="session")
+def work() -> Callable[[Callable[[], object]], int]:
+    """`work(run)`: how many lines of the package a call takes."""
+    return _work
 
 
 @pytest.fixture(autouse=True)
