@@ -24,7 +24,8 @@ import torch
 
 from qvit.bench.timing import median_milliseconds
 from qvit.quantum.ansatz import build_circuit, get_ansatz
-from qvit.quantum.engines.simd import jit, lanes, load, splat, store
+from qvit.quantum.engines.compiled import jit
+from qvit.quantum.engines.simd import lanes, load, splat, store
 from qvit.quantum.engines.statevector import statevector_plan
 from qvit.quantum.program import compile_circuit
 

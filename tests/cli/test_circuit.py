@@ -1,8 +1,6 @@
 """`qvit circuit`: drawing and facts, the list of ansätze, pictures, and mistakes."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -211,14 +209,3 @@ def test_pictures_that_cannot_be(qvit: Qvit, tree: Tree, tmp_path: Path) -> None
         assert "⟨Z⟩" in told.out, "what was found before the mistake was noticed"
     told_off(qvit("circuit", "ry_ring", "--qubits", 65, "--picture", tmp_path / "p.png"), "up to 64 wires, got 65")
     assert tree(tmp_path) == before
-
-
-def test_help_is_quick(qvit: Qvit) -> None:
-    code = (
-        "import sys\nfrom qvit.cli import main\n"
-        "try:\n    main(['circuit', '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
-        "sys.exit(str([name for name in ('torch', 'numpy', 'matplotlib') if name in sys.modules] or ''))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stderr.strip() == ""
-    assert "Usage: qvit circuit" in done.stdout

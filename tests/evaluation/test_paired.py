@@ -371,13 +371,17 @@ def test_a_difference_of_differences(metric: str) -> None:
     assert mean_of_two.difference == pytest.approx(against[0] - (against[1] + against[2]) / 2, abs=1e-12)
 
 
-def test_many_images_take_no_time() -> None:
+def test_many_images_cost_a_few_sorts() -> None:
+    """Comparing every image with every other would cost hundreds of times as much."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 11, 8000)
     arms = rng.dirichlet(np.ones(11), (2, 10, 8000))
-    start = time.perf_counter()
+    start = time.process_time()
+    np.argsort(arms, axis=2)
+    sorted_by = time.process_time()
     compare_arms(labels, arms[0], arms[1], "multi-class")
-    assert time.perf_counter() - start < 5, "0.4 s on a free core"
+    done = time.process_time()
+    assert done - sorted_by < 50 * (sorted_by - start)
 
 
 # --- properties ---

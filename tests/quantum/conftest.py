@@ -1,13 +1,17 @@
 """Random circuits, batches for them, and which engines take a circuit."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+import qvit
 from qvit.errors import CircuitError
 from qvit.quantum import Angle, Circuit, Gate, Pauli
 from qvit.quantum.circuit import GATE_WIRES, ROTATIONS
@@ -87,6 +91,32 @@ def _engines_for(circuit: Circuit) -> list[str]:
         return True
 
     return [engine for engine in ENGINES if engine != "reference" and takes(engine)]
+
+
+def _work(run: Callable[[], object]) -> int:
+    """Count the lines of qvit that are executed: time, without the machine's mood."""
+    lines, package = 0, str(Path(qvit.__file__).parent)
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal lines
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+@pytest.fixture(scope="session")
+def work() -> Callable[[Callable[[], object]], int]:
+    """`work(run)`: how many lines of the package a call takes."""
+    return _work
 
 
 @pytest.fixture(autouse=True)

@@ -109,25 +109,29 @@ def test_many_qubits_in_closed_form() -> None:
 
 
 THOUSAND = """
-import time, torch
+import torch
 from qvit.quantum import QuantumLinear
 torch.set_num_threads(1)
-start = time.process_time()
 layer = QuantumLinear(1000, init_method=torch.nn.init.zeros_, dtype=torch.float64)
 x = torch.randn(5, 1000, dtype=torch.float64) / 30
 values = layer(x)
-taken = time.process_time() - start
 cosines = x.cos()
 expected = torch.cat((cosines[:, 1:].prod(-1, keepdim=True), cosines.cumprod(-1)[:, 1:]), dim=-1)
 torch.testing.assert_close(values, expected, atol=1e-12, rtol=0)
-assert taken < 6, f"{taken:.1f} s"
 """
 
 
-def test_a_thousand_qubits_take_seconds() -> None:
+def test_a_thousand_qubits() -> None:
     """In a process of its own: the checks of annotations in tests would take longer than the work."""
     done = subprocess.run([sys.executable, "-c", THOUSAND], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_work_grows_with_the_square_of_the_qubits_at_most(work: Callable[..., int]) -> None:
+    def lines(n: int) -> int:
+        return work(lambda: QuantumLinear(n))
+
+    assert lines(40) < 4 * lines(20)
 
 
 def test_without_entangler_each_output_is_one_cosine() -> None:

@@ -55,18 +55,26 @@ def test_no_tokens(engine: str) -> None:
     assert by_weight.shape == (2, 8)
 
 
-@pytest.mark.parametrize("engine", KERNELS)
-def test_one_token_does_not_see_another(engine: str) -> None:
-    """NaN in one row stays there, values and gradients, though 8 rows share a vector."""
-    circuit = get_ansatz("reupload").build(3, 1)
-    x, w = batch(circuit, 11)
-    with torch.no_grad():
-        x[4] = torch.nan
-    values, by_input, _ = values_and_gradients(circuit, x, w, engine)
-    others = [row for row in range(11) if row != 4]
-    assert values[4].isnan().all()
-    assert values[others].isfinite().all()
-    assert by_input[others].isfinite().all()
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
+@pytest.mark.parametrize("name", ["reupload", "pyramid", "amplitude_ring"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_token_sees_another(name: str, bad: float, dtype: torch.dtype, engines_for: Callable[..., Any]) -> None:
+    """In no engine does what is wrong with one token or group change a bit of another's values and gradients.
+
+    Though up to 16 tokens share a vector, all share a matrix product, and the product of zero and NaN is NaN.
+    """
+    circuit = get_ansatz(name).build(3, 2)
+    for engine in [*engines_for(circuit), "reference"]:
+        x, w = torch.randn(37, 2, circuit.n_inputs, dtype=dtype), torch.randn(2, circuit.n_weights, dtype=dtype)
+        wrong = x.clone()
+        wrong[4, 1, 0] = bad
+        pairs = [values_and_gradients(circuit, t.requires_grad_(), w.requires_grad_(), engine) for t in (x, wrong)]
+        others = torch.ones(37, 2, dtype=torch.bool)
+        others[4, 1] = False
+        for clean, found in zip(pairs[0][:2], pairs[1][:2], strict=True):
+            assert torch.equal(clean[others], found[others]), engine
+        if bad != 1e30:
+            assert pairs[1][0][4, 1].isnan().any(), engine
 
 
 # --- threads -----------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ whole number of vectors, and their count is filled up to a multiple of four, bot
 log 2. `room` are seven scratch arrays.
 """
 
-from qvit.quantum.engines.simd import BYTES, jit, larger, like, load, power_of_two, splat, spread, store, total
+from qvit.quantum.engines.compiled import jit
+from qvit.quantum.engines.simd import BYTES, larger, like, load, power_of_two, splat, spread, store, total
 
 
 @jit

@@ -13,7 +13,8 @@ array come in whole blocks.
 
 # Bodies are Numba's: plain loops, no annotations, every array contiguous. `…[i]` of a state is `load(…, i)`.
 
-from qvit.quantum.engines.simd import BYTES, cos_sin, is_far, jit, like, load, mend_far, splat, store
+from qvit.quantum.engines.compiled import jit
+from qvit.quantum.engines.simd import BYTES, cos_sin, is_far, like, load, mend_far, splat, store
 from qvit.quantum.engines.tables import FIRST, MIDDLE, SECOND, SIGN1, SIGN2, START, STOP, X1, X2
 
 

@@ -5,17 +5,16 @@ then with guards that cost more than the arithmetic. Spelling the vector type ou
 without 64-byte registers LLVM uses several smaller ones.
 """
 
-import inspect
 import operator
-from collections.abc import Callable
 from math import cos, factorial, pi, sin
 from typing import Any
 
-import numba
 from llvmlite import ir
 from numba import float64
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic, models, overload, register_model
+
+from qvit.quantum.engines.compiled import jit
 
 BYTES = 64
 _CONTRACT = ("contract",)  # a·b + c may become one fused operation
@@ -233,19 +232,6 @@ def _overload_div(left, right):  # type: ignore[no-untyped-def]
 @overload(operator.neg)
 def _overload_neg(vector):  # type: ignore[no-untyped-def]
     return (lambda vector: _negate(vector)) if isinstance(vector, Vector) else None
-
-
-def jit(function: Callable[..., Any]) -> Any:
-    """Compile a function of vectors and contiguous arrays: no reference counts, no lock, kept on disk.
-
-    Whatever wraps the function, as run-time checks of shapes do in the tests, stays outside.
-    """
-    function = inspect.unwrap(function)
-    options = {"nogil": True, "error_model": "numpy", "_nrt": False}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to keep it in, as in a read-only container: compile in every process
-        return numba.njit(**options)(function)
 
 
 # π in parts for exact reduction, and Taylor coefficients that are exact to the last digit within ±π/2.

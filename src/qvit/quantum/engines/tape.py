@@ -4,7 +4,8 @@ Row 0 of `values` is 0, row 1 is 1, row k + 2 is node k. The inputs' share of th
 the weights' as cosines and sines of the whole angles.
 """
 
-from qvit.quantum.engines.simd import BYTES, cos_sin, is_far, jit, like, load, mend_far, splat, store
+from qvit.quantum.engines.compiled import jit
+from qvit.quantum.engines.simd import BYTES, cos_sin, is_far, like, load, mend_far, splat, store
 
 
 @jit

@@ -1,0 +1,80 @@
+"""Run every kernel in a process of its own, for the processor that `NUMBA_CPU_NAME` names; print what came of it.
+
+Values and gradients against the reference engine, attention against plain torch, and which registers are used.
+"""
+
+import json
+import math
+import re
+import sys
+from collections import Counter
+
+import numba
+import torch
+from numba.core.registry import cpu_target
+from torch import Tensor
+
+from qvit.models.attention import NarrowAttention
+from qvit.quantum import Circuit, expectations, get_ansatz
+from qvit.quantum.engines import compiled, tape
+
+CIRCUITS = [
+    ("heisenberg", "ry_ring", 3),
+    ("heisenberg", "reupload", 2),
+    ("statevector", "reupload", 3),
+    ("statevector", "strongly_entangling", 4),
+    ("statevector", "amplitude_ring", 2),
+]
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return ((found - expected).abs().max() / expected.abs().max().clamp(min=1.0)).item()
+
+
+def circuit_errors(engine: str, circuit: Circuit, dtype: torch.dtype) -> list[float]:
+    x, w = torch.randn(19, 1, circuit.n_inputs, dtype=dtype), torch.randn(2, circuit.n_weights, dtype=dtype)
+    results = []
+    for name, kind in ((engine, dtype), ("reference", torch.float64)):
+        leaves = [tensor.to(kind).requires_grad_() for tensor in (x, w)]
+        values = expectations(circuit, *leaves, engine=name)
+        factors = torch.linspace(0.3, 1.7, values.numel(), dtype=kind).reshape(values.shape)
+        results.append([values, *torch.autograd.grad(values, leaves, factors)])
+    return [error(a, b) for a, b in zip(*results, strict=True)]
+
+
+def attention_errors(dtype: torch.dtype) -> list[float]:
+    given = [torch.randn(2, 3, width, 37, dtype=dtype) for width in (5, 5, 7)]
+    results = []
+    for kind in (dtype, torch.float64):
+        q, k, v = (tensor.to(kind).requires_grad_() for tensor in given)
+        if kind is dtype and not results:
+            out = NarrowAttention.apply(q, k, v)
+        else:
+            out = v @ (q.mT @ k / math.sqrt(q.shape[2])).softmax(-1).mT
+        factors = torch.linspace(-1.0, 1.7, out.numel(), dtype=kind).reshape(out.shape)
+        results.append([out, *torch.autograd.grad(out, (q, k, v), factors)])
+    return [error(a, b) for a, b in zip(*results, strict=True)]
+
+
+def registers() -> Counter[str]:
+    """Return how often the widths occur in a kernel compiled here and now, as code from a file cannot be read."""
+    fresh = numba.njit(**compiled._OPTIONS)(tape.backward.py_func)
+    fresh.compile(tape.backward.signatures[0])
+    return Counter(re.findall(r"%([xyz]mm)\d", fresh.inspect_asm(fresh.signatures[0])))
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    errors = {}
+    for dtype in (torch.float32, torch.float64):
+        found = attention_errors(dtype)
+        for engine, name, n in CIRCUITS:
+            found += circuit_errors(engine, get_ansatz(name).build(n, 2), dtype)
+        errors[str(dtype).removeprefix("torch.")] = max(found)
+    _, name, _ = cpu_target.target_context.codegen().magic_tuple()
+    json.dump({"processor": name, "errors": errors, "registers": registers()}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
