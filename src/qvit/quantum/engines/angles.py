@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qvit.quantum.circuit import Angle
+from qvit.quantum.engines.tracing import Constant
 
 TURN = 2.0 * math.pi
 
@@ -18,7 +19,7 @@ TURN = 2.0 * math.pi
 class LinearMap:
     """A constant matrix `(r, k)` for the last dimension; identity and zero are noticed and cost nothing."""
 
-    matrix: np.ndarray
+    matrix: Constant
     is_zero: bool
     is_identity: bool
 
@@ -26,21 +27,21 @@ class LinearMap:
     def of(cls, matrix: np.ndarray) -> "LinearMap":
         """Recognise what a matrix is."""
         rows, columns = matrix.shape
-        return cls(matrix, not matrix.any(), rows == columns and np.array_equal(matrix, np.eye(rows)))
+        return cls(Constant(matrix), not matrix.any(), rows == columns and np.array_equal(matrix, np.eye(rows)))
 
     def __call__(self, values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch r"]:
         """Return values · matrixᵀ."""
         if self.is_identity:
             return values
         if self.is_zero:
-            return values.new_zeros(*values.shape[:-1], len(self.matrix))
-        return values @ torch.as_tensor(self.matrix.T, dtype=values.dtype, device=values.device)
+            return values.new_zeros(*values.shape[:-1], self.matrix.rows)
+        return values @ self.matrix.tensor().T.to(dtype=values.dtype, device=values.device)
 
     def back(self, slopes: Float[Tensor, "*batch r"]) -> Float[Tensor, "*batch k"]:
         """Return slopes · matrix, the gradient of the values."""
         if self.is_identity:
             return slopes
-        return slopes @ torch.as_tensor(self.matrix, dtype=slopes.dtype, device=slopes.device)
+        return slopes @ self.matrix.tensor().to(dtype=slopes.dtype, device=slopes.device)
 
 
 def _without_turns(angles: Tensor) -> Tensor:
@@ -53,12 +54,14 @@ class LinearAngles:
     """The coefficients of r angles, apart for inputs, weights and constants (None if all are zero).
 
     `inputs` has a row for each of `dynamic`, the angles that depend on inputs; `weights` one for every angle.
+    `columns` says for every angle which of the rows of `inputs` it takes, −1 for none.
     """
 
     inputs: LinearMap
     weights: LinearMap
-    constant: np.ndarray | None
+    constant: Constant | None
     dynamic: tuple[int, ...]
+    columns: Constant
 
     @classmethod
     def of(cls, angles: Sequence[Angle], n_inputs: int, n_weights: int) -> "LinearAngles":
@@ -71,7 +74,10 @@ class LinearAngles:
                 b[row, index] += coefficient
         c = np.array([angle.constant for angle in angles])
         dynamic = [row for row, angle in enumerate(angles) if angle.inputs]
-        return cls(LinearMap.of(a[dynamic]), LinearMap.of(b), c if c.any() else None, tuple(dynamic))
+        columns = np.full(len(angles), -1)
+        columns[dynamic] = np.arange(len(dynamic))
+        constant = Constant(c) if c.any() else None
+        return cls(LinearMap.of(a[dynamic]), LinearMap.of(b), constant, tuple(dynamic), Constant(columns))
 
     def of_inputs(self, inputs: Float[Tensor, "s i t"]) -> Float[Tensor, "s d t"]:
         """Return A·x of the angles that depend on inputs."""
@@ -93,14 +99,15 @@ class LinearAngles:
         plain = self.weights.is_identity or self.weights.is_zero or weights.device.type == "mps"  # no float64 there
         sums = self.weights(weights if plain else weights.double())
         if self.constant is not None:
-            sums = sums + torch.as_tensor(self.constant, dtype=sums.dtype, device=sums.device)
+            sums = sums + self.constant.tensor().to(dtype=sums.dtype, device=sums.device)
         return (sums if plain else _without_turns(sums)).to(weights.dtype)
 
     def __call__(self, inputs: Float[Tensor, "g i t"], weights: Float[Tensor, "g k"]) -> Float[Tensor, "g t r"]:
         """Return all angles in radians."""
         still, moving = self.of_weights(weights)[:, None, :], self.inputs(inputs.transpose(1, 2))
         still = _without_turns(still)  # a large weight would cost the sum its digits
-        if len(self.dynamic) == len(self.weights.matrix):
+        if len(self.dynamic) == self.weights.matrix.rows:
             return still + moving
-        place = torch.tensor(self.dynamic, dtype=torch.long, device=still.device)
-        return still.expand(-1, moving.shape[1], -1).index_add(-1, place, moving)
+        # Gathered, not added in place: inductor's `index_add` on what is expanded adds to all tokens (pytorch 183986).
+        padded = torch.nn.functional.pad(moving, (0, 1))
+        return still + padded[..., self.columns.tensor().to(still.device)]
