@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from qvit.errors import CircuitError, CircuitWarning
 from qvit.quantum.ansatz import Ansatz, build_circuit, get_ansatz
-from qvit.quantum.engines import Explanation, explain, make_plan
+from qvit.quantum.engines import Explanation, evaluate, explain, make_plan
+from qvit.quantum.engines.tracing import sizes
 from qvit.quantum.program import analyse
 
 
@@ -95,18 +95,15 @@ class QuantumLinear(nn.Module):
         """Return the expectation values for inputs `(…, n_inputs)`, or `(…, *groups, n_inputs)` with groups."""
         self._check(inputs)
         weights = self.weights.reshape(*self.groups, self.circuit.n_weights)
-        compute = torch.promote_types(torch.promote_types(inputs.dtype, weights.dtype), torch.float32)
-        kind = inputs.device.type
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-            out = self._plan.expectations(inputs.to(compute), weights.to(compute))
-        return out.to(inputs.dtype)
+        return evaluate(self._plan, inputs, weights)
 
     def _check(self, inputs: Tensor) -> None:
-        if inputs.ndim < 1 or inputs.shape[-1] != self.n_inputs:
+        shape = sizes(inputs)
+        if inputs.ndim < 1 or shape[-1] != self.n_inputs:
             raise CircuitError(f"Expected inputs (…, {self.n_inputs}), got {tuple(inputs.shape)}.")
         if not inputs.is_floating_point():
             raise CircuitError(f"Expected floating-point angles in radians, got {inputs.dtype}.")
-        lead = inputs.shape[:-1][-len(self.groups) :] if self.groups else ()
+        lead = shape[:-1][-len(self.groups) :] if self.groups else ()
         if len(lead) < len(self.groups) or any(
             have not in (1, want) for have, want in zip(lead, self.groups, strict=True)
         ):

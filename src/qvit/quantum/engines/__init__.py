@@ -1,18 +1,21 @@
 """Engines: exact, differentiable ways to turn (circuit, inputs, weights) into expectation values."""
 
+from contextlib import nullcontext
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from qvit.errors import CircuitError, nearest
 from qvit.quantum.circuit import Circuit
 from qvit.quantum.engines.explain import Explanation, explain
 from qvit.quantum.engines.plan import ENGINES, auto_plan, exact_plan
+from qvit.quantum.engines.tracing import sizes
 
-__all__ = ["ENGINES", "Explanation", "Plan", "expectations", "explain", "make_plan"]
+__all__ = ["ENGINES", "Explanation", "Plan", "evaluate", "expectations", "explain", "make_plan"]
 
 
 @runtime_checkable
@@ -51,13 +54,34 @@ def expectations(
     """
     plan = make_plan(circuit, engine)
     _check(circuit, inputs, weights)
-    compute = torch.promote_types(inputs.dtype, torch.float32)
-    return plan.expectations(inputs.to(compute), weights.to(compute)).to(inputs.dtype)
+    return evaluate(plan, inputs, weights)
+
+
+def evaluate(plan: Plan, inputs: Tensor, weights: Tensor) -> Float[Tensor, "*batch_and_groups o"]:
+    """Return what a plan gives for tensors that fit, in the dtype of the inputs.
+
+    Computed in the wider of both dtypes, float32 at least, whatever autocast is on. Subclasses of `Tensor` are
+    treated as by torch's own functions: `__torch_function__` is asked, and by default the result is of their type.
+    """
+    if has_torch_function((inputs, weights)):
+        return handle_torch_function(evaluate, (inputs, weights), plan, inputs, weights)
+    compute = torch.promote_types(torch.promote_types(inputs.dtype, weights.dtype), torch.float32)
+    kind = inputs.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        return plan.expectations(_plain(inputs).to(compute), _plain(weights).to(compute)).to(inputs.dtype)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Return a tensor of a subclass as a tensor, unless the subclass wants to see every operation."""
+    kind = type(tensor)
+    if kind is Tensor or kind is torch.nn.Parameter or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return tensor
+    return tensor.as_subclass(Tensor)
 
 
 def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
     for name, tensor, n in (("inputs", inputs, circuit.n_inputs), ("weights", weights, circuit.n_weights)):
-        if tensor.ndim < 1 or tensor.shape[-1] != n:
+        if tensor.ndim < 1 or sizes(tensor)[-1] != n:
             raise CircuitError(f"Expected {name} (…, {n}) for this circuit, got {tuple(tensor.shape)}.")
         if not tensor.is_floating_point() or tensor.dtype != inputs.dtype:
             raise CircuitError(
@@ -66,7 +90,7 @@ def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
     if inputs.device != weights.device:
         raise CircuitError(f"Inputs are on {inputs.device} and weights on {weights.device}; move them together.")
     try:
-        np.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
+        np.broadcast_shapes(sizes(inputs)[:-1], sizes(weights)[:-1])
     except ValueError as error:
         raise CircuitError(
             f"Inputs {tuple(inputs.shape)} and weights {tuple(weights.shape)} do not broadcast over their leading "

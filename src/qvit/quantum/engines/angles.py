@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qvit.quantum.circuit import Angle
+from qvit.quantum.engines.tracing import Constant
 
 TURN = 2.0 * math.pi
 
@@ -21,7 +22,7 @@ class LinearMap:
     `is_exact` where a row is one value at most, times a power of two: no digit is lost then in any precision.
     """
 
-    matrix: np.ndarray
+    matrix: Constant
     is_zero: bool
     is_identity: bool
     is_exact: bool
@@ -32,21 +33,22 @@ class LinearMap:
         rows, columns = matrix.shape
         powers = bool(np.isin(np.frexp(matrix)[0], (0.0, 0.5, -0.5)).all())
         exact = powers and bool(((matrix != 0).sum(axis=1) <= 1).all())
-        return cls(matrix, not matrix.any(), rows == columns and np.array_equal(matrix, np.eye(rows)), exact)
+        identity = rows == columns and np.array_equal(matrix, np.eye(rows))
+        return cls(Constant(matrix), not matrix.any(), identity, exact)
 
     def __call__(self, values: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch r"]:
         """Return values · matrixᵀ."""
         if self.is_identity:
             return values
         if self.is_zero:
-            return values.new_zeros(*values.shape[:-1], len(self.matrix))
-        return values @ torch.as_tensor(self.matrix.T, dtype=values.dtype, device=values.device)
+            return values.new_zeros(*values.shape[:-1], self.matrix.rows)
+        return values @ self.matrix.tensor().T.to(dtype=values.dtype, device=values.device)
 
     def back(self, slopes: Float[Tensor, "*batch r"]) -> Float[Tensor, "*batch k"]:
         """Return slopes · matrix, the gradient of the values."""
         if self.is_identity:
             return slopes
-        return slopes @ torch.as_tensor(self.matrix, dtype=slopes.dtype, device=slopes.device)
+        return slopes @ self.matrix.tensor().to(dtype=slopes.dtype, device=slopes.device)
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -68,14 +70,16 @@ class LinearAngles:
     """The coefficients of r angles, apart for inputs, weights and constants (None if all are zero).
 
     `inputs` has a row for each of `dynamic`, the angles that depend on inputs; `weights` one for every angle.
+    `columns` says for every angle which of the rows of `inputs` it takes, −1 for none.
     Sums are taken in float64 and lose their whole turns before they become float32: exact to its last digits for
     angles up to 1e8 and beyond.
     """
 
     inputs: LinearMap
     weights: LinearMap
-    constant: np.ndarray | None
+    constant: Constant | None
     dynamic: tuple[int, ...]
+    columns: Constant
 
     @classmethod
     def of(cls, angles: Sequence[Angle], n_inputs: int, n_weights: int) -> "LinearAngles":
@@ -88,7 +92,10 @@ class LinearAngles:
                 b[row, index] += coefficient
         c = np.array([angle.constant for angle in angles])
         dynamic = [row for row, angle in enumerate(angles) if angle.inputs]
-        return cls(LinearMap.of(a[dynamic]), LinearMap.of(b), c if c.any() else None, tuple(dynamic))
+        columns = np.full(len(angles), -1)
+        columns[dynamic] = np.arange(len(dynamic))
+        constant = Constant(c) if c.any() else None
+        return cls(LinearMap.of(a[dynamic]), LinearMap.of(b), constant, tuple(dynamic), Constant(columns))
 
     def of_inputs(self, inputs: Float[Tensor, "s i t"]) -> Float[Tensor, "s d t"]:
         """Return A·x of the angles that depend on inputs."""
@@ -116,14 +123,13 @@ class LinearAngles:
         """Return B·w + c in float64."""
         sums = self.weights(_wide(weights))
         if self.constant is not None:
-            sums = sums + torch.as_tensor(self.constant, dtype=sums.dtype, device=sums.device)
+            sums = sums + self.constant.tensor().to(dtype=sums.dtype, device=sums.device)
         return sums
 
     def __call__(self, inputs: Float[Tensor, "g i t"], weights: Float[Tensor, "g k"]) -> Float[Tensor, "g t r"]:
         """Return all angles in radians."""
         still, moving = self._sums(weights)[:, None, :], self.inputs(_wide(inputs).transpose(1, 2))
-        if len(self.dynamic) == len(self.weights.matrix):
-            return without_turns(still + moving).to(inputs.dtype)
-        place = torch.tensor(self.dynamic, dtype=torch.long, device=still.device)
-        sums = still.expand(-1, moving.shape[1], -1).index_add(-1, place, moving)
-        return without_turns(sums).to(inputs.dtype)
+        if len(self.dynamic) != self.weights.matrix.rows:
+            # Gathered, not added in place: inductor's `index_add` on what is expanded adds to all tokens (pytorch 183986).
+            moving = torch.nn.functional.pad(moving, (0, 1))[..., self.columns.tensor().to(still.device)]
+        return without_turns(still + moving).to(inputs.dtype)

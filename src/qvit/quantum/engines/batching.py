@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from qvit.quantum.engines.tracing import sizes
+
 
 @dataclass(frozen=True, eq=False)
 class Batching:
@@ -29,14 +31,18 @@ class Batching:
         """Read the layout off two tensors that broadcast."""
         if torch.compiler.is_compiling():  # a trace complains of caches, and its shapes are symbols
             return cls._of(inputs.shape, weights.shape, torch.broadcast_shapes)
-        return _kept_layout(inputs.shape, weights.shape)
+        if not torch.jit.is_tracing():
+            return _kept_layout(inputs.shape, weights.shape)
+        layout = _kept_layout(sizes(inputs), sizes(weights))
+        tokens = tuple(inputs.shape)[: len(layout.batch)]  # only these may differ in another call
+        return cls(tokens + layout.groups, layout.groups, layout.sources)
 
     @classmethod
     def _of(cls, inputs: tuple[int, ...], weights: tuple[int, ...], broadcast: Callable[..., Any]) -> "Batching":
-        lead = tuple(broadcast(inputs[:-1], weights[:-1]))
-        own = (1,) * (len(lead) - len(inputs) + 1) + tuple(inputs[:-1])
-        batch = len(lead) - len(weights) + 1
-        return cls(lead, lead[batch:], own[batch:])
+        tokens = max(0, len(inputs) - len(weights))  # dimensions of the inputs alone are never compared to anything
+        groups = tuple(broadcast(inputs[tokens:-1], weights[:-1]))
+        own = (1,) * (len(groups) - len(inputs) + 1 + tokens) + tuple(inputs[tokens:-1])
+        return cls(tuple(inputs[:tokens]) + groups, groups, own)
 
     @property
     def batch(self) -> tuple[int, ...]:
@@ -54,14 +60,16 @@ class Batching:
 
     def split_weights(self, weights: Float[Tensor, "*groups k"]) -> Float[Tensor, "g k"]:
         """Return weights by group."""
-        if weights.ndim == 2 and weights.shape[0] == self.groups[0]:
+        if weights.ndim == 2 and sizes(weights)[0] == self.groups[0]:
             return weights
         return weights.expand(*self.groups, -1).reshape(prod(self.groups), weights.shape[-1])
 
     def source(self) -> Int[Tensor, " g"]:
         """Return the source of each group."""
-        # Kept where nothing is traced: a trace complains of caches.
-        return torch.from_numpy((_source if torch.compiler.is_compiling() else _kept_source)(self.sources, self.groups))
+        if torch.compiler.is_compiling():  # a trace complains of caches and must read no array; sizes may be symbols
+            index = torch.arange(prod(self.sources), dtype=torch.int32, device="cpu")
+            return index.reshape(self.sources).expand(self.groups).reshape(-1)
+        return torch.from_numpy(_kept_source(self.sources, self.groups))
 
     def split_outputs(self, values: Float[Tensor, "*lead o"]) -> Float[Tensor, "g o t"]:
         """Return values by group, tokens last: the inverse of `join`."""
@@ -87,12 +95,10 @@ class Batching:
         return split.permute(*range(inner, inner + n), *range(inner))
 
 
-def _source(sources: tuple[int, ...], groups: tuple[int, ...]) -> np.ndarray:
+@lru_cache(maxsize=256)
+def _kept_source(sources: tuple[int, ...], groups: tuple[int, ...]) -> np.ndarray:
     index = np.arange(prod(sources), dtype=np.int32).reshape(sources)
     return np.broadcast_to(index, groups).flatten()
-
-
-_kept_source = lru_cache(maxsize=256)(_source)
 
 
 @lru_cache(maxsize=256)

@@ -5,18 +5,17 @@ layouts would take longer than the kernel itself. Where something traces or tran
 torch.export, torch.func, FLOP counters, other devices), the same is spelt out in operations that can be seen through.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from qvit.quantum.engines.angles import LinearAngles
 from qvit.quantum.engines.batching import Batching
-from qvit.quantum.engines.operators import Operator
+from qvit.quantum.engines.operators import Operator, Traceable
+from qvit.quantum.engines.tracing import Constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +23,9 @@ class KernelCall:
     """An operator with the circuit that it runs, encoded; `n_loads` inputs are loaded as amplitudes."""
 
     operator: Operator
-    traceable: Callable[..., Tensor]
+    traceable: Traceable
     angles: LinearAngles
-    code: np.ndarray  # no tensor: what is kept must not be of a trace
+    code: Constant
     n_wires: int
     n_outputs: int
     n_loads: int = 0
@@ -44,8 +43,8 @@ class KernelCall:
         batching = Batching.of(inputs, weights)
         arguments = self.arguments(batching, batching.split_inputs(inputs), weights)
         if _transformed():  # wraps every tensor, but the code has to be read
-            return batching.join(self.operator.in_torch(*arguments[:4], self.code, self.n_wires, self.n_outputs))
-        return batching.join(self.traceable(*arguments))
+            return batching.join(self.operator.in_torch(*arguments[:4], self.code.array, self.n_wires, self.n_outputs))
+        return batching.join(self.traceable.forward(*arguments))
 
     def arguments(self, batching: Batching, features: Tensor, weights: Tensor) -> tuple[Any, ...]:
         """Return what the operator takes, from features `(s, i, t)`."""
@@ -54,7 +53,7 @@ class KernelCall:
             self.angles.of_weights(batching.split_weights(weights)),
             loaded(features, self.n_loads),
             batching.source(),
-            torch.from_numpy(self.code),
+            self.code.tensor(),
             self.n_wires,
             self.n_outputs,
         )
@@ -66,24 +65,32 @@ class _Eager(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weights: Tensor, call: KernelCall) -> Tensor:
         batching = Batching.of(inputs, weights)
-        ctx.save_for_backward(inputs, weights)
-        ctx.call, ctx.batching = call, batching
-        ctx.ready = call.operator.prepare(*call.arguments(batching, batching.split_inputs(inputs), weights))
-        values = ctx.ready.forward()
+        ready = call.operator.prepare(*call.arguments(batching, batching.split_inputs(inputs), weights))
+        values = ready.forward()
+        # All that grows with the batch goes here and nothing of it on `ctx`, where no hook, no checkpoint and no end
+        # of the backward pass would reach it.
+        ctx.save_for_backward(inputs, weights, *ready.put_down())
+        ctx.call, ctx.batching, ctx.ready = call, batching, ready
         view = batching.join(values)
         # The same memory in a tensor that is no view: what a function returns should bear changing in place.
         return values.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        inputs, weights = ctx.saved_tensors
+        inputs, weights, *tensors = ctx.saved_tensors
         call, batching = ctx.call, ctx.batching
         if torch.is_grad_enabled():  # a second derivative is wanted
             wanted = [t for t in (inputs, weights) if t.requires_grad]
             values = call.spelt_out(inputs, weights)
             slopes = iter(torch.autograd.grad(values, wanted, gradient, create_graph=True, materialize_grads=True))
             return *(next(slopes) if t.requires_grad else None for t in (inputs, weights)), None  # type: ignore[return-value]
-        by_angle, by_weight, _ = ctx.ready.backward(batching.split_outputs(gradient))
+        split = batching.split_outputs(gradient)
+        if _batched(gradient):  # has no memory of its own to be read
+            by_angle, by_weight, _ = call.traceable.backward(
+                split, *call.arguments(batching, batching.split_inputs(inputs), weights)
+            )
+        else:
+            by_angle, by_weight, _ = ctx.ready.taken_up(tensors).backward(split)
         to_inputs = to_weights = None
         if ctx.needs_input_grad[0]:
             to_inputs = batching.join_inputs(call.angles.inputs_from(by_angle)).reshape(inputs.shape)
@@ -92,6 +99,13 @@ class _Eager(torch.autograd.Function):
             if to_weights.shape != weights.shape:
                 to_weights = to_weights.reshape(*batching.groups, weights.shape[-1]).sum_to_size(weights.shape)
         return to_inputs, to_weights, None
+
+
+def _batched(gradient: Tensor) -> bool:
+    """Return whether this stands for many gradients: `is_grads_batched`, or `vmap` over a call of autograd."""
+    return torch._C._functorch.is_legacy_batchedtensor(gradient) or torch._C._functorch.is_functorch_wrapped_tensor(
+        gradient
+    )
 
 
 def _nobody_watches(inputs: Tensor, weights: Tensor) -> bool:

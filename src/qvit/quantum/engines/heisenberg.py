@@ -17,7 +17,8 @@ from torch import Tensor
 from qvit.errors import CircuitError
 from qvit.quantum.engines.angles import LinearAngles
 from qvit.quantum.engines.call import KernelCall
-from qvit.quantum.engines.operators import Operator, Prepared, by_source, define, per_group
+from qvit.quantum.engines.operators import Arrays, Operator, Prepared, by_source, cos_sin, define, per_group
+from qvit.quantum.engines.tracing import Constant
 from qvit.quantum.pauli import Pauli
 from qvit.quantum.program import PauliProgram
 
@@ -54,29 +55,36 @@ class _Call(Prepared):
         n_outputs: int,
     ):
         super().__init__(inputs, weights, amplitudes, n_outputs, _BLOCKS_A_PART)
-        still = self.weights.contiguous().numpy()
-        self.arrays = (code.numpy(), self.moving, np.cos(still), np.sin(still), *by_source(source, len(inputs)))
-        self.columns, self.rotations, self.nodes = inputs.shape[1], weights.shape[1], len(code) // 4
-        self.work = 8.0 * self.padded * len(weights) * self.nodes
+        self.tensors += (cos_sin(weights.detach()),)
+        self.code, self.order = code.numpy(), by_source(source, self.sources)
+        self.nodes = len(self.code) // 4
+        self.work = 8.0 * self.padded * self.groups * self.nodes
 
-    def run_forward(self, out: np.ndarray, first: int, last: int) -> None:
+    def run_forward(self, arrays: Arrays, out: np.ndarray, first: int, last: int) -> None:
         """Write the expectation values of some parts."""
         from qvit.quantum.engines import tape
 
-        tape.forward(*self.arrays, *self._scratch(2, 1), out, first, last, self.per_part)
+        tape.forward(self.code, *arrays, *self.order, *self._scratch(2, 1), out, first, last, self.per_part)
 
     def run_backward(
-        self, grad: np.ndarray, grad_x: np.ndarray, grad_w: np.ndarray, grad_a: np.ndarray, first: int, last: int
+        self,
+        arrays: Arrays,
+        grad: np.ndarray,
+        grad_x: np.ndarray,
+        grad_w: np.ndarray,
+        grad_a: np.ndarray,
+        first: int,
+        last: int,
     ) -> None:
         """Add to the gradients; nothing was loaded."""
         from qvit.quantum.engines import tape
 
-        tape.backward(*self.arrays, *self._scratch(3, 2), grad, grad_x, grad_w, first, last, self.per_part)
+        room = self._scratch(3, 2)
+        tape.backward(self.code, *arrays, *self.order, *room, grad, grad_x, grad_w, first, last, self.per_part)
 
-    def _scratch(self, rotations: int, nodes: int) -> list[np.ndarray]:
+    def _scratch(self, rotations: int, nodes: int) -> Arrays:
         """Return an array of two rows a column, `rotations` of a row a rotation and `nodes` of a row a place."""
-        rows = [2 * self.columns] + [self.rotations] * rotations + [self.nodes + FIRST] * nodes
-        return [self.inputs.new_empty(row * self.lanes).numpy() for row in rows]
+        return self.room(2 * self.columns, *[self.rotations] * rotations, *[self.nodes + FIRST] * nodes)
 
 
 def run_in_torch(
@@ -132,13 +140,11 @@ class HeisenbergPlan:
         cls, angles: LinearAngles, nodes: list[Node], outputs: tuple[tuple[int, int], ...], n_wires: int
     ) -> "HeisenbergPlan":
         """Encode the circuit as the operator takes it: a header of three places, then columns, nodes, outputs."""
-        columns = np.full(len(angles.weights.matrix), -1)
-        columns[list(angles.dynamic)] = np.arange(len(angles.dynamic))
         rows = [[node.rotation, node.along, node.across, node.sign] for node in nodes]
-        parts = [columns, np.array(rows, dtype=np.int64).ravel(), np.array(outputs).ravel()]
+        parts = [angles.columns.array, np.array(rows, dtype=np.int64).ravel(), np.array(outputs).ravel()]
         starts = _HEADER + np.cumsum([0, len(parts[0]), len(parts[1])])
         code = np.concatenate([starts, *parts]).astype(np.int32)
-        call = KernelCall(OPERATOR, _traceable, angles, code, n_wires, len(outputs))
+        call = KernelCall(OPERATOR, _traceable, angles, Constant(code), n_wires, len(outputs))
         return cls(angles, tuple(nodes), outputs, call)
 
     def expectations(

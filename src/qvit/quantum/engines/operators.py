@@ -7,9 +7,10 @@ rotations that have one, for s sources of t tokens; `weights` `(g, r)`, the weig
 """
 
 import functools
+import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +50,16 @@ class Operator:
     adjoint: Callable[..., Gradients] | None = None
 
 
-def define(operator: Operator) -> Callable[..., Tensor]:
-    """Register an operator as `torch.ops.qvit.<name>` and return it."""
+@dataclass(frozen=True)
+class Traceable:
+    """An operator as torch has it, `torch.ops.qvit.<name>`, and that of its gradients."""
+
+    forward: Callable[..., Tensor]
+    backward: Callable[..., Gradients]
+
+
+def define(operator: Operator) -> Traceable:
+    """Register an operator with torch."""
     name = operator.name
     library.define(f"{name}({_ARGUMENTS}) -> Tensor")
     library.define(f"{name}_backward(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
@@ -79,7 +88,33 @@ def define(operator: Operator) -> Callable[..., Tensor]:
     register_flop_formula(back.overloadpacket, get_raw=True)(
         functools.partial(_flops, operator, operator.backward_flops, 1)
     )
-    return op
+    torch.library.register_vmap(op, functools.partial(_in_one_call, op, 0), lib=library)
+    torch.library.register_vmap(back, functools.partial(_in_one_call, back, 1), lib=library)
+    return Traceable(op, back)
+
+
+def _in_one_call(op: Any, skip: int, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+    """Return a batch of calls as one, of as many more sources and groups, and where its batch dimension is.
+
+    `skip` arguments come before those of the operator.
+    """
+    n = info.batch_size
+
+    def joined(tensor: Tensor, dim: int | None) -> Tensor:
+        each = tensor.expand(n, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        return each.flatten(0, 1)
+
+    *tensors, source, code, n_wires, n_outputs = arguments
+    if in_dims[-3] is not None:
+        raise NotImplementedError("The encoded circuit of a qvit operator cannot be batched.")
+    sources = arguments[skip].shape[0 if in_dims[skip] is None else 1 if in_dims[skip] == 0 else 0]
+    each = source.expand(n, -1) if in_dims[-4] is None else source.movedim(in_dims[-4], 0)
+    shift = sources * torch.arange(n, dtype=source.dtype, device=source.device)
+    moved = [joined(tensor, dim) for tensor, dim in zip(tensors, in_dims, strict=False)]
+    out = op(*moved, (each + shift[:, None]).flatten(), code, n_wires, n_outputs)
+    if skip:
+        return tuple(one.unflatten(0, (n, -1)) for one in out), (0, 0, 0)
+    return out.unflatten(0, (n, -1)), 0
 
 
 def _flops(operator: Operator, factor: float, skip: int, *arguments: Any, out_val: Any = None, **_: Any) -> int:
@@ -159,49 +194,94 @@ def in_blocks(values: Tensor) -> Tensor:
     return out
 
 
+Arrays = tuple[np.ndarray, ...]
+
+
 class Prepared(ABC):
     """One call of a kernel on the CPU: tokens in blocks, and their division into parts; for forward and backward.
 
-    `work` is that of a forward pass, in amplitude updates.
+    `tensors` are what was made of the arguments for it: inputs in blocks, cosines and sines of the weights. Where
+    nothing is loaded they are all that grows with the call, so that who keeps the call until its backward pass can
+    give them to autograd (`put_down`, `taken_up`), which knows when to free or to move them. `work` is that of a
+    forward pass, in amplitude updates.
     """
 
     work: float
 
     def __init__(self, inputs: Tensor, weights: Tensor, amplitudes: Tensor, n_outputs: int, blocks_a_part: int):
-        self.inputs, self.weights, self.amplitudes = inputs.detach(), weights.detach(), amplitudes.detach()
-        self.n_outputs, self.per_part, self.tokens = n_outputs, blocks_a_part, inputs.shape[-1]
-        self.moving, self.lanes = in_blocks(self.inputs).numpy(), VECTOR_BYTES // inputs.element_size()
-        self.padded = self.moving.shape[-1]
+        self.lanes = VECTOR_BYTES // inputs.element_size()
+        (self.sources, self.columns, self.tokens), (self.groups, self.rotations) = inputs.shape, weights.shape
+        self.loads, self.n_outputs, self.per_part = amplitudes.shape[1], n_outputs, blocks_a_part
+        moving = in_blocks(inputs.detach())
+        self.padded = moving.shape[-1]
         self.parts_a_source = -(-(self.padded // self.lanes) // self.per_part)
-        self.parts = len(inputs) * self.parts_a_source
+        self.parts = self.sources * self.parts_a_source
+        self.tensors: tuple[Tensor, ...] = (moving,)
+
+    def put_down(self) -> tuple[Tensor, ...]:
+        """Return the tensors and hold them no more."""
+        tensors, self.tensors = self.tensors, ()
+        return tensors
+
+    def taken_up(self, tensors: Sequence[Tensor]) -> "Prepared":
+        """Return a call like this with the tensors that were put down."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, tensors=tuple(tensors))
+        return other
 
     @abstractmethod
-    def run_forward(self, out: np.ndarray, first: int, last: int) -> None:
-        """Write the expectation values of some parts."""
+    def run_forward(self, arrays: Arrays, out: np.ndarray, first: int, last: int) -> None:
+        """Write the expectation values of some parts; `arrays` are inputs, cosines and sines."""
 
     @abstractmethod
     def run_backward(
-        self, grad: np.ndarray, grad_x: np.ndarray, grad_w: np.ndarray, grad_a: np.ndarray, first: int, last: int
+        self,
+        arrays: Arrays,
+        grad: np.ndarray,
+        grad_x: np.ndarray,
+        grad_w: np.ndarray,
+        grad_a: np.ndarray,
+        first: int,
+        last: int,
     ) -> None:
         """Add to the gradients of inputs, weights (by group and part of a source) and amplitudes."""
 
     def forward(self) -> Tensor:
         """Return the expectation values `(g, o, t)`."""
-        out = self.inputs.new_empty(len(self.weights), self.n_outputs, self.padded)
-        in_parts(functools.partial(self.run_forward, out.numpy()), self.parts, self.work)
+        out = self.tensors[0].new_empty(self.groups, self.n_outputs, self.padded)
+        in_parts(functools.partial(self.run_forward, self._arrays(), out.numpy()), self.parts, self.work)
         return out[..., : self.tokens]
 
     def backward(self, grad: Tensor) -> Gradients:
         """Return the gradients of inputs, weights and amplitudes."""
-        zeros, (groups, rotations) = self.inputs.new_zeros, self.weights.shape
-        grad_x = zeros(*self.inputs.shape[:-1], self.padded)
-        grad_a = zeros(*self.amplitudes.shape[:-1], self.padded)
-        grad_w = zeros(groups, self.parts_a_source, rotations, self.lanes)
+        zeros = self.tensors[0].new_zeros
+        grad_x = zeros(self.sources, self.columns, self.padded)
+        grad_a = zeros(self.sources, self.loads, self.padded)
+        grad_w = zeros(self.groups, self.parts_a_source, self.rotations, self.lanes)
         given = in_blocks(grad.detach()).numpy()
-        run = functools.partial(self.run_backward, given, grad_x.numpy(), grad_w.numpy(), grad_a.numpy())
-        in_parts(run, self.parts, 4 * self.work)
-        total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(self.weights.dtype)
+        made = grad_x.numpy(), grad_w.numpy(), grad_a.numpy()
+        in_parts(functools.partial(self.run_backward, self._arrays(), given, *made), self.parts, 4 * self.work)
+        total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(grad_w.dtype)
         return grad_x[..., : self.tokens], total, grad_a[..., : self.tokens]
+
+    def room(self, *rows: int) -> Arrays:
+        """Return arrays of so many rows of a vector's length, for one thread to work in."""
+        whole = self.tensors[0].new_empty(sum(rows) * self.lanes).numpy()
+        stops = [self.lanes * stop for stop in itertools.accumulate(rows)]
+        return tuple(whole[start:stop] for start, stop in zip([0, *stops], stops, strict=False))
+
+    def _arrays(self) -> Arrays:
+        moving, (cos, sin) = (tensor.contiguous().numpy() for tensor in self.tensors)
+        return moving, cos, sin
+
+
+def cos_sin(angles: Tensor) -> Tensor:
+    """Return the cosines and the sines `(2, g, r)`; as one tensor, since each that autograd keeps takes its time."""
+    array = angles.numpy()
+    out = np.empty((2, *array.shape), array.dtype)
+    np.cos(array, out=out[0])
+    np.sin(array, out=out[1])
+    return torch.from_numpy(out)
 
 
 def by_source(source: Tensor, sources: int) -> tuple[np.ndarray, np.ndarray]:

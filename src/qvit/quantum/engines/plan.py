@@ -22,6 +22,7 @@ from qvit.quantum.engines.operators import VECTOR_BYTES
 from qvit.quantum.engines.reference import ReferencePlan
 from qvit.quantum.engines.statevector import StatevectorPlan, statevector_plan
 from qvit.quantum.engines.subspace import SubspacePlan, subspace_plan
+from qvit.quantum.engines.tracing import traced
 from qvit.quantum.engines.unitary import UnitaryPlan, unitary_plan
 from qvit.quantum.program import compile_circuit
 
@@ -77,7 +78,7 @@ def cost(plan: ExactPlan, tokens: int, groups: int, itemsize: int, *, kernel: bo
     if isinstance(plan, StatevectorPlan):
         return _statevector_cost(plan, tokens, groups, itemsize, kernel)
     if isinstance(plan, SubspacePlan):
-        n, depth, values = len(plan.signs), len(plan.layers), float(tokens * groups)
+        n, depth, values = plan.signs.rows, len(plan.layers), float(tokens * groups)
         return Cost(12 + 7 * depth, 6 * values * n * n, itemsize * (12 * values * n + 12 * depth * groups * n * n))
     return Cost(float("inf"), 0.0, 0.0)
 
@@ -87,7 +88,7 @@ def _blocks(tokens: int, groups: int, itemsize: int) -> int:
 
 
 def _heisenberg_cost(plan: HeisenbergPlan, tokens: int, groups: int, itemsize: int, kernel: bool) -> Cost:
-    nodes, rotations = len(plan.nodes), len(plan.angles.weights.matrix)
+    nodes, rotations = len(plan.nodes), plan.angles.weights.matrix.rows
     if not kernel:
         moved = float(tokens * groups * itemsize) * (12 * nodes + 12 * rotations)
         return Cost(10.0 + 2 * nodes + len(plan.outputs), 0.0, moved)
@@ -174,7 +175,7 @@ class AutoPlan:
         """Evaluate the circuit by the engine chosen for this batch."""
         if len(self.plans) == 1:
             return next(iter(self.plans.values())).expectations(inputs, weights)
-        if torch.compiler.is_compiling():  # a trace holds for any batch
+        if traced():  # it holds for any batch
             return self.plans[self.typical].expectations(inputs, weights)
         tokens, groups = Batching.of(inputs, weights).tokens, prod(weights.shape[:-1])
         name = self.choose(tokens, groups, inputs.element_size(), inputs.device.type)

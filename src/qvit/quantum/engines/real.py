@@ -18,6 +18,7 @@ import numpy as np
 
 from qvit.quantum.circuit import Angle
 from qvit.quantum.engines.angles import LinearAngles
+from qvit.quantum.engines.tracing import Constant
 from qvit.quantum.pauli import Frame, Pauli
 from qvit.quantum.program import PauliProgram, Rotation, phase_frame
 
@@ -39,7 +40,7 @@ class RealProgram:
     z: np.ndarray
     dynamic: np.ndarray
     observables: np.ndarray
-    loads: np.ndarray
+    loads: Constant
     angles: LinearAngles
 
     @property
@@ -55,16 +56,14 @@ def real_program(program: PauliProgram) -> RealProgram:
     rotations, n_prefix = _product_first(program)
     signed = [_signed(rotation.angle, rotation.pauli) for rotation in rotations]
     angles = LinearAngles.of(signed, program.n_inputs, program.n_weights)
-    dynamic = np.full(len(rotations), -1)
-    dynamic[list(angles.dynamic)] = np.arange(len(angles.dynamic))
     return RealProgram(
         n_wires=n,
         n_prefix=n_prefix,
         x=np.array([rotation.pauli.x for rotation in rotations], dtype=np.int64),
         z=np.array([rotation.pauli.z for rotation in rotations], dtype=np.int64),
-        dynamic=dynamic.astype(np.int64),
+        dynamic=angles.columns.array,
         observables=np.array([_entry(o) for o in program.observables], dtype=np.int64).reshape(-1, 3),
-        loads=np.array(program.amplitudes, dtype=np.int64),
+        loads=Constant(np.array(program.amplitudes, dtype=np.int64)),
         angles=angles,
     )
 

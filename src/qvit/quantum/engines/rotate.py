@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qvit.quantum.engines.tables import parity
+from qvit.quantum.engines.tracing import Constant
 
 Amplitudes = Float[Tensor, "g t a"]
 
@@ -17,18 +18,18 @@ Amplitudes = Float[Tensor, "g t a"]
 class Partners:
     """For every basis state i its partner i ^ x and −(−1)^|i & z|, the sign with which it comes in."""
 
-    index: np.ndarray
-    sign: np.ndarray
+    index: Constant
+    sign: Constant
 
     @classmethod
     def of(cls, x: int, z: int, n_wires: int) -> "Partners":
         """Return the partners under a string of these masks."""
         index = np.arange(2**n_wires)
-        return cls(index ^ x, (2 * parity(index & z) - 1).astype(np.int8))
+        return cls(Constant(index ^ x), Constant((2 * parity(index & z) - 1).astype(np.int8)))
 
     def applied(self, state: Amplitudes) -> Amplitudes:
         """Return every amplitude's partner with its sign."""
-        index, sign = torch.from_numpy(self.index).to(state.device), torch.from_numpy(self.sign).to(state)
+        index, sign = self.index.tensor().to(state.device), self.sign.tensor().to(state)
         return sign * state[..., index]
 
 

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from qvit.errors import CircuitError
 from qvit.quantum.engines.call import KernelCall
-from qvit.quantum.engines.operators import Operator, Prepared, by_source, define, in_blocks, per_group
+from qvit.quantum.engines.operators import Arrays, Operator, Prepared, by_source, cos_sin, define, in_blocks, per_group
 from qvit.quantum.engines.real import RealProgram, real_program
 from qvit.quantum.engines.rotate import Partners, observe, product_state, rotate
 from qvit.quantum.engines.tables import encode, section
+from qvit.quantum.engines.tracing import Constant
 from qvit.quantum.program import PauliProgram
 
 MAX_WIRES = 20
@@ -37,30 +38,40 @@ class _Call(Prepared):
         n_outputs: int,
     ):
         super().__init__(inputs, weights, amplitudes, n_outputs, max(1, 8 >> max(0, n_wires - 9)))
-        half = self.weights.contiguous().numpy() * 0.5
-        order, starts = by_source(source, len(inputs))
-        loads = in_blocks(self.amplitudes).numpy()
-        self.arrays = (code.numpy(), self.moving, np.cos(half), np.sin(half), loads, order, starts)
-        self.size, self.columns = self.lanes * 2**n_wires, self.lanes * inputs.shape[1]
-        self.work = float(self.padded) * weights.numel() * 2**n_wires
+        self.tensors += (cos_sin(0.5 * weights.detach()),)
+        self.amplitudes = in_blocks(amplitudes.detach()).numpy()
+        self.code, self.order = code.numpy(), by_source(source, self.sources)
+        self.size = 2**n_wires
+        self.work = float(self.padded) * weights.numel() * self.size
 
-    def run_forward(self, out: np.ndarray, first: int, last: int) -> None:
+    def run_forward(self, arrays: Arrays, out: np.ndarray, first: int, last: int) -> None:
         """Write the expectation values of some parts."""
         from qvit.quantum.engines import kernel
 
-        kernel.forward(*self.arrays, *self._scratch(2), out, first, last, self.per_part)
+        kernel.forward(
+            self.code, *arrays, self.amplitudes, *self.order, *self._scratch(2), out, first, last, self.per_part
+        )
 
     def run_backward(
-        self, grad: np.ndarray, grad_x: np.ndarray, grad_w: np.ndarray, grad_a: np.ndarray, first: int, last: int
+        self,
+        arrays: Arrays,
+        grad: np.ndarray,
+        grad_x: np.ndarray,
+        grad_w: np.ndarray,
+        grad_a: np.ndarray,
+        first: int,
+        last: int,
     ) -> None:
         """Add to the gradients."""
         from qvit.quantum.engines import kernel
 
-        kernel.backward(*self.arrays, *self._scratch(3), grad, grad_x, grad_w, grad_a, first, last, self.per_part)
+        given, made = (self.code, *arrays, self.amplitudes, *self.order), (grad, grad_x, grad_w, grad_a)
+        kernel.backward(*given, *self._scratch(3), *made, first, last, self.per_part)
 
     def _scratch(self, states: int) -> tuple[np.ndarray, np.ndarray]:
         """Return room for cosines and sines, and for states, of one block."""
-        return self.inputs.new_empty(2 * self.columns).numpy(), self.inputs.new_empty(states, self.size).numpy()
+        trig, psi = self.room(2 * self.columns, states * self.size)
+        return trig, psi.reshape(states, -1)
 
 
 @dataclass(frozen=True)
@@ -215,8 +226,8 @@ class StatevectorPlan:
         """The operator with this circuit encoded."""
         if not self._kept:
             program = self.program
-            sizes = program.n_wires, len(program.observables), len(program.loads)
-            self._kept.append(KernelCall(OPERATOR, _traceable, program.angles, encode(program), *sizes))
+            sizes = program.n_wires, len(program.observables), program.loads.rows
+            self._kept.append(KernelCall(OPERATOR, _traceable, program.angles, Constant(encode(program)), *sizes))
         return self._kept[0]
 
     def expectations(

@@ -17,15 +17,16 @@ from qvit.quantum.circuit import Circuit, Gate
 from qvit.quantum.engines.angles import LinearAngles
 from qvit.quantum.engines.batching import Batching
 from qvit.quantum.engines.call import loaded
+from qvit.quantum.engines.tracing import Constant
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
     """RBS gates on wires of their own: for each wire its partner, the gate that turns it (−1: none) and the sign."""
 
-    partner: np.ndarray
-    gate: np.ndarray
-    sign: np.ndarray
+    partner: Constant
+    gate: Constant
+    sign: Constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +36,16 @@ class SubspacePlan:
     angles: LinearAngles
     layers: tuple[Layer, ...]
     wires: tuple[int, ...]
-    signs: np.ndarray
+    signs: Constant
 
     def matrix(self, weights: Float[Tensor, "g k"]) -> Float[Tensor, "g n n"]:
         """Return the orthogonal matrices that the networks apply: amplitudes `(…, n)` @ matrix."""
         theta = torch.nn.functional.pad(self.angles.of_weights(weights), (0, 1))[:, None, :]  # the last turns nothing
-        cos, sin, n = theta.cos(), theta.sin(), len(self.signs)
-        rows = torch.eye(n, dtype=weights.dtype, device=weights.device).expand(len(weights), n, n)
+        cos, sin, n = theta.cos(), theta.sin(), self.signs.rows
+        rows = torch.eye(n, dtype=weights.dtype, device=weights.device).expand(weights.shape[0], n, n)
         for layer in self.layers:
             partner, gate, sign = (
-                torch.from_numpy(table).to(weights.device) for table in (layer.partner, layer.gate, layer.sign)
+                table.tensor().to(weights.device) for table in (layer.partner, layer.gate, layer.sign)
             )
             rows = cos[..., gate] * rows + (sign * sin[..., gate]) * rows[..., partner]
         return rows
@@ -57,7 +58,7 @@ class SubspacePlan:
         features = batching.split_inputs(inputs)[batching.source().to(inputs.device)]
         start = loaded(features, len(self.wires)).transpose(1, 2)
         amplitudes = start @ self.matrix(batching.split_weights(weights))[:, list(self.wires)]
-        values = amplitudes.square() @ torch.from_numpy(self.signs).to(amplitudes)
+        values = amplitudes.square() @ self.signs.tensor().to(amplitudes)
         return batching.join(values.transpose(1, 2))
 
 
@@ -71,18 +72,18 @@ def _unary_wires(circuit: Circuit) -> tuple[int, ...] | None:
 def _layers(gates: tuple[Gate, ...], n: int) -> tuple[Layer, ...]:
     """Put every gate into the first layer after the last gate on its wires."""
     depth = [0] * n
-    layers: list[Layer] = []
+    layers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for place, gate in enumerate(gates):
         a, b = gate.wires
         level = max(depth[a], depth[b])
         if level == len(layers):
-            layers.append(Layer(np.arange(n), np.full(n, -1), np.ones(n, dtype=np.int64)))
-        layer = layers[level]
-        layer.partner[a], layer.partner[b] = b, a
-        layer.gate[a] = layer.gate[b] = place
-        layer.sign[a] = -1
+            layers.append((np.arange(n), np.full(n, -1), np.ones(n, dtype=np.int64)))
+        partner, turner, sign = layers[level]
+        partner[a], partner[b] = b, a
+        turner[a] = turner[b] = place
+        sign[a] = -1
         depth[a] = depth[b] = level + 1
-    return tuple(layers)
+    return tuple(Layer(*map(Constant, layer)) for layer in layers)
 
 
 @lru_cache(maxsize=64)
@@ -99,4 +100,4 @@ def subspace_plan(circuit: Circuit) -> SubspacePlan:
     signs = [[o.sign * (1 - 2 * (o.z >> wire & 1)) for o in circuit.observables] for wire in range(n)]
     angles = [gate.angle for gate in circuit.gates if gate.angle is not None]
     linear = LinearAngles.of(angles, circuit.n_inputs, circuit.n_weights)
-    return SubspacePlan(linear, _layers(circuit.gates, n), wires, np.array(signs, dtype=np.float64))
+    return SubspacePlan(linear, _layers(circuit.gates, n), wires, Constant(np.array(signs, dtype=np.float64)))

@@ -150,7 +150,7 @@ def encode(program: RealProgram) -> np.ndarray:
     """
     made = make_tables(program)
     rotations = np.stack((program.x, program.z, program.dynamic), axis=1)
-    parts = [rotations, program.observables, program.loads]
+    parts = [rotations, program.observables, program.loads.array]
     parts += [made.steps, made.bases, made.prefix, made.fold, made.folded, made.direct]
     starts = HEADER + np.cumsum([0, *(part.size for part in parts)])
     header = [program.n_wires, program.n_prefix, *starts]

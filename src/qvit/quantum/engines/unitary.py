@@ -17,6 +17,7 @@ from qvit.quantum.engines.batching import Batching
 from qvit.quantum.engines.call import loaded
 from qvit.quantum.engines.real import RealProgram, real_program
 from qvit.quantum.engines.rotate import Amplitudes, Partners, observe, product_state, rotate
+from qvit.quantum.engines.tracing import traced
 from qvit.quantum.program import PauliProgram
 
 MAX_WIRES = 12
@@ -57,7 +58,7 @@ class UnitaryPlan:
         state = self._initial(features, cos, sin)
         n = program.n_wires
         for dynamic, rotations in self.stretches:
-            few = not torch.compiler.is_compiling() and state.shape[1] <= 2**n  # a trace holds for any batch
+            few = not traced() and state.shape[1] <= 2**n  # a trace holds for any batch
             if dynamic or few:
                 for r in rotations:
                     c, s = (cos, sin) if dynamic else (still.cos(), still.sin())
@@ -69,10 +70,10 @@ class UnitaryPlan:
 
     def _initial(self, features: Tensor, cos: Tensor, sin: Tensor) -> Amplitudes:
         program, (groups, _, tokens) = self.program, features.shape
-        if len(program.loads):
+        if program.loads.rows:
             state = features.new_zeros(groups, tokens, 2**program.n_wires)
-            place = torch.from_numpy(program.loads).to(features.device)
-            return state.index_copy(-1, place, loaded(features, len(program.loads)).transpose(1, 2))
+            place = program.loads.tensor().to(features.device)
+            return state.index_copy(-1, place, loaded(features, program.loads.rows).transpose(1, 2))
         p = program.n_prefix
         shape = (groups, tokens, p)
         return product_state(cos[..., :p].expand(shape), sin[..., :p].expand(shape), self.prefix, program.n_wires)
