@@ -26,11 +26,12 @@ def read_bytes(path: Path, *, most: int) -> bytes:
         raise FileError(f"There is no file {path}.", missing=True) from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         raise FileError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise FileError(f"Cannot read {path}: expected a regular file, found {found}.")
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-            raise FileError(f"Cannot read {path}: expected a regular file, found {found}.")
         try:
             content = file.read(most + 1)
         except OSError as error:
@@ -47,6 +48,16 @@ def read_text(path: Path, *, most: int) -> str:
     except UnicodeDecodeError as error:
         raise FileError(
             f"Cannot read {path}: expected text in UTF-8, found {error.reason} at {error.start}."
+        ) from error
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with `~` and `~name` replaced by home folders; raises `FileError` for one that there is not."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FileError(
+            f"Cannot use the path {path}: {error} Write the folder out, or ./{path} for one of this name."
         ) from error
 
 

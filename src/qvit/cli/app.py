@@ -12,6 +12,7 @@ app = typer.Typer(
     epilog="Every command takes --help. --debug shows the traceback of an error.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 app.add_typer(data.app, name="data")
 app.command("models")(models.models)

@@ -37,6 +37,7 @@ from qvit.data.npz import (
 from qvit.data.phantom import make_phantom
 from qvit.data.registry import SPLITS, DatasetInfo, file_name, get_info, is_path
 from qvit.errors import ConfigError, DataError
+from qvit.files import expanded
 
 MAP_ABOVE = 512 * 2**20  # bytes of images above which a user's own file is memory-mapped
 
@@ -142,7 +143,7 @@ def load_dataset(
     should be.
     """
     if is_path(name):
-        checked = _check_own(Path(name).expanduser(), size, task)
+        checked = _check_own(expanded(name), size, task)
         large = sum(checked.members[f"{split}_images"].size for split in SPLITS) > MAP_ABOVE
     else:
         info = get_info(str(name))
@@ -168,7 +169,7 @@ def verify(name: str | Path, size: int = 28, root: str | Path | None = None) -> 
     """
     own = is_path(name)
     if own:
-        checked = _check_own(Path(name).expanduser(), size, None)
+        checked = _check_own(expanded(name), size, None)
         for split in SPLITS:
             member = checked.members[f"{split}_images"]
             if checked.layout.floating:
@@ -214,7 +215,7 @@ def _phantom(info: DatasetInfo, size: int) -> Dataset:
 
 def _check_official_file(info: DatasetInfo, size: int, root: str | Path | None, download: bool) -> _Checked:
     check_size(info.name, size)
-    folder = default_root() if root is None else Path(root).expanduser()
+    folder = default_root() if root is None else expanded(root)
     path = folder / file_name(info.name, size)
     again = f"qvit data get {info.name}" + ("" if size == 28 else f" --size {size}")
     if download:
@@ -255,7 +256,7 @@ def _check_own(path: Path, size: int, task: str | None) -> _Checked:
 
 def unpack_folder(path: Path, digest: str, root: str | Path | None) -> Path:
     """Return where a large file is unpacked: named after its contents, so that a changed file is unpacked anew."""
-    folder = default_root() if root is None else Path(root).expanduser()
+    folder = default_root() if root is None else expanded(root)
     if why_not_writable(folder) is not None:
         folder = user_cache()
     return folder / "unpacked" / f"{path.stem}-{digest}"

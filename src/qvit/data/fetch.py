@@ -8,6 +8,7 @@ from typing import Any
 
 from qvit.data.registry import file_name, get_info
 from qvit.errors import ConfigError, DataError
+from qvit.files import expanded
 
 _CHUNK = 1 << 20
 
@@ -15,7 +16,7 @@ _CHUNK = 1 << 20
 def default_root() -> Path:
     """Return the folder of the official files: `$QVIT_DATA`, or the user's cache folder."""
     configured = os.environ.get("QVIT_DATA")
-    return Path(configured).expanduser() if configured else user_cache()
+    return expanded(configured) if configured else user_cache()
 
 
 def user_cache() -> Path:
@@ -58,7 +59,7 @@ def fetch(name: str, size: int = 28, root: str | Path | None = None, *, base_url
     """
     check_size(name, size)
     info = get_info(name)
-    folder = default_root() if root is None else Path(root).expanduser()
+    folder = default_root() if root is None else expanded(root)
     path = folder / file_name(name, size)
     if os.path.lexists(path):
         return path

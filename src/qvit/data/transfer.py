@@ -12,6 +12,7 @@ from qvit.data.checks import bytes_of_floats, image_layout
 from qvit.data.npz import check_readable, find_header, map_array, md5_of, problem, read_array
 from qvit.data.registry import is_path
 from qvit.errors import ConfigError, DataError
+from qvit.files import expanded
 
 KEYS = ("images", "train_images")
 LUMA = (299, 587, 114)  # thousandths of red, green and blue in grey: ITU-R BT.601
@@ -45,7 +46,7 @@ def load_images(
     if channels not in (1, 3):
         raise ConfigError(f"Expected channels=1 (grey) or 3 (colour), got {channels}.")
     if is_path(name):
-        images, digest = _load_own(Path(name).expanduser(), size, root)
+        images, digest = _load_own(expanded(name), size, root)
     else:
         data = load_dataset(str(name), size, root, download)
         images, digest = data.train.images, f"{data.digest} train_images"
