@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from qvit.cli.streams import shows_unicode, tell
+
 PLAIN_LINES = 20  # about so many lines a run where progress cannot be drawn
 
 OnEpoch = Callable[[dict[str, Any], float], None]
@@ -29,7 +31,7 @@ def speaks(rank: str = "RANK") -> bool:
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     if speaks():
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=not shows_unicode(sys.stdout)))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None) -> None:
@@ -50,7 +52,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], *, captio
         table.add_column(column, justify="right" if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    with console.capture() as drawn:  # rich exits with 1, without a word, where a reader has left
+        console.print(table)
+    typer.echo(drawn.get(), nl=False)
 
 
 def _width(lines: Sequence[Sequence[str]]) -> int:
@@ -61,7 +65,7 @@ def _width(lines: Sequence[Sequence[str]]) -> int:
 def say(text: str) -> None:
     """Print a line of news to stderr."""
     if speaks():
-        typer.echo(text, err=True)
+        tell(text)
 
 
 @contextmanager
