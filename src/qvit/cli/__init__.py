@@ -19,6 +19,7 @@ NO_MEMORY = (
     "bad_alloc",
     "failed to map segment",
     "can't start new thread",
+    "could not create a primitive",  # oneDNN
 )
 ADVICE = {
     errno.ENOSPC: " Free some space, or choose another folder.",
