@@ -1,7 +1,9 @@
 """JSON and YAML that came from outside: read whole, within bounds, or refused in one line."""
 
 import json
+import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ LARGEST_JSON = 64 << 20  # bytes; metrics of a hundred thousand epochs
 LARGEST_YAML = 256 << 10  # bytes; some seconds of reading
 DEEPEST = 64  # mappings and lists within one another
 MOST_VALUES = 100_000  # in a YAML document, aliases written out
+MOST_BITS = 64  # of a whole number
 
 
 def read_json(path: Path, *, most: int = LARGEST_JSON) -> Any:
@@ -24,7 +27,7 @@ def read_json(path: Path, *, most: int = LARGEST_JSON) -> Any:
 def parse_json(text: str, what: str) -> Any:
     """Return what a JSON text says; raises `FileError`, which calls it `what`, where it is none or out of bounds."""
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique)
     except RecursionError as error:
         raise FileError(f"{what} is not valid JSON: it is nested too deeply.") from error
     except ValueError as error:  # also of numbers with thousands of digits
@@ -47,15 +50,22 @@ def parse_yaml(text: str, what: str) -> Any:
         value = yaml.load(text, Loader=_Loader)
     except RecursionError as error:
         raise FileError(f"{what} is not valid YAML: it is nested too deeply.") from error
-    except (yaml.YAMLError, ValueError, KeyError) as error:  # ValueError, KeyError: of `!!int x`, `!!bool x`
-        raise FileError(f"{what} is not valid YAML: {one_line(error)}.") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of numbers that are too large
+        raise FileError(f"{what} is not valid YAML: {_told(error)}.") from error
     _check(value, what, most=MOST_VALUES)
     return value
 
 
 def one_line(error: object) -> str:
-    """Return a message on one line, without the full stop at its end."""
+    """Return another library's message on one line, without the full stop at its end."""
     return " ".join(str(error).split()).rstrip(".")
+
+
+def _told(error: Exception) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return one_line(error)
+    parts = [part for part in (error.context, error.problem) if part]
+    return one_line(f"line {error.problem_mark.line + 1}: {', '.join(parts)}")
 
 
 def _check(value: Any, what: str, *, most: int) -> None:
@@ -94,14 +104,12 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping; a key given twice would hide a value."""
         seen = set()
-        for key_node, _ in node.value:
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (list, dict)):
                 raise _refusal("a key must be a single value", key_node)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
+                raise _refusal(f"the key {key!r:.80} stands twice", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -126,18 +134,65 @@ _Loader.yaml_implicit_resolvers.setdefault("", []).append(("tag:yaml.org,2002:nu
 
 
 def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
-    word = str(loader.construct_scalar(node))
-    return int(word, 0) if word[:2] in ("0o", "0x") else int(word)
+    word = _word(loader, node, "int")
+    return _whole(word, 0) if word[:2] in ("0o", "0x") else _whole(word)
 
 
 def _number(loader: _Loader, node: yaml.ScalarNode) -> float:
-    word = str(loader.construct_scalar(node)).lower()
-    return float(word.replace(".inf", "inf").replace(".nan", "nan"))
+    word = _word(loader, node, "float", "int").lower()
+    if word.lstrip("+-") in (".inf", ".nan"):
+        return float(word.replace(".", ""))
+    return _finite(word)
+
+
+def _truth(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    return _word(loader, node, "bool").lower() == "true"
+
+
+def _nothing(loader: _Loader, node: yaml.ScalarNode) -> None:
+    _word(loader, node, "null")
+
+
+def _word(loader: _Loader, node: yaml.ScalarNode, *kinds: str) -> str:
+    """Return a scalar's text, which must be of one of these kinds though a tag such as `!!int` says so already."""
+    word = str(loader.construct_scalar(node))
+    tag = str(loader.resolve(yaml.ScalarNode, word, (True, False)))  # type: ignore[no-untyped-call]
+    if tag.rpartition(":")[2] not in kinds:
+        raise _refusal(f"{word!r:.40} is not what its tag says, {kinds[0]}", node)
+    return word
+
+
+def _whole(word: str, base: int = 10) -> int:
+    if len(word) <= MOST_BITS + 2:  # more digits take time that grows with their square
+        value = int(word, base)
+        if value.bit_length() <= MOST_BITS:
+            return value
+    raise ValueError(f"the whole number {word:.20}… is too large, of more than {MOST_BITS} bits")
+
+
+def _finite(word: str) -> float:
+    """Return the number of a decimal word; one that is too large would silently become infinity."""
+    value = float(word)
+    if math.isinf(value):
+        raise ValueError(f"the number {word:.40} is too large")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; a key given twice would hide a value."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice!r:.80} stands twice")
+    return made
 
 
 # Sets, dates, pairs and bytes are YAML 1.1's and nothing that an option takes.
 _Loader.yaml_constructors = {
     tag: made
     for tag, made in yaml.SafeLoader.yaml_constructors.items()
-    if tag is None or tag.rpartition(":")[2] in ("null", "bool", "str", "seq", "map")
-} | {"tag:yaml.org,2002:int": _integer, "tag:yaml.org,2002:float": _number}
+    if tag is None or tag.rpartition(":")[2] in ("str", "seq", "map")
+} | {
+    f"tag:yaml.org,2002:{kind}": made
+    for kind, made in {"int": _integer, "float": _number, "bool": _truth, "null": _nothing}.items()
+}

@@ -1,11 +1,21 @@
 """The one exception family: every error says what was expected, what came, and what to do next."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+LONGEST = 4000  # characters at each end of a message that are shown
+LONGEST_NAME = 100  # characters that are compared with other names
 
 
 class QvitError(Exception):
-    """Base of every error raised on purpose by qvit; its message is fit to show a user as it is."""
+    """Base of every error raised on purpose by qvit; its message is fit to show a user as it is.
+
+    That is one line of text, whatever names and values it repeats: see `printable`.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
 
 
 class CircuitError(QvitError):
@@ -52,7 +62,24 @@ class MetricError(QvitError):
     """Scores or labels that a metric cannot be computed from."""
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return `" Did you mean 'x'?"` for the valid name closest to `name`, or an empty string."""
-    matches = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+def nearest(name: object, valid: Iterable[str]) -> str:
+    """Return `" Did you mean 'x'?"` for the valid name closest to `name`, or an empty string; also for no string."""
+    matches = difflib.get_close_matches(str(name)[:LONGEST_NAME], list(valid), n=1, cutoff=0.5)
     return f" Did you mean '{matches[0]}'?" if matches else ""
+
+
+def printable(message: object) -> str:
+    """Return a message as one line that any terminal can show: no line breaks, control characters or half Unicode.
+
+    Breaks become a space, the others their escapes, such as `\\x1b`; of a very long message the middle is left out.
+    """
+    text = " ".join(str(message).splitlines())
+    if len(text) > 2 * LONGEST:
+        text = f"{text[:LONGEST]} … {text[-LONGEST:]}"
+    if text.isprintable():
+        return text
+    return "".join(mark if mark.isprintable() or unicodedata.category(mark) == "Zs" else _escape(mark) for mark in text)
+
+
+def _escape(mark: str) -> str:
+    return mark.encode("unicode_escape", "surrogatepass").decode()

@@ -101,6 +101,16 @@ def read_text(path: Path, *, most: int) -> str:
         ) from error
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with `~` and `~name` replaced by home folders; raises `FileError` for one that there is not."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FileError(
+            f"Cannot use the path {path}: {error} Write the folder out, or ./{path} for one of this name."
+        ) from error
+
+
 def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write `content` to `path` so that a reader, or a crash, sees the old file or the new one, never a part.
 

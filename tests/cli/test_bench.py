@@ -73,4 +73,4 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.
     taken.write_text("")
     code, _, err = run(capsys, "gradients", "--qubits", "2", "--layers", "1", "--samples", "3", "--out", str(taken))
     assert code == 2
-    assert "Cannot write" in err
+    assert "Cannot use" in err

@@ -357,13 +357,16 @@ MISTAKES = [
     ("- datasets", "a study must hold `key: value` lines"),
     ("just words", "got 'just words'"),
     ("datasets: [phantom", "The study study is not valid YAML"),
-    ("datasets: 2024-13-45", "not valid YAML: month must be in 1..12"),
+    ("datasets: 2024-13-45", "Unknown dataset '2024-13-45'"),
+    ("datasets: x\ndatasets: y", "not valid YAML: line 2: the key 'datasets' stands twice"),
+    ("datasets: [" * 70 + "]" * 70, "nested too deeply"),
     ("? [1, 2]\n: 3", "not valid YAML"),
     ("title: !!python/object:os.system x", "not valid YAML"),
     (SMALL + "dataset: phantom", "no key 'dataset'. Did you mean 'datasets'?"),
     (SMALL + "5: x", "a study has no key '5'. Known: title"),
+    (SMALL + '"a\\nb": x', "a study has no key 'a b'. Known: title"),
     (SMALL + "title: 5", "title must be text, got 5"),
-    (SMALL + "title: no", "title must be text, got False"),
+    (SMALL + "title: false", "title must be text, got False"),
     (SMALL + "title: ''", "title must be text, got ''"),
     (SMALL + "description: [a]", "description must be text, got ['a']"),
     # datasets
@@ -375,7 +378,8 @@ MISTAKES = [
     ("datasets: [5]\nmodels: qvit_4q2h", "datasets must be names or paths of .npz files, got 5"),
     ("datasets: [[phantom]]\nmodels: qvit_4q2h", "got ['phantom']"),
     ("datasets: {phantom: 1}\nmodels: qvit_4q2h", "got {'phantom': 1}"),
-    ("datasets: &a [*a]\nmodels: qvit_4q2h", "datasets must be names or paths"),
+    ("datasets: &a [*a]\nmodels: qvit_4q2h", "nested too deeply"),
+    ("datasets: '~nobody-here/x.npz'\nmodels: qvit_4q2h", "Write the folder out, or ./~nobody-here/x.npz"),
     # models
     ("datasets: phantom", "models must name at least one"),
     (models("5"), "an entry of models must hold `key: value` lines, got 5"),
@@ -410,11 +414,15 @@ MISTAKES = [
         models("{kind: qvit, options: {depth: many}}"),
         "phantom qvit_4q2h (depth=many) scratch seed 0: Option depth='many'",
     ),
-    (models("{kind: qvit, options: {depth: 2024-01-01}}"), "Option depth=datetime.date(2024, 1, 1)"),
+    (models("{kind: qvit, options: {depth: 2024-01-01}}"), "Option depth='2024-01-01'"),
     (models("{kind: vit, options: {ansatz: ry_ring}}"), "The linear projection has no option 'ansatz'"),
     (models("{name: resnet18, options: {depth: 3}}"), "resnet18 has no option 'depth'"),
     (models("{kind: qvit, label: 5}"), "label must be text, got 5"),
     (models("{kind: qvit, label: ' '}"), "label must be text, got ' '"),
+    (models(f"{{kind: qvit, qubits: {list(range(1, 102))}, heads: {list(range(1, 11))}}}"), "got 1,010; make several"),
+    (models(str([f"qvit_{n}q1h" for n in range(1, 1002)])), "models must be at most 1,000 in number, got 1,001"),
+    (models("{kind: qvit, qubits: 1_0}"), "qubits must be whole numbers of at least 1, got '1_0'"),
+    (models("{kind: qvit, qubits: 99999999999999999999}"), "the whole number 99999999999999999999… is too large"),
     (models("{kind: [qvit, vit], label: ours}"), "The label 'ours' would be that of 2 models"),
     (models("[qvit_4q2h, qvit_4q2h]"), "models names 'qvit_4q2h' twice"),
     (models("[qvit_4q2h, {kind: qvit}]"), "models names 'qvit_4q2h' twice; give one a label"),
@@ -423,7 +431,11 @@ MISTAKES = [
     (SMALL + "seeds: 0", "seeds must be whole numbers of at least 1, got 0"),
     (SMALL + "seeds: many", "got 'many'"),
     (SMALL + "seeds: 2.0", "got 2.0"),
-    (SMALL + "seeds: yes", "got True"),
+    (SMALL + "seeds: yes", "got 'yes'"),
+    (SMALL + "seeds: 1e18", "got 1e+18"),
+    (SMALL + "seeds: 1_000", "got '1_000'"),
+    (SMALL + "seeds: 1000000000000000000", "seeds must be at most 10,000 in number"),
+    (SMALL.replace("qvit_4q2h", "[vit_4q1h, vit_4q2h, qvit_4q2h]") + "seeds: 7000", "runs must be at most 20,000"),
     (SMALL + "seeds:", "got None"),
     (SMALL + "seeds: []", "seeds must name at least one"),
     (SMALL + "seeds: [1, 1]", "seeds names 1 twice"),
@@ -455,6 +467,7 @@ MISTAKES = [
     (member("widht: 2"), "There is no option 'widht'. Did you mean 'width'?"),
     (member("width: wide"), "phantom resnet18 t seed 0: Option width='wide'"),
     (member("size: 64"), "Runs on phantom differ in size or task, teachers among them"),
+    (member("seeds: 2000"), "runs of teacher t must be at most 1,000"),
     (member("seeds: 2}, {seeds: [1]"), "Teacher t names resnet18 with seed 1 twice"),
     (
         "datasets: [phantom, breastmnist]\nmodels: qvit_4q2h\nregimes: {kd: {teacher: t}}\n"
@@ -463,6 +476,8 @@ MISTAKES = [
     ),
     # regimes
     (SMALL + "regimes: kd", "regimes must hold `key: value` lines, got 'kd'"),
+    (SMALL + "regimes: {null: }", "regimes has the key None, which must be text"),
+    (SMALL + TEACHERS + "regimes: {1: {teacher: t}, '1': {teacher: t}}", "has the key 1, which must be text"),
     (SMALL + "regimes: [kd]", "Regime kd needs a teacher; only 'scratch' has none"),
     (SMALL + "regimes: [[scratch]]", "a regime must be text, got ['scratch']"),
     (SMALL + "regimes: [scratch, scratch]", "regimes names 'scratch' twice"),
@@ -483,6 +498,7 @@ MISTAKES = [
     (regime("teacher: t, student: vit_4q2h"), "regime kd cannot set 'student'"),
     (regime("teacher: t, scratch: true"), "regime kd cannot set 'scratch'"),
     # overrides
+    (SMALL + f"overrides: {list(range(201))}", "overrides must be at most 200 in number, got 201"),
     (SMALL + "overrides: 5", "an override must hold `key: value` lines, got 5"),
     (SMALL + "overrides: words", "an override must hold `key: value` lines, got 'words'"),
     (override(""), "where must hold `key: value` lines, got None"),
@@ -514,8 +530,9 @@ def test_mistakes_in_files(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     for path, told in (
         (tmp_path / "missing.yaml", "Cannot read the study"),
-        (tmp_path, "Is a directory"),
-        (tmp_path / "bytes.yaml", "Cannot read the study"),
+        (tmp_path, "expected a regular file, found a folder"),
+        (Path("/dev/zero"), "expected a regular file, found a pipe or a device"),
+        (tmp_path / "bytes.yaml", "expected text in UTF-8"),
         (Path("smok"), "Did you mean 'smoke'? Name a YAML file or one of: controls, paper, scaling, smoke"),
     ):
         with pytest.raises(ConfigError) as caught:
@@ -529,7 +546,8 @@ def test_mistakes_in_files(tmp_path: Path) -> None:
         st.sampled_from(["datasets", "models", "seeds", "options", "teachers", "regimes", "overrides", "title", "x"]),
         st.recursive(
             st.one_of(
-                st.none(), st.booleans(), st.integers(-2, 9), st.floats(allow_nan=False), st.dates(),
+                st.none(), st.booleans(), st.integers(-2, 9), st.sampled_from([10**9, 10**18, 10**30]),
+                st.floats(allow_nan=False), st.dates(),
                 st.sampled_from(["phantom", "qvit_4q2h", "kd", "scratch", "t", "", "a.npz"]),
             ),
             lambda inner: st.one_of(
@@ -548,6 +566,12 @@ def test_nothing_but_config_errors(said: dict[str, Any]) -> None:
     for text in (yaml.safe_dump(said), yaml.safe_dump({"datasets": "phantom", "models": "qvit_4q2h"} | said)):
         with suppress(ConfigError):
             parse(text)
+
+
+def test_octal_and_other_scalars_of_yaml_1_1_are_what_1_2_says() -> None:
+    study = parse("datasets: phantom\nmodels: qvit_4q2h\nseeds: [010]\noptions: {epochs: 017}")
+    assert study.seeds == (10,)
+    assert study.jobs[0].run.train.epochs == 17
 
 
 def test_reading_a_study_needs_no_training_code() -> None:

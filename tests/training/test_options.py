@@ -1,6 +1,7 @@
 """Options: read, checked, converted or refused; none is dropped on its way to the run."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from qvit.distill.options import resolve_distillation
 from qvit.errors import ConfigError, QvitError
+from qvit.models import model_config
 from qvit.models.projections import PROJECTIONS
 from qvit.models.vit import ViTConfig
 from qvit.training.loop import TrainConfig
@@ -252,8 +255,12 @@ def test_an_empty_file_holds_no_options(tmp_path: Path, content: str) -> None:
         (b"lr: [1, 2\n", "is not valid YAML"),
         (b"lr: 1\n\tepochs: 2\n", "is not valid YAML"),
         (b"lr: !!python/object:os.system {}\n", "is not valid YAML"),
-        (b"lr: 2024-13-45\n", "is not valid YAML"),
-        (b"\xff\xfe\x00", "Cannot read the options file|is not valid YAML"),
+        (b"lr: 1\nlr: 2\n", "is not valid YAML: line 2: the key 'lr' stands twice"),
+        (b"a: " + b"[" * 100, "nested too deeply|is not valid YAML"),
+        (b"\xff\xfe\x00", "expected text in UTF-8"),
+        (b"lr: 1e400", "the number 1e400 is too large"),
+        (b"seed: " + b"9" * 5000, "is too large, of more than 64 bits"),
+        (b"#" * 300_000, "expected at most 262,144 bytes, found more"),
         (b"a: \x00", "is not valid YAML"),
     ],
 )
@@ -269,8 +276,15 @@ def test_refuses_other_yaml(tmp_path: Path, content: bytes, message: str) -> Non
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"Cannot read the options file .*missing.yaml"):
         read_options(tmp_path / "missing.yaml")
-    with pytest.raises(ConfigError, match="Cannot read the options file"):
-        read_options(tmp_path)
+    for path in (tmp_path, Path("/dev/zero")):
+        with pytest.raises(ConfigError, match=f"Cannot read {path}: expected a regular file"):
+            read_options(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"expected a regular file, found a pipe or a device\. Give a YAML file"):
+        read_options(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(
@@ -295,7 +309,92 @@ def test_refuses_what_is_no_assignment(text: str) -> None:
         parse_assignment(text)
 
 
-@pytest.mark.parametrize("value", ["[1, 2", "2024-13-45", "{"])
+@pytest.mark.parametrize("value", ["[1, 2", "!!int x", "{", "1e400", "9" * 5000, "\ud800", "{a: 1, a: 2}"])
 def test_refuses_what_is_no_value(value: str) -> None:
     with pytest.raises(ConfigError, match="is not a value"):
         parse_assignment(f"lr={value}")
+
+
+REFUSED = "refused by name"
+# An option of each kind, and what it makes of words that YAML 1.1, or pydantic, reads as other values than text.
+WORDS: dict[str, dict[str, Any]] = {
+    "epochs": {"010": 10, "yes": REFUSED, "1_000": REFUSED, "1:30": REFUSED, ".inf": REFUSED, "'1_0'": REFUSED},
+    "seed": {"010": 10, "on": REFUSED, "1_000": REFUSED, "1:30": REFUSED, ".inf": REFUSED, "0x10": 16, "' 1'": REFUSED},
+    "batch_size": {"010": 10, "no": REFUSED, "1_0": REFUSED, "1:30": REFUSED, "null": None, "true": REFUSED},
+    "lr": {
+        "010": 10.0,
+        "yes": REFUSED,
+        "1_0": REFUSED,
+        "0:30": REFUSED,
+        ".inf": REFUSED,
+        "1e-3": 0.001,
+        "'inf'": REFUSED,
+    },
+    "clip_norm": {"010": 10.0, "yes": REFUSED, "1_0": REFUSED, ".inf": REFUSED, ".nan": REFUSED, "~": None},
+    "loss": {"010": REFUSED, "on": REFUSED, "ce": "ce"},
+    "device": {"010": REFUSED, "no": "no", "1_000": "1_000", "1:30": "1:30", ".inf": REFUSED, "'010'": "010"},
+    "task": {"010": REFUSED, "yes": "yes", "2024-01-01": "2024-01-01"},
+    "n_layers": {"010": 10, "yes": REFUSED, "1_0": REFUSED, "1:30": REFUSED, ".inf": REFUSED},
+    "dropout": {"00.5": 0.5, "yes": REFUSED, "0_0": REFUSED, ".inf": REFUSED, "'nan'": REFUSED},
+}
+
+
+@pytest.mark.parametrize(("option", "word"), [(option, word) for option, words in WORDS.items() for word in words])
+def test_a_word_is_what_yaml_1_2_says_or_refused_by_name(option: str, word: str) -> None:
+    expected = WORDS[option][word]
+
+    def made() -> Any:
+        run = resolve({"dataset": "phantom", **dict([parse_assignment(f"{option}={word}")])})
+        config = model_config(run.model, **run.model_options)
+        return {**vars(run.train), **vars(run), **vars(config), **vars(config.projection)}[option]
+
+    if expected is REFUSED:
+        with pytest.raises(QvitError, match=rf"\b{option}\b"):
+            made()
+    else:
+        assert made() == expected
+
+
+@pytest.mark.parametrize(("word", "expected"), [("true", True), ("yes", REFUSED), ("on", REFUSED), ("'t'", REFUSED)])
+def test_a_switch_is_true_or_false(word: str, expected: Any) -> None:
+    key, value = parse_assignment(f"joint={word}")
+    if expected is REFUSED:
+        with pytest.raises(ConfigError, match=rf"Option joint='{value}': Input should be true or false"):
+            resolve_distillation({"dataset": "phantom", key: value})
+    else:
+        assert resolve_distillation({"dataset": "phantom", key: value}).joint is expected
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"epochs": 10**12}, "epochs must be at most 100,000, got 1000000000000"),
+        ({"epochs": 10**5000}, "Option epochs: Input should be a number of at most 64 bits"),
+        ({"lr": 10**400}, "Option lr: Input should be a number of at most 64 bits"),
+        ({"lr": float("inf")}, "lr must be positive, got inf"),
+        ({"clip_norm": float("inf")}, "clip_norm must be positive or null, got inf"),
+        ({"weight_decay": float("nan")}, "weight_decay must be zero or more, got nan"),
+        ({"batch_size": 10**9}, "batch_size must be at most 1,000,000"),
+        ({"threads": 5000}, "threads must be at most 1,024"),
+        ({"seed": 2**63}, "seed must be at most 9223372036854775807"),
+        ({"size": 0}, "size must be from 1 to 10,000 pixels, got 0"),
+        ({"size": 10**6}, "size must be from 1 to 10,000 pixels, got 1000000"),
+        ({3: 1}, "There is no option '3'"),
+        ({None: 1}, "There is no option 'None'"),
+        ({"epochs\nlr": 1}, "There is no option 'epochs lr'"),
+        ({"\x1b[2J": 1}, r"There is no option '\x1b[2J'"),
+        ({"epoch\udcff": 1}, r"There is no option 'epoch\udcff'. Did you mean 'epochs'?"),
+        ({"epochs": "many\nmore"}, r"Option epochs='many\nmore'"),
+    ],
+)
+def test_bounds(options: dict[Any, Any], told: str) -> None:
+    for resolved in (resolve, resolve_distillation):
+        with pytest.raises(ConfigError) as caught:
+            resolved({"dataset": "phantom"} | options)
+        assert told in str(caught.value)
+        assert str(caught.value).isprintable()
+
+
+def test_bounds_of_distillation() -> None:
+    with pytest.raises(ConfigError, match="mixtures must be at most 1,000,000 images, got 1000000000000"):
+        resolve_distillation({"dataset": "phantom", "mixtures": 10**12})

@@ -6,12 +6,15 @@ import typer
 
 from qvit import __version__
 from qvit.cli import bench, circuit, compare, data, demo, distill, evaluate, models, study, train
+from qvit.cli.console import Group
 
 app = typer.Typer(
+    cls=Group,
     help="Train, compare and understand quantum vision transformers on biomedical images.",
     epilog="Every command takes --help. --debug shows the traceback of an error.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is shown as it is written: 'qvit[ray]' is no markup
 )
 app.add_typer(data.app, name="data")
 app.command("models")(models.models)

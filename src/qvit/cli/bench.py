@@ -1,31 +1,42 @@
 """`qvit bench`: how fast, against whom, and which engine."""
 
+import re
 from collections.abc import Sequence
-from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from qvit.cli.console import print_json, print_table, say
+from qvit.cli.console import Group, print_json, print_table, say
 
-app = typer.Typer(help="Measure speed against peers, the choice of engine, and gradients.", no_args_is_help=True)
+HELP = "Measure speed against peers, the choice of engine, and gradients."
+MAX_SIZE = 1000  # qubits or layers
+MAX_TOKENS = 1_000_000
+app = typer.Typer(cls=Group, help=HELP)
 
 Ansatz = Annotated[str, typer.Option(help="An ansatz, see `qvit circuit`.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads of torch, for all alike.")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of torch, for all alike.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the table as JSON and the plot as PNG.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _numbers(text: str, option: str) -> tuple[int, ...]:
+@app.callback(invoke_without_command=True, help=HELP)
+def group(context: typer.Context) -> None:
+    """Show the help if no command was given."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _numbers(text: str, option: str, most: int = MAX_SIZE) -> tuple[int, ...]:
     from qvit.errors import ConfigError
 
     try:
         found = tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
         found = ()
-    if not found or min(found) < 1:
-        raise ConfigError(f"{option} takes whole numbers of at least 1, such as 4,8, got '{text}'.")
+    if not found or min(found) < 1 or max(found) > most:
+        raise ConfigError(f"{option} takes whole numbers from 1 to {most:,}, such as 4,8, got '{text}'.")
     return found
 
 
@@ -35,15 +46,28 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 
     pairs = []
     for part in text.split(","):
-        qubits, _, layers = part.strip().partition("x")
-        if not qubits.isdigit() or not layers.isdigit() or not int(qubits) or not int(layers):
-            raise ConfigError(f"--sizes takes QUBITSxLAYERS, such as 4x2,8x1, got '{part.strip()}'.")
-        pairs.append((int(qubits), int(layers)))
+        found = re.fullmatch(r"\s*([0-9]{1,4})x([0-9]{1,4})\s*", part)
+        pair = (int(found[1]), int(found[2])) if found else (0, 0)
+        if min(pair) < 1 or max(pair) > MAX_SIZE:
+            raise ConfigError(f"--sizes takes QUBITSxLAYERS, such as 4x2,8x1, each up to {MAX_SIZE}, got '{part}'.")
+        pairs.append(pair)
     return pairs
 
 
+def _usable(out: Path | None) -> None:
+    """Make the folder of a benchmark's files, before anything is measured."""
+    from qvit.errors import ConfigError
+
+    try:
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"Cannot use {out}: {reason}. Choose another folder with --out.") from error
+
+
 def _finish(name: str, rows: Sequence[dict[str, Any]], draw: Any, out: Path | None, json: bool) -> None:
-    """Print JSON if asked for; write JSON and the plot that `draw` gives if there is a folder."""
+    """Print JSON if asked for; write JSON and the plot that `draw` gives if there is a folder, see `_usable`."""
     from qvit.bench.timing import machine
 
     facts = {"benchmark": name, "machine": machine(), "rows": list(rows)}
@@ -54,8 +78,6 @@ def _finish(name: str, rows: Sequence[dict[str, Any]], draw: Any, out: Path | No
 
         from qvit.files import write_atomic
 
-        with suppress(OSError):  # what is wrong with the folder, writing will say
-            out.mkdir(parents=True, exist_ok=True)
         write_atomic(out / f"{name}.json", (encoder.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode())
         from qvit.bench.pictures import save
 
@@ -94,7 +116,7 @@ def _print_layers(rows: Sequence[Any]) -> None:
 def layer(
     sizes: Annotated[str, typer.Option(help="Qubits x layers.")] = "4x1,4x2,8x1,8x2,8x4,12x4",
     ansatz: Ansatz = "ry_ring",
-    tokens: Annotated[int, typer.Option(min=1, help="Rows of features in the batch.")] = 1568,
+    tokens: Annotated[int, typer.Option(min=1, max=MAX_TOKENS, help="Rows of features in the batch.")] = 1568,
     peers: Annotated[
         str, typer.Option(help="pennylane, tensorcircuit, both with a comma, none, or auto: those installed.")
     ] = "auto",
@@ -114,6 +136,7 @@ def layer(
     from qvit.quantum import get_ansatz
 
     get_ansatz(ansatz)
+    pairs = _sizes(sizes)
     torch.set_num_threads(threads)
     chosen = [p for p, (package, _) in PEERS.items() if installed(package)] if peers == "auto" else peers.split(",")
     chosen = [] if peers == "none" else [name.strip() for name in chosen if name.strip()]
@@ -122,8 +145,9 @@ def layer(
             raise ConfigError(
                 f"There is no peer '{name}'.{nearest(name, PEERS)} Known: {', '.join(PEERS)}, auto, none."
             )
+    _usable(out)
     rows = []
-    for qubits, layers in _sizes(sizes):
+    for qubits, layers in pairs:
         asked = tuple(chosen) if qubits <= 8 else ()
         say(f"{ansatz}, {qubits} qubits, {layers} layer(s), {tokens} tokens …")
         rows.append(bench_layer(ansatz, qubits, layers, tokens=tokens, peers=asked))
@@ -140,7 +164,7 @@ def layer(
 
 @app.command()
 def step(
-    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_TOKENS, help="Images a step.")] = 64,
     repeats: Annotated[int, typer.Option(min=3, help="Steps of each model.")] = 200,
     threads: Threads = 1,
     out: Out = None,
@@ -153,6 +177,7 @@ def step(
 
     from qvit.bench.step import DEFAULT_PAIRS, bench_step
 
+    _usable(out)
     torch.set_num_threads(threads)
     rows = [bench_step(q, c, batch=batch, repeats=repeats, **options) for q, options, c in DEFAULT_PAIRS]
     if not json:
@@ -189,14 +214,16 @@ def engines(
 
     from qvit.bench.engines import bench_engines
 
+    grid = list(
+        product(_numbers(qubits, "--qubits"), _numbers(layers, "--layers"), _numbers(tokens, "--tokens", MAX_TOKENS))
+    )
+    _usable(out)
     torch.set_num_threads(threads)
     rows = []
-    for q in _numbers(qubits, "--qubits"):
-        for depth in _numbers(layers, "--layers"):
-            for t in _numbers(tokens, "--tokens"):
-                rows.append(bench_engines(ansatz, q, depth, t, repeats=repeats))
-                row = rows[-1]
-                say(f"{q} qubits, {depth} layer(s), {t} tokens: {row.chosen}, {row.ratio:.2f} × the best ({row.best})")
+    for q, depth, t in grid:
+        rows.append(bench_engines(ansatz, q, depth, t, repeats=repeats))
+        row = rows[-1]
+        say(f"{q} qubits, {depth} layer(s), {t} tokens: {row.chosen}, {row.ratio:.2f} × the best ({row.best})")
     if not json:
         cells = [
             [str(r.qubits), str(r.layers), str(r.tokens), r.chosen, r.best, f"{r.ratio:.2f}",
@@ -235,12 +262,10 @@ def gradients(
 
     from qvit.bench.gradients import gradient_variance
 
+    grid = list(product(_numbers(qubits, "--qubits"), _numbers(layers, "--layers")))
+    _usable(out)
     torch.set_num_threads(threads)
-    rows = [
-        gradient_variance(ansatz, q, depth, samples=samples)
-        for q in _numbers(qubits, "--qubits")
-        for depth in _numbers(layers, "--layers")
-    ]
+    rows = [gradient_variance(ansatz, q, depth, samples=samples) for q, depth in grid]
     if not json:
         cells = [[str(r.qubits), str(r.layers), f"{r.mean:.2e}", f"{r.first:.2e}"] for r in rows]
         columns = ["qubits", "layers", "mean over weights", "first weight"]

@@ -1,6 +1,7 @@
 """What commands print: tables and JSON on stdout, progress on stderr, live on a terminal and plain elsewhere."""
 
 import gc
+import inspect
 import json
 import os
 import sys
@@ -12,10 +13,28 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from typer.core import TyperGroup
+
+from qvit.cli.streams import shows_unicode, tell
 
 PLAIN_LINES = 20  # about so many lines a run where progress cannot be drawn
 
 OnEpoch = Callable[[dict[str, Any], float], None]
+
+
+class Group(TyperGroup):
+    """A group whose help says of each command all that its first paragraph says, as it is written."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands; click's own cuts what does not fit on a line."""
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                first = inspect.cleandoc(command.help or "").partition("\n\n")[0]
+                rows.append((name, " ".join(first.split()).rstrip(".")))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 def speaks(rank: str = "RANK") -> bool:
@@ -29,7 +48,7 @@ def speaks(rank: str = "RANK") -> bool:
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
     if speaks():
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=not shows_unicode(sys.stdout)))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None) -> None:
@@ -50,7 +69,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], *, captio
         table.add_column(column, justify="right" if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    with console.capture() as drawn:  # rich exits with 1, without a word, where a reader has left
+        console.print(table)
+    typer.echo(drawn.get(), nl=False)
 
 
 def _width(lines: Sequence[Sequence[str]]) -> int:
@@ -61,7 +82,7 @@ def _width(lines: Sequence[Sequence[str]]) -> int:
 def say(text: str) -> None:
     """Print a line of news to stderr."""
     if speaks():
-        typer.echo(text, err=True)
+        tell(text)
 
 
 @contextmanager

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from qvit.cli.console import print_json, print_table
+from qvit.cli.console import Group, print_json, print_table
 from qvit.data.registry import DATASETS, get_info, is_path
 
-app = typer.Typer(help="List, describe, download and check datasets.")
+app = typer.Typer(cls=Group, help="List, describe, download and check datasets.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="A dataset's name, or the path of your own .npz file.")]

@@ -10,6 +10,7 @@ import typer
 from qvit.cli.console import OnEpoch, epoch_progress, heavy_imports, print_json, print_table, say
 from qvit.cli.data import Root
 from qvit.cli.options import Assign, Config, Data, Dataset, Json, Offline, Seed, Size, Task, dataset_option, gather
+from qvit.files import expanded
 
 OnStage = Callable[[str, int], OnEpoch | None]
 OnViews = Callable[[int, int], None]
@@ -146,7 +147,7 @@ def _teachers(named: list[Path] | None, configured: Any) -> list[Path]:
     paths = [configured] if isinstance(configured, str) else configured or []
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
         raise ConfigError(f"teacher must be the folder of a trained run, or a list of such, got {configured!r}.")
-    return [Path(path).expanduser() for path in paths]
+    return [expanded(path) for path in paths]
 
 
 @contextmanager

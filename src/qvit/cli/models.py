@@ -1,48 +1,112 @@
-"""`qvit models`: what models there are."""
+"""`qvit models`: what models there are, and what one of them costs."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qvit.cli.console import print_json, print_table
+from qvit.cli.console import heavy_imports, print_json, print_table
+
+CIRCUITS = (
+    "Simulation is exact, on the CPU; a quantum computer runs the circuits instead, with so many shots in all for a "
+    "standard deviation of 0.01 in every value. "
+)
 
 if TYPE_CHECKING:
-    from qvit.models import ViTConfig
+    from qvit.models.cost import Cost
+    from qvit.models.vit import ViTConfig
 
 
 def models(
     channels: Annotated[int, typer.Option(help="Channels of the images.")] = 3,
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 5,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 28,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Print what this one costs: FLOPs, simulation by each engine, and what a quantum computer would run.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the models with their costs: parameters, FLOPs, and what a quantum computer would run for one image."""
-    from qvit.models import list_models
-    from qvit.models.cost import Cost, cost_of, si
-    from qvit.models.zoo import KINDS, vit_config
-
-    configs = {name: vit_config(name, in_chans=channels, num_classes=classes, img_size=size) for name in list_models()}
-    costs = {name: cost_of(config) for name, config in configs.items()}
-    if json:
-        print_json([_described(name, config) | asdict(costs[name]) for name, config in configs.items()])
+    """List the models with their numbers of parameters, or say what one of them costs."""
+    images: dict[str, Any] = {"in_chans": channels, "num_classes": classes, "img_size": size}
+    with heavy_imports():
+        from qvit.models.zoo import KINDS, count_parameters, list_models, vit_config
+    if cost is not None:
+        _cost(cost, images, json)
         return
-
-    def line(config: "ViTConfig", cost: Cost) -> list[str]:
-        needed = cost.hardware
-        counts = [config.dim, config.heads, config.mlp_dim, cost.parameters, cost.parameters_in_projections]
-        simulation = [si(cost.simulation_flops), f"{needed.circuits}", f"{needed.depth}"] if needed else ["–"] * 3
-        return [*map(str, counts), si(cost.classical_flops), *simulation]
-
-    sizes = f"{{{','.join(KINDS)}}}_{{qubits}}q{{heads}}h"
+    rows: list[dict[str, Any]] = []
+    for name in list_models():
+        config = vit_config(name, **images)
+        counts = count_parameters(config), count_parameters(config, within=".attention.project.")
+        rows.append(
+            _described(name, config) | dict(zip(("parameters", "parameters_in_projections"), counts, strict=True))
+        )
+    if json:
+        print_json(rows)
+        return
     print_table(
-        f"Models for {classes} classes of {channels} × {size} × {size} images",
-        ["name", "width", "heads", "MLP", "parameters", "in Q, K, V", "FLOPs", "simulation", "circuits", "depth"],
-        [[name, *line(config, costs[name])] for name, config in configs.items()],
-        caption=f"Other sizes work too: {sizes}. Parameters that are not trained do not count. "
-        "FLOPs of one image without its circuits; of their simulation on the CPU; circuits of one image on a quantum "
-        "computer, and layers of gates in the deepest. --json has more.",
+        f"Models for {_images(images)}",
+        ["name", "width", "heads", "MLP", "parameters", "in Q, K, V"],
+        [
+            [str(row[key]) for key in ("name", "width", "heads", "mlp", "parameters", "parameters_in_projections")]
+            for row in rows
+        ],
+        caption=f"Other sizes work too: {{{','.join(KINDS)}}}_{{qubits}}q{{heads}}h. Parameters that are not "
+        "trained do not count. What one costs: --cost NAME.",
     )
+
+
+def _cost(name: str, images: dict[str, Any], json: bool) -> None:
+    from qvit.models.cost import cost_of
+    from qvit.models.vit import ViTConfig
+    from qvit.models.zoo import model_config
+
+    config = model_config(name, **images)
+    cost = cost_of(config)
+    if json:
+        described = _described(name, config) if isinstance(config, ViTConfig) else {"name": name}
+        print_json(described | asdict(cost))
+        return
+    print_table(
+        f"{name} for {_images(images)}",
+        ["of one image", "count"],
+        [[told, str(count)] for told, count in _lines(cost)],
+        caption="A multiply-add is two FLOPs. " + CIRCUITS * (cost.hardware is not None) + "--json has more.",
+    )
+
+
+def _lines(cost: "Cost") -> list[tuple[str, object]]:
+    from qvit.models.cost import si
+
+    lines: list[tuple[str, object]] = [
+        ("parameters", f"{cost.parameters:,}"),
+        ("of these in Q, K, V", f"{cost.parameters_in_projections:,}"),
+        ("of these in attention", f"{cost.parameters_in_attention:,}"),
+        ("FLOPs without circuits", si(cost.classical_flops)),
+    ]
+    for engine, count in cost.simulation_flops_by_engine.items():
+        lines.append((f"simulation by {engine}{' (taken)' * (engine == cost.engine)}", si(count)))
+    needed = cost.hardware
+    if needed is None:
+        return lines
+    return [
+        *lines,
+        ("circuits to run", f"{needed.circuits:,}"),
+        ("qubits", needed.qubits),
+        ("shots", si(needed.shots)),
+        ("gates", si(sum(needed.gates.values()))),
+        ("two-qubit gates", si(needed.two_qubit_gates)),
+        ("depth of the deepest", needed.depth),
+        ("depth in sequence", needed.depth_in_sequence),
+    ]
+
+
+def _images(images: dict[str, Any]) -> str:
+    size = images["img_size"]
+    return f"{images['num_classes']} classes of {images['in_chans']} × {size} × {size} images"
 
 
 def _described(name: str, config: "ViTConfig") -> dict[str, Any]:

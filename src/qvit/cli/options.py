@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from qvit.errors import ConfigError
+from qvit.files import expanded
 
 Dataset = Annotated[
     str | None, typer.Argument(help="A dataset's name (see `qvit data list`), or the path of an .npz file.")
@@ -28,7 +29,7 @@ def dataset_option(dataset: str | None, data: Path | None) -> str | None:
         return dataset
     if dataset is not None:
         raise ConfigError(f"Both a dataset ('{dataset}') and --data ({data}) were given; use one of them.")
-    return str(data) if data.suffix == ".npz" else str(data.expanduser().absolute())  # never a name
+    return str(data) if data.suffix == ".npz" else str(expanded(data).absolute())  # never a name
 
 
 def gather(config: Path | None, assign: list[str] | None, named: dict[str, Any]) -> dict[str, Any]:

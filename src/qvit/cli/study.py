@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qvit.cli.console import heavy_imports, print_json, print_table, say
+from qvit.cli.console import Group, heavy_imports, print_json, print_table, say
 from qvit.cli.options import Json, Offline
 
 if TYPE_CHECKING:
     from qvit.study.runner import Progress
     from qvit.study.spec import Study
 
-app = typer.Typer(help="Plan, run and report whole comparisons.")
+app = typer.Typer(cls=Group, help="Plan, run and report whole comparisons.")
 
 File = Annotated[Path, typer.Argument(help="A study's YAML file, or the name of a shipped one: see `qvit study list`.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a study.")]

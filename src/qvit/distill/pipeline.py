@@ -43,6 +43,7 @@ RESULT = "distillation.json"
 # A model that has learned from the teacher needs smaller steps to learn from labels; a first guess, never compared.
 FINETUNE = {"lr": 1e-3, "epochs": 50}
 FEW = 4000  # training images: with fewer, what a teacher says of them is little more than their labels
+MOST_MIXTURES = 1_000_000  # images in memory
 MEASURES = ("auc", "acc", "ece", "log_loss")
 GAPS = ("auc", "acc")
 
@@ -69,8 +70,9 @@ class DistillationConfig:
     scratch: bool = True
 
     def __post_init__(self) -> None:
-        if self.mixtures is not None and self.mixtures < 0:
-            raise ConfigError(f"mixtures must be zero or more images, got {self.mixtures}.")
+        if self.mixtures is not None and not 0 <= self.mixtures <= MOST_MIXTURES:
+            expected = "zero or more" if self.mixtures < 0 else f"at most {MOST_MIXTURES:,}"
+            raise ConfigError(f"mixtures must be {expected} images, got {self.mixtures}.")
         if self.joint and (self.transfer_set is not None or self.mixtures):
             raise ConfigError(
                 "A transfer set and mixtures have no labels, so they cannot be learned from jointly; leave --joint out."

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from qvit.errors import CircuitError, CircuitWarning, ConfigError, ModelError, nearest
 from qvit.models.networks import NETWORKS, TIMM, Network, NetworkConfig
@@ -68,6 +69,24 @@ def build(config: ModelConfig) -> Model:
     return ViT(config) if isinstance(config, ViTConfig) else Network(config)
 
 
+def without_numbers(config: ModelConfig) -> Model:
+    """Return the model that a configuration describes on the meta device, for those who count; it warns of nothing."""
+    with torch.device("meta"), _NoSamples(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", CircuitWarning)  # for those who build the model
+        return build(config)
+
+
+class _NoSamples(TorchFunctionMode):
+    """Leaves out drawing initial weights: of tensors without numbers, torch imports its compiler for that."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(function, "__name__", "") in ("normal_", "trunc_normal_", "uniform_", "kaiming_uniform_"):
+            return arguments[0] if arguments else (named or {})["tensor"]
+        return function(*arguments, **(named or {}))
+
+
 def read_config(values: dict[str, Any]) -> ModelConfig:
     """Return the configuration whose `dataclasses.asdict` is `values`; raises `ConfigError` where it is none."""
     return validated(NetworkConfig, values) if "arch" in values else validated(ViTConfig, values)
@@ -126,9 +145,7 @@ def count_parameters(model: nn.Module | ModelConfig, *, within: str = "") -> int
     Only parameters with `within` in their name count: "attention.project." leaves those that make Q, K and V.
     """
     if not isinstance(model, nn.Module):
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", CircuitWarning)  # for those who build the model, not those who count
-            model = build(model)
+        model = without_numbers(model)
     return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and within in name)
 
 

@@ -21,6 +21,7 @@ Only `datasets` and `models` are needed. Every option of `qvit train` may stand 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -30,14 +31,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from qvit.data.registry import get_info, is_path
 from qvit.distill.options import resolve_distillation, teacher_options
-from qvit.errors import ConfigError, ModelError, QvitError, nearest
+from qvit.documents import LARGEST_YAML, parse_yaml
+from qvit.errors import ConfigError, FileError, ModelError, QvitError, nearest, printable
+from qvit.files import expanded, read_text
 from qvit.models.projections import PROJECTIONS
 from qvit.models.zoo import KINDS, model_config
-from qvit.training.options import RunConfig, resolve
+from qvit.training.options import LARGEST_SEED, RunConfig, resolve
 
 SCRATCH = "scratch"
 MATCHED = "_matched"
@@ -46,7 +47,10 @@ MODEL_KEYS = ("name", "kind", "qubits", "heads", "layers", "label", "options")
 WHERE_KEYS = ("dataset", "model", "regime", "seed", "teacher")
 GIVEN = ("dataset", "model", "student", "seed", "scratch")  # by the study, never by options
 OF_MODELS = ("n_layers",)  # said by the models, whose sizes are compared: by `layers`
-LARGEST_SEED = 2**63 - 1  # that torch and SQLite both take
+MOST_RUNS = 20_000  # of a study: to plan more and tell of them takes minutes
+MOST_SEEDS = 10_000
+MOST_MODELS = 1000  # or runs of a teacher; each is built once, without its numbers, to check its options
+MOST_OVERRIDES = 200  # each of which is compared with every run
 _NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matched>_matched)?")
 
 
@@ -135,21 +139,21 @@ def read_study(path: str | Path) -> Study:
     if str(path) in shipped and not path.is_file():
         path = Path(str(files("qvit.study") / "shipped" / f"{path}.yaml"))
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"Cannot read the study {path}: {error}.{nearest(str(path), shipped)} Name a YAML file or one of: "
-            f"{', '.join(shipped)}."
-        ) from error
+        text = read_text(path, most=LARGEST_YAML)
+    except FileError as error:
+        told = str(error)
+        if error.missing:
+            told = f"Cannot read the study {path}: there is no such file.{nearest(path, shipped)}"
+        raise ConfigError(f"{told} Name a YAML file or one of: {', '.join(shipped)}.") from error
     return parse_study(text, name=path.stem, folder=path.parent)
 
 
 def parse_study(text: str, *, name: str, folder: Path | None = None) -> Study:
     """Return the study that a YAML text describes; arguments and errors as for `read_study`."""
     try:
-        said = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"The study {name} is not valid YAML: {' '.join(str(error).split())}.") from error
+        said = parse_yaml(text, f"The study {name}")
+    except FileError as error:
+        raise ConfigError(str(error)) from error
     try:
         return _Parser(name, text, folder or Path()).parse(said)
     except QvitError as error:
@@ -186,12 +190,10 @@ class _Parser:
     def parse(self, said: Any) -> Study:
         said = _mapping(said, "a study", KEYS)
         datasets = [self._dataset(d) for d in _several(said.get("datasets"), "datasets")]
-        for name in datasets:
-            if sum(Path(other).stem == Path(name).stem for other in datasets) > 1:
-                raise ConfigError(f"Two datasets are called '{Path(name).stem}'; rename a file.")
-        models = _distinct(
-            [model for entry in _several(said.get("models"), "models") for model in _models(entry)], "models"
-        )
+        for name, number in Counter(Path(name).stem for name in datasets).items():
+            if number > 1:
+                raise ConfigError(f"Two datasets are called '{name}'; rename a file.")
+        models = _all_models(said.get("models"))
         seeds = _seeds(said.get("seeds", 1), "seeds")
         common = _options(said.get("options"), "options", *OF_MODELS)
         teachers = {
@@ -200,7 +202,9 @@ class _Parser:
         }
         regimes = _regimes(said.get("regimes"), teachers, self._dataset)
         given = said.get("overrides")
-        overrides = [_override(entry, self._dataset) for entry in _several(given, "overrides", empty=True)]
+        entries = _several(given, "overrides", empty=True, most=MOST_OVERRIDES)
+        overrides = [_override(entry, self._dataset) for entry in entries]
+        _check_number(len(datasets) * len(models) * len(regimes) * len(seeds), "runs", MOST_RUNS)
         jobs = _jobs(datasets, models, seeds, common, teachers, regimes, overrides)
         _check_options(jobs)
         _check_sizes(jobs)
@@ -224,7 +228,7 @@ class _Parser:
             raise ConfigError(f"datasets must be names or paths of .npz files, got {name!r}.")
         if not is_path(name):
             return get_info(name).name
-        path = Path(name).expanduser()
+        path = expanded(name)
         return str(self.folder.resolve() / path)  # a link keeps its own name, by which the study calls it
 
 
@@ -266,25 +270,33 @@ def _mapping(said: Any, what: str, known: Sequence[str] = (), *, empty: bool = F
         raise ConfigError(f"{what} must hold `key: value` lines, got {said!r}.")
     for key in said:
         if known and key not in known:
-            raise ConfigError(f"{what} has no key '{key}'.{nearest(str(key), known)} Known: {', '.join(known)}.")
+            raise ConfigError(f"{what} has no key '{key}'.{nearest(key, known)} Known: {', '.join(known)}.")
+        if not isinstance(key, str) and (type(key) is not int or str(key) in said):
+            raise ConfigError(f"{what} has the key {key!r}, which must be text; put it in quotes or rename it.")
     return {str(key): value for key, value in said.items()}
 
 
-def _several(said: Any, what: str, *, empty: bool = False) -> list[Any]:
+def _several(said: Any, what: str, *, empty: bool = False, most: int = MOST_RUNS) -> list[Any]:
     """Return a list, of at least one thing unless it may be `empty`; a single one need not be in a list."""
     items = said if isinstance(said, list) else [] if said is None else [said]
     if not items and not empty:
         raise ConfigError(f"{what} must name at least one.")
-    for item in items:
-        if items.count(item) > 1:
-            raise ConfigError(f"{what} names {item!r} twice.")
+    _check_number(len(items), what, most)
+    for item, number in Counter(map(repr, items)).items():
+        if number > 1:
+            raise ConfigError(f"{what} names {item} twice.")
     return items
+
+
+def _check_number(number: int, what: str, most: int) -> None:
+    if number > most:
+        raise ConfigError(f"{what} must be at most {most:,} in number, got {number:,}; make several studies of it.")
 
 
 def _line(said: Any, what: str) -> str:
     if not isinstance(said, str) or not said.strip():
         raise ConfigError(f"{what} must be text, got {said!r}.")
-    return " ".join(said.split())
+    return printable(" ".join(said.split()))
 
 
 def _whole(said: Any, what: str, *, least: int) -> int:
@@ -296,11 +308,12 @@ def _whole(said: Any, what: str, *, least: int) -> int:
 def _seeds(said: Any, what: str) -> list[int]:
     """Return seeds: 5 means 0 to 4."""
     if isinstance(said, list):
-        found = [_whole(seed, what, least=0) for seed in _several(said, what)]
+        found = [_whole(seed, what, least=0) for seed in _several(said, what, most=MOST_SEEDS)]
         if max(found) > LARGEST_SEED:
             raise ConfigError(f"{what} must be at most {LARGEST_SEED}, got {max(found)}.")
         return found
-    return list(range(_whole(said, what, least=1)))
+    _check_number(_whole(said, what, least=1), what, MOST_SEEDS)
+    return list(range(said))
 
 
 def _options(said: Any, what: str, *elsewhere: str) -> dict[str, Any]:
@@ -309,6 +322,17 @@ def _options(said: Any, what: str, *elsewhere: str) -> dict[str, Any]:
         if key in options:
             raise ConfigError(f"{what} cannot set '{key}': the study's datasets, models, seeds and regimes do.")
     return options
+
+
+def _all_models(said: Any) -> list[StudyModel]:
+    models: list[StudyModel] = []
+    for entry in _several(said, "models", most=MOST_MODELS):
+        models += _models(entry)
+        _check_number(len(models), "models", MOST_MODELS)
+    for label, number in Counter(model.label for model in models).items():
+        if number > 1:
+            raise ConfigError(f"models names {label!r} twice; give one a label.")
+    return models
 
 
 def _models(entry: Any) -> list[StudyModel]:
@@ -325,7 +349,7 @@ def _models(entry: Any) -> list[StudyModel]:
     if "name" in said:
         if {"qubits", "heads"} & said.keys():
             raise ConfigError(f"The name {said['name']!r} says its qubits and heads; leave them out, or use kind.")
-        names = [_line(name, "name") for name in _several(said["name"], "name")]
+        names = [_line(name, "name") for name in _several(said["name"], "name", most=MOST_MODELS)]
     else:
         kinds = [_line(kind, "kind") for kind in _several(said["kind"], "kind")]
         for kind in kinds:
@@ -333,6 +357,7 @@ def _models(entry: Any) -> list[StudyModel]:
                 raise ConfigError(f"There is no kind '{kind}'.{nearest(kind, KINDS)} Known: {', '.join(KINDS)}.")
         heads = [_whole(n, "heads", least=1) for n in _several(said.get("heads", 2), "heads")]
         qubits = [_whole(n, "qubits", least=1) for n in _several(said.get("qubits", 4), "qubits")]
+        _check_number(len(kinds) * len(heads) * len(qubits) * len(layers), "models", MOST_MODELS)
         names = [
             f"{kind.removesuffix(MATCHED)}_{q}q{h}h{MATCHED * kind.endswith(MATCHED)}"
             for h, q, kind in product(heads, qubits, kinds)
@@ -369,13 +394,6 @@ def _told(name: str, options: dict[str, Any]) -> str:
     return f"{name} ({', '.join(told)})" if told else name
 
 
-def _distinct(models: list[StudyModel], what: str) -> list[StudyModel]:
-    for model in models:
-        if sum(other.label == model.label for other in models) > 1:
-            raise ConfigError(f"{what} names {model.label!r} twice; give one a label.")
-    return models
-
-
 @dataclass(frozen=True)
 class _Member:
     """One run of a teacher on each of its datasets."""
@@ -397,6 +415,7 @@ def _teacher(name: str, members: Any, datasets: list[str], known: Callable[[Any]
         seeds = _seeds(said.pop("seeds", 1), f"seeds of teacher {name}")
         arch = _line(said.pop("arch", "resnet18"), f"arch of teacher {name}")
         entries.append((arch, _options(said, f"teacher {name}"), seeds, chosen))
+        _check_number(sum(len(entry[2]) for entry in entries), f"runs of teacher {name}", MOST_MODELS)
     found: list[_Member] = []
     for arch, own, seeds, chosen in entries:
         options = teacher_options(arch) | own

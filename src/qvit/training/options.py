@@ -4,9 +4,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from qvit.errors import ConfigError, nearest
+from qvit.documents import parse_yaml, read_yaml
+from qvit.errors import ConfigError, FileError, nearest
 from qvit.models.networks import NetworkConfig
 from qvit.models.projections import projection_options
 from qvit.models.vit import ViTConfig
@@ -14,6 +13,8 @@ from qvit.models.zoo import SAID_BY_NAME
 from qvit.training.loop import TrainConfig
 from qvit.validate import validated
 
+LARGEST_SEED = 2**63 - 1  # that torch and SQLite both take
+LARGEST_SIZE = 10_000  # pixels
 GIVEN = ("in_chans", "num_classes", "img_size", "arch", *SAID_BY_NAME)  # by the data, and by the model's name
 
 
@@ -38,6 +39,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ConfigError(f"seed must be zero or more, got {self.seed}.")
+        if self.seed > LARGEST_SEED:
+            raise ConfigError(f"seed must be at most {LARGEST_SEED}, got {self.seed}.")
+        if not 1 <= self.size <= LARGEST_SIZE:
+            raise ConfigError(f"size must be from 1 to {LARGEST_SIZE:,} pixels, got {self.size}.")
 
 
 RUN_KEYS = ("dataset", "model", "seed", "size", "task")
@@ -70,13 +75,12 @@ def resolve(options: dict[str, Any]) -> RunConfig:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Return the flat options of a YAML file; raises `ConfigError` for a missing or malformed one."""
+    """Return the flat options of a YAML file; raises `ConfigError` for a missing, endless or malformed one."""
     try:
-        options = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read the options file {path}: {error}.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, such as 2024-13-45
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        options = read_yaml(path)
+    except FileError as error:
+        told = f"Cannot read the options file {path}: there is no such file." if error.missing else str(error)
+        raise ConfigError(f"{told} Give a YAML file of `key: value` lines, such as `lr: 0.005`.") from error
     if options is None:  # an empty file
         return {}
     if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
@@ -88,8 +92,8 @@ def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:
     """Return key and value of `key=value`, the value read as YAML: `lr=0.01`, `clip_norm=null`."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"{flag} takes key=value, such as lr=0.005; got '{text}'.")
+        raise ConfigError(f"{flag} takes key=value, such as lr=0.005; got '{text:.200}'.")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{flag} {key}: '{value}' is not a value.") from error
+        return key.strip(), parse_yaml(value, "it")
+    except FileError as error:
+        raise ConfigError(f"{flag} {key.strip():.80}: '{value:.200}' is not a value: {error}") from error

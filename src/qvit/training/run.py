@@ -20,7 +20,7 @@ from qvit.errors import CircuitWarning, ConfigError, DataError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
-from qvit.files import sole_user, write_atomic
+from qvit.files import expanded, sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters, model_config
 from qvit.models.pretrained import load_imagenet
 from qvit.models.zoo import Model, ModelConfig, build, read_config
@@ -165,7 +165,7 @@ def _describe(
     """Return the contents of config.json."""
     return {
         "qvit_version": qvit.__version__,
-        "dataset": str(Path(config.dataset).expanduser().resolve()) if is_path(config.dataset) else data.info.name,
+        "dataset": str(expanded(config.dataset).resolve()) if is_path(config.dataset) else data.info.name,
         "size": data.size,
         "task": data.info.task,
         "data_digest": data.digest,
