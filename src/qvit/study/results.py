@@ -193,7 +193,12 @@ def load_results(folder: str | Path) -> Results:
         arms=tuple(arm for arm in arms if arm.role == "student"),
         teachers=tuple(arm for arm in arms if arm.role == "teacher"),
         cells={(name, arm): _cell(named[name], arm, found) for (name, arm), found in by_arm.items()},
-        costs={(Path(dataset).stem, label): cost for (dataset, label), cost in costs.items()},
+        costs={
+            (Path(job.dataset).stem, label): costs[key]
+            for job in jobs
+            for label in [job.model["label"]]
+            if (key := (job.dataset, label)) in costs
+        },
         jobs=tuple(jobs),
         attempts=tuple(attempts),
         **said,
