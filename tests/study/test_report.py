@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from qvit.errors import RunError
 from qvit.study import charts
 from qvit.study.answer import Line, answer
 from qvit.study.claims import CONTROLS, families, headline
+from qvit.study.drawing import Chart, drawing
+from qvit.study.forest import forest
 from qvit.study.report import build_sections, write_report
 from qvit.study.results import Cell, Results, load_results
 from qvit.study.spec import Job
@@ -379,13 +382,13 @@ def outside(figure: Any) -> list[str]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """All figures, as they were before they were written."""
     figures: list[Any] = []
-    real = charts._svg
+    real = Figure.savefig
 
-    def keep(figure: Any) -> str:
+    def keep(figure: Any, *arguments: Any, **options: Any) -> None:
         figures.append(figure)
-        return real(figure)
+        real(figure, *arguments, **options)
 
-    monkeypatch.setattr(charts, "_svg", keep)
+    monkeypatch.setattr(Figure, "savefig", keep)
     return figures
 
 
@@ -414,7 +417,7 @@ def test_no_text_is_cut_off(make_study: MakeStudy, drawn: list[Any], names: str)
 
 
 def test_text_that_is_cut_off_would_be_found() -> None:
-    with charts._drawing(2.0) as (figure, axes):
+    with drawing(2.0) as (figure, axes):
         axes.set_xlabel("x" * 200)
         assert outside(figure) == ["x" * 200]
 
@@ -422,7 +425,7 @@ def test_text_that_is_cut_off_would_be_found() -> None:
 def test_rows_of_a_forest_do_not_overlap(results: Results, drawn: list[Any]) -> None:
     names = {test.name: test.title for test in results.tests}
     for one in families(results):
-        charts.forest(one.question, one.of("auc"), names)
+        forest(one.question, one.of("auc"), names)
     assert drawn
     for figure in drawn:
         figure.draw_without_rendering()
@@ -432,7 +435,7 @@ def test_rows_of_a_forest_do_not_overlap(results: Results, drawn: list[Any]) -> 
         assert all(below.y1 <= above.y0 + 0.5 for below, above in pairwise(boxes))
 
 
-def every_chart(results: Results) -> list[charts.Chart]:
+def every_chart(results: Results) -> list[Chart]:
     sections = build_sections(results, families(results), headline(results))
     return [chart for section in sections for chart in section.charts]
 
@@ -461,7 +464,7 @@ def test_alternatives_hold_the_figures(results: Results) -> None:
     assert f"{arm.title} {cell.parameters:,} parameters {value}" in charts.parameters_chart(results, test, "auc").alt
     [classical] = [one for one in families(results) if one.key == "classical"]
     findings = classical.of("auc")
-    alt = charts.forest("T", findings, {test.name: test.title for test in results.tests}).alt
+    alt = forest("T", findings, {test.name: test.title for test in results.tests}).alt
     for finding in findings:
         title = {"a": "Set A", "d": TITLES["d"]}[finding.dataset or ""]
         one = finding.comparison
