@@ -257,7 +257,7 @@ def test_ray_gives_the_same_though_a_worker_is_killed(
     student = jobs["first vit_4q1h kd seed 0"]
     finetune = json.loads((student.folder / "finetune" / "config.json").read_text())
     # Told as if it had been done here: where the images lie, and the run that it started from.
-    assert finetune["dataset"] == student.dataset
+    assert [finetune["dataset"]] == json.loads(study_file.read_text())["datasets"]
     assert finetune["origin"]["found_at"] == str((student.folder / "pretrain").resolve())
     guide = json.loads((student.folder / "pretrain" / "config.json").read_text())["guide"]
     assert guide["teacher"]["found_at"] == [str(jobs["first vit_8q1h big seed 0"].folder.resolve())]

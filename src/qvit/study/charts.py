@@ -226,6 +226,7 @@ def learning_chart(test: TestSet, cells: Sequence[Cell]) -> Chart:
             colour = COLOURS[place % len(COLOURS)]
             axes.plot(epochs, table.mean(axis=0), DASHES[place % 4], color=colour, label=wrapped(cell.arm.title))
             axes.fill_between(epochs, table.min(axis=0), table.max(axis=0), color=colour, alpha=0.15, lw=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch (all stages)")
         axes.set_ylabel("validation AUC")
         axes.legend()

@@ -64,7 +64,7 @@ def write_report(
     Of a study that is not finished it tells what is. Raises `RunError` if `folder` holds no study or no finished run.
     """
     say = on_news or (lambda text: None)
-    results = load_results(folder)
+    results = load_results(folder, on_wait=on_news)
     out = Path(folder) / "report" if out is None else Path(out)
     try:
         (out / "tables").mkdir(parents=True, exist_ok=True)

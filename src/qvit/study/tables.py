@@ -377,7 +377,7 @@ def average_table(results: Results) -> Table | None:
         "Means over datasets, models and seeds" + (", beside the paper's" if common else ""),
         ("model", "regime", "models", *here, *(theirs if common else ())),
         tuple(rows),
-        _over_what(results.tests, common, PAPER["source"], len(PAPER_DATASETS)),
+        _over_what(results.tests, common, str(PAPER["source"]), len(PAPER_DATASETS)),
     )
 
 
