@@ -29,7 +29,7 @@ ADVICE = {
     **dict.fromkeys(
         DAMAGED, "It is damaged: delete it and run the study again: finished runs in its folder are found and kept."
     ),
-    **dict.fromkeys(FORBIDDEN, "Neither may be read-only, file or folder; or choose another folder with --out."),
+    **dict.fromkeys(FORBIDDEN, "File or folder may be read-only: change that, or choose another folder with --out."),
     sqlite3.SQLITE_FULL: "Free some space and run the study again; nothing was lost.",
     sqlite3.SQLITE_IOERR: "Look into what is wrong with the disk, and run the study again; finished runs are kept.",
 }
