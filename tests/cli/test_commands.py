@@ -14,6 +14,9 @@ import pytest
 import qvit as package
 from qvit.data.registry import DATASETS
 from qvit.models import list_models
+from qvit.study import store
+from qvit.study.runner import Summary
+from qvit.study.store import Store
 from qvit.training.loop import TrainConfig
 
 Qvit = Callable[..., Any]
@@ -390,6 +393,35 @@ def test_study_run_status_report(qvit: Qvit, study: Path, tmp_path: Path) -> Non
     read = json.loads(told.out)
     assert (read["total"], read["finished"], read["done_now"], read["failed"]) == (1, 1, 0, {})
     assert run.stat().st_mtime_ns == before
+
+
+def test_a_study_that_is_not_done_is_no_success(qvit: Qvit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it came to an end; and whoever waits says so."""
+
+    def run_study(*_: Any, on_wait: Callable[[str], None], **__: Any) -> Summary:
+        on_wait("Waiting for it.")
+        return Summary(total=3, finished=2, done_now=2, failed={}, seconds=1.0)
+
+    monkeypatch.setattr("qvit.study.runner.run_study", run_study)
+    told = qvit("study", "run", "smoke", "--json")
+    assert (told.code, told.err) == (1, "Waiting for it.\n")
+    assert json.loads(told.out)["finished"] == 2
+
+
+def test_waiting_for_a_busy_study_is_told(qvit: Qvit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store.open(tmp_path):
+        pass
+    real = store.patiently
+
+    def late(path: Path, action: Callable[[], Any], on_wait: Callable[[str], None]) -> Any:
+        on_wait("Waiting for it.")
+        return real(path, action, on_wait)
+
+    monkeypatch.setattr(store, "patiently", late)
+    told = qvit("study", "status", tmp_path)
+    assert (told.code, "Waiting for it." in told.err) == (0, True)
+    assert tmp_path.name in " ".join(told.out.split()), "it has no title yet"
+    assert "Waiting for it." in qvit("study", "report", tmp_path).err
 
 
 # --- demo ---

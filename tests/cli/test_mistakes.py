@@ -343,7 +343,7 @@ def test_distillation_that_does_not_fit(
         (["report", "nowhere"], "nowhere holds no study"),
         (["report", "wrong.yaml"], "wrong.yaml holds no study"),
         (["status", "."], "holds no study"),
-        (["report", "damaged"], "study.sqlite cannot be used: file is not a database. If it is damaged, delete it"),
+        (["report", "damaged"], "study.sqlite cannot be used: file is not a database. It is damaged: delete it"),
         (["status", "damaged"], "study.sqlite cannot be used: file is not a database."),
     ],
 )

@@ -3,7 +3,7 @@
 import copy
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +302,33 @@ def test_the_digest_tells_types_and_shapes_of_the_same_bytes_apart() -> None:
     found = [holding("a", 6), holding("b", 6), holding("a", 2, 3), holding("a", 3, 2), holding("a", 0), nn.Module()]
     found += [holding("a", 6, dtype=torch.int32), holding("a", dtype=torch.bool)]
     assert len({digest(module) for module in found}) == 8
+
+
+def test_the_digest_is_the_same_in_every_process() -> None:
+    """Where an object lies in memory, and in which order a set is walked through, is another in each."""
+
+    @dataclass(frozen=True)
+    class Options:
+        classes: frozenset[int]
+        more: Any
+
+    def module(*classes: int, name: str = "scale") -> nn.Module:
+        class Scaled(nn.Identity):
+            def __init__(self) -> None:
+                super().__init__()
+                self.config = Options(frozenset(classes), {"each": [set(classes)], "by": abs})
+                self.scale = lambda x: x
+
+            def extra_repr(self) -> str:
+                return f"{name}={self.scale}"
+
+        return Scaled()
+
+    first, again = module(0, 8), module(8, 0)
+    assert repr(first) != repr(again), "or the case is of no use"
+    assert repr(first.config) != repr(again.config), "or the case is of no use"
+    assert digest(first) == digest(again)
+    assert len({digest(first), digest(module(0, 9)), digest(module(0, 8, name="shift"))}) == 3
 
 
 def test_the_digest_sees_what_neither_weights_nor_names_show() -> None:

@@ -388,8 +388,11 @@ def test_ranking(make_study: MakeStudy) -> None:
 def test_means(make_study: MakeStudy) -> None:
     results = load_results(make_study(TWO.format("[a.npz, b.npz]", 3), skill=skills(2.0, 1.0)))
     values = [np.mean(cell.values("acc")) for cell in results.cells.values()]
-    assert means(results, results.arms, "acc") == pytest.approx(np.mean(values))
+    assert means(results, results.arms, "acc", results.tests) == pytest.approx(np.mean(values))
     first = next(iter(results.cells))
     lacking = replace(results, cells={key: cell for key, cell in results.cells.items() if key != first})
-    assert means(lacking, results.arms, "acc") is None
-    assert means(results, [], "acc") is None
+    assert means(lacking, results.arms, "acc", results.tests) is None
+    assert means(results, [], "acc", results.tests) is None
+    one = results.tests[:1]
+    first_alone = [np.mean(cell.values("acc")) for (name, _), cell in results.cells.items() if name == one[0].name]
+    assert means(results, results.arms, "acc", one) == pytest.approx(np.mean(first_alone))

@@ -21,6 +21,7 @@ from qvit.study.compare import (
     read_row,
     read_rows,
 )
+from qvit.study.pictures import draw_comparison
 from qvit.training.options import resolve
 from qvit.training.run import Run, train_run
 
@@ -194,6 +195,28 @@ def test_a_differing_task_or_file_is_not_averaged_over(make_run: MakeRun, make_n
     changed = make_run(path, seed=2)
     for pair in ([first, ordered], [first, changed]):
         assert len(group_rows(read_rows(pair))) == 2
+
+
+def test_a_file_that_was_moved_between_runs_is_one_dataset(
+    make_run: MakeRun, make_npz: Callable[..., Path], tmp_path: Path
+) -> None:
+    runs = [make_run(seed=0)]
+    for name, npz in (("moved", make_npz()), ("changed", make_npz("other", seed=1))):
+        (tmp_path / name).mkdir()
+        place = tmp_path / name / make_npz().name
+        shutil.copy(npz, place)
+        runs.append(
+            train_run(
+                resolve(runs[0].config["train"] | {"dataset": str(place), "model": "vit_4q1h", "seed": 1}),
+                tmp_path / name / "run",
+            )
+        )
+    same, other = read_rows(runs[:2]), read_rows([runs[0], runs[2]])
+    assert len({row.dataset for row in same}) == len(group_rows(same)) == 1
+    draw_comparison(runs[:2], same, tmp_path / "picture.png")
+    assert len(group_rows(other)) == 2, "its name is that of another file's, too"
+    with pytest.raises(RunError, match="one dataset"):
+        draw_comparison([runs[0], runs[2]], other, tmp_path / "picture.png")
 
 
 def test_the_same_run_twice_counts_once(make_run: MakeRun) -> None:

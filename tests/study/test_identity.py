@@ -206,27 +206,58 @@ def test_code_counts(of: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
 # --- whole studies ---
 
 
-def test_another_process_finds_the_same(make_npz: MakeNpz) -> None:
+def test_another_process_finds_the_same(make_npz: MakeNpz, tmp_path: Path) -> None:
+    """With other hashes, another home, clock, language and folder, and by another way to the same file."""
     text = (
-        f"datasets: {make_npz()}\nmodels: {{kind: [qvit, vit], options: {{depth: 2, pool: cls}}}}\n"
+        "datasets: data/first.npz\nmodels: {kind: [qvit, vit], options: {depth: 2, pool: cls}}\n"
         "teachers: {t: [{arch: vit_4q1h, depth: 2, dropout: 0.5}]}\n"
         "regimes: {scratch: , kd: {teacher: t, pretrain: {epochs: 3, lr: 0.25}}}"
     )
     code = (
-        "import json, sys; from qvit.study.identity import Identities; from qvit.study.spec import parse_study; "
-        "known = Identities(); "
-        "print(json.dumps([known.of(job) for job in parse_study(sys.argv[1], name='other').jobs]))"
+        "import json, sys; from pathlib import Path; from qvit.study.identity import Identities; "
+        "from qvit.study.spec import parse_study; known = Identities(); "
+        "print(json.dumps([known.of(j) for j in parse_study(sys.argv[1], name='other', folder=Path('link')).jobs]))"
     )
+    (tmp_path / "link").symlink_to(make_npz().parent.parent)
+    text = text.replace("data/", f"{make_npz().parent.name}/")
     known = Identities()
-    here = [known.of(job) for job in parse_study(text, name="s").jobs]
+    here = [known.of(job) for job in parse_study(text, name="s", folder=make_npz().parent.parent).jobs]
     told = subprocess.run(
         [sys.executable, "-c", code, text],
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"PYTHONHASHSEED": "77"},
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONHASHSEED": "77", "HOME": str(tmp_path), "TZ": "Asia/Kolkata", "LC_ALL": "tr_TR.UTF-8"},
     )
     assert json.loads(told.stdout) == here
+
+
+def test_two_ways_to_write_a_stage_are_one(make_npz: MakeNpz) -> None:
+    """What a stage's options come to counts, not how that is said."""
+    plain = {"dataset": str(make_npz()), "model": "qvit_4q2h"}
+    base, teacher = plain | {"scratch": False}, job_of(plain)
+    default = Identities().of(job_of(base, teacher))
+    for said in ({"pretrain": {"epochs": 100}}, {"finetune": {"lr": 1e-3}}, {"finetune": {"epochs": 50.0}}):
+        assert Identities().of(job_of(base | said, teacher)) == default
+    assert Identities().of(job_of(base | {"finetune": {"lr": 2e-3}}, teacher)) != default
+
+
+def test_ends_of_lines_do_not_count(package: Path) -> None:
+    """Git writes them as the system likes them."""
+    first = digest_anew()
+    for path in package.rglob("*.py"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert digest_anew() == first
+
+
+def test_a_network_of_timm_counts_with_its_version(of: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for number in ("1.0.1", "1.0.2"):
+        monkeypatch.setattr(identity, "version", lambda name, number=number: number if name == "timm" else "1")
+        found.add(of(model="timm/resnet10t"))
+        found.add(of())
+    assert len(found) == 3, "ours have nothing to do with it"
 
 
 @pytest.mark.parametrize("name", ["smoke", "scaling"])

@@ -2,17 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from qvit.errors import ConfigError, RunError
+from qvit.study import ray_pool
 from qvit.study.pool import LOCK, Event, LocalPool, _ending, attempt, await_workers, cores
 from qvit.study.ray_pool import RayPool, read_files, write_files
 from qvit.study.store import Store
@@ -254,7 +257,7 @@ def test_ray_gives_the_same_though_a_worker_is_killed(
     student = jobs["first vit_4q1h kd seed 0"]
     finetune = json.loads((student.folder / "finetune" / "config.json").read_text())
     # Told as if it had been done here: where the images lie, and the run that it started from.
-    assert finetune["dataset"] == student.dataset
+    assert [finetune["dataset"]] == json.loads(study_file.read_text())["datasets"]
     assert finetune["origin"]["found_at"] == str((student.folder / "pretrain").resolve())
     guide = json.loads((student.folder / "pretrain" / "config.json").read_text())["guide"]
     assert guide["teacher"]["found_at"] == [str(jobs["first vit_8q1h big seed 0"].folder.resolve())]
@@ -293,8 +296,6 @@ def test_files_travel_whole_and_the_result_comes_last(tmp_path: Path, monkeypatc
     files = read_files(source)
     assert files == contents
     written: list[str] = []
-    from qvit.study import ray_pool
-
     real = ray_pool.write_atomic
     monkeypatch.setattr(
         ray_pool, "write_atomic", lambda path, content: (written.append(path.name), real(path, content))
@@ -321,3 +322,22 @@ def test_warnings_of_a_run_are_kept(make_npz: MakeNpz, tmp_path: Path) -> None:
     work = work_of(make_npz(), tmp_path / "a", model="qvit_4q1h", ansatz="strongly_entangling")
     (said,) = execute(work).warnings
     assert "cannot influence" in said or "weight" in said
+
+
+def test_what_a_machine_keeps_is_known_by_its_content(make_npz: MakeNpz, tmp_path: Path, monkeypatch: Any) -> None:
+    """A file or a teacher that was made anew in the same place is another, though an earlier one still lies there."""
+    npz, teacher = tmp_path / "own.npz", tmp_path / "teacher"
+    teacher.mkdir()
+    work = Work("x" * 64, "name", {"dataset": str(npz)}, tmp_path / "run", tmp_path / "outputs", (teacher,))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda content: content))
+    for number, options in enumerate(({}, {"seed": 5})):
+        shutil.copy(make_npz("again" * number or "first", **options), npz)
+        (teacher / "model.safetensors").write_bytes(bytes([number]))
+        pool = RayPool.__new__(RayPool)
+        pool._refs, pool._ray = {}, SimpleNamespace(put=lambda content: content)
+        sent = ray_pool._Sent({"dataset": pool._put(npz)}, (pool._put(teacher),))
+        here, places = ray_pool._unpacked(work, sent, tmp_path / "machine")
+        assert Path(here.options["dataset"]).read_bytes() == npz.read_bytes()
+        assert (here.teachers[0] / "model.safetensors").read_bytes() == bytes([number])
+        assert places[here.options["dataset"]] == str(npz)
+        assert (Path(here.options["dataset"]).name, here.teachers[0].name) == ("own.npz", "teacher")

@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from qvit.errors import RunError
 from qvit.study import charts
 from qvit.study.answer import Line, answer
+from qvit.study.axes import log_limits, log_ticks, plain
 from qvit.study.claims import CONTROLS, families, headline
+from qvit.study.drawing import Chart, drawing
+from qvit.study.forest import MEAN, _style, forest
 from qvit.study.report import build_sections, write_report
 from qvit.study.results import Cell, Results, load_results
 from qvit.study.spec import Job
@@ -36,7 +42,7 @@ regimes: {scratch: , kd: {teacher: strong}}
 """
 CLASSES = {"a": ["<i>none</i> & null", "a class whose name goes on and on", "c"]}
 TITLES = {"d": "Set <D> & 'so' on"}
-VOID = {"meta", "link", "br", "img", "hr", "input"}
+VOID = {"meta", "link", "br", "img", "hr", "input", "wbr"}
 
 
 class Page(HTMLParser):
@@ -379,13 +385,13 @@ def outside(figure: Any) -> list[str]:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """All figures, as they were before they were written."""
     figures: list[Any] = []
-    real = charts._svg
+    real = Figure.savefig
 
-    def keep(figure: Any) -> str:
+    def keep(figure: Any, *arguments: Any, **options: Any) -> None:
         figures.append(figure)
-        return real(figure)
+        real(figure, *arguments, **options)
 
-    monkeypatch.setattr(charts, "_svg", keep)
+    monkeypatch.setattr(Figure, "savefig", keep)
     return figures
 
 
@@ -414,7 +420,7 @@ def test_no_text_is_cut_off(make_study: MakeStudy, drawn: list[Any], names: str)
 
 
 def test_text_that_is_cut_off_would_be_found() -> None:
-    with charts._drawing(2.0) as (figure, axes):
+    with drawing(2.0) as (figure, axes):
         axes.set_xlabel("x" * 200)
         assert outside(figure) == ["x" * 200]
 
@@ -422,7 +428,7 @@ def test_text_that_is_cut_off_would_be_found() -> None:
 def test_rows_of_a_forest_do_not_overlap(results: Results, drawn: list[Any]) -> None:
     names = {test.name: test.title for test in results.tests}
     for one in families(results):
-        charts.forest(one.question, one.of("auc"), names)
+        forest(one.question, one.of("auc"), names)
     assert drawn
     for figure in drawn:
         figure.draw_without_rendering()
@@ -432,7 +438,103 @@ def test_rows_of_a_forest_do_not_overlap(results: Results, drawn: list[Any]) -> 
         assert all(below.y1 <= above.y0 + 0.5 for below, above in pairwise(boxes))
 
 
-def every_chart(results: Results) -> list[charts.Chart]:
+def with_parameters(results: Results, sizes: list[float]) -> Results:
+    """The same study of models of these numbers of parameters, in turn."""
+    cells = {}
+    for place, (key, cell) in enumerate(results.cells.items()):
+        told = tuple({**result, "parameters": round(sizes[place % len(sizes)])} for result in cell.results)
+        cells[key] = Cell(cell.arm, cell.test, cell.seeds, cell.runs, cell.stages, told, cell.seconds)
+    return replace(results, cells=cells)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.1, 2.0, 5.0, 30.0, 1000.0, 1e6])
+@pytest.mark.parametrize("least", [793.0, 1200.0, 9800.0])
+def test_axes_have_numbers(results: Results, drawn: list[Any], ratio: float, least: float) -> None:
+    """However little or much the sizes of models differ."""
+    changed = with_parameters(results, [least, least * ratio])
+    charts.parameters_chart(changed, changed.tests[0], "auc")
+    [axes] = drawn[0].axes
+    low, high = axes.get_xlim()
+    assert low < least
+    assert least * ratio < high
+    labels = {tick.get_loc(): tick.label1 for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high}
+    assert 3 <= len(labels) <= 6
+    for place, label in labels.items():
+        value = float(label.get_text().replace(",", "").replace("M", "e6"))
+        assert value == pytest.approx(place)
+    drawn[0].draw_without_rendering()
+    boxes = [label.get_window_extent() for label in labels.values()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes)), "none runs into the next"
+    assert outside(drawn[0]) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.floats(1, 1e9), st.floats(1, 1e9))
+def test_there_are_numbers_for_any_range(least: float, ratio: float) -> None:
+    low, high = log_limits([least, least * ratio])
+    ticks = log_ticks(low, high)
+    assert 3 <= len(ticks) <= 6
+    assert all(low <= tick <= high * (1 + 1e-9) for tick in ticks)
+    assert ticks == sorted(ticks)
+    assert len({plain(tick) for tick in ticks}) == len(ticks)
+
+
+def test_numbers_are_plain() -> None:
+    told = [plain(value) for value in (3, 2.5, 800, 1000.0, 12500, 99999.99999999999, 1e6, 1.5e6, 2e9)]
+    assert told == ["3", "2.5", "800", "1,000", "12,500", "100,000", "1M", "1.5M", "2,000M"]
+
+
+def test_a_forest_has_a_row_a_question(results: Results, drawn: list[Any]) -> None:
+    """And in it a mark for each dataset, in a colour of its own, and one for their mean."""
+    names = {test.name: test.title for test in results.tests}
+    one = next(one for one in families(results) if one.mean("auc"))
+    findings = [*one.of("auc"), *one.mean("auc")]
+    questions = list(dict.fromkeys((f.a, f.b) for f in findings))
+    assert len(findings) == 3 * len(questions), "or the case is of no use"
+    forest(one.question, findings, names)
+    [figure] = drawn
+    [axes] = figure.axes
+    assert [" ".join(label.get_text().split()) for label in axes.get_yticklabels()] == [
+        f"{a} − {b}" for a, b in questions
+    ]
+    marks = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert [mark.get_xdata()[0] for mark in marks] == [f.comparison.difference for f in findings]
+    for mark, finding in zip(marks, findings, strict=True):
+        assert round(float(mark.get_ydata()[0])) == questions.index((finding.a, finding.b))
+        assert (mark.get_markerfacecolor() != "white") == finding.shown
+    styles = {(f.dataset, mark.get_color(), mark.get_marker()) for f, mark in zip(findings, marks, strict=True)}
+    assert len(styles) == len({colour for _, colour, _ in styles}) == 3
+    places = sorted(float(mark.get_ydata()[0]) * figure.get_figheight() / len(questions) for mark in marks)
+    assert min(b - a for a, b in pairwise(places)) > 0.05, "none covers another"
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Set A", TITLES["d"], MEAN]
+    assert figure.get_figheight() < 1.3 + 0.6 * len(questions)
+
+
+def test_a_forest_of_many_datasets_tells_them_apart() -> None:
+    sets = [f"d{number}" for number in range(12)]
+    assert len({_style([*sets, None], mark) for mark in range(13)}) == 13
+
+
+def test_tables_stay_on_the_page(page: Page, folder: Path) -> None:
+    """They can be scrolled, what is wide in them can be broken, and on paper all of it is."""
+    text = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    wrapped = re.findall(r'<div class="scroll"[^>]*>\s*<table>', text)
+    assert len(wrapped) == text.count("<table>") > 5
+    assert "qvit_<wbr>4q1h" in text
+    intervals = re.findall(r'(?:^|>)([^<>]*) <span class="interval">(\[[^<]*\])</span></td>', text)
+    assert len(intervals) > 50
+    assert not re.search(r"<td>[^<]*\[", text), "each can be broken before its interval"
+    screen, _, paper = text[: text.index("</style>")].partition("@media print")
+    assert re.search(r"\.scroll \{ overflow-x: auto", screen)
+    assert ".interval { white-space: nowrap; }" in screen
+    assert re.findall(r"nowrap", screen) == ["nowrap"], "of intervals alone"
+    assert ".scroll { overflow: visible" in paper
+    assert ".interval { white-space: normal; }" in paper
+    assert "pre-wrap" in screen
+
+
+def every_chart(results: Results) -> list[Chart]:
     sections = build_sections(results, families(results), headline(results))
     return [chart for section in sections for chart in section.charts]
 
@@ -461,7 +563,7 @@ def test_alternatives_hold_the_figures(results: Results) -> None:
     assert f"{arm.title} {cell.parameters:,} parameters {value}" in charts.parameters_chart(results, test, "auc").alt
     [classical] = [one for one in families(results) if one.key == "classical"]
     findings = classical.of("auc")
-    alt = charts.forest("T", findings, {test.name: test.title for test in results.tests}).alt
+    alt = forest("T", findings, {test.name: test.title for test in results.tests}).alt
     for finding in findings:
         title = {"a": "Set A", "d": TITLES["d"]}[finding.dataset or ""]
         one = finding.comparison
@@ -512,9 +614,5 @@ def test_gains_of_models_of_one_size_are_drawn(make_study: MakeStudy) -> None:
     results = load_results(make_study(text))
     [family] = [one for one in families(results) if one.key == "distillation"]
     arms = {arm.title: arm for arm in results.arms}
-    cells = dict(results.cells)
-    for key, cell in cells.items():
-        same = tuple({**result, "parameters": 1117} for result in cell.results)
-        cells[key] = Cell(cell.arm, cell.test, cell.seeds, cell.runs, cell.stages, same, cell.seconds)
-    chart = charts.gains_chart(family.of("auc"), arms, replace(results, cells=cells))
+    chart = charts.gains_chart(family.of("auc"), arms, with_parameters(results, [1117]))
     assert "qvit_4q2h (3 layers)" in chart.alt

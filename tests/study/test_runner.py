@@ -1,6 +1,9 @@
 """The driver: what it hands out, what it writes down, and what it makes of every mishap."""
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvit.errors import RunError
+from qvit.errors import DataError, RunError
 from qvit.files import sole_user
 from qvit.study import runner
 from qvit.study.pool import Event, attempt
@@ -18,6 +21,7 @@ from qvit.study.runner import Progress, Summary, error_file, run_study
 from qvit.study.spec import Study, parse_study
 from qvit.study.store import FILE, Store, StoredJob
 from qvit.study.work import Work, execute, final_run
+from qvit.training.folder import Run
 from qvit.training.options import resolve
 from qvit.training.run import train_run
 
@@ -117,8 +121,10 @@ def test_runs_are_those_of_train_run(study: MakeStudy, go: Go, tmp_path: Path) -
     summary, pool = go(study())
     assert (summary.total, summary.finished, summary.done_now, summary.failed) == (2, 2, 2, {})
     assert pool.closed
+    options = {job.name: job.options for job in study().jobs}
     for job in stored(tmp_path / "study").values():
-        alone = train_run(resolve(job.options), tmp_path / job.model["label"])
+        assert job.options == options[job.name] | {"dataset": "first.npz"}, "what was asked for, and no place"
+        alone = train_run(resolve(options[job.name]), tmp_path / job.model["label"])
         assert final_run(job.folder, distilled=False).result == alone.result == job.result
         assert (job.folder / "model.safetensors").read_bytes() == alone.weights_path.read_bytes()
         assert job.seconds == pytest.approx(final_run(job.folder, distilled=False).seconds, abs=1e-3)
@@ -292,6 +298,132 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
     assert epochs == [3, 4]
     (one,), (other,) = stored(tmp_path / "whole").values(), stored(tmp_path / "study").values()
     assert one.result == other.result
+
+
+def unfinish(folder: Path) -> list[str]:
+    """Leave a student from scratch and a taught one as if they had been killed in their last stage."""
+    with Store.read(folder) as store:
+        jobs = [job for job in store.jobs() if job.model["label"] == "vit_4q1h"]
+    for job in jobs:
+        final_run(job.folder, distilled=job.distilled).folder.joinpath("result.json").unlink()
+        (job.folder / "distillation.json").unlink(missing_ok=True)
+    return [job.name for job in jobs]
+
+
+def test_what_was_moved_goes_on(study: MakeStudy, go: Go, make_npz: MakeNpz, tmp_path: Path) -> None:
+    """With its data or without, students and those who taught them."""
+    places = [tmp_path / name for name in ("old", "new", "newer")]
+    for place in places:
+        place.mkdir()
+    old, new, newer = places
+    (old / "data").mkdir()
+    shutil.copy(make_npz(), old / "data")
+    text = study(**TAUGHT, datasets=["data/first.npz"]).text
+    go(parse_study(text, name="tiny", folder=old), folder=old / "out")
+    before = {name: job.result for name, job in stored(old / "out").items()}
+
+    def all_of_it() -> tuple[Path, Path]:
+        (old / "data").rename(new / "data")
+        return new, (old / "out").rename(new / "out")
+
+    def the_study() -> tuple[Path, Path]:
+        return new, (new / "out").rename(newer / "out")
+
+    def file_and_data() -> tuple[Path, Path]:
+        (new / "data").rename(old / "data")
+        return old, newer / "out"
+
+    def behind_links() -> tuple[Path, Path]:
+        (new / "data").symlink_to(old / "data")
+        (new / "link").symlink_to(newer)
+        return new, new / "link" / "out"
+
+    out = old / "out"
+    for move in (all_of_it, the_study, file_and_data, behind_links):
+        left = unfinish(out)
+        folder, out = move()
+        summary, pool = go(parse_study(text, name="tiny", folder=folder), folder=out)
+        assert (summary.failed, summary.finished, pool.done) == ({}, 5, left)
+        found = stored(out)
+        assert {name: job.result for name, job in found.items()} == before
+        for name in left:
+            final = final_run(found[name].folder, distilled=found[name].distilled)
+            assert final.config["dataset"] == str((folder / "data" / "first.npz").resolve()), "told anew"
+        if move is all_of_it:
+            done = final_run(found["first cosine_4q1h scratch seed 0"].folder, distilled=False)
+            assert done.config["dataset"] == str(old / "data" / "first.npz"), "or the case is of no use"
+            assert done.load_data().path == new / "data" / "first.npz", "it lies as before beside the study"
+
+
+def test_a_moved_run_on_other_data_is_another(study: MakeStudy, make_npz: MakeNpz, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    shutil.copy(make_npz("other", seed=1), tmp_path / "there" / "first.npz")
+    shutil.copy(make_npz(), tmp_path / "there" / "renamed.npz")
+    options = study(models=["vit_4q1h"]).jobs[0].options
+    train_run(resolve(options), tmp_path / "run")
+    for name in ("first.npz", "renamed.npz"):
+        with pytest.raises(RunError, match=f"another configuration .*there/{name}"):
+            train_run(resolve(options | {"dataset": str(tmp_path / "there" / name)}), tmp_path / "run", resume=True)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    gone = config | {"dataset": "/nowhere/there/first.npz"}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(gone))
+    with pytest.raises(DataError, match="/nowhere/there/first"):
+        Run(tmp_path / "run").load_data()
+
+
+def test_costs_are_those_of_the_model_and_not_of_its_label(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    def costs(name: str) -> int:
+        go(study(models=[{"name": name, "label": "ours"}]))
+        with Store.read(tmp_path / "study") as store:
+            return int(store.costs()["first.npz", "ours"]["parameters"])
+
+    small, large = costs("vit_4q1h"), costs("vit_8q1h")
+    results = {name: final_run(job.folder, distilled=False).result for name, job in stored(tmp_path / "study").items()}
+    assert small < large == results["first ours scratch seed 0"]["parameters"]
+
+
+# --- a disk that refuses ---
+
+
+@pytest.mark.parametrize("place", ["lock", "labels", "runs"])
+@pytest.mark.parametrize("reason", [errno.EROFS, errno.ENOSPC])
+def test_a_disk_that_refuses_is_told(
+    study: MakeStudy, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, reason: int
+) -> None:
+    def refuse(path: Any, *_: Any, **__: Any) -> Any:
+        raise OSError(reason, os.strerror(reason), str(path))
+
+    real = Path.mkdir
+    if place == "lock":
+        monkeypatch.setattr("qvit.study.pool.os.open", refuse)
+    else:
+        monkeypatch.setattr(
+            Path, "mkdir", lambda self, *a, **k: (refuse if self.name == place else real)(self, *a, **k)
+        )
+    with pytest.raises(RunError, match=f"Cannot write to .*study.*{os.strerror(reason)}.*Nothing was lost"):
+        go(study())
+
+
+def test_other_errors_of_the_system_are_not_taken_for_the_disks(
+    study: MakeStudy, go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ConnectionResetError(errno.ECONNRESET, "gone")
+
+    monkeypatch.setattr(runner, "_keep_labels", broken)
+    with pytest.raises(ConnectionResetError):
+        go(study())
+
+
+def test_runs_that_nobody_takes_are_no_success(
+    study: MakeStudy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Full(InlinePool):
+        idle = 0  # type: ignore[assignment]
+
+    monkeypatch.setattr(runner, "_pool", lambda *arguments: Full())
+    with pytest.raises(RunError, match="Nobody takes the 2 runs"):
+        run_study(study(), tmp_path / "study")
 
 
 def test_progress_counts_and_estimates(study: MakeStudy, go: Go) -> None:

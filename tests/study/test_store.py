@@ -7,14 +7,19 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from jaxtyping import TypeCheckError
 
+from qvit.data.registry import is_path
 from qvit.errors import RunError
+from qvit.study import database
+from qvit.study.places import named, without_places
 from qvit.study.spec import Job, parse_study
 from qvit.study.store import FILE, Store, StoredJob, run_folder
 
@@ -56,13 +61,9 @@ def test_what_is_planned_is_read_back(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert len(found) == len(jobs) == 18
     for stored, job, identity in zip(found, jobs, known, strict=True):
-        assert (stored.identity, stored.role, stored.dataset) == (identity, job.role, job.dataset)
-        assert (stored.regime, stored.seed, stored.options, stored.name) == (
-            job.regime,
-            job.seed,
-            job.options,
-            job.name,
-        )
+        assert (stored.identity, stored.role, stored.dataset) == (identity, job.role, named(job.dataset))
+        assert (stored.regime, stored.seed, stored.name) == (job.regime, job.seed, job.name)
+        assert stored.options == without_places(job.options)
         assert stored.model == vars(job.model)
         assert (stored.distilled, len(stored.teachers)) == (job.regime == "kd", len(job.teachers))
         assert stored.folder == tmp_path / run_folder(identity, job)
@@ -70,6 +71,25 @@ def test_what_is_planned_is_read_back(tmp_path: Path) -> None:
     teacher = found[0].identity
     assert {stored.teachers for stored in found[:9] if stored.distilled} == {(teacher,)}
     assert len({stored.folder for stored in found}) == len(found)
+
+
+def test_no_place_is_written(tmp_path: Path) -> None:
+    text = (
+        "datasets: [sub/retinamnist.npz, /else/where/own, breastmnist]\nmodels: vit_4q1h\nteachers: {t: [{}]}\n"
+        "regimes: {kd: {teacher: t, transfer_set: pool/more.npz}}"
+    )
+    (tmp_path / "out").mkdir()
+    with Store.open(tmp_path / "out") as store:
+        fill(store, list(parse_study(text, name="s", folder=tmp_path).jobs))
+        store.set_costs([(str(tmp_path / "sub" / "retinamnist.npz"), "a", {"parameters": 5})])
+        assert list(store.costs()) == [("retinamnist.npz", "a")]
+    jobs = read(tmp_path / "out")
+    assert list(dict.fromkeys(job.dataset for job in jobs)) == ["retinamnist.npz", "./own", "breastmnist"]
+    assert [is_path(job.dataset) for job in jobs[::2]] == [True, True, False]
+    assert {job.options["transfer_set"] for job in jobs if job.distilled} == {"more.npz"}
+    content = (tmp_path / "out" / FILE).read_bytes()
+    assert str(tmp_path).encode() not in content
+    assert b"/else" not in content
 
 
 def test_the_life_of_a_run(tmp_path: Path) -> None:
@@ -213,11 +233,50 @@ def test_a_damaged_file(tmp_path: Path, content: bytes) -> None:
     assert (tmp_path / FILE).read_bytes() == content
 
 
-def test_an_empty_file_is_none_yet(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(b"")
-    refused(tmp_path, "no such table", opened=False)
+@pytest.mark.parametrize("tables", ["", "CREATE TABLE study (key TEXT PRIMARY KEY, value TEXT NOT NULL)"])
+def test_a_beginning_is_none_yet(tmp_path: Path, tables: str) -> None:
+    """As a full disk left it, with an earlier version of ours."""
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.executescript(tables)
+    connection.close()
+    assert (tmp_path / FILE).exists()
+    refused(tmp_path, "holds no study yet", "go on with `qvit study run`", opened=False)
     with Store.open(tmp_path) as store:
         fill(store, jobs_of())
+    assert len(read(tmp_path)) == 18
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Leave room for so many pages."""
+    real, room = sqlite3.connect, [0]
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = real(*arguments, **options)
+        connection.execute(f"PRAGMA max_page_count = {room[0]}")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    return lambda pages: room.__setitem__(0, pages)
+
+
+@pytest.mark.parametrize("pages", [1, 2, 5, 8])
+def test_on_a_full_disk_it_is_made_whole_or_not_at_all(tmp_path: Path, disk: Callable[[int], None], pages: int) -> None:
+    disk(pages)
+    with pytest.raises(RunError, match=r"disk is full\. Free some space .* nothing was lost"), Store.open(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    disk(1000)
+    with Store.open(tmp_path) as store:
+        fill(store, jobs_of())
+    assert len(read(tmp_path)) == 18
+
+
+def test_a_disk_that_fills_later_takes_nothing_away(tmp_path: Path, disk: Callable[[int], None]) -> None:
+    disk(15)
+    with pytest.raises(RunError, match=r"disk is full\. Free some space"), Store.open(tmp_path) as store:
+        store.finish(fill(store, jobs_of())[0], {"auc": "x" * 40000}, 1.0)
+    assert [job.status for job in read(tmp_path)] == ["waiting"] * 18
 
 
 def test_another_format(tmp_path: Path) -> None:
@@ -228,7 +287,9 @@ def test_another_format(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / FILE)
     connection.execute("CREATE TABLE other (x)")
     connection.close()
-    refused(tmp_path, "no such table", opened=False)
+    kept = (tmp_path / FILE).read_bytes()
+    refused(tmp_path, "is a database of something else")
+    assert (tmp_path / FILE).read_bytes() == kept
 
 
 def test_flipped_and_missing_bytes(tmp_path: Path) -> None:
@@ -285,6 +346,150 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
         store.begin(one, "worker 1")
     assert (tmp_path / FILE).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+# --- busy, and read-only ---
+
+HOLDING = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN " + sys.argv[2])
+connection.execute("SELECT * FROM study").fetchall()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Another process that is in the midst of a transaction until its input ends."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(how: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-S", "-c", HOLDING, str(tmp_path / FILE), how]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.communicate()
+
+
+@pytest.mark.parametrize(("how", "reading"), [("DEFERRED", False), ("EXCLUSIVE", False), ("EXCLUSIVE", True)])
+def test_whoever_finds_it_busy_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Callable[..., Any], how: str, reading: bool
+) -> None:
+    """For a reader as for a writer, however long that takes; nothing is said of damage."""
+    with Store.open(tmp_path) as store:
+        one, *_ = fill(store, jobs_of())
+    process, heard = hold(how), []
+    monkeypatch.setattr(database, "QUIET", 0.0)
+
+    def hear(news: str) -> None:
+        heard.append(news)
+        process.communicate()
+
+    way = Store.read if reading else Store.open
+    with way(tmp_path, on_wait=hear) as store:
+        if not reading:
+            store.begin(one, "worker 1")
+            store.finish(one, {"auc": 0.5}, 1.0)
+        [found] = [job for job in store.jobs() if job.identity == one]
+        assert found.status == ("waiting" if reading else "finished")
+        assert len(store.attempts()) == (0 if reading else 1)
+    [news] = heard
+    assert news.startswith(f"Waiting for {tmp_path / FILE}: another process")
+    if sys.platform == "linux":
+        assert str(process.pid) in news
+
+
+def test_a_short_wait_is_not_worth_a_word(tmp_path: Path, hold: Callable[..., Any]) -> None:
+    with Store.open(tmp_path) as store:
+        store.put(title="x")
+    process = hold("EXCLUSIVE")
+    threading.Timer(0.3, process.communicate).start()
+    with Store.read(tmp_path, on_wait=lambda news: pytest.fail(news)) as store:
+        assert store.get("title") == "x"
+
+
+HALF_WRITING = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")  # so that a part is in the file already
+connection.execute("BEGIN")
+connection.execute("UPDATE runs SET status = 'failed'")
+for _ in range(3000):
+    connection.execute("INSERT INTO attempts VALUES ('x', ?, 1.0, NULL, NULL)", ("w" * 100,))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("left", ["whole", "half written"])
+def test_a_study_that_cannot_be_written_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
+    """Also one whose driver was killed, which has to be taken back before it can be read."""
+    with Store.open(tmp_path) as store:
+        one, *_ = fill(store, jobs_of())
+        store.finish(one, {"auc": 0.5}, 1.0)
+    if left == "half written":
+        subprocess.run([sys.executable, "-S", "-c", HALF_WRITING, str(tmp_path / FILE)], check=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == (2 if left == "half written" else 1)
+    monkeypatch.setattr(database.os, "access", lambda *_: False)
+    real, opened = sqlite3.connect, []
+
+    def connect(place: str, **options: Any) -> sqlite3.Connection:
+        """As where nothing can be written: a journal cannot be taken back."""
+        opened.append(place)
+        if "mode=ro" in place and left == "half written":
+            error = sqlite3.OperationalError("attempt to write a readonly database")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY_ROLLBACK
+            connection = MagicMock()
+            connection.execute.side_effect = error
+            return connection
+        return real(place, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    assert [job.status for job in read(tmp_path)] == ["finished"] + ["waiting"] * 17
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert "mode=ro" in opened[0]
+    with pytest.raises(RunError, match="read-only"), Store.read(tmp_path) as store:
+        store.put(title="x")
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (sqlite3.SQLITE_READONLY, "read-only"),
+        (sqlite3.SQLITE_READONLY_DIRECTORY, "read-only"),
+        (sqlite3.SQLITE_CANTOPEN, "read-only"),
+        (sqlite3.SQLITE_FULL, "Free some space"),
+        (sqlite3.SQLITE_IOERR_WRITE, "wrong with the disk"),
+        (sqlite3.SQLITE_CORRUPT_INDEX, "It is damaged: delete it"),
+        (sqlite3.SQLITE_NOTADB, "It is damaged: delete it"),
+    ],
+)
+def test_only_what_is_damaged_is_to_be_deleted(tmp_path: Path, code: int, advice: str) -> None:
+    error = sqlite3.OperationalError("so it is")
+    error.sqlite_errorcode = code
+    with (
+        pytest.raises(RunError, match=f"{FILE} cannot be used: so it is\\. .*{advice}") as caught,
+        Store.open(tmp_path),
+    ):
+        raise error
+    assert ("delete" in str(caught.value)) == ("delete" in advice)
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    with Store.open(folder) as store:
+        one, *_ = fill(store, jobs_of())
+        store.begin(one, "worker 1")
+        store.fail(one, f"Cannot write {folder}")
+    assert "caf\\udce9" in str(read(folder)[0].error)
 
 
 # --- several at a time, and kills ---

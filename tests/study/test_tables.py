@@ -13,8 +13,9 @@ import pytest
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.statistics import Interval
 from qvit.study.claims import families, headline
-from qvit.study.published import PUBLISHED
+from qvit.study.published import PAPER_DATASETS, PUBLISHED
 from qvit.study.results import METRIC_NAMES, Results, load_results
+from qvit.study.spec import read_study
 from qvit.study.tables import (
     MISSING,
     Table,
@@ -289,20 +290,43 @@ def test_every_run_is_listed(results: Results) -> None:
         assert (row["seed"], row["epoch kept"], row["seconds"]) == (str(job.seed), "2", "4.5")
 
 
-def test_means_beside_the_papers(results: Results) -> None:
+def test_means_of_own_data_stand_beside_nothing(results: Results) -> None:
     table = average_table(results)
     assert table is not None
+    assert table.columns == ("model", "regime", "models", "AUC here", "ACC here")
+    assert "paper" not in table.title + table.caption
+    assert table.caption == "Over Set A, Set D."
     rows = rows_by(table, "model", "regime")
     assert set(rows) == {(m, r) for m in ("QViT", "ViT, same parameter count") for r in ("scratch", "kd")}
-    cells = [cell for (_, arm), cell in results.cells.items() if arm.title == "qvit_4q1h"]
-    assert rows["QViT", "scratch"]["AUC here"] == f"{np.mean([cell.values('auc') for cell in cells]):.3f}"
-    assert (rows["QViT", "scratch"]["AUC in the paper"], rows["QViT", "scratch"]["ACC in the paper"]) == (
+    assert rows["QViT", "scratch"]["AUC here"] == mean_auc(results, "a", "d")
+
+
+def mean_auc(results: Results, *datasets: str) -> str:
+    found = [c for (name, arm), c in results.cells.items() if arm.title == "qvit_4q1h" and name in datasets]
+    assert len(found) == len(datasets)
+    return f"{np.mean([cell.values('auc') for cell in found]):.3f}"
+
+
+def test_the_papers_means_stand_beside_those_of_its_datasets_alone(make_study: MakeStudy) -> None:
+    text = "datasets: [retinamnist, a.npz, breastmnist]\nmodels: [qvit_4q1h, vit_4q1h_matched]\nseeds: 2"
+    found = load_results(make_study(text, titles={"retinamnist": "Retina", "breastmnist": "Breast"}))
+    table = average_table(found)
+    assert table is not None
+    [ours, theirs] = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert (ours["AUC in the paper"], ours["ACC in the paper"], theirs["AUC in the paper"]) == (
         "0.863",
         "0.710",
+        "0.846",
     )
-    assert rows["ViT, same parameter count", "scratch"]["AUC in the paper"] == "0.846"
-    assert rows["QViT", "kd"]["AUC in the paper"] == MISSING
-    assert "with 2 here levels are not to be compared" in table.caption
+    assert ours["AUC here"] == mean_auc(found, "retinamnist", "breastmnist")
+    assert table.caption.startswith("Here: Retina, Breast; not Set A, which the paper does not have. The paper (arXiv:")
+    assert "with 2 of them here levels are not to be compared" in table.caption
+    own = load_results(make_study("datasets: sub/retinamnist.npz\nmodels: [qvit_4q1h, vit_4q1h_matched]"))
+    assert "paper" not in str(average_table(own)), "a file of that name may hold anything"
+
+
+def test_the_papers_datasets_are_those_of_its_study() -> None:
+    assert read_study("paper").datasets == PAPER_DATASETS
 
 
 def test_a_study_without_these_has_no_such_tables(make_study: MakeStudy) -> None:

@@ -108,7 +108,14 @@ def run(
     folder = out or Path("runs") / f"study-{study.name}"
     with _news(study.name, quiet=json) as on_news:
         summary = run_study(
-            study, folder, workers=workers, ray=ray, root=data_dir, download=not offline, on_news=on_news
+            study,
+            folder,
+            workers=workers,
+            ray=ray,
+            root=data_dir,
+            download=not offline,
+            on_news=on_news,
+            on_wait=say,
         )
     if json:
         print_json({"folder": str(folder), **vars(summary)})
@@ -119,7 +126,7 @@ def run(
         )
         for name, error in summary.failed.items():
             say(f"Failed: {name}: {error}")
-    if summary.failed:
+    if summary.finished < summary.total:
         raise typer.Exit(1)
 
 
@@ -128,14 +135,14 @@ def status(folder: Folder, json: Json = False) -> None:
     """Say how far a study is, and what went wrong."""
     from qvit.study.store import Store
 
-    with Store.read(folder) as store:
+    with Store.read(folder, on_wait=say) as store:
         jobs, title = {job.identity: job for job in store.jobs()}.values(), store.get("title")
     counts = {state: sum(job.status == state for job in jobs) for state in ("finished", "running", "waiting", "failed")}
     failed = {job.name: job.error for job in jobs if job.status == "failed"}
     if json:
         print_json({"title": title, **counts, "errors": failed})
         return
-    print_table(str(title), list(counts), [[str(count) for count in counts.values()]])
+    print_table(title or folder.name, list(counts), [[str(count) for count in counts.values()]])
     for name, error in failed.items():
         say(f"Failed: {name}: {error}")
 

@@ -1,8 +1,9 @@
 """Who is learned from: a trained run, several of them, or any module."""
 
 import hashlib
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from qvit.training.folder import Run
 from qvit.training.loop import TrainConfig, augmentation_group
 from qvit.training.prediction import evaluating, predict
 from qvit.training.run import FOUND_AT
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in a `repr`, where an object lies in this process's memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +139,20 @@ def _scores_of_run(run: Run, data: Dataset, split: str) -> Float[np.ndarray, "n 
     return predict(run.load_model(), data[split], data.info.task, group=run.result["tta"])
 
 
+def _told(value: Any) -> str:
+    """Return how a configuration prints, the same in every process: sets in order of what they hold."""
+    if isinstance(value, (set, frozenset)):
+        return f"{type(value).__name__}({sorted(map(_told, value))})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_told(key)}: {_told(one)}' for key, one in value.items())}}}"
+    if type(value) in (list, tuple):
+        return f"{type(value).__name__}({', '.join(map(_told, value))})"
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = (f"{one.name}={_told(getattr(value, one.name))}" for one in fields(value) if one.repr)
+        return f"{type(value).__qualname__}({', '.join(inner)})"
+    return repr(value)
+
+
 def _device(module: nn.Module) -> torch.device:
     """Return where a module's parameters are."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
@@ -148,7 +165,8 @@ def _digest(modules: Sequence[nn.Module]) -> str:
     """
     digest = hashlib.sha256()
     for module in modules:
-        digest.update(f"{type(module).__module__}.{module!r} {getattr(module, 'config', None)!r}".encode())
+        told = f"{type(module).__module__}.{module!r} {_told(getattr(module, 'config', None))}"
+        digest.update(_ADDRESS.sub("", told).encode())
         for name, value in module.state_dict().items():
             value = value.detach().cpu().contiguous()
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

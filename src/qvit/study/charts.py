@@ -4,123 +4,26 @@ They are drawn as narrow as a phone, with text as text, in colours that colour-b
 arms apart, so do markers or dashes.
 """
 
-import io
-import textwrap
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from qvit.evaluation.metrics import decide, one_vs_rest
-from qvit.models.cost import si
+from qvit.study.axes import number_parameters
 from qvit.study.claims import Finding
+from qvit.study.drawing import DARK, DASHES, GREY, LINE, MARKERS, Chart, drawing, svg, wrapped
+from qvit.study.forest import told_of
 from qvit.study.pictures import COLOURS
 from qvit.study.published import PUBLISHED
 from qvit.study.results import METRIC_NAMES, Arm, Cell, Results, TestSet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDTH = 5.2  # inches, of 72 points
-LINE = 0.165  # inches a line of text
-DASHES = ("-", "--", ":", "-.")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+PARAMETERS = "trainable parameters (log scale)"
 LABEL_GAP = 0.045  # between names, as a share of the axis
-GREY, DARK = "#767676", "#222222"
-SETTINGS: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "qvit",
-    "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica", "sans-serif"],
-    "font.size": 8.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A picture as SVG text, what it is called, and what it shows in words."""
-
-    title: str
-    svg: str
-    alt: str
-
-
-@contextmanager
-def _drawing(height: float, **subplots: Any) -> Iterator[tuple["Figure", Any]]:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        yield figure, figure.subplots(**subplots)
-
-
-def _svg(figure: "Figure") -> str:
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context(SETTINGS), warnings.catch_warnings():
-        # Of names in other scripts; whoever shows the picture has the letters.
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def _label(text: str, width: int = 42) -> str:
-    """Return a name in lines that leave room for what it names; its dollars are not mathematics."""
-    return "\n".join(textwrap.wrap(text, width)).replace("$", r"\$")
-
-
-def forest(title: str, findings: Sequence[Finding], names: dict[str, str], *, against: bool = True) -> Chart:
-    """Draw differences with their intervals, a line each; what is shown is filled, what is not is hollow.
-
-    `names` are the datasets' titles; a finding of none is a mean over datasets. With `against` lines name both sides.
-    """
-    metric = METRIC_NAMES[findings[0].metric]
-    labels = ["\n".join(map(_label, _sides(f, names, against=against).split("\n"))) for f in findings]
-    heights = [0.07 + LINE * (1 + label.count("\n")) for label in labels]
-    with _drawing(0.75 + max(heights) * len(findings)) as (figure, axes):
-        for row, finding in enumerate(findings):
-            one = finding.comparison
-            colour = DARK if not finding.shown else COLOURS[0] if one.difference > 0 else COLOURS[1]
-            axes.plot([one.low, one.high], [row, row], color=colour, lw=1.6)
-            marker = "D" if finding.dataset is None else "o"
-            axes.plot(
-                one.difference, row, marker, color=colour, mfc=colour if finding.shown else "white", ms=5.5, mew=1.4
-            )
-        axes.axvline(0, color=GREY, lw=1)
-        axes.set_yticks(range(len(findings)), labels)
-        axes.set_ylim(len(findings) - 0.4, -0.6)
-        axes.grid(axis="y", visible=False)
-        axes.xaxis.get_major_locator().set_params(nbins=5)
-        figure.supxlabel(
-            f"difference in test {metric}, 95 % interval (filled: shown after correction)", fontsize="medium"
-        )
-        svg = _svg(figure)
-    told = "; ".join(f"{_sides(f, names, against=against)}: {_told(f)}" for f in findings).replace("\n", ", ")
-    return Chart(title, svg, f"{title}: differences in test {metric} with 95 % intervals. {told}.")
-
-
-def _sides(finding: Finding, names: dict[str, str], *, against: bool) -> str:
-    where = "mean" if finding.dataset is None else names[finding.dataset]
-    return f"{finding.a} − {finding.b}\n{where}" if against else f"{finding.b}\n{where}"
-
-
-def _told(finding: Finding) -> str:
-    one = finding.comparison
-    return f"{one.difference:+.3f} from {one.low:+.3f} to {one.high:+.3f}, {finding.verdict}"
 
 
 def parameters_chart(results: Results, test: TestSet, metric: str) -> Chart:
@@ -128,7 +31,7 @@ def parameters_chart(results: Results, test: TestSet, metric: str) -> Chart:
     name = METRIC_NAMES[metric]
     cells = [cell for arm in results.arms if (cell := results.cell(test, arm))]
     styles = _styles([cell.arm for cell in cells])
-    with _drawing(3.4) as (figure, axes):
+    with drawing(3.4) as (figure, axes):
         for cell in cells:
             found, (label, colour, marker, hollow) = cell.intervals[metric], styles[cell.arm]
             ends = [found.value if end is None else end for end in (found.low, found.high)]
@@ -143,35 +46,28 @@ def parameters_chart(results: Results, test: TestSet, metric: str) -> Chart:
                 lw=0.9,
                 label=label,
             )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _place: si(value))
-        axes.xaxis.set_minor_formatter(lambda _value, _place: "")
+        number_parameters(axes, [cell.parameters for cell in cells] + [x for _, x, _ in _published(test, metric)])
         _draw_published(axes, test, metric)
-        axes.set_xlabel("trainable parameters (log scale)")
+        axes.set_xlabel(PARAMETERS)
         axes.set_ylabel(f"test {name}")
         handles, labels = axes.get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
         columns = next((n for n, longest in ((3, 22), (2, 38)) if max(map(len, unique), default=0) <= longest), 1)
         if unique:
             axes.legend(
-                unique.values(), [_label(text, 70) for text in unique],
+                unique.values(), [wrapped(text, 70) for text in unique],
                 loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns,
             )  # fmt: skip
-        svg = _svg(figure)
+        picture = svg(figure)
     told = "; ".join(f"{c.arm.title} {c.parameters:,} parameters {c.intervals[metric].value:.3f}" for c in cells)
-    return Chart(f"{test.title}: {name} against parameters", svg, f"Test {name} on {test.title}: {told}.")
+    return Chart(f"{test.title}: {name} against parameters", picture, f"Test {name} on {test.title}: {told}.")
 
 
 def _draw_published(axes: "Axes", test: TestSet, metric: str) -> None:
     """Draw the published models whose size is known, their names to the left and kept apart."""
-    known = []
-    for row in PUBLISHED if test.official else ():
-        value = row.on(test.name)[metric == "acc"]
-        if value is not None and row.parameters is not None:
-            known.append((value, 1e6 * row.parameters, row.name))
+    known = _published(test, metric)
     if not known:
         return
-    known.sort()
     axes.plot([x for _, x, _ in known], [y for y, _, _ in known], "x", color=GREY, ms=5, label="published")
     low, high = axes.get_ylim()
     gap, height = LABEL_GAP * (high - low), low
@@ -181,6 +77,16 @@ def _draw_published(axes: "Axes", test: TestSet, metric: str) -> None:
             name, (x, value), xytext=(x / 1.7, height), fontsize=6.5, color=DARK, ha="right", va="center",
             arrowprops={"arrowstyle": "-", "color": GREY, "lw": 0.4},
         )  # fmt: skip
+
+
+def _published(test: TestSet, metric: str) -> list[tuple[float, float, str]]:
+    """Return figure, parameters and name of the published models of known size, the lowest figure first."""
+    found = []
+    for row in PUBLISHED if test.official else ():
+        value = row.on(test.name)[metric == "acc"]
+        if value is not None and row.parameters is not None:
+            found.append((value, 1e6 * row.parameters, row.name))
+    return sorted(found)
 
 
 def _styles(arms: Sequence[Arm]) -> dict[Arm, tuple[str, str, str, bool]]:
@@ -202,7 +108,7 @@ def gains_chart(findings: Sequence[Finding], arms: dict[str, Arm], results: Resu
     datasets = list(dict.fromkeys(f.dataset for f in findings if f.dataset is not None))
     titles = {test.name: test.title for test in results.tests}
     kinds = list(dict.fromkeys(arms[f.b].kind for f in findings))
-    with _drawing(0.6 + 1.9 * len(datasets), nrows=len(datasets), squeeze=False, sharex=True) as (figure, grid):
+    with drawing(0.6 + 1.9 * len(datasets), nrows=len(datasets), squeeze=False, sharex=True) as (figure, grid):
         for axes, dataset in zip(grid[:, 0], datasets, strict=True):
             for place, kind in enumerate(kinds):
                 some = [f for f in findings if f.dataset == dataset and arms[f.b].kind == kind]
@@ -216,18 +122,21 @@ def gains_chart(findings: Sequence[Finding], arms: dict[str, Arm], results: Resu
                     DASHES[place % 4],
                     marker=MARKERS[place % len(MARKERS)],
                     color=COLOURS[place % len(COLOURS)],
-                    label=_label(kind),
+                    label=wrapped(kind),
                     ms=5,
                     lw=1,
                 )
             axes.axhline(0, color=GREY, lw=1)
-            axes.set_title(_label(titles[dataset], 60), fontsize=9, loc="left")
+            axes.set_title(wrapped(titles[dataset], 60), fontsize=9, loc="left")
             axes.set_ylabel("gain in test AUC")
         grid[0, 0].legend()
-        grid[-1, 0].set_xlabel("trainable parameters")
-        svg = _svg(figure)
-    told = "; ".join(f"{titles[f.dataset or '']} {f.b}: {_told(f)}" for f in findings)
-    return Chart("Gain from a teacher against model size", svg, f"Gains in test AUC from pre-training: {told}.")
+        sizes = [size for f in findings if (size := _parameters(results, f, arms))]
+        if sizes:
+            number_parameters(grid[-1, 0], sizes)
+        grid[-1, 0].set_xlabel(PARAMETERS)
+        picture = svg(figure)
+    told = "; ".join(f"{titles[f.dataset or '']} {f.b}: {told_of(f)}" for f in findings)
+    return Chart("Gain from a teacher against model size", picture, f"Gains in test AUC from pre-training: {told}.")
 
 
 def _parameters(results: Results, finding: Finding, arms: dict[str, Arm]) -> int:
@@ -239,22 +148,22 @@ def _parameters(results: Results, finding: Finding, arms: dict[str, Arm]) -> int
 def roc_chart(test: TestSet, cells: Sequence[Cell]) -> Chart:
     """Draw ROC curves, means over classes and seeds of the true-positive rate at each false-positive rate."""
     grid = np.linspace(0, 1, 201)
-    with _drawing(3.0) as (figure, axes):
+    with drawing(3.0) as (figure, axes):
         for place, cell in enumerate(cells):
             rate = np.mean([_mean_roc(test, scores, grid) for scores in cell.scores], axis=0)
             axes.plot(
                 grid, rate, DASHES[place % 4], color=COLOURS[place % len(COLOURS)],
-                label=_label(f"{cell.arm.title} ({cell.intervals['auc'].value:.3f})"),
+                label=wrapped(f"{cell.arm.title} ({cell.intervals['auc'].value:.3f})"),
             )  # fmt: skip
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8)
         axes.set_xlabel("false-positive rate")
         axes.set_ylabel("true-positive rate")
         axes.set_aspect("equal")
         axes.legend(title="AUC in brackets", loc="lower right")
-        svg = _svg(figure)
+        picture = svg(figure)
     told = ", ".join(f"{cell.arm.title} {cell.intervals['auc'].value:.3f}" for cell in cells)
     what = "" if test.task == "binary" else ", mean over classes, each against the rest"
-    return Chart(f"{test.title}: ROC curves", svg, f"ROC curves on {test.title}{what}; areas: {told}.")
+    return Chart(f"{test.title}: ROC curves", picture, f"ROC curves on {test.title}{what}; areas: {told}.")
 
 
 def _mean_roc(
@@ -283,8 +192,8 @@ def confusion_chart(cell: Cell) -> Chart:
     for scores in cell.scores:
         np.add.at(table, (labels, decide(scores, test.task)), 1.0)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    names = [_label(_shortened(name)) for name in test.classes]
-    with _drawing(1.3 + 0.3 * max(classes, 4)) as (figure, axes):
+    names = [wrapped(_shortened(name)) for name in test.classes]
+    with drawing(1.3 + 0.3 * max(classes, 4)) as (figure, axes):
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for i in range(classes):
             for j in range(classes):
@@ -297,10 +206,10 @@ def confusion_chart(cell: Cell) -> Chart:
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.grid(visible=False)
-        svg = _svg(figure)
+        picture = svg(figure)
     told = "; ".join(f"of {name} {100 * shares[i, i]:.0f} % are recognised" for i, name in enumerate(test.classes))
     title = f"{test.title}: decisions of {cell.arm.title}, in % of each true class"
-    return Chart(title, svg, f"{title}: {told}.")
+    return Chart(title, picture, f"{title}: {told}.")
 
 
 def _shortened(name: str, width: int = 18) -> str:
@@ -309,29 +218,30 @@ def _shortened(name: str, width: int = 18) -> str:
 
 def learning_chart(test: TestSet, cells: Sequence[Cell]) -> Chart:
     """Draw validation AUC by epoch, the mean over seeds and the range, stages one after another."""
-    with _drawing(2.6) as (figure, axes):
+    with drawing(2.6) as (figure, axes):
         for place, cell in enumerate(cells):
             curves = [[r["val_auc"] for run in stages for r in run.history] for stages in cell.stages]
             length = min(map(len, curves))
             table, epochs = np.array([curve[:length] for curve in curves]), np.arange(1, length + 1)
             colour = COLOURS[place % len(COLOURS)]
-            axes.plot(epochs, table.mean(axis=0), DASHES[place % 4], color=colour, label=_label(cell.arm.title))
+            axes.plot(epochs, table.mean(axis=0), DASHES[place % 4], color=colour, label=wrapped(cell.arm.title))
             axes.fill_between(epochs, table.min(axis=0), table.max(axis=0), color=colour, alpha=0.15, lw=0)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch (all stages)")
         axes.set_ylabel("validation AUC")
         axes.legend()
-        svg = _svg(figure)
+        picture = svg(figure)
     told = ", ".join(cell.arm.title for cell in cells)
     return Chart(
         f"{test.title}: learning curves",
-        svg,
+        picture,
         f"Validation AUC by epoch on {test.title}, mean and range over seeds: {told}.",
     )
 
 
 def calibration_chart(test: TestSet, cells: Sequence[Cell], bins: int = 10) -> Chart:
     """Draw how often decisions are right against how sure the model was, seeds together, in ten bins."""
-    with _drawing(3.0) as (figure, axes):
+    with drawing(3.0) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8)
         for place, cell in enumerate(cells):
             sure, right = (
@@ -346,15 +256,16 @@ def calibration_chart(test: TestSet, cells: Sequence[Cell], bins: int = 10) -> C
                 marker=MARKERS[place % len(MARKERS)],
                 ms=4,
                 color=COLOURS[place % len(COLOURS)],
-                label=_label(f"{cell.arm.title} (ECE {cell.measures['ece']:.3f})"),
+                label=wrapped(f"{cell.arm.title} (ECE {cell.measures['ece']:.3f})"),
             )
         axes.set_xlabel("confidence")
         axes.set_ylabel("share of right decisions")
         axes.set_aspect("equal")
         axes.legend(loc="upper left")
-        svg = _svg(figure)
+        picture = svg(figure)
     told = ", ".join(f"{cell.arm.title} {cell.measures['ece']:.3f}" for cell in cells)
-    return Chart(f"{test.title}: calibration", svg, f"Calibration on {test.title}; expected calibration error: {told}.")
+    alt = f"Calibration on {test.title}; expected calibration error: {told}."
+    return Chart(f"{test.title}: calibration", picture, alt)
 
 
 def _certainty(
@@ -374,9 +285,9 @@ def ranking_chart(
 ) -> Chart:
     """Draw mean ranks over datasets; bars join arms that are not shown to differ (Demšar 2006)."""
     order = sorted(range(len(arms)), key=lambda k: ranks[k])
-    labels = [_label(arms[k].title) for k in order]
+    labels = [wrapped(arms[k].title) for k in order]
     lines = max(1 + label.count("\n") for label in labels)
-    with _drawing(0.8 + (0.06 + LINE * lines) * len(arms)) as (figure, axes):
+    with drawing(0.8 + (0.06 + LINE * lines) * len(arms)) as (figure, axes):
         for row, k in enumerate(order):
             axes.plot(ranks[k], row, "o", color=DARK, ms=5)
         for place, clique in enumerate(cliques):
@@ -388,8 +299,8 @@ def ranking_chart(
         figure.supxlabel(
             f"mean rank (1 is best); bars: no difference shown (critical difference {critical:.2f})", fontsize="medium"
         )
-        svg = _svg(figure)
+        picture = svg(figure)
     told = ", ".join(f"{arms[k].title} {ranks[k]:.1f}" for k in order)
     return Chart(
-        "Mean ranks over datasets", svg, f"Mean ranks over datasets: {told}; critical difference {critical:.2f}."
+        "Mean ranks over datasets", picture, f"Mean ranks over datasets: {told}; critical difference {critical:.2f}."
     )

@@ -321,10 +321,10 @@ def _values(results: Results, test: TestSet, arm: Arm, metric: str) -> list[floa
     return cell.values(metric)
 
 
-def means(results: Results, arms: Sequence[Arm], metric: str) -> float | None:
-    """Return the mean over arms and datasets of the mean over seeds; None where a run is missing."""
+def means(results: Results, arms: Sequence[Arm], metric: str, tests: Sequence[TestSet]) -> float | None:
+    """Return the mean over arms and these datasets of the mean over seeds; None where a run is missing."""
     values = []
-    for test in results.tests:
+    for test in tests:
         for arm in arms:
             cell = results.cell(test, arm)
             if cell is None:

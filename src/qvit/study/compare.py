@@ -86,9 +86,15 @@ def _interval(figures: dict[str, Any], name: str) -> Interval:
 def read_rows(runs: Sequence[Run]) -> list[Row]:
     """Return the rows of finished runs, in order; options that differ within a model are added to its name.
 
-    What was taught differently counts as another model.
+    What was taught differently counts as another model. A file that lay elsewhere for some runs is one dataset, told
+    by the first of its places.
     """
     rows = [read_row(run) for run in runs]
+    places: dict[tuple[str, str], str] = {}
+    for place, (run, row) in enumerate(zip(runs, rows, strict=True)):
+        if is_path(row.dataset):
+            same = Path(row.dataset).name, run.config["data_digest"]
+            rows[place] = replace(row, dataset=places.setdefault(same, row.dataset))
     known = [_options(run) for run in runs]
     named = []
     for run, row, options in zip(runs, rows, known, strict=True):

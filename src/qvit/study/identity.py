@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ import qvit
 from qvit.data.arrays import load_dataset
 from qvit.data.registry import get_info, is_path
 from qvit.data.transfer import load_images
+from qvit.distill.pipeline import DistillationConfig
+from qvit.models.networks import TIMM
+from qvit.study.places import without_places
 from qvit.study.spec import Job
 from qvit.training.options import RunConfig
 
@@ -27,10 +30,11 @@ def code_digest() -> str:
     """Return the SHA-256 of all sources that can change what a run gives, and of the versions of what they call."""
     root = Path(qvit.__file__).parent
     digest = hashlib.sha256(json.dumps({name: version(name) for name in COMPUTED_BY}).encode())
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):  # paths sort by system
         place = path.relative_to(root)
         if place.parts[0] not in BYSTANDERS:
-            digest.update(f"{place.as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+            source = path.read_bytes().replace(b"\r\n", b"\n")  # git may write lines as the system ends them
+            digest.update(f"{place.as_posix()} {hashlib.sha256(source).hexdigest()}\n".encode())
     return digest.hexdigest()
 
 
@@ -59,6 +63,7 @@ class Identities:
 
     def _work_out(self, job: Job) -> str:
         config, student = job.resolved(), job.run
+        timm = {"timm": _version_of_timm()} if student.model.startswith(TIMM) else {}  # its networks are not ours
         return hashlib.sha256(
             json.dumps(
                 {
@@ -66,8 +71,9 @@ class Identities:
                     "code": code_digest(),
                     "data": self.data_of(student),
                     "transfer_set": self._transfer_set_of(config, student),
-                    "config": _without_places(asdict(config)),
+                    "config": _determined(config),
                     "teachers": [self.of(teacher) for teacher in job.teachers],
+                    **timm,
                 },
                 sort_keys=True,
             ).encode()
@@ -87,13 +93,17 @@ class Identities:
         return load_images(name, size=student.size, channels=3, root=self._root, download=False)[1]
 
 
-def _without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration without the folders of the user's files, whose digests stand beside it."""
-    return {
-        key: _without_places(value)
-        if isinstance(value, dict)
-        else Path(value).name
-        if key in ("dataset", "transfer_set") and value is not None and is_path(value)
-        else value
-        for key, value in config.items()
-    }
+def _version_of_timm() -> str | None:
+    try:
+        return version("timm")
+    except PackageNotFoundError:
+        return None  # the run will say what is missing
+
+
+def _determined(config: RunConfig | DistillationConfig) -> dict[str, Any]:
+    """Return all options of a job as they take effect, so that two ways of writing one thing are one."""
+    told = asdict(config)
+    if isinstance(config, DistillationConfig):
+        for stage in ("pretrain", "finetune"):
+            told[stage] = asdict(config.of(stage).train) if stage in config.stages else None
+    return without_places(told)

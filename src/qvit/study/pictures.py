@@ -36,7 +36,7 @@ def draw_comparison(runs: Sequence[Run], rows: Sequence[Row], path: Path, *, roo
 
     Raises `RunError` for runs on different datasets, more than six runs, or a path that cannot be written.
     """
-    if len({(run.config["dataset"], run.config["data_digest"]) for run in runs}) > 1:
+    if len({(Path(run.config["dataset"]).name, run.config["data_digest"]) for run in runs}) > 1:
         raise RunError("A picture compares runs on one dataset; these are on several. Leave --picture out.")
     if len(runs) > MAX_MODELS:
         raise RunError(f"A picture shows up to {MAX_MODELS} runs, got {len(runs)}. Leave some out.")

@@ -212,8 +212,8 @@ def _share(folder: Path) -> None:
         return
     import fcntl
 
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     with contextlib.suppress(OSError):  # a file system without locks
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
 
 

@@ -32,10 +32,13 @@ Files = dict[str, bytes]
 
 @dataclass(frozen=True)
 class _Sent:
-    """What a task needs besides its work: references to files of images by option, and to teachers' folders."""
+    """What a task needs besides its work: files of images by option, and teachers' folders, each by name.
 
-    images: dict[str, tuple[str, Any]]
-    teachers: tuple[Any, ...]
+    With each comes the digest of its content, by which a machine keeps it: a name or a place is soon another's.
+    """
+
+    images: dict[str, tuple[str, str, Any]]
+    teachers: tuple[tuple[str, str, Any], ...]
 
 
 class RayPool:
@@ -62,7 +65,7 @@ class RayPool:
         except (ConnectionError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"There is no Ray cluster at '{address}': {reason}") from error
-        self._refs: dict[Path, Any] = {}
+        self._refs: dict[Path, tuple[str, str, Any]] = {}
         self._running: dict[Any, Work] = {}
 
     @property
@@ -80,16 +83,17 @@ class RayPool:
         for key in IMAGES:
             path = _images_of(work, key)
             if path is not None:
-                images[key] = (path.name, self._put(path))
+                images[key] = self._put(path)
         sent = _Sent(images, tuple(self._put(teacher) for teacher in work.teachers))
         reference = self._ray.remote(_task).options(**options).remote(work, sent, self._study)
         self._running[reference] = work
         return "ray"
 
-    def _put(self, path: Path) -> Any:
-        """Return a reference to a file's bytes, or a folder's files; they are sent once."""
+    def _put(self, path: Path) -> tuple[str, str, Any]:
+        """Return name, digest, and a reference to a file's bytes or a folder's files; they are sent once."""
         if path not in self._refs:
-            self._refs[path] = self._ray.put(read_files(path) if path.is_dir() else path.read_bytes())
+            content = read_files(path) if path.is_dir() else path.read_bytes()
+            self._refs[path] = path.name, _digest(content), self._ray.put(content)
         return self._refs[path]
 
     def events(self, timeout: float) -> list[Event]:
@@ -139,6 +143,13 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def _digest(content: bytes | Files) -> str:
+    """Return the first digits of the SHA-256 of a file, or of files with their names."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()[:16]
+    return _digest("".join(f"{_digest(content[name])} {name}\n" for name in sorted(content)).encode())
+
+
 def write_files(folder: Path, files: Files) -> None:
     """Write what `read_files` returned; what says that a run is finished comes last."""
     for name in sorted(files, key=lambda name: (Path(name).name in LAST, name.count("/") == 0, name)):
@@ -180,20 +191,19 @@ def _unpacked(work: Work, sent: _Sent, place: Path) -> tuple[Work, dict[str, str
     options = dict(work.options)
     here = replace(work, folder=place / work.folder.name, outputs=place / OUTPUTS, root=place / "data")
     places = {str(here.folder): str(work.folder.resolve()), str(here.outputs): str(work.outputs.resolve())}
-    for key, (name, reference) in sent.images.items():
+    for key, (name, digest, reference) in sent.images.items():
         target = place / "data" / name
         if is_path(options[key]):
-            unique = hashlib.sha256(options[key].encode()).hexdigest()[:12]
-            target = place / "own" / unique / name
+            target = place / "own" / digest / name
             places[str(target)] = options[key]
             options[key] = str(target)
         _lay(target, ray.get(reference))
     teachers = []
-    for folder, reference in zip(work.teachers, sent.teachers, strict=True):
-        target = place / "teachers" / folder.name
+    for folder, (name, digest, reference) in zip(work.teachers, sent.teachers, strict=True):
+        target = place / "teachers" / digest / name
         places[str(target)] = str(folder.resolve())
-        for name, content in ray.get(reference).items():
-            _lay(target / name, content)
+        for file, content in ray.get(reference).items():
+            _lay(target / file, content)
         teachers.append(target)
     return replace(here, options=options, teachers=tuple(teachers), download=False), places
 

@@ -15,8 +15,9 @@ from qvit.errors import RunError
 from qvit.files import write_atomic
 from qvit.study import charts
 from qvit.study.answer import Line, answer
-from qvit.study.charts import Chart
 from qvit.study.claims import Family, families, gain_differences, headline, ranking
+from qvit.study.drawing import Chart
+from qvit.study.forest import forest
 from qvit.study.results import METRICS, Arm, Results, TestSet, load_results
 from qvit.study.spec import SCRATCH
 from qvit.study.tables import (
@@ -63,7 +64,7 @@ def write_report(
     Of a study that is not finished it tells what is. Raises `RunError` if `folder` holds no study or no finished run.
     """
     say = on_news or (lambda text: None)
-    results = load_results(folder)
+    results = load_results(folder, on_wait=on_news)
     out = Path(folder) / "report" if out is None else Path(out)
     try:
         (out / "tables").mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ def _names(results: Results) -> dict[str, str]:
 
 def _worth(results: Results, by_key: dict[str, Family], first: list[Family]) -> Section:
     pooled = [f for one in first for f in (*one.of("auc"), *one.mean("auc"))]
-    pictures = [charts.forest("QViT minus what stands in the circuits' place", pooled, _names(results), against=False)]
+    pictures = [forest("QViT minus what stands in the circuits' place", pooled, _names(results), against=False)]
     tables = [headline_table(first, results)]
     if "controls" in by_key:
         tables.append(family_table(by_key["controls"], results))
@@ -150,7 +151,7 @@ def _worth(results: Results, by_key: dict[str, Family], first: list[Family]) -> 
 
 def _family_section(results: Results, family: Family, title: str, *, against: bool = True) -> Section:
     findings = [*family.of("auc"), *family.mean("auc")]
-    chart = charts.forest(family.question, findings, _names(results), against=against)
+    chart = forest(family.question, findings, _names(results), against=against)
     return Section(family.key, title, (), (family_table(family, results),), (chart,))
 
 
@@ -162,7 +163,7 @@ def _distillation(results: Results, family: Family) -> Section:
         tables.append(family_table(gains, results))
     pictures = (
         charts.gains_chart(family.of("auc"), arms, results),
-        charts.forest(family.question, family.of("auc"), _names(results)),
+        forest(family.question, family.of("auc"), _names(results)),
     )
     return Section("distillation", "Knowledge distillation", (), tuple(t for t in tables if t is not None), pictures)
 

@@ -16,6 +16,7 @@ from qvit.data.registry import is_path
 from qvit.errors import RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.statistics import Interval, crossed_interval
+from qvit.study.database import OnWait
 from qvit.study.spec import SCRATCH
 from qvit.study.store import Store, StoredJob
 from qvit.study.work import all_runs, final_run
@@ -172,10 +173,13 @@ def _with_seeds(cell: Cell, seeds: Sequence[int]) -> Cell:
     )
 
 
-def load_results(folder: str | Path) -> Results:
-    """Return what a study's folder holds; raises `RunError` if it is none, or holds no finished run."""
+def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Results:
+    """Return what a study's folder holds; raises `RunError` if it is none, or holds no finished run.
+
+    `on_wait` is told of another process that keeps the study's file for long.
+    """
     folder = Path(folder)
-    with Store.read(folder) as store:
+    with Store.read(folder, on_wait=on_wait) as store:
         jobs, costs, attempts = store.jobs(), store.costs(), store.attempts()
         said = {key: store.get(key) for key in ("name", "title", "description", "code", "machine", "specification")}
     finished = [job for job in jobs if job.status == "finished" and job.result is not None]
@@ -193,7 +197,12 @@ def load_results(folder: str | Path) -> Results:
         arms=tuple(arm for arm in arms if arm.role == "student"),
         teachers=tuple(arm for arm in arms if arm.role == "teacher"),
         cells={(name, arm): _cell(named[name], arm, found) for (name, arm), found in by_arm.items()},
-        costs={(Path(dataset).stem, label): cost for (dataset, label), cost in costs.items()},
+        costs={
+            (Path(job.dataset).stem, label): costs[key]
+            for job in jobs
+            for label in [job.model["label"]]
+            if (key := (job.dataset, label)) in costs
+        },
         jobs=tuple(jobs),
         attempts=tuple(attempts),
         **said,

@@ -6,12 +6,16 @@ A run is "finished" once its folder says so; the store follows. A driver that is
 finished when it comes again, so nothing is done twice, and whatever had begun goes on from its last whole epoch.
 """
 
+import errno
+import hashlib
 import io
+import json
 import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,16 +30,20 @@ from qvit.errors import RunError
 from qvit.files import sole_user, write_atomic
 from qvit.models.cost import cost_of
 from qvit.models.zoo import model_config
+from qvit.study.database import OnWait
 from qvit.study.identity import COMPUTED_BY, Identities, code_digest
+from qvit.study.places import named
 from qvit.study.pool import Event, LocalPool, Pool, await_workers, cores
 from qvit.study.results import labels_file
-from qvit.study.spec import Job, Study
+from qvit.study.spec import Study
 from qvit.study.store import Store, StoredJob
 from qvit.study.work import OUTPUTS, Work, read_outcome
 from qvit.training.record import processor
 
 LOST_AT_MOST = 3  # workers a run may lose before it is taken to be its fault
 TICK = 0.5  # seconds between looks at a study in which nothing happens
+# What a disk may say when it is asked to write.
+REFUSALS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 @dataclass
@@ -78,23 +86,25 @@ def run_study(
     root: str | Path | None = None,
     download: bool = True,
     on_news: OnNews | None = None,
+    on_wait: OnWait | None = None,
 ) -> Summary:
     """Do all runs of a study that have not been done in `folder`, and keep its state there.
 
     `workers` is the number of runs at a time, by default as many as the cores have room for, `ray` the address of a
     Ray cluster or "local". A run that crashes is recorded and does not stop the others; it is tried again the next
-    time. Raises `RunError` if the folder holds something else or is in use, `ConfigError` and `DataError` for what is
-    wrong with all runs alike.
+    time. `on_wait` is told, in a line, of another process that keeps the study's file for long. Raises `RunError` if
+    the folder holds something else, is in use or cannot be written, `ConfigError` and `DataError` for what is wrong
+    with all runs alike.
     """
     folder, began = Path(folder), time.monotonic()
     _check_folder(folder)
-    with sole_user(folder):
+    with _writing(folder), sole_user(folder):
         await_workers(folder)
-        with Store.open(folder) as store:
+        with Store.open(folder, on_wait=on_wait) as store:
             datasets = _load_datasets(study, root=root, download=download)
-            _plan(store, study, datasets, root=root)
+            options = _plan(store, study, datasets, root=root)
             _forget_what_stopped(store)
-            driver = _Driver(store, folder, root=root, on_news=on_news)
+            driver = _Driver(store, folder, options, root=root, on_news=on_news)
             if driver.waiting:
                 threads = max(job.run.train.threads for job in study.jobs)
                 pool = _pool(folder, workers, ray, threads, len(driver.waiting))
@@ -110,6 +120,20 @@ def run_study(
         failed={job.name: job.error or "" for job in jobs if job.status == "failed"},
         seconds=time.monotonic() - began,
     )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn the disk's refusal to write into a `RunError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise RunError(
+            f"Cannot write to {error.filename or folder}: {error.strerror}. Nothing was lost; free some space, or "
+            "choose a folder that you may write to with --out."
+        ) from error
 
 
 def _check_folder(folder: Path) -> None:
@@ -138,15 +162,16 @@ def _load_datasets(study: Study, *, root: str | Path | None, download: bool) -> 
     return datasets
 
 
-def _plan(store: Store, study: Study, datasets: dict[str, Dataset], *, root: str | Path | None) -> None:
+def _plan(
+    store: Store, study: Study, datasets: dict[str, Dataset], *, root: str | Path | None
+) -> dict[str, dict[str, Any]]:
+    """Write down what is asked for; returns the options of each identity, with the places of data as they are now."""
     identities = Identities(root)
     jobs = [(identities.of(job), job) for job in study.jobs]
     store.plan(jobs, {identity: [identities.of(teacher) for teacher in job.teachers] for identity, job in jobs})
     for name, data in datasets.items():
         _keep_labels(store.folder, name, data)
-    known = store.costs()
-    wanted = {(job.dataset, job.model.label): job for job in study.jobs}
-    store.set_costs((*key, _cost(job, datasets[job.dataset])) for key, job in wanted.items() if key not in known)
+    _keep_costs(store, study, datasets)
     store.put(
         name=study.name,
         title=study.title,
@@ -155,18 +180,27 @@ def _plan(store: Store, study: Study, datasets: dict[str, Dataset], *, root: str
         code=code_digest(),
         machine=_machine(),
     )
+    return {identity: job.options for identity, job in jobs}
 
 
-def _cost(job: Job, data: Dataset) -> dict[str, Any]:
-    run = job.run
-    config = model_config(
-        run.model,
-        in_chans=data.info.channels,
-        num_classes=data.info.num_classes,
-        img_size=data.size,
-        **run.model_options,
-    )
-    return asdict(cost_of(config))
+def _keep_costs(store: Store, study: Study, datasets: dict[str, Dataset]) -> None:
+    """Write down what models cost; what is known of the very same model by the same code is not worked out again."""
+    known, found = store.costs(), {}
+    wanted = {(named(job.dataset), job.model.label): job for job in study.jobs}
+    for key, job in wanted.items():
+        run, data = job.run, datasets[job.dataset]
+        config = model_config(
+            run.model,
+            in_chans=data.info.channels,
+            num_classes=data.info.num_classes,
+            img_size=data.size,
+            **run.model_options,
+        )
+        said = json.dumps([code_digest(), run.model, asdict(config)], sort_keys=True)
+        of = hashlib.sha256(said.encode()).hexdigest()
+        if known.get(key, {}).get("of") != of:
+            found[key] = asdict(cost_of(config)) | {"of": of}
+    store.set_costs((*key, cost) for key, cost in found.items())
 
 
 def _keep_labels(folder: Path, name: str, data: Dataset) -> None:
@@ -236,9 +270,17 @@ def error_file(job: StoredJob) -> Path:
 class _Driver:
     """Hands out runs, teachers first, and writes down what becomes of them."""
 
-    def __init__(self, store: Store, folder: Path, *, root: str | Path | None, on_news: OnNews | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        options: dict[str, dict[str, Any]],
+        *,
+        root: str | Path | None,
+        on_news: OnNews | None,
+    ) -> None:
         jobs = _distinct(store.jobs())
-        self.store, self.folder, self.root = store, folder, root
+        self.store, self.folder, self.options, self.root = store, folder, options, root
         self.jobs = {job.identity: job for job in jobs}
         self.waiting = [job.identity for job in jobs if job.status != "finished"]
         self.running: dict[str, float] = {}
@@ -263,6 +305,11 @@ class _Driver:
                     break
                 self._begin(identity, pool)
             if not self.running:
+                if self.waiting:
+                    raise RunError(
+                        f"Nobody takes the {len(self.waiting)} runs that are still to be done: the machines have too "
+                        "few processors for one. Give them more, or runs fewer threads."
+                    )
                 break
             for event in pool.events(TICK):
                 self._hear(event)
@@ -285,7 +332,7 @@ class _Driver:
         work = Work(
             identity=identity,
             name=job.name,
-            options=job.options,
+            options=self.options[identity],
             folder=job.folder,
             outputs=self.folder / OUTPUTS,
             teachers=tuple(self.jobs[teacher].folder for teacher in job.teachers),
@@ -319,7 +366,7 @@ class _Driver:
             self._tell(f"{job.name}: test AUC {test['auc']:.3f}, ACC {test['acc']:.3f}, {wall:.1f} s")
         elif event.kind == "failed":
             line, trace = event.told
-            write_atomic(error_file(job), trace.encode())
+            write_atomic(error_file(job), trace.encode(errors="backslashreplace"))
             self._fail(event.identity, line)
         else:
             self._lose(event)

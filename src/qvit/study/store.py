@@ -1,5 +1,7 @@
 """The state of a study: one SQLite file, written by the driver alone, so that a crash leaves whole transactions.
 
+Another process may read or copy the file for as long as it likes: whoever finds it busy waits, and says for whom.
+
 jobs       what the specification asks for, each with the identity of the run that answers it
 runs       every run there ever was in this folder, by identity: its folder, status, error, figures
 attempts   every time that a run was begun, and how that ended
@@ -10,13 +12,15 @@ study      the specification and the circumstances
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from qvit.errors import RunError
+from qvit.study.database import READ, WRITE, DamageError, OnWait, connected, patiently
+from qvit.study.places import named, without_places
 from qvit.study.spec import Job
 
 FILE = "study.sqlite"
@@ -68,82 +72,117 @@ class StoredJob:
 
 
 class Store:
-    """A study's database; `Store.open` for its driver, `Store.read` for everybody else."""
+    """A study's database; `Store.open` for its driver, `Store.read` for everybody else.
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
+    `on_wait` is told, once, of each wait for another process that has the file.
+    """
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection, on_wait: OnWait | None = None) -> None:
         self.folder = folder
         self._db = connection
+        self._on_wait = on_wait
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path) -> Iterator["Store"]:
-        """Yield the store in `folder`, made if there is none; raises `RunError` for a damaged or unwritable one."""
-        with _connected(folder, f"file:{_quoted(folder / FILE)}?mode=rwc") as connection:
-            connection.executescript(_SCHEMA)
-            store = cls(folder, connection)
-            if store.get("format") not in (None, FORMAT):
-                raise RunError(f"{folder / FILE} is of another version of qvit; use another folder.")
-            store.put(format=FORMAT)
+    def open(cls, folder: Path, *, on_wait: OnWait | None = None) -> Iterator["Store"]:
+        """Yield the store in `folder`, made whole if there is none; raises `RunError` for one that cannot be used."""
+        with connected(folder / FILE, WRITE) as connection:
+            store = cls(folder, connection, on_wait)
+            if store._is_empty():
+                store._make()
+            store._check_format()
             yield store
 
     @classmethod
     @contextmanager
-    def read(cls, folder: Path) -> Iterator["Store"]:
-        """Yield the store in `folder`, which is not changed; raises `RunError` if there is none or it is damaged."""
+    def read(cls, folder: Path, *, on_wait: OnWait | None = None) -> Iterator["Store"]:
+        """Yield the store in `folder`, which is not changed; raises `RunError` if there is none or it is damaged.
+
+        Neither file nor folder need be writable.
+        """
         if not (folder / FILE).exists():
             raise RunError(f"{folder} holds no study ({FILE} is missing); make one with `qvit study run`.")
-        # Not mode=ro: what a killed driver left half written must be taken back before anybody can read.
-        with _connected(folder, f"file:{_quoted(folder / FILE)}?mode=rw") as connection:
-            connection.execute("PRAGMA query_only = ON")
-            store = cls(folder, connection)
-            if store.get("format") != FORMAT:
-                raise RunError(f"{folder / FILE} is not a study of this version of qvit.")
+        with connected(folder / FILE, READ) as connection:
+            store = cls(folder, connection, on_wait)
+            if store._is_empty():
+                raise RunError(f"{folder} holds no study yet ({FILE} is empty); go on with `qvit study run`.")
+            store._check_format()
             yield store
+
+    def _is_empty(self) -> bool:
+        """Return whether the file holds nothing, or the beginning of a study that an earlier version left half made."""
+        tables = {name for (name,) in self._rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and "study" not in tables:
+            raise RunError(f"{self.folder / FILE} is a database of something else; use another folder.")
+        return not tables or not self._rows("SELECT key FROM study")
+
+    def _make(self) -> None:
+        """Make all tables and say of which format they are, or leave nothing."""
+        was_there = bool(self._rows("SELECT name FROM sqlite_master"))
+
+        def make(database: sqlite3.Connection) -> None:
+            for statement in _SCHEMA.strip().split(";")[:-1]:
+                database.execute(statement)
+            database.execute("INSERT INTO study VALUES ('format', ?)", (_json(FORMAT),))
+
+        try:
+            self._write(make)
+        except sqlite3.Error:
+            if not was_there:
+                with suppress(OSError):
+                    (self.folder / FILE).unlink()
+            raise
+
+    def _check_format(self) -> None:
+        if self.get("format") != FORMAT:
+            raise RunError(f"{self.folder / FILE} is of another version of qvit; use that one, or another folder.")
 
     def put(self, **values: Any) -> None:
         """Set values of the study, each anything that JSON holds."""
-        with self._db:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO study VALUES (?, ?)", [(key, _json(value)) for key, value in values.items()]
-            )
+        rows = [(key, _json(value)) for key, value in values.items()]
+        self._write(lambda database: database.executemany("INSERT OR REPLACE INTO study VALUES (?, ?)", rows))
 
     def get(self, key: str) -> Any:
         """Return a value of the study, None if it is not set."""
-        row = self._db.execute("SELECT value FROM study WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _read_json(row[0])
+        rows = self._rows("SELECT value FROM study WHERE key = ?", key)
+        return _read_json(rows[0][0]) if rows else None
 
     def plan(self, jobs: Sequence[tuple[str, Job]], teachers: dict[str, Sequence[str]]) -> None:
         """Ask for these jobs by their identities and for no others; runs that were made before are kept.
 
         `teachers` holds the identities of the teachers of each identity.
         """
-        with self._db:
-            self._db.execute("DELETE FROM jobs")
-            self._db.executemany(
-                "INSERT OR IGNORE INTO runs (identity, folder, distilled, status) VALUES (?, ?, ?, 'waiting')",
-                [(identity, run_folder(identity, job), bool(job.teachers)) for identity, job in jobs],
+        runs = [(identity, run_folder(identity, job), bool(job.teachers)) for identity, job in jobs]
+        rows = [
+            (
+                identity,
+                job.role,
+                named(job.dataset),
+                _json(asdict(job.model)),
+                job.regime,
+                job.seed,
+                _json(without_places(job.options)),
+                _json(list(teachers.get(identity, ()))),
             )
-            self._db.executemany(
+            for identity, job in jobs
+        ]
+
+        def change(database: sqlite3.Connection) -> None:
+            database.execute("DELETE FROM jobs")
+            database.executemany(
+                "INSERT OR IGNORE INTO runs (identity, folder, distilled, status) VALUES (?, ?, ?, 'waiting')", runs
+            )
+            database.executemany(
                 "INSERT INTO jobs (identity, role, dataset, model, regime, seed, options, teachers) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        identity,
-                        job.role,
-                        job.dataset,
-                        _json(asdict(job.model)),
-                        job.regime,
-                        job.seed,
-                        _json(job.options),
-                        _json(list(teachers.get(identity, ()))),
-                    )
-                    for identity, job in jobs
-                ],
+                rows,
             )
+
+        self._write(change)
 
     def jobs(self) -> list[StoredJob]:
         """Return what the specification asks for, in its order."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT jobs.identity, role, dataset, model, regime, seed, options, teachers, folder, distilled, status, "
             "error, seconds, result FROM jobs JOIN runs USING (identity) ORDER BY place"
         )
@@ -164,68 +203,80 @@ class Store:
                 seconds=row[12],
                 result=None if row[13] is None else _read_json(row[13]),
             )
-            for row in rows.fetchall()  # all at once: a reader that stopped halfway would keep the driver from writing
+            for row in rows
         ]
 
     def begin(self, identity: str, worker: str) -> None:
         """Record that a worker has begun a run."""
-        with self._db:
-            self._db.execute("UPDATE runs SET status = 'running', error = NULL WHERE identity = ?", (identity,))
-            self._db.execute(
-                "INSERT INTO attempts (identity, worker, began) VALUES (?, ?, ?)", (identity, worker, time.time())
-            )
+        row = (identity, worker, time.time())
+
+        def change(database: sqlite3.Connection) -> None:
+            database.execute("UPDATE runs SET status = 'running', error = NULL WHERE identity = ?", (identity,))
+            database.execute("INSERT INTO attempts (identity, worker, began) VALUES (?, ?, ?)", row)
+
+        self._write(change)
 
     def finish(self, identity: str, result: dict[str, Any], seconds: float) -> None:
         """Record a run's figures, and the seconds it trained."""
-        with self._db:
-            self._db.execute(
-                "UPDATE runs SET status = 'finished', error = NULL, result = ?, seconds = ? WHERE identity = ?",
-                (_json(result), seconds, identity),
-            )
-            self._end(identity, "finished")
+        values = "status = 'finished', error = NULL, result = ?, seconds = ?"
+        self._set(identity, values, _json(result), seconds, outcome="finished")
 
     def fail(self, identity: str, error: str) -> None:
         """Record that a run crashed, and why."""
-        with self._db:
-            self._db.execute("UPDATE runs SET status = 'failed', error = ? WHERE identity = ?", (error, identity))
-            self._end(identity, f"failed: {error}")
+        error = _text(error)
+        self._set(identity, "status = 'failed', error = ?", error, outcome=f"failed: {error}")
 
     def release(self, identity: str, outcome: str) -> None:
         """Record that an attempt came to nothing, and that the run waits for another."""
-        with self._db:
-            self._db.execute(
-                "UPDATE runs SET status = 'waiting', error = NULL, result = NULL WHERE identity = ?", (identity,)
-            )
-            self._end(identity, outcome)
+        self._set(identity, "status = 'waiting', error = NULL, result = NULL", outcome=_text(outcome))
 
     def attempts(self, identity: str | None = None) -> list[dict[str, Any]]:
         """Return every attempt, or those at one run, in order of their beginning; times are seconds since 1970."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT identity, worker, began, ended, outcome FROM attempts WHERE ? IS NULL OR identity = ? "
             "ORDER BY rowid",  # a clock may be set back
-            (identity, identity),
+            identity,
+            identity,
         )
         names = ("identity", "worker", "began", "ended", "outcome")
-        return [dict(zip(names, row, strict=True)) for row in rows.fetchall()]
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def set_costs(self, costs: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
         """Record what models cost, `(dataset, label, cost)`."""
-        with self._db:
-            self._db.executemany(
-                "INSERT OR REPLACE INTO models VALUES (?, ?, ?)",
-                [(dataset, label, _json(cost)) for dataset, label, cost in costs],
-            )
+        rows = [(named(dataset), label, _json(cost)) for dataset, label, cost in costs]
+        self._write(lambda database: database.executemany("INSERT OR REPLACE INTO models VALUES (?, ?, ?)", rows))
 
     def costs(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return what models cost, by dataset and label."""
-        rows = self._db.execute("SELECT dataset, model, cost FROM models")
-        return {(dataset, label): _read_json(cost) for dataset, label, cost in rows.fetchall()}
+        rows = self._rows("SELECT dataset, model, cost FROM models")
+        return {(dataset, label): _read_json(cost) for dataset, label, cost in rows}
 
-    def _end(self, identity: str, outcome: str) -> None:
-        self._db.execute(
-            "UPDATE attempts SET ended = ?, outcome = ? WHERE identity = ? AND ended IS NULL",
-            (time.time(), outcome, identity),
-        )
+    def _set(self, identity: str, values: str, *parameters: Any, outcome: str) -> None:
+        """Change a run, and end the attempt at it with an outcome."""
+        now = time.time()
+
+        def change(database: sqlite3.Connection) -> None:
+            database.execute(f"UPDATE runs SET {values} WHERE identity = ?", (*parameters, identity))
+            database.execute(
+                "UPDATE attempts SET ended = ?, outcome = ? WHERE identity = ? AND ended IS NULL",
+                (now, outcome, identity),
+            )
+
+        self._write(change)
+
+    def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
+        """Make a change whole or not at all, once nobody else is at the file."""
+
+        def whole() -> None:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                change(self._db)
+
+        patiently(self.folder / FILE, whole, self._on_wait)
+
+    def _rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Return all rows at once: a reader that stopped halfway would keep the driver from writing."""
+        return patiently(self.folder / FILE, lambda: self._db.execute(query, parameters).fetchall(), self._on_wait)
 
 
 def run_folder(identity: str, job: Job) -> str:
@@ -234,32 +285,17 @@ def run_folder(identity: str, job: Job) -> str:
     return "runs/" + "-".join("".join(c if c.isalnum() or c == "_" else "-" for c in word) for word in words)
 
 
-@contextmanager
-def _connected(folder: Path, uri: str) -> Iterator[sqlite3.Connection]:
-    connection = None
-    try:
-        connection = sqlite3.connect(uri, uri=True, timeout=30)
-        yield connection
-    except sqlite3.DatabaseError as error:
-        raise RunError(
-            f"{folder / FILE} cannot be used: {error}. If it is damaged, delete it and run the study again: finished "
-            "runs in its folder are found and kept."
-        ) from error
-    finally:
-        if connection is not None:
-            connection.close()
-
-
-def _quoted(path: Path) -> str:
-    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+def _text(text: str) -> str:
+    """Return text that can be written: of a name that is no UTF-8, the bytes are shown."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return _text(json.dumps(value, ensure_ascii=False))
 
 
 def _read_json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise sqlite3.DatabaseError(f"a value is not JSON ({error})") from error  # as damage elsewhere in the file
+        raise DamageError(f"a value is not JSON ({error})") from error

@@ -10,7 +10,7 @@ from qvit.evaluation.statistics import Interval
 from qvit.models.cost import si
 from qvit.study.claims import Family, Finding
 from qvit.study.published import PUBLISHED
-from qvit.study.results import METRIC_NAMES, METRICS, Arm, Results
+from qvit.study.results import METRIC_NAMES, METRICS, Arm, Results, TestSet
 from qvit.study.spec import SCRATCH
 
 MISSING = "–"
@@ -342,40 +342,58 @@ def seeds_table(results: Results) -> Table:
 
 
 def average_table(results: Results) -> Table | None:
-    """Return means over datasets of QViTs and their matched ViTs by regime, beside the paper's own."""
+    """Return means over datasets of QViTs and their matched ViTs by regime.
+
+    Where there are datasets that the paper has, means are over these and stand beside the paper's own.
+    """
     from qvit.study.claims import means, twins
     from qvit.study.published import PAPER, PAPER_DATASETS
 
+    common = [test for test in results.tests if test.official and test.name in PAPER_DATASETS]
+    tests = common or results.tests
     rows = []
     for regime in dict.fromkeys(arm.regime for arm in results.arms):
         pairs = [pair for pair in twins(results, "vit_matched") if pair.a[0].regime == regime]
         for kind in ("qvit", "vit_matched"):
             arms = [pair.a[0] if kind == "qvit" else pair.b[0] for pair in pairs]
-            values = [means(results, arms, metric) for metric in METRICS] if arms else []
+            values = [means(results, arms, metric, tests) for metric in METRICS] if arms else []
             if not values or None in values:
                 continue
-            paper = PAPER[kind] if regime == SCRATCH else None
+            paper = [f"{value:.3f}" for value in PAPER[kind]] if regime == SCRATCH else [MISSING] * len(METRICS)
             rows.append(
                 (
                     {"qvit": "QViT", "vit_matched": "ViT, same parameter count"}[kind],
                     regime,
                     str(len(arms)),
                     *(f"{value:.3f}" for value in values),
-                    *((f"{value:.3f}" for value in paper) if paper else (MISSING, MISSING)),
+                    *(paper if common else ()),
                 )
             )
     if not rows:
         return None
-    names = ", ".join(test.title for test in results.tests)
+    here, theirs = [tuple(f"{METRIC_NAMES[m]} {where}" for m in METRICS) for where in ("here", "in the paper")]
     return Table(
         "averages",
-        "Means over datasets, models and seeds, beside the paper's",
-        ("model", "regime", "models", "AUC here", "ACC here", "AUC in the paper", "ACC in the paper"),
+        "Means over datasets, models and seeds" + (", beside the paper's" if common else ""),
+        ("model", "regime", "models", *here, *(theirs if common else ())),
         tuple(rows),
-        f"Here: {names}. The paper ({PAPER['source']}): means over its {PAPER_DATASETS} datasets"
-        + (
-            ""
-            if len(results.tests) == PAPER_DATASETS
-            else f", so with {len(results.tests)} here levels are not to be compared, only differences between rows."
-        ),
+        _over_what(results.tests, common, str(PAPER["source"]), len(PAPER_DATASETS)),
     )
+
+
+def _over_what(tests: Sequence[TestSet], common: Sequence[TestSet], source: str, all_of_it: int) -> str:
+    """Return which datasets means are over, here and in the paper."""
+    if not common:
+        return f"Over {_titles(tests)}."
+    others = [test for test in tests if test not in common]
+    told = f"Here: {_titles(common)}"
+    if others:
+        told += f"; not {_titles(others)}, which the paper does not have"
+    told += f". The paper ({source}): means over its {all_of_it} datasets"
+    if len(common) < all_of_it:
+        told += f", so with {len(common)} of them here levels are not to be compared, only differences between rows"
+    return f"{told}."
+
+
+def _titles(tests: Sequence[TestSet]) -> str:
+    return ", ".join(test.title for test in tests)

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.npz import md5_of
 from qvit.data.registry import is_path
 from qvit.errors import RunError
 from qvit.evaluation.results import read_result, result_start
@@ -90,16 +91,35 @@ class Run:
         return model.eval()
 
     def load_data(self, root: str | Path | None = None) -> Dataset:
-        """Return the data the run was trained on; raises `RunError` if the file has changed since."""
+        """Return the data the run was trained on; raises `RunError` if the file has changed since.
+
+        A file of the user's that was moved together with the run is found where it lies now.
+        """
         config = self.config
-        task = config["task"] if is_path(config["dataset"]) else None
-        data = load_dataset(config["dataset"], size=config["size"], root=root, task=task)
+        own = is_path(config["dataset"])
+        place = self._place_of_data() if own else config["dataset"]
+        data = load_dataset(place, size=config["size"], root=root, task=config["task"] if own else None)
         if data.digest != config["data_digest"]:
             raise RunError(
                 f"The run in {self.folder} was trained on other data: expected {config['dataset']} with digest "
                 f"{config['data_digest']}, found {data.digest}."
             )
         return data
+
+    def _place_of_data(self) -> str:
+        """Return where the user's file lay, or lies now in a folder above the run's, by as much of its path as is left.
+
+        Another file of that name is none.
+        """
+        lay = Path(self.config["dataset"])
+        if lay.exists():
+            return str(lay)
+        tails = [Path(*lay.parts[-length:]) for length in range(len(lay.parts) - 1, 0, -1)]
+        for folder in self.folder.resolve().parents:
+            for place in (folder / tail for tail in tails):
+                if place.is_file() and md5_of(place) == self.config["data_digest"]:
+                    return str(place)
+        return str(lay)
 
     def _json(self, name: str, keys: Sequence[str]) -> dict[str, Any]:
         path = self.folder / name

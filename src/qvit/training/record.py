@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from qvit.data.registry import is_path
 from qvit.errors import RunError
 from qvit.files import PART, write_atomic
 from qvit.training.folder import FOUND_AT, Run, flatten
@@ -46,7 +48,9 @@ def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, 
     """
     if replace and (run.folder / "config.json").exists():
         earlier = Run(run.folder).config
-        if all(earlier[key] == described[key] for key in ("dataset", "model")):
+        if earlier["model"] == described["model"] and (
+            earlier["dataset"] == described["dataset"] or _same_file(earlier, described)
+        ):
             _empty(run.folder)
     names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
     if "config.json" in names:
@@ -56,11 +60,15 @@ def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, 
                 "Go on with it by --resume, or choose another folder with --out."
             )
         ours, theirs = flatten(described), flatten(run.config)
-        keys = [key for key in dict.fromkeys([*ours, *theirs]) if not key.endswith(FOUND_AT)]
-        differing = [key for key in keys if theirs.get(key) != ours.get(key)]
+        differing = [key for key in dict.fromkeys([*ours, *theirs]) if theirs.get(key) != ours.get(key)]
+        moved = [key for key in differing if _is_place(key, run.config, described)]
+        differing = [key for key in differing if key not in moved]
         if differing:
             changes = "; ".join(f"{key}: {theirs.get(key)} → {ours.get(key)}" for key in differing)
             raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
+        if moved:
+            with suppress(RunError):  # a finished run is good where nothing can be written, too
+                write_atomic(run.folder / "config.json", dump(described))
     elif names:
         raise RunError(f"{run.folder} is not empty and not a run folder; choose another with --out.")
     else:
@@ -69,6 +77,21 @@ def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, 
         leftover.unlink()
     if "environment.json" not in names:
         write_atomic(run.folder / "environment.json", dump(_environment(processes)))
+
+
+def _is_place(key: str, theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+    """Return whether a value that differs only says where something lies; what it is stands beside, as a digest."""
+    return key.endswith(FOUND_AT) or (key == "dataset" and _same_file(theirs, ours))
+
+
+def _same_file(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+    """Return whether two runs are on one file of the user's, wherever it lay; its name is in those of predictions."""
+    places = theirs["dataset"], ours["dataset"]
+    return (
+        all(isinstance(place, str) and is_path(place) for place in places)
+        and Path(places[0]).name == Path(places[1]).name
+        and theirs["data_digest"] == ours["data_digest"]
+    )
 
 
 def write_history(folder: Path, state: TrainState) -> None:

@@ -1,0 +1,69 @@
+"""What the report's pictures have in common: their size, letters and colours, and how they become SVG text."""
+
+import io
+import textwrap
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 5.2  # inches, of 72 points
+LINE = 0.165  # inches a line of text
+DASHES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+GREY, DARK = "#767676", "#222222"
+SETTINGS: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "qvit",
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica", "sans-serif"],
+    "font.size": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture as SVG text, what it is called, and what it shows in words."""
+
+    title: str
+    svg: str
+    alt: str
+
+
+@contextmanager
+def drawing(height: float, **subplots: Any) -> Iterator[tuple["Figure", Any]]:
+    """Yield a figure of a height in inches, and its axes as `Figure.subplots` returns them."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        yield figure, figure.subplots(**subplots)
+
+
+def svg(figure: "Figure") -> str:
+    """Return a figure as SVG text."""
+    import matplotlib as mpl
+
+    buffer = io.StringIO()
+    with mpl.rc_context(SETTINGS), warnings.catch_warnings():
+        # Of names in other scripts; whoever shows the picture has the letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def wrapped(text: str, width: int = 42) -> str:
+    """Return a name in lines that leave room for what it names; its dollars are not mathematics."""
+    return "\n".join(textwrap.wrap(text, width)).replace("$", r"\$")

@@ -1,0 +1,32 @@
+"""Where a study's data lie, which says nothing of what they are: files of the user's go by name beside their digest.
+
+A study's folder holds no place of data. The study's file says it anew each time that runs are done, so that file, data
+and folder may each be moved.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from qvit.data.registry import is_path
+
+OF_IMAGES = ("dataset", "transfer_set")  # options that name files of images
+
+
+def named(dataset: str) -> str:
+    """Return a dataset without its folder: an official name, or the name of a file, told from the former by a path."""
+    if not is_path(dataset):
+        return dataset
+    name = Path(dataset).name
+    return name if is_path(name) else f"./{name}"
+
+
+def without_places(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options, nested ones too, without the folders of the user's files."""
+    return {
+        key: without_places(value)
+        if isinstance(value, dict)
+        else named(value)
+        if key in OF_IMAGES and isinstance(value, str)
+        else value
+        for key, value in options.items()
+    }
