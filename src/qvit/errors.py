@@ -37,10 +37,14 @@ class TrainingError(QvitError):
 
 
 class FileError(QvitError):
-    """A file that cannot be read, or is not what its kind should be; `missing` if there is none."""
+    """A file that cannot be read, or is not what its kind should be; `missing` if there is none.
 
-    def __init__(self, message: str, *, missing: bool = False) -> None:
+    `found` says in two or three words what is there instead of a file that can be read.
+    """
+
+    def __init__(self, message: str, *, found: str = "", missing: bool = False) -> None:
         super().__init__(message)
+        self.found = found
         self.missing = missing
 
 

@@ -3,34 +3,70 @@
 import os
 import stat
 import sys
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
-from qvit.errors import FileError, RunError
+from qvit.errors import FileError, QvitError, RunError
 
 PART = ".part"  # ends the names of files that are being written; one left behind by a crash is rubbish
+_NEVER_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")  # control characters, what is no UTF-8, breaks of lines and paragraphs
+_AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_STRANGER = "a pipe or a device"
+
+
+def printable(path: str | Path, *, raised: type[QvitError] = FileError) -> Path:
+    """Return the path if its name can be written down: in JSON, in a database, in a message of one line.
+
+    Raises `raised` for names that are not UTF-8 or that hold line breaks or other control characters. What counts is
+    the whole name, from the root of the file system on and with links followed, since that is what is recorded.
+    """
+    for name in (os.fspath(path), _absolute(path)):
+        wrong = next((character for character in name if unicodedata.category(character) in _NEVER_IN_NAMES), None)
+        if wrong is not None:
+            found = "bytes that are no UTF-8" if "\ud800" <= wrong <= "\udfff" else f"the character {ascii(wrong)}"
+            raise raised(
+                f"Expected a path whose name can be written down, found {found} in {ascii(name)}. Rename that file or folder."
+            )
+    return Path(path)
+
+
+def _absolute(path: str | Path) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # a zero byte, say, which the name as it was given shows too
+        return os.fspath(path)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises `FileError` for a missing file, one that may not be read, and for folders, pipes and devices, which could
+    block or never end; such a file is not waited for.
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe waits for somebody to write to it. A text for a name: numpy's maps keep it.
+        file = open(os.fspath(path), "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))
+    except FileNotFoundError as error:
+        raise FileError(f"There is no file {path}.", found="nothing there", missing=True) from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        found = "a folder" if isinstance(error, IsADirectoryError) else getattr(error, "strerror", None) or str(error)
+        raise FileError(f"Cannot read {path}: {found}.", found=found) from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileError(f"Cannot read {path}: expected a regular file, found {_STRANGER}.", found=_STRANGER)
+    return file
 
 
 def read_bytes(path: Path, *, most: int) -> bytes:
     """Return the content of a regular file of at most `most` bytes.
 
-    Raises `FileError` for a missing or larger file, one that may not be read, and for folders, pipes and devices,
-    which could block or never end; such a file is not waited for.
+    Raises `FileError` as `open_regular` does, and for a larger file.
     """
-    try:
-        # Without O_NONBLOCK, opening a pipe waits for somebody to write to it.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except FileNotFoundError as error:
-        raise FileError(f"There is no file {path}.", missing=True) from error
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise FileError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-            raise FileError(f"Cannot read {path}: expected a regular file, found {found}.")
+    with open_regular(path) as file:
         try:
             content = file.read(most + 1)
         except OSError as error:
