@@ -27,9 +27,9 @@ def printable(path: str | Path, *, raised: type[QvitError] = FileError) -> Path:
     for name in (os.fspath(path), _absolute(path)):
         wrong = next((character for character in name if unicodedata.category(character) in _NEVER_IN_NAMES), None)
         if wrong is not None:
-            found = "bytes that are no UTF-8" if "\ud800" <= wrong <= "\udfff" else f"the character {ascii(wrong)}"
+            found = "bytes that are no UTF-8" if "\ud800" <= wrong <= "\udfff" else f"the character {wrong!a}"
             raise raised(
-                f"Expected a path whose name can be written down, found {found} in {ascii(name)}. Rename that file or folder."
+                f"Expected a path whose name can be written down, found {found} in {name!a}. Rename that file or folder."
             )
     return Path(path)
 
@@ -41,6 +41,11 @@ def _absolute(path: str | Path) -> str:
         return os.fspath(path)
 
 
+def _open(path: Path) -> BinaryIO:
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write to it. A text for a name: numpy's maps keep it.
+    return open(os.fspath(path), "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading.
 
@@ -48,8 +53,7 @@ def open_regular(path: Path) -> BinaryIO:
     block or never end; such a file is not waited for.
     """
     try:
-        # Without O_NONBLOCK, opening a pipe waits for somebody to write to it. A text for a name: numpy's maps keep it.
-        file = open(os.fspath(path), "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))
+        file = _open(path)
     except FileNotFoundError as error:
         raise FileError(f"There is no file {path}.", found="nothing there", missing=True) from error
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
