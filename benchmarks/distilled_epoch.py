@@ -20,7 +20,7 @@ from qvit.models import create_model, model_config
 from qvit.training.loop import Objective, TrainConfig, make_optimizer, reuse_memory, supervised, train_epoch
 from qvit.training.loop import validation_figures as validate
 from qvit.training.run import build_model
-from qvit.training.seeding import torch_threads
+from qvit.training.surroundings import surroundings
 
 STUDENTS = ("qvit_4q2h", "qvit_8q2h", "vit_8q2h_matched")
 WAYS: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory() as folder, torch_threads(1):
+    with tempfile.TemporaryDirectory() as folder, surroundings(1):
         reuse_memory()
         for name in arguments.datasets:
             data = load_dataset(name)

@@ -32,11 +32,6 @@ def printable(path: str | Path, *, raised: type[QvitError] = FileError) -> Path:
     return Path(path)
 
 
-def expanded(path: str | Path) -> Path:
-    """Return a path with a leading `~` written out, or as it is where there is no such user."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  (pathlib's raises for a user who is unknown)
-
-
 def shown(name: str) -> str:
     """Return a name that came from outside as a message can show it: on one line, of characters that are printed."""
     short = name if len(name) <= 40 else f"{name[:40]}…"

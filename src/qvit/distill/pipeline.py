@@ -35,6 +35,7 @@ from qvit.training.loop import TrainConfig, check_device
 from qvit.training.losses import make_loss
 from qvit.training.options import TRAIN_KEYS, RunConfig
 from qvit.training.run import Progress, train_run
+from qvit.training.surroundings import surroundings
 from qvit.validate import validated
 
 Stage = Literal["scratch", "pretrain", "finetune", "joint"]
@@ -148,7 +149,7 @@ def distill(
     trained. Raises `ConfigError`, `DataError`, `RunError` and `TrainingError` as `train_run` does.
     """
     student, folder = config.student, printable(folder, raised=RunError)
-    with assemble(student.train.device) as team:
+    with surroundings(student.train.threads), assemble(student.train.device) as team:
         data, guide = team.in_turn(
             lambda: _load(config, teacher, root=root, download=download, cache=cache, on_views=on_views)
         )

@@ -157,6 +157,7 @@ class Network(Classifier):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
+        self.draws = True  # some do by themselves, such as EfficientNets
         self.preprocess = Preprocess(config.in_chans)
         body, self.num_features = _build_timm(config) if config.is_timm else _BUILDERS[config.arch](config)
         self.body = body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

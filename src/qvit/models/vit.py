@@ -140,6 +140,7 @@ class Classifier(nn.Module):
     num_classes: int
     num_features: int
     head: nn.Module
+    draws: bool  # whether training takes random numbers, such as dropout's, from functions that take a generator
 
     def get_classifier(self) -> nn.Module:
         """Return the classification head."""
@@ -171,6 +172,7 @@ class ViT(Classifier):
         self.config = config
         side = config.img_size // config.patch
         self.num_classes, self.num_features = config.num_classes, config.dim
+        self.draws = config.dropout > 0.0
         self.preprocess = Preprocess(config.in_chans)
         self.patch_embed = nn.Conv2d(config.in_chans, config.dim, config.patch, stride=config.patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "cls" else None

@@ -32,7 +32,8 @@ from qvit.training.loop import (
 )
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict_logits
-from qvit.training.seeding import generator, torch_threads
+from qvit.training.seeding import generator
+from qvit.training.surroundings import surroundings
 
 ENOUGH = 0.4  # seconds that one model is timed for
 STEPS = 20  # at most
@@ -190,7 +191,7 @@ class _Timer:
         architecture = _architecture(run, info)
         key = architecture, batch, info.task, run.train.loss, run.train.threads, run.train.device
         if key not in self._timed:
-            with warnings.catch_warnings(), torch_threads(run.train.threads):
+            with warnings.catch_warnings(), surroundings(run.train.threads):
                 warnings.simplefilter("ignore", CircuitWarning)
                 self._timed[key] = _time(run, architecture, info, batch)
         return self._timed[key]

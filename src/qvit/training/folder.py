@@ -23,6 +23,8 @@ from qvit.errors import RunError
 from qvit.evaluation.results import read_result, result_start
 from qvit.models.zoo import Model, build, read_config
 from qvit.training.checkpoint import load_weights
+from qvit.training.seeding import INIT, seeded
+from qvit.training.surroundings import surroundings
 
 FOUND_AT = "found_at"  # keys of this name say where something lay, and not what it is
 
@@ -82,7 +84,8 @@ class Run:
 
     def load_model(self) -> Model:
         """Return the trained model in evaluation mode."""
-        model = build(read_config(self.config["model_config"]))
+        with surroundings(), seeded(0, INIT):  # these first weights are nobody's business
+            model = build(read_config(self.config["model_config"]))
         path = self.weights_path
         try:
             model.load_state_dict(load_weights(path))

@@ -14,13 +14,15 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import augment, group_size, random_elements
 from qvit.errors import ConfigError, ModelError
 from qvit.evaluation.metrics import accuracy, auc, log_loss
+from qvit.models.vit import Classifier
 from qvit.training.diagnose import check_finite
 from qvit.training.distributed import ALONE, Team
 from qvit.training.losses import Loss, balanced_weights, make_loss
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict_logits, probabilities_of_views
 from qvit.training.schedules import SCHEDULES
-from qvit.training.seeding import NOISE, ORDER, generator, seeded, torch_threads
+from qvit.training.seeding import NOISE, ORDER, generator, seeded
+from qvit.training.surroundings import surroundings
 
 MOST_EPOCHS = 100_000  # of which a run's records can be read back
 MOST_THREADS = 1024  # more than that end the process
@@ -156,11 +158,24 @@ def fit(
     All processes of a `team` have to call this with the same arguments and weights. They get the numbers of one
     process up to rounding, but for dropout and the like, which every process draws for its share by itself.
     """
-    check_device(config.device)
-    reuse_memory()
-    model.to(config.device)
-    _check_outputs(model, data, config)
-    objective = objective or supervised(data, config)
+    with surroundings(config.threads):
+        check_device(config.device)
+        reuse_memory()
+        model.to(config.device)
+        _check_outputs(model, data, config)
+        return _fit(model, data, config, seed, objective or supervised(data, config), state, on_epoch, team)
+
+
+def _fit(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    seed: int,
+    objective: Objective,
+    state: TrainState | None,
+    on_epoch: Callable[[TrainState], None] | None,
+    team: Team,
+) -> TrainState:
     own = objective.to(config.device) if isinstance(objective, nn.Module) else nn.Module()
     both = nn.ModuleList([model, own])
     team.join_norms(both, config.device, lambda: _shuffled(data.train, config, generator(seed)))
@@ -175,7 +190,8 @@ def fit(
     while state.epoch < config.epochs and not _out_of_patience(state, config):
         start = time.perf_counter()
         noise = NOISE, state.epoch, *team.place  # of dropout and the like
-        with torch_threads(config.threads), seeded(seed, *noise):
+        # Again, as `on_epoch` may do what it likes.
+        with surroundings(config.threads), seeded(seed, *noise, alone=isinstance(model, Classifier) and model.draws):
             record = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch, team=team)
             record |= validation_figures(model, data, config, team)
         _update(state, model, own, optimizer, record)

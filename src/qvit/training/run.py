@@ -33,7 +33,8 @@ from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
 from qvit.training.record import claim, dump, make_folder, write_history
-from qvit.training.seeding import INIT, seeded, torch_threads
+from qvit.training.seeding import INIT, seeded
+from qvit.training.surroundings import surroundings
 
 Progress = Callable[[dict[str, Any], float], None]
 STATISTICS_BYTES = 2**25  # of images at a time
@@ -83,14 +84,14 @@ def train_run(
     first one alone looks at the folder, writes, and calls `on_epoch`. What stops one of them is raised in all. As many
     have to go on with a run if that is to be bit for bit; another number does so up to rounding.
     """
-    with assemble(config.train.device) as team:
+    with surroundings(config.train.threads), assemble(config.train.device) as team:
         data = team.in_turn(lambda: _load(config, root, download=download))
         run = Run(Path(folder))
         architecture = team.lead(
             lambda: _architecture(config, data, origin or _earlier(run, resume), download=download)
         )
         _check(config, data, architecture, team)
-        with ExitStack() as held, torch_threads(config.train.threads):
+        with ExitStack() as held:
 
             def start() -> bool:
                 described = _describe(config, data, architecture, guide, origin)
@@ -150,7 +151,7 @@ def _architecture(config: RunConfig, data: Dataset, earlier: Run | None, *, down
     if earlier is not None:
         return replace(architecture, pretrained=earlier.config["model_config"].get("pretrained"))
     try:
-        with torch.random.fork_rng():  # this network is thrown away: its random numbers are nobody's business
+        with seeded(config.seed, INIT):  # this network is thrown away: its random numbers are nobody's business
             load_imagenet(Network(architecture), download=download)
     except DataError as error:
         message = f"{error} Training {architecture.arch} from scratch."
@@ -254,11 +255,12 @@ def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, publishe
 
     A network that is to start from published weights has them, unless `published` says that it will get others anyway.
     """
-    with seeded(seed, INIT):
-        model = build(architecture)
-    if published and isinstance(model, Network) and model.config.pretrained:
-        load_imagenet(model)
-    model.preprocess.set_statistics(*channel_statistics(data.train))
+    with surroundings():
+        with seeded(seed, INIT):
+            model = build(architecture)
+        if published and isinstance(model, Network) and model.config.pretrained:
+            load_imagenet(model)
+        model.preprocess.set_statistics(*channel_statistics(data.train))
     return model
 
 
@@ -284,11 +286,10 @@ def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: di
 def evaluate_run(run: Run, split: str = "test", *, root: str | Path | None = None) -> dict[str, Any]:
     """Predict a split again from a run's weights; returns all measures and the intervals of AUC and accuracy."""
     group = run.result["tta"]  # first, as it says of an unfinished run what to do
-    data = run.load_data(root)
-    images = data[split]
-    with torch_threads(run.config["train"]["threads"]):
-        scores = predict(run.load_model(), images, data.info.task, group=group)
-    return _figures(images, scores, data)
+    with surroundings(run.config["train"]["threads"]):
+        data = run.load_data(root)
+        images = data[split]
+        return _figures(images, predict(run.load_model(), images, data.info.task, group=group), data)
 
 
 def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> dict[str, Any]:
