@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from qvit.quantum.engines.operators import VECTOR_BYTES, in_parts
+from qvit.models.reverse import differentiable
+from qvit.quantum.engines.operators import VECTOR_BYTES, Gradients, in_parts
+from qvit.quantum.engines.watched import plain, transformed, unwatched
 
 # Widths up to which `NarrowAttention` is taken, and from how many scores on: below, its call costs more than it saves.
 NARROW = 8
@@ -45,27 +46,62 @@ class Attention(nn.Module):
 def attend(
     queries: Float[Tensor, "b h n k"], keys: Float[Tensor, "b h n k"], values: Float[Tensor, "b h n q"]
 ) -> Float[Tensor, "b h n q"]:
-    """Return softmax(QKᵀ/√k)·V, by the kernel that is fastest for these tensors."""
-    if _is_narrow(queries, values):
+    """Return softmax(QKᵀ/√k)·V, by the kernel that is fastest for these tensors.
+
+    It has derivatives of every order, backward and forward. torch refuses a second one under torch.compile, and of
+    its fused kernels (for wide heads, other devices) under activation checkpointing.
+    """
+    queries, keys, values = plain(queries), plain(keys), plain(values)
+    elsewhere = _saved_elsewhere()
+    if transformed() or (elsewhere and not _are_many_scores(queries)):
+        return _spelt_out(queries, keys, values)
+    if _is_narrow(queries, values) and unwatched(queries, keys, values):
         across = queries.mT.contiguous(), keys.mT.contiguous(), values.mT.contiguous()
         return NarrowAttention.apply(*across).mT  # type: ignore[no-untyped-call]
-    return F.scaled_dot_product_attention(queries, keys, values)
+    found = F.scaled_dot_product_attention(queries, keys, values)
+    if "ScaledDotProduct" not in type(found.grad_fn).__name__ or elsewhere:
+        return found
+    return differentiable(found, _of_fused)
 
 
 def _is_narrow(queries: Tensor, values: Tensor) -> bool:
-    # A compiled kernel is nothing that torch.compile, torch.export or torch.func could trace.
-    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
-        return False
-    b, h, n, k = queries.shape
+    n, k = queries.shape[2:]
     return (
-        values.device.type == "cpu"
-        and values.dtype in (torch.float32, torch.float64)
+        values.dtype in (torch.float32, torch.float64)
         and max(k, values.shape[3]) <= NARROW
         and n <= LARGEST
-        and b * h * n * n >= FEWEST_SCORES
+        and _are_many_scores(queries)
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._get_tracing_state() is None
     )
+
+
+def _are_many_scores(queries: Tensor) -> bool:
+    b, h, n, _ = queries.shape
+    return b * h * n * n >= FEWEST_SCORES
+
+
+def _saved_elsewhere() -> bool:
+    """Return whether saved tensors are handed to hooks: checkpointing gives each of them back once only."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+
+
+def _spelt_out(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Return attention by operations that can be seen through."""
+    return (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(dim=-1) @ values
+
+
+def _slopes(queries: Tensor, keys: Tensor, values: Tensor, gradient: Tensor) -> Gradients:
+    """Return the gradients of queries, keys and values by operations that can be differentiated and batched."""
+    scale = 1.0 / math.sqrt(queries.shape[-1])
+    weights = (queries @ keys.mT * scale).softmax(dim=-1)
+    to_weights = gradient @ values.mT
+    to_scores = weights * (to_weights - (weights * to_weights).sum(dim=-1, keepdim=True)) * scale
+    return to_scores @ keys, to_scores.mT @ queries, weights.mT @ gradient
+
+
+def _of_fused(node: Any, _found: Any, gradient: Tensor) -> Gradients:
+    """Return the gradients of what a fused kernel of torch's has saved."""
+    return _slopes(node._saved_query, node._saved_key, node._saved_value, gradient)
 
 
 class NarrowAttention(torch.autograd.Function):
@@ -92,13 +128,15 @@ class NarrowAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Float[Tensor, "b h q n"]) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Float[Tensor, "b h q n"]) -> Gradients:
         """Return the gradients of queries, keys and values."""
         from qvit.models import attention_kernel
 
         *saved, most, inverse = ctx.saved_tensors
-        queries, _, values, _ = saved
+        queries, keys, values, _ = saved
+        if torch.is_grad_enabled() or not unwatched(gradient):  # a second derivative is wanted, or many at once
+            to_queries, to_keys, to_values = _slopes(queries.mT, keys.mT, values.mT, gradient.mT)
+            return to_queries.mT, to_keys.mT, to_values.mT
         work = _Work(queries.shape, values.shape, queries.element_size())
         arrays = _arrays(*(tensor.detach().flatten(0, 1) for tensor in saved[:3]))
         given = _arrays(saved[3].flatten(0, 1), gradient.flatten(0, 1).contiguous(), most, inverse)

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models.attention import Attention
+from qvit.models.norm import LayerNorm
 from qvit.models.projections import Projection, Quantum
+from qvit.quantum.engines.watched import plain
 
 Images = UInt8[Tensor, "b c y x"] | Float[Tensor, "b c y x"]
 
@@ -108,6 +110,7 @@ class Preprocess(nn.Module):
 
     def forward(self, images: Images) -> Float[Tensor, "b c y x"]:
         """Return images of mean 0 and deviation 1, as far as `mean` and `std` describe them."""
+        images = plain(images)  # the one place where every network takes images in
         scale = (1.0 if images.is_floating_point() else 1.0 / 255.0) / self.std
         shift = -self.mean / self.std
         return (images.to(scale.dtype) * scale[:, None, None]).add_(shift[:, None, None])
@@ -118,9 +121,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.norm_attention = nn.LayerNorm(config.dim)
+        self.norm_attention = LayerNorm(config.dim)
         self.attention = Attention(config.projection.build(config.dim, config.heads), config.dim)
-        self.norm_mlp = nn.LayerNorm(config.dim)
+        self.norm_mlp = LayerNorm(config.dim)
         self.mlp = nn.Sequential(
             nn.Linear(config.dim, config.mlp_dim), nn.GELU(), nn.Linear(config.mlp_dim, config.dim)
         )
@@ -179,7 +182,7 @@ class ViT(Classifier):
         tokens = side**2 + (config.pool == "cls")
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens, config.dim), std=0.02))
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
-        self.norm = nn.LayerNorm(config.dim)
+        self.norm = LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, config.num_classes)
 
     def forward(self, images: Tensor) -> Float[Tensor, "b k"]:

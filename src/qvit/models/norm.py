@@ -1,0 +1,45 @@
+"""Layer normalisation with right derivatives of every order."""
+
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qvit.models.reverse import differentiable
+from qvit.quantum.engines.watched import transformed
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's layer normalisation over the last dimension, the same in all but third and higher derivatives.
+
+    torch (2.13) takes the mean and the deviation in the gradient of its gradient for constants, so that its third
+    derivatives are wrong without a word.
+    """
+
+    def forward(self, input: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
+        """Return (x − mean)/√(variance + eps)·weight + bias."""
+        if transformed():
+            return _centred(input, self.eps)[0] * self.weight + self.bias
+        return differentiable(super().forward(input), partial(_slopes, self.eps))
+
+
+def _centred(features: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return the features with mean 0 and deviation 1, and what they were multiplied by."""
+    moved = features - features.mean(dim=-1, keepdim=True)
+    factor = (moved.square().mean(dim=-1, keepdim=True) + eps).rsqrt()
+    return moved * factor, factor
+
+
+def _slopes(eps: float, _node: Any, found: tuple[Tensor | None, ...], gradient: Tensor) -> tuple[Tensor, ...] | None:
+    """Return the gradients of features, weight and bias; None where torch's will do."""
+    again = None if found[0] is None else found[0].grad_fn  # torch's gradient of its gradient
+    if again is None:  # the gradient is linear in all that has one
+        return None
+    # What that has saved, and not what the first node has: checkpointing gives each of these away once only.
+    normal, factor = _centred(again._saved_input, eps)  # type: ignore[attr-defined]
+    weight = again._saved_weight  # type: ignore[attr-defined]
+    inner = gradient * weight
+    slope = inner - inner.mean(dim=-1, keepdim=True) - normal * (inner * normal).mean(dim=-1, keepdim=True)
+    lead = tuple(range(gradient.ndim - 1))
+    return slope * factor, (gradient * normal).sum(dim=lead), gradient.sum(dim=lead)

@@ -1,0 +1,227 @@
+"""Derivatives of every order, in every mode, on both sides of every size that picks a kernel.
+
+In float64, against differences. `gradgradcheck` in its fast mode compares slopes along random directions.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.autograd.functional import jacobian, jvp
+from torch.utils.checkpoint import checkpoint
+
+from qvit.models import create_model
+from qvit.models.attention import attend
+from qvit.models.norm import LayerNorm
+
+# torch's own forward mode compiles decompositions the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+# On both sides of 2¹⁴ scores, of width 8, and of the most tokens.
+SHAPES = {
+    "few scores": (1, 1, 127, 2),
+    "enough scores": (1, 1, 128, 2),
+    "narrow": (1, 2, 91, 8),
+    "wide": (1, 2, 91, 9),
+    "long": (1, 2, 100, 1),
+    "too long": (1, 2, 101, 1),
+}
+MODELS = ["qvit_4q2h", "vit_4q2h", "cosine_4q2h"]
+BATCHES = [1, 3, 4, 8]
+
+
+def projected(shape: tuple[int, int, int, int], layout: str) -> list[Tensor]:
+    """Queries, keys and values with features last in memory, as matrices return them, or tokens last, as circuits."""
+    b, h, n, k = shape
+    if layout == "features last":
+        return [torch.randn(b, h, n, k, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    return [torch.randn(b, h, k, n, dtype=torch.float64).mT.requires_grad_() for _ in range(3)]
+
+
+@pytest.mark.parametrize("layout", ["features last", "tokens last"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_attention_has_every_derivative(
+    shape: tuple[int, int, int, int], layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("qvit.models.attention"), "LARGEST", 100)
+    leaves = projected(shape, layout)
+    many = {"fast_mode": True, "check_batched_grad": True}
+    assert torch.autograd.gradcheck(attend, leaves, check_forward_ad=True, **many)
+    assert torch.autograd.gradgradcheck(attend, leaves, check_fwd_over_rev=True, **many)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 127, 2), (1, 1, 128, 2)], ids=["torch's kernel", "our kernel"])
+def test_a_third_derivative_of_attention(shape: tuple[int, int, int, int]) -> None:
+    leaves = projected(shape, "features last")
+
+    def slopes(*leaves: Tensor) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(attend(*leaves).sin().sum(), leaves, create_graph=True)
+
+    assert torch.autograd.gradgradcheck(slopes, leaves, fast_mode=True)
+
+
+def test_torch_still_cannot_differentiate_layer_norm_three_times() -> None:
+    """Where this fails, `models.norm` may go."""
+    assert third_is_off(nn.LayerNorm(5).double()) > 1e-3
+
+
+@pytest.mark.parametrize("parts", ["all", "no input", "no weight", "no bias"])
+def test_layer_norm_has_a_third_derivative(parts: str) -> None:
+    norm = LayerNorm(5).double()
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.normal_()
+    norm.weight.requires_grad_(parts != "no weight")
+    norm.bias.requires_grad_(parts != "no bias")
+    assert third_is_off(norm, on_input=parts != "no input") < 1e-8
+
+
+def test_layer_norm_is_torchs_own_to_the_last_bit() -> None:
+    ours, theirs = LayerNorm(8), nn.LayerNorm(8)
+    features = torch.randn(7, 49, 8, requires_grad=True)
+    results = []
+    for norm in (ours, theirs):
+        values = norm(features)
+        results.append((values, *torch.autograd.grad(values.square().sum(), (features, norm.weight, norm.bias))))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+    assert repr(ours) == repr(theirs), "teachers are recognised by this"
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_layer_norm_by_torch_func_and_in_batches(batched: bool) -> None:
+    norm = LayerNorm(3).double()
+    features = torch.randn(2, 3, dtype=torch.float64)
+
+    def loss(features: Tensor) -> Tensor:
+        return (norm(features) * torch.arange(3)).sin().sum()
+
+    if batched:
+        found = torch.autograd.functional.hessian(loss, features, vectorize=True)
+    else:
+        found = torch.func.hessian(loss)(features)
+    torch.testing.assert_close(found, torch.autograd.functional.hessian(loss, features))
+
+
+def third_is_off(norm: nn.Module, *, on_input: bool = True) -> float:
+    """Return how far third derivatives by autograd are from differences of second ones, relative to the largest."""
+    torch.manual_seed(1)
+    leaves = [torch.randn(3, 5, dtype=torch.float64), *(p.detach().clone() for p in norm.parameters())]
+    moves = [on_input, *(p.requires_grad for p in norm.parameters())]
+    along = [torch.randn_like(leaf) * move for leaf, move in zip(leaves, moves, strict=True)]
+    mixed = torch.randn(3, 5, dtype=torch.float64)
+
+    def derivative(order: int, t: float) -> Tensor:
+        at = [(leaf + t * way).requires_grad_(move) for leaf, way, move in zip(leaves, along, moves, strict=True)]
+        names = [name for name, _ in norm.named_parameters()]
+        values = torch.func.functional_call(norm, dict(zip(names, at[1:], strict=True)), (at[0],))
+        slope = (values * mixed).sin().sum()
+        free = [leaf for leaf in at if leaf.requires_grad]
+        ways = [way for way, move in zip(along, moves, strict=True) if move]
+        for _ in range(order):
+            found = torch.autograd.grad(slope, free, create_graph=True)
+            slope = sum((one * way).sum() for one, way in zip(found, ways, strict=True))
+        return slope.detach()
+
+    step = 1e-4
+    near, far = (derivative(2, k * step) - derivative(2, -k * step) for k in (1, 2))
+    wanted = (8 * near - far) / (12 * step)
+    return float((derivative(3, 0.0) - wanted).abs() / wanted.abs())
+
+
+class Problem:
+    """The loss of a model of two blocks as a function of all its parameters in one vector and of its images."""
+
+    def __init__(self, name: str, batch: int) -> None:
+        torch.manual_seed(batch)
+        self.model = create_model(name, num_classes=3, depth=2).double()
+        self.labels = torch.randint(0, 3, (batch,))
+        self.place = (
+            nn.utils.parameters_to_vector(self.model.parameters()).detach().requires_grad_(),
+            torch.rand(batch, 3, 28, 28, dtype=torch.float64, requires_grad=True),
+        )
+        self.along = tuple(scale * torch.randn_like(leaf) for leaf, scale in zip(self.place, (1.0, 0.1), strict=True))
+
+    def logits(self, flat: Tensor, images: Tensor) -> Tensor:
+        named = dict(self.model.named_parameters())
+        parts = flat.split([parameter.numel() for parameter in named.values()])
+        values = {name: part.view_as(named[name]) for name, part in zip(named, parts, strict=True)}
+        return torch.func.functional_call(self.model, values, (images,))
+
+    def loss(self, flat: Tensor, images: Tensor) -> Tensor:
+        return F.cross_entropy(self.logits(flat, images), self.labels)
+
+    def slope(self, found: Any) -> Tensor:
+        return sum((one * way).sum() for one, way in zip(found, self.along, strict=True))
+
+    def derivative(self, order: int, t: float = 0.0, *, graph: bool = True) -> Tensor:
+        """Return all entries of the derivative, all but one of its places filled with `along`."""
+        at = [(leaf + t * way).detach().requires_grad_() for leaf, way in zip(self.place, self.along, strict=True)]
+        value = self.loss(*at)
+        for k in range(order):
+            found = torch.autograd.grad(value, at, create_graph=graph or k + 1 < order)
+            value = self.slope(found)
+        return torch.cat([one.detach().flatten() for one in found])
+
+
+def difference(function: Callable[[float], Tensor], step: float = 3e-5) -> Tensor:
+    near, far = function(step) - function(-step), function(2 * step) - function(-2 * step)
+    return (8 * near - far) / (12 * step)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", MODELS)
+def test_derivatives_of_a_whole_model(name: str, batch: int) -> None:
+    """The gradient along one direction; of second and third derivatives every entry. `benchmarks/derivatives.py`
+    takes every entry of the gradient too."""
+    problem = Problem(name, batch)
+    flat, images = problem.place
+    with torch.no_grad():
+        values = difference(lambda t: problem.loss(flat + t * problem.along[0], images + t * problem.along[1]))
+    gradient = problem.derivative(1, graph=False)
+    along = torch.cat([way.flatten() for way in problem.along])
+    torch.testing.assert_close(gradient @ along, values, rtol=1e-7, atol=0)
+    for order in (2, 3):
+        wanted = difference(partial(problem.derivative, order - 1, graph=False))
+        off = (problem.derivative(order) - wanted).abs().max() / wanted.abs().max()
+        assert off < 1e-6, f"derivatives of order {order}"
+
+
+@pytest.mark.parametrize("batch", [3, 4])
+@pytest.mark.parametrize("name", MODELS)
+def test_slopes_by_other_ways(name: str, batch: int) -> None:
+    problem = Problem(name, batch)
+    wanted = problem.derivative(1, graph=False) @ torch.cat([way.flatten() for way in problem.along])
+    twice = jvp(problem.loss, problem.place, problem.along)[1]
+    torch.testing.assert_close(twice, wanted)
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(leaf, way) for leaf, way in zip(problem.place, problem.along, strict=True)]
+        torch.testing.assert_close(forward_ad.unpack_dual(problem.loss(*duals)).tangent, wanted)
+
+
+@pytest.mark.parametrize("batch", [3, 4])
+@pytest.mark.parametrize("name", ["vit_4q2h", "cosine_4q2h"])
+def test_jacobians_in_one_batched_pass(name: str, batch: int) -> None:
+    problem = Problem(name, batch)
+    logits = partial(problem.logits, images=problem.place[1])
+    found, wanted = (jacobian(logits, problem.place[0], vectorize=vectorize) for vectorize in (True, False))
+    assert found.shape == (batch, 3, len(problem.place[0]))
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("batch", [3, 4])
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpointed_blocks_have_the_same_derivatives(name: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem(name, batch)
+    plain = problem.derivative(1, graph=False), problem.derivative(3)
+    for block in problem.model.blocks:
+        monkeypatch.setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))
+    found = problem.derivative(1, graph=False), problem.derivative(3)
+    for ours, theirs in zip(found, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
