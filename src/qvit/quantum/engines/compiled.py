@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import llvmlite
@@ -170,7 +170,7 @@ def _parts(function: Any) -> Iterator[Any]:
             yield value
         elif isinstance(value, bool | int | float | str | tuple | None):
             yield repr(value)
-        elif isinstance(value, ModuleType | FunctionType | type) or type(value).__module__.startswith("numba."):
+        elif isinstance(value, ModuleType | FunctionType | BuiltinFunctionType | type) or type(value).__module__.startswith("numba."):
             yield getattr(value, "__qualname__", repr(type(value)))
         else:
             raise TypeError(f"{function.__qualname__} refers to {name}, a {type(value).__name__} that may change.")
