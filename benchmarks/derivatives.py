@@ -76,7 +76,7 @@ class Problem:
         leaves = [flat.detach().requires_grad_(), images.detach().requires_grad_()]
         found = torch.autograd.grad(self.loss(*leaves), leaves, create_graph=True)
         for _ in range(order - 1):
-            slope = sum((one * way).sum() for one, way in zip(found, along, strict=True))
+            slope = torch.stack([(one * way).sum() for one, way in zip(found, along, strict=True)]).sum()
             found = torch.autograd.grad(slope, leaves, create_graph=True)
         return _flat(found).detach()
 
@@ -127,7 +127,11 @@ def by_gradients(problem: Problem, place: tuple[Tensor, Tensor], step: float) ->
     worst = 0.0
     for _ in range(3):
         way, on = _direction(place)
-        wanted = _between(lambda t, way=way, on=on: problem.gradient(place[0] + t * way, place[1] + t * on), step)
+
+        def gradient(t: float, way: Tensor = way, on: Tensor = on) -> Tensor:
+            return problem.gradient(place[0] + t * way, place[1] + t * on)
+
+        wanted = _between(gradient, step)
         worst = max(worst, _off(problem.products(*place, (way, on), 2), wanted))
     return worst
 

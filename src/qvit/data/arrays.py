@@ -41,7 +41,6 @@ from qvit.data.npz import (
 from qvit.data.phantom import make_phantom
 from qvit.data.registry import SPLITS, DatasetInfo, file_name, get_info, is_path
 from qvit.errors import ConfigError, DataError
-from qvit.files import expanded
 
 MAP_ABOVE = 512 * 2**20  # bytes of images above which a user's own file is memory-mapped
 

@@ -13,7 +13,6 @@ from qvit.data.mapped import check_whole, map_array
 from qvit.data.npz import check_unchanged, find_header, given_path, md5_of, problem, read_array, stamp_of
 from qvit.data.registry import is_path
 from qvit.errors import ConfigError, DataError
-from qvit.files import expanded
 
 KEYS = ("images", "train_images")
 LUMA = (299, 587, 114)  # thousandths of red, green and blue in grey: ITU-R BT.601

@@ -130,6 +130,6 @@ class LinearAngles:
         """Return all angles in radians."""
         still, moving = self._sums(weights)[:, None, :], self.inputs(_wide(inputs).transpose(1, 2))
         if len(self.dynamic) != self.weights.matrix.rows:
-            # Gathered, not added in place: inductor's `index_add` on what is expanded adds to all tokens (pytorch 183986).
+            # Gathered, not added in place: inductor's `index_add` on what is expanded adds to all tokens (183986).
             moving = torch.nn.functional.pad(moving, (0, 1))[..., self.columns.tensor().to(still.device)]
         return without_turns(still + moving).to(inputs.dtype)

@@ -31,7 +31,7 @@ class Batching:
         """Read the layout off two tensors that broadcast."""
         if torch.compiler.is_compiling():  # a trace complains of caches, and its shapes are symbols
             return cls._of(inputs.shape, weights.shape, torch.broadcast_shapes)
-        if not torch.jit.is_tracing():
+        if torch._C._get_tracing_state() is None:
             return _kept_layout(inputs.shape, weights.shape)
         layout = _kept_layout(sizes(inputs), sizes(weights))
         tokens = tuple(inputs.shape)[: len(layout.batch)]  # only these may differ in another call

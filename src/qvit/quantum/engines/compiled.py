@@ -152,6 +152,9 @@ def fingerprint(function: Callable[..., Any]) -> str:
     return digest.hexdigest()
 
 
+_NAMED = (ModuleType, FunctionType, BuiltinFunctionType, type)  # known by their names
+
+
 def _parts(function: Any) -> Iterator[Any]:
     """Yield what a function is made of: compiled functions as they are, all else as text."""
     names: set[str] = set()
@@ -170,7 +173,7 @@ def _parts(function: Any) -> Iterator[Any]:
             yield value
         elif isinstance(value, bool | int | float | str | tuple | None):
             yield repr(value)
-        elif isinstance(value, ModuleType | FunctionType | BuiltinFunctionType | type) or type(value).__module__.startswith("numba."):
+        elif isinstance(value, _NAMED) or type(value).__module__.startswith("numba."):
             yield getattr(value, "__qualname__", repr(type(value)))
         else:
             raise TypeError(f"{function.__qualname__} refers to {name}, a {type(value).__name__} that may change.")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

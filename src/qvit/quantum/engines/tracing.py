@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 def traced() -> bool:
     """Return whether this call becomes a program for other batch sizes too."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
 
 
 def sizes(tensor: Tensor) -> tuple[int, ...]:
@@ -23,11 +23,11 @@ def sizes(tensor: Tensor) -> tuple[int, ...]:
     state = None if torch.compiler.is_compiling() else torch._C._get_tracing_state()
     if state is None:
         return tensor.shape
-    torch._C._set_tracing_state(None)
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
     try:
         return tuple(tensor.shape)
     finally:
-        torch._C._set_tracing_state(state)
+        torch._C._set_tracing_state(state)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, eq=False)
