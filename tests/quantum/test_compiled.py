@@ -185,6 +185,10 @@ def test_a_kernel_follows_the_helpers_of_other_files(tmp_path: Path) -> None:
     assert scaled(tmp_path, three.replace("*", "-")) == (-6.0, False), "an operation"
     assert scaled(tmp_path, "# Words.\n" + three.replace("*", "-")) == (-6.0, True), "no more than that"
     assert len(list(tmp_path.rglob("*.kernel"))) == 2, "what older sources left is dropped"
+    other = module(KERNEL.replace("scale(x)", "x"), tmp_path / "a_kernel.py", jit=jit).kernel
+    assert other(10.0) == 11.0
+    assert scaled(tmp_path, two) == (21.0, False)
+    assert len(list(tmp_path.rglob("*.kernel"))) == 3, "and what is another's is not, whatever it is called"
 
 
 def test_a_kernel_follows_what_vectors_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,10 +106,11 @@ class KeptOnDisk(_Cache):
         return f"{name}.{sys.implementation.cache_tag}"
 
     def _drop(self, path: Path, *, keep: str) -> None:
-        for other in path.parent.glob(f"*{self._prefix()}~*"):  # a dot before the name: left behind half-written
-            if other.name.split("~")[1] != keep:
-                with suppress(OSError):
-                    other.unlink()
+        for dot in ("", "."):  # with a dot: left behind half-written
+            for other in path.parent.glob(f"{dot}{self._prefix()}~*"):
+                if other.name.split("~")[1] != keep:
+                    with suppress(OSError):
+                        other.unlink()
 
     def enable(self) -> None:
         """Use what is kept."""
