@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
 from qvit.distill import Teacher
+from qvit.distill.fingerprint import digest_of
 from qvit.distill.outputs import outputs
-from qvit.distill.teacher import _digest
 from qvit.errors import ConfigError, QvitError, RunError
 from qvit.models import Network, NetworkConfig, Preprocess, ViT, ViTConfig
 from qvit.models.projections import Linear
@@ -264,7 +264,7 @@ def test_scores_of_a_module_are_averaged_over_symmetries(
 
 
 def digest(*modules: nn.Module) -> str:
-    return Teacher.of_module(modules[0]).digest if len(modules) == 1 else _digest(modules)
+    return Teacher.of_module(modules[0]).digest if len(modules) == 1 else digest_of(modules)
 
 
 def test_the_digest_is_that_of_all_that_is_saved() -> None:

@@ -1,6 +1,5 @@
 """Who is learned from: a trained run, several of them, or any module."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
+from qvit.distill.fingerprint import digest_of
 from qvit.distill.outputs import Outputs, check_offers, outputs
 from qvit.errors import ConfigError, ModelError
 from qvit.training.folder import Run
@@ -44,16 +44,16 @@ class Teacher:
         members = tuple(run.load_model().to(device) for run in runs)
         names = dict.fromkeys(run.config["model"] for run in runs)
         name = " + ".join(names) if len(runs) == 1 else f"{len(runs)} × {' + '.join(names)}"
-        return cls(name, members, _digest(members), runs)
+        return cls(name, members, digest_of(members), runs)
 
     @classmethod
     def of_module(cls, module: nn.Module, *, name: str | None = None) -> "Teacher":
         """Return any module as a teacher; `models.Preprocess` before one that takes floats makes it take bytes.
 
-        It is recognised by its weights, its `repr` and its `config`, if it has one: change one of them if you change
-        its `forward`.
+        It is recognised by all that it saves, its `repr` and its `config`, if it has one: change one of them if you
+        change its `forward`.
         """
-        return cls(name or type(module).__name__, (module,), _digest((module,)))
+        return cls(name or type(module).__name__, (module,), digest_of((module,)))
 
     @property
     def described(self) -> dict[str, Any]:
@@ -135,18 +135,3 @@ def _scores_of_run(run: Run, data: Dataset, split: str) -> Float[np.ndarray, "n 
 def _device(module: nn.Module) -> torch.device:
     """Return where a module's parameters are."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-
-
-def _digest(modules: Sequence[nn.Module]) -> str:
-    """Return the SHA-256 of modules: how they print, and the names, types, shapes and bytes of all they save.
-
-    Heads of attention or a change of size before a CNN show neither in the `repr` nor in weights, but in our `config`.
-    """
-    digest = hashlib.sha256()
-    for module in modules:
-        digest.update(f"{type(module).__module__}.{module!r} {getattr(module, 'config', None)!r}".encode())
-        for name, value in module.state_dict().items():
-            value = value.detach().cpu().contiguous()
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.flatten().view(torch.uint8).numpy() if value.numel() else b"")
-    return digest.hexdigest()
