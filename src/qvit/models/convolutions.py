@@ -18,15 +18,15 @@ from torch.overrides import TorchFunctionMode
 
 from qvit.models.vit import Classifier
 
-_MODULES = {nn.Conv1d: torch.conv1d, nn.Conv2d: torch.conv2d, nn.Conv3d: torch.conv3d}
+_MODULES: dict[Any, Callable[..., Tensor]] = {nn.Conv1d: torch.conv1d, nn.Conv2d: torch.conv2d, nn.Conv3d: torch.conv3d}
 _FUNCTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 
 
 class Unstrided(TorchFunctionMode):
     """Inside this block all convolutions of one pixel are computed without their stride, whoever calls them.
 
-    It has to be held while gradients are computed as well: checkpointing calls forward again there. It costs about a
-    microsecond for every function of torch's.
+    It has to be held while gradients are computed as well, by `differentiate`, for checkpointing calls forward again
+    there. It costs about a microsecond for every function of torch's.
     """
 
     def __torch_function__(
@@ -70,7 +70,8 @@ def _each(value: int | Sequence[int], dims: int) -> tuple[int, ...]:
 
 
 def _every(pixels: Tensor, steps: tuple[int, ...]) -> Tensor:
-    return pixels[(..., *(slice(None, None, step) for step in steps))]
+    where: list[Any] = [slice(None, None, step) for step in steps]
+    return pixels[..., *where]
 
 
 class _Unstrided:
@@ -133,3 +134,15 @@ def unstrided(model: nn.Module, objective: nn.Module) -> AbstractContextManager[
     """
     safe = isinstance(model, Classifier) and not strided_pixels(model) and not strided_pixels(objective)
     return nullcontext() if safe else Unstrided()
+
+
+def differentiate(loss: Tensor) -> None:
+    """Add the gradients of a scalar to its parameters', as `loss.backward()` does, without leaving any block.
+
+    While torch's own `backward` runs, a function of torch's like all others, blocks like `Unstrided` are suspended; it
+    ends in this call.
+    """
+    engine: Any = torch.autograd.Variable._execution_engine
+    engine.run_backward(
+        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+    )

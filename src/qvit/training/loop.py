@@ -14,7 +14,7 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import augment, group_size, random_elements
 from qvit.errors import ConfigError, ModelError, TrainingError
 from qvit.evaluation.metrics import accuracy, auc, log_loss
-from qvit.models.convolutions import unstrided
+from qvit.models.convolutions import differentiate, unstrided
 from qvit.training.diagnose import check_finite
 from qvit.training.distributed import ALONE, Team
 from qvit.training.losses import Loss, balanced_weights, make_loss
@@ -241,7 +241,7 @@ def train_step(
             "to learn; is the model's output detached, or computed under torch.no_grad?"
         )
     optimizer.zero_grad()
-    part.backward()
+    differentiate(part)
     loss = team.combine(part.detach(), optimizer.parameters, images=len(batch.index))
     gradients = [parameter.grad for parameter in optimizer.parameters if parameter.grad is not None]
     norm = torch.linalg.vector_norm(torch.cat([loss.new_zeros(1), *(gradient.flatten() for gradient in gradients)]))

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from qvit.errors import ModelError
 
+VERSIONS = "_metadata"
+
 
 def copied(saved: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of what a module saves that shares nothing with it."""
@@ -34,11 +36,17 @@ def check_tensors(saved: dict[str, Any]) -> None:
 
 
 def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a value with its tensors changed, and all else copied."""
+    """Return a value with its tensors changed, and all else copied.
+
+    What a module saves has an attribute that says by which versions, without which quantised parts cannot read it.
+    """
     if isinstance(value, Tensor):
         return change(value)
     if type(value) in (list, tuple):
         return type(value)(_with_tensors(part, change) for part in value)
     if type(value) in (dict, OrderedDict):
-        return {key: _with_tensors(part, change) for key, part in value.items()}
+        changed = type(value)((key, _with_tensors(part, change)) for key, part in value.items())
+        if hasattr(value, VERSIONS):
+            setattr(changed, VERSIONS, copy.deepcopy(getattr(value, VERSIONS)))
+        return changed
     return copy.deepcopy(value)
