@@ -1,5 +1,6 @@
 """A distillation is a folder of runs: what each learns and starts from, what is measured, and going on after a stop."""
 
+import copy
 import hashlib
 import json
 import os
@@ -575,6 +576,23 @@ def test_any_module_teaches(go: Go, settings: Settings, files: Files, monkeypatc
     scores = done.final.predictions("test")
     assert done.measures["test"]["finetune"]["divergence"] == pytest.approx(surprise(scores, taught, "multi-class"))
     assert done.runs["pretrain"].config["guide"]["teacher"][FOUND_AT] == []
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning")
+def test_a_quantised_module_teaches(go: Go, settings: Settings, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It saves tuples and types, and has no parameters that anybody sees."""
+    monkeypatch.setattr(pipeline, "count_flops", count_flops)
+    torch.manual_seed(0)
+    module = torch.ao.quantization.quantize_dynamic(Own(), {nn.Linear})
+    config = settings(augment="d4", tta="never", epochs=1, scratch=False)
+    done = go(config, teacher=Teacher.of_module(module, name="small"))
+    taught = predict(module, load_dataset(str(files())).test, "multi-class")
+    assert done.measures["teacher"] | {"name": "small", "parameters": 0, "flops": None} == done.measures["teacher"]
+    scores = done.final.predictions("test")
+    assert done.measures["test"]["finetune"]["divergence"] == pytest.approx(surprise(scores, taught, "multi-class"))
+    again = go(config, teacher=Teacher.of_module(copy.deepcopy(module), name="small"), resume=True)
+    assert again.measures == done.measures
 
 
 def test_a_teacher_that_was_trained_on_other_images(go: Go, settings: Settings, files: Files, teachers: Files) -> None:

@@ -1,7 +1,13 @@
 """Teachers: what runs, ensembles and bare modules say, that saying it changes nothing, and who is refused."""
 
 import copy
+import io
+import os
 import shutil
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +20,8 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
 from qvit.distill import Teacher
+from qvit.distill.fingerprint import digest_of
 from qvit.distill.outputs import outputs
-from qvit.distill.teacher import _digest
 from qvit.errors import ConfigError, QvitError, RunError
 from qvit.models import Network, NetworkConfig, Preprocess, ViT, ViTConfig
 from qvit.models.projections import Linear
@@ -264,7 +270,7 @@ def test_scores_of_a_module_are_averaged_over_symmetries(
 
 
 def digest(*modules: nn.Module) -> str:
-    return Teacher.of_module(modules[0]).digest if len(modules) == 1 else _digest(modules)
+    return Teacher.of_module(modules[0]).digest if len(modules) == 1 else digest_of(modules)
 
 
 def test_the_digest_is_that_of_all_that_is_saved() -> None:
@@ -347,6 +353,84 @@ def test_the_digest_of_an_ensemble_knows_order_and_number() -> None:
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)
     found = [digest(first), digest(second), digest(first, second), digest(second, first), digest(first, first)]
     assert len(set(found)) == 5
+
+
+class Remembering(nn.Module):
+    """A module that saves what it is told to."""
+
+    def __init__(self, extra: Any) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def get_extra_state(self) -> Any:
+        return self.extra
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_:UserWarning")
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning")
+def test_the_digest_sees_into_quantised_weights() -> None:
+    torch.manual_seed(0)
+    linear, found = nn.Sequential(nn.Linear(3, 2)), []
+    found.append(digest(linear))
+    for change in ("nothing", "weight", "bias", "dtype"):
+        changed = copy.deepcopy(linear)
+        if change in ("weight", "bias"):
+            getattr(changed[0], change).data[0] *= 2
+        dtype = torch.float16 if change == "dtype" else torch.qint8
+        quantised = torch.ao.quantization.quantize_dynamic(changed, {nn.Linear}, dtype=dtype)
+        found.append(digest(quantised))
+        assert digest(copy.deepcopy(quantised)) == found[-1]
+    numbers = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for scale, zero in ((0.1, 0), (0.2, 0), (0.1, 1)):
+        found.append(digest(Remembering(torch.quantize_per_tensor(numbers, scale, zero, torch.qint8))))
+    for scales, axis in (([0.1, 0.2], 0), ([0.1, 0.2], 1), ([0.2, 0.1], 0)):
+        made = torch.quantize_per_channel(numbers, torch.tensor(scales), torch.zeros(2), axis, torch.qint8)
+        found.append(digest(Remembering(made)))
+    assert len(set(found)) == 1 + 4 + 3 + 3
+
+
+LIKE_EACH_OTHER: list[Any] = [
+    None, 0, False, 0.0, "", b"", "0", "None", (), [], {}, set(), {0: 1}, {1: 0}, [0, 1], (0, 1), [[0], 1], [0, [1]],
+    torch.zeros(2), (torch.zeros(2),), np.zeros(2), np.zeros((2, 1)), np.zeros(2, int),
+    np.array([0, "a"], dtype=object),
+    torch.zeros(2).to_sparse(), torch.float32, nn.Linear, copy.copy, io.BytesIO(b"a"), io.BytesIO(b"b"), TrainConfig(),
+    TrainConfig(lr=1.0), OrderedDict(), 1j, torch.ones(2, dtype=torch.cfloat), torch.ones(2, dtype=torch.cfloat) * 1j,
+    (torch.ones(2, dtype=torch.cfloat) * 1j).conj(), {"a", "b"}, frozenset({"a", "b"}), range(3), range(4),
+]  # fmt: skip
+
+
+def test_the_digest_tells_everything_that_a_module_saves_apart() -> None:
+    found = [digest(Remembering(value)) for value in LIKE_EACH_OTHER]
+    assert len(set(found)) == len(LIKE_EACH_OTHER)
+    assert [digest(Remembering(copy.deepcopy(value))) for value in LIKE_EACH_OTHER] == found
+    loop: list[Any] = [1]
+    loop.append(loop)
+    assert digest(Remembering(loop)) not in found
+
+
+def test_the_digest_is_the_same_in_every_process() -> None:
+    script = """
+import io, sys, torch
+from torch import nn
+from qvit.distill.fingerprint import digest_of
+class Own(nn.Module):
+    def get_extra_state(self):
+        return {"set": {"a", "b", "c", 1, None}, "file": io.BytesIO(b"a"), "part": [torch.ones(2), torch.int8, print]}
+print(digest_of([Own()]))
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", script], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("value", [threading.Lock(), lambda: 1], ids=["lock", "lambda"])
+def test_what_cannot_be_told_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"by what it saves as 'part\._extra_state': it holds a (lock|function), wh"):
+        Teacher.of_module(nn.ModuleDict({"part": Remembering({"a": [value]})}))
 
 
 # --- who is refused ---

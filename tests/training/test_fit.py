@@ -1,5 +1,8 @@
 """The loop: one seed fixes everything, every option bites, the best epoch is kept, the test split stays shut."""
 
+import copy
+import math
+import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -8,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from qvit.data.arrays import Dataset, Split
 from qvit.errors import ConfigError, ModelError, TrainingError
 from qvit.evaluation.metrics import auc
-from qvit.models import create_model
+from qvit.models import Preprocess, create_model
 from qvit.training.loop import (
     Batch,
     TrainConfig,
@@ -26,6 +31,7 @@ from qvit.training.loop import (
 )
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict
+from qvit.training.saved import copied
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import INIT, ORDER, generator, seeded
 
@@ -530,3 +536,117 @@ def test_train_loss_is_the_mean_over_images_not_over_batches(make_data: MakeData
     state = fit(build(data), data, replace(TINY, epochs=1), seed=0, objective=objective)
     expected = torch.cat([loss.detach() for loss in losses]).mean().item()
     assert state.history[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+# --- strange models ---
+
+
+class Stranger(nn.Module):
+    """Somebody's network: a layer like those whose gradients corrupt memory, and one that computes its like itself."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.preprocess = Preprocess(3)
+        self.skip = nn.Conv2d(3, 4, 1, stride=2, bias=False)
+        self.weight = nn.Parameter(torch.randn(5, 4, 1, 1))
+        self.head = nn.Linear(5, classes)
+        self.to(memory_format=torch.channels_last)
+
+    def features(self, images: Tensor) -> Tensor:
+        return nn.functional.conv2d(self.skip(self.preprocess(images)), self.weight, stride=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        again = self.training  # as timm's networks with grad_checkpointing
+        found = checkpoint(self.features, images, use_reentrant=False) if again else self.features(images)
+        return self.head(found.mean(dim=(2, 3)))
+
+
+def test_a_strangers_convolutions_are_trained_without_their_stride(make_data: MakeData) -> None:
+    """In a layer, in a function and in what is computed again; the model itself is left as it was."""
+    data, strides = make_data(), set()
+    model = Stranger()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket is torch.ops.aten.convolution_backward:
+                strides.add(tuple(args[4]))
+            return func(*args, **kwargs or {})
+
+    with Watch():
+        state = fit(model, data, TINY, seed=0)
+    assert strides == {(1, 1)}
+    assert len(state.history) == TINY.epochs
+    assert type(model.skip) is nn.Conv2d
+    assert model.skip.stride == (2, 2)
+
+
+class Remembering(nn.Module):
+    """A head of a model that is half quantised and counts in a dictionary: what it saves are not tensors alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preprocess, self.head, self.seen = Preprocess(3), nn.Linear(6, 4), {"batches": 0, "mean": torch.zeros(())}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            body = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 6))
+            self.body = torch.ao.quantization.quantize_dynamic(body, {nn.Linear})
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.seen["batches"] += 1
+        return self.head(self.body(self.preprocess(images)))
+
+    def get_extra_state(self) -> Any:
+        return self.seen
+
+    def set_extra_state(self, state: Any) -> None:
+        self.seen = state
+
+
+def test_what_a_model_saves_need_not_be_tensors(make_data: MakeData) -> None:
+    """Also the best epoch's is kept as it was then, and it can be gone on with."""
+    data, states = make_data(noise=800.0), []
+    config = replace(TINY, epochs=4, lr=0.05)
+    torch.manual_seed(0)
+    model = Remembering()
+    twin = copy.deepcopy(model)
+    done = fit(model, data, config, seed=0, on_epoch=lambda state: states.append(copied(vars(state))))
+    steps = math.ceil(len(data.train) / 8)
+    assert [state["model"]["_extra_state"]["batches"] for state in states] == [steps, 2 * steps, 3 * steps, 4 * steps]
+    assert model.seen["batches"] == steps * done.best["epoch"]
+    model.seen["batches"] = -1
+    assert done.best["model"]["_extra_state"]["batches"] == steps * done.best["epoch"]
+    resumed = fit(twin, data, config, seed=0, state=TrainState(**states[1]))
+    assert resumed.history == done.history
+    assert torch.equal(twin.head.weight, model.head.weight)
+
+
+def test_nothing_to_train_is_said(make_data: MakeData) -> None:
+    data = make_data()
+    model = build(data)
+    steps: list[Any] = []
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        steps.append(batch)
+        return model(batch.images).sum(1)
+
+    count = len(list(model.requires_grad_(False).parameters()))
+    with pytest.raises(
+        TrainingError, match=rf"nothing to train: expected .* got one whose {count} are all frozen\. Call"
+    ):
+        fit(model, data, TINY, seed=0, objective=objective)
+    constant = nn.Sequential(Preprocess(3), nn.Flatten(), nn.AdaptiveAvgPool1d(4))
+    with pytest.raises(TrainingError, match=r"nothing to train: expected .* got one without parameters"):
+        fit(constant, data, TINY, seed=0, objective=objective)
+    assert steps == []
+
+
+def test_a_loss_that_depends_on_nothing_is_said(make_data: MakeData) -> None:
+    with pytest.raises(TrainingError, match=r"The loss at epoch 1, step 1 depends on no parameter .*torch\.no_grad\?"):
+        fit(
+            build(make_data()),
+            make_data(),
+            TINY,
+            seed=0,
+            objective=lambda model, batch: model(batch.images).detach().sum(1),
+        )

@@ -1,9 +1,7 @@
 """Who is learned from: a trained run, several of them, or any module."""
 
-import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
+from qvit.distill.fingerprint import digest_of
 from qvit.distill.outputs import Outputs, check_offers, outputs
 from qvit.errors import ConfigError, ModelError, RunError
 from qvit.files import printable
@@ -20,8 +19,6 @@ from qvit.training.folder import Run
 from qvit.training.loop import TrainConfig, augmentation_group
 from qvit.training.prediction import evaluating, predict
 from qvit.training.run import FOUND_AT
-
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in a `repr`, where an object lies in this process's memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +48,16 @@ class Teacher:
         members = tuple(run.load_model().to(device) for run in runs)
         names = dict.fromkeys(run.config["model"] for run in runs)
         name = " + ".join(names) if len(runs) == 1 else f"{len(runs)} × {' + '.join(names)}"
-        return cls(name, members, _digest(members), runs)
+        return cls(name, members, digest_of(members), runs)
 
     @classmethod
     def of_module(cls, module: nn.Module, *, name: str | None = None) -> "Teacher":
         """Return any module as a teacher; `models.Preprocess` before one that takes floats makes it take bytes.
 
-        It is recognised by its weights, its `repr` and its `config`, if it has one: change one of them if you change
-        its `forward`.
+        It is recognised by all that it saves, its `repr` and its `config`, if it has one: change one of them if you
+        change its `forward`.
         """
-        return cls(name or type(module).__name__, (module,), _digest((module,)))
+        return cls(name or type(module).__name__, (module,), digest_of((module,)))
 
     @property
     def described(self) -> dict[str, Any]:
@@ -139,36 +136,6 @@ def _scores_of_run(run: Run, data: Dataset, split: str) -> Float[np.ndarray, "n 
     return predict(run.load_model(), data[split], data.info.task, group=run.result["tta"])
 
 
-def _told(value: Any) -> str:
-    """Return how a configuration prints, the same in every process: sets in order of what they hold."""
-    if isinstance(value, (set, frozenset)):
-        return f"{type(value).__name__}({sorted(map(_told, value))})"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{_told(key)}: {_told(one)}' for key, one in value.items())}}}"
-    if type(value) in (list, tuple):
-        return f"{type(value).__name__}({', '.join(map(_told, value))})"
-    if is_dataclass(value) and not isinstance(value, type):
-        inner = (f"{one.name}={_told(getattr(value, one.name))}" for one in fields(value) if one.repr)
-        return f"{type(value).__qualname__}({', '.join(inner)})"
-    return repr(value)
-
-
 def _device(module: nn.Module) -> torch.device:
     """Return where a module's parameters are."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-
-
-def _digest(modules: Sequence[nn.Module]) -> str:
-    """Return the SHA-256 of modules: how they print, and the names, types, shapes and bytes of all they save.
-
-    Heads of attention or a change of size before a CNN show neither in the `repr` nor in weights, but in our `config`.
-    """
-    digest = hashlib.sha256()
-    for module in modules:
-        told = f"{type(module).__module__}.{module!r} {_told(getattr(module, 'config', None))}"
-        digest.update(_ADDRESS.sub("", told).encode())
-        for name, value in module.state_dict().items():
-            value = value.detach().cpu().contiguous()
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.flatten().view(torch.uint8).numpy() if value.numel() else b"")
-    return digest.hexdigest()

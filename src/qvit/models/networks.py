@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.errors import ConfigError, ModelError, nearest
+from qvit.models.convolutions import unstride
 from qvit.models.vit import Classifier, Preprocess, check_images, default_patch_size
 
 NETWORKS = ("resnet18", "resnet50", "densenet121", "efficientnet_b0", "monai_vit")
@@ -160,6 +161,7 @@ class Network(Classifier):
         self.draws = True  # some do by themselves, such as EfficientNets
         self.preprocess = Preprocess(config.in_chans)
         body, self.num_features = _build_timm(config) if config.is_timm else _BUILDERS[config.arch](config)
+        unstride(body)
         self.body = body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(self.num_features, config.num_classes)

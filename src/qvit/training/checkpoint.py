@@ -10,6 +10,7 @@ import torch
 from qvit.errors import RunError
 from qvit.files import write_atomic
 from qvit.training.loop import TrainState
+from qvit.training.saved import check_tensors
 
 
 def save_state(path: Path, state: TrainState) -> None:
@@ -31,9 +32,13 @@ def load_state(path: Path) -> TrainState:
 
 
 def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Write weights as safetensors."""
-    contiguous = {name: value.contiguous().cpu() for name, value in weights.items()}
-    write_atomic(path, safetensors.torch.save(contiguous))
+    """Write weights as safetensors; raises `ModelError` for what is no plain tensor.
+
+    Tensors that share memory, as tied weights do, are written each for itself.
+    """
+    check_tensors(weights)
+    apart = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
+    write_atomic(path, safetensors.torch.save(apart))
 
 
 def load_weights(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qvit.errors import ConfigError, QvitError, RunError
+from qvit.training.saved import on_cpu
 
 # One process may download, or ask a teacher about all images, while the others wait for it. torchrun ends them all
 # when one fails; no limit is needed for that.
@@ -152,8 +153,7 @@ class Team:
     def spread(self, module: nn.Module) -> None:
         """Give every process the lead's parameters and buffers."""
         if self.count > 1:
-            weights = self.lead(lambda: {name: value.cpu() for name, value in module.state_dict().items()})
-            module.load_state_dict(weights)
+            module.load_state_dict(self.lead(lambda: on_cpu(module.state_dict())))
 
     def check_norms(self, model: nn.Module, device: str) -> None:
         """Raise `ConfigError` for batch normalisation that would see nothing but the share of a process.

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import augment, group_size, random_elements
-from qvit.errors import ConfigError, ModelError
+from qvit.errors import ConfigError, ModelError, TrainingError
 from qvit.evaluation.metrics import accuracy, auc, log_loss
+from qvit.models.convolutions import differentiate, unstrided
 from qvit.models.vit import Classifier
 from qvit.training.diagnose import check_finite
 from qvit.training.distributed import ALONE, Team
 from qvit.training.losses import Loss, balanced_weights, make_loss
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict_logits, probabilities_of_views
+from qvit.training.saved import copied
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import NOISE, ORDER, generator, seeded
 from qvit.training.surroundings import surroundings
@@ -152,8 +154,8 @@ def fit(
     Goes on from `state` if one is given. `on_epoch(state)` is called after each epoch. Of epochs with equal
     validation AUC the one with the lower validation loss is kept; `state.best["tta"]` says over which symmetries
     its predictions were averaged. The test split is not touched. Returns the final state. Raises `TrainingError` as
-    soon as the loss or a gradient is not finite, `ModelError` for a model with another number of outputs than the data
-    has classes, `ConfigError` for a device that is not there.
+    soon as the loss or a gradient is not finite, or if nothing can be learned, `ModelError` for a model with another
+    number of outputs than the data has classes, `ConfigError` for a device that is not there.
 
     All processes of a `team` have to call this with the same arguments and weights. They get the numbers of one
     process up to rounding, but for dropout and the like, which every process draws for its share by itself.
@@ -163,6 +165,7 @@ def fit(
         reuse_memory()
         model.to(config.device)
         _check_outputs(model, data, config)
+        _check_trainable(model)
         return _fit(model, data, config, seed, objective or supervised(data, config), state, on_epoch, team)
 
 
@@ -183,15 +186,16 @@ def _fit(
     if state is None:
         state = TrainState()
     else:
-        model.load_state_dict(state.model)
-        own.load_state_dict(state.objective)
+        model.load_state_dict(copied(state.model))
+        own.load_state_dict(copied(state.objective))
         optimizer.load_state_dict(state.optimizer)
 
     while state.epoch < config.epochs and not _out_of_patience(state, config):
         start = time.perf_counter()
         noise = NOISE, state.epoch, *team.place  # of dropout and the like
         # Again, as `on_epoch` may do what it likes.
-        with surroundings(config.threads), seeded(seed, *noise, alone=isinstance(model, Classifier) and model.draws):
+        alone = isinstance(model, Classifier) and model.draws
+        with surroundings(config.threads), seeded(seed, *noise, alone=alone), unstrided(model, own):
             record = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch, team=team)
             record |= validation_figures(model, data, config, team)
         _update(state, model, own, optimizer, record)
@@ -199,7 +203,7 @@ def _fit(
         if on_epoch is not None:
             on_epoch(state)
 
-    model.load_state_dict(state.best["model"])
+    model.load_state_dict(copied(state.best["model"]))
     return state
 
 
@@ -254,11 +258,16 @@ def train_step(
 
     Of a `team`, `batch` is this process's share. Gradients are scaled down to a total norm of `clip_norm` if they
     exceed it. Raises `TrainingError`, which names `epoch` and `step`, before anything is changed if the loss or a
-    gradient is not finite.
+    gradient is not finite, or if the loss depends on no parameter.
     """
     part = team.part(objective(model, batch))
+    if not part.requires_grad:
+        raise TrainingError(
+            f"The loss at epoch {epoch}, step {step} depends on no parameter that can be trained, so there is nothing "
+            "to learn; is the model's output detached, or computed under torch.no_grad?"
+        )
     optimizer.zero_grad()
-    part.backward()
+    differentiate(part)
     loss = team.combine(part.detach(), optimizer.parameters, images=len(batch.index))
     gradients = [parameter.grad for parameter in optimizer.parameters if parameter.grad is not None]
     norm = torch.linalg.vector_norm(torch.cat([loss.new_zeros(1), *(gradient.flatten() for gradient in gradients)]))
@@ -344,6 +353,16 @@ def _check_outputs(model: nn.Module, data: Dataset, config: TrainConfig) -> None
         )
 
 
+def _check_trainable(model: nn.Module) -> None:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        frozen = len(list(model.parameters()))
+        raise TrainingError(
+            f"There is nothing to train: expected a model with parameters that require gradients, got "
+            f"{f'one whose {frozen} are all frozen' if frozen else 'one without parameters'}. "
+            "Call requires_grad_(True) on what shall learn."
+        )
+
+
 def _shuffled(split: Split, config: TrainConfig, order: torch.Generator) -> tuple[Tensor, ...]:
     batch_size = config.batch_size or default_batch_size(len(split))
     batches = torch.randperm(len(split), generator=order).split(batch_size)
@@ -358,15 +377,11 @@ def _update(
     """Record an epoch, and keep its weights if they are the best so far."""
     state.epoch = record["epoch"]
     state.history.append(record)
-    state.model = _copy(model)
-    state.objective = _copy(objective)
+    state.model = copied(model.state_dict())
+    state.objective = copied(objective.state_dict())
     state.optimizer = optimizer.state_dict()
     if not state.best or _merit(record) > _merit(state.best):
         state.best = record | {"model": state.model}
-
-
-def _copy(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def _out_of_patience(state: TrainState, config: TrainConfig) -> bool:

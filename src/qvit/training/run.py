@@ -33,6 +33,7 @@ from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
 from qvit.training.record import claim, dump, make_folder, write_history
+from qvit.training.saved import check_tensors
 from qvit.training.seeding import INIT, seeded
 from qvit.training.surroundings import surroundings
 
@@ -214,6 +215,7 @@ def _train(
 
     def build_it() -> Model:
         model = build_model(architecture, data, seed=config.seed, published=state is None and origin is None)
+        check_tensors(model.state_dict())  # now, not after all epochs
         if origin is not None and team.leads:
             model.load_state_dict(load_weights(origin.weights_path))
         return model
