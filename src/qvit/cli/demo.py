@@ -13,7 +13,7 @@ MODELS = ("qvit_4q2h", "vit_4q2h")
 
 def demo(
     dataset: Annotated[str, typer.Argument(help="A dataset's name; phantom is made on the spot.")] = "phantom",
-    epochs: Annotated[int, typer.Option(help="Number of epochs; `qvit train` takes 100.")] = 60,
+    epochs: Annotated[int, typer.Option(help="Number of epochs; `qvit train` takes 100.")] = 20,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
     out: Annotated[
         Path | None,
