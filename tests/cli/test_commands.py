@@ -4,16 +4,21 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 import qvit as package
+from qvit.cli.app import app
 from qvit.data.registry import DATASETS
-from qvit.models import list_models
+from qvit.models import list_models, model_config
+from qvit.models.cost import cost_of, si
 from qvit.study import store
 from qvit.study.runner import Summary
 from qvit.study.store import Store
@@ -22,50 +27,54 @@ from qvit.training.loop import TrainConfig
 Qvit = Callable[..., Any]
 Tree = Callable[[Path], dict[str, bytes | None]]
 OFFICIAL = Path(os.environ.get("QVIT_DATA", "")) / "retinamnist.npz"
-COMMANDS = [
-    [],
-    ["data"],
-    ["data", "list"],
-    ["data", "info"],
-    ["data", "get"],
-    ["data", "verify"],
-    ["models"],
-    ["train"],
-    ["teacher"],
-    ["distill"],
-    ["evaluate"],
-    ["study"],
-    ["study", "list"],
-    ["study", "plan"],
-    ["study", "run"],
-    ["study", "status"],
-    ["study", "report"],
-    ["compare"],
-    ["demo"],
-]
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_help(qvit: Qvit, command: list[str]) -> None:
-    told = qvit(*command, "--help")
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield all commands and groups of the application, with the words that call them."""
+    yield path, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, (*path, name))
+
+
+COMMANDS = dict(commands(get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_says_all_that_is_written_as_it_is_written(qvit: Qvit, path: tuple[str, ...]) -> None:
+    """Square brackets are markup to rich: `pip install 'qvit[ray]'` became `'qvit'`."""
+    told = qvit(*path, "--help")
     assert (told.code, told.err) == (0, "")
-    assert " ".join(["Usage: qvit", *command]) in told.out
+    assert " ".join(["Usage: qvit", *path]) in told.out
+    command = COMMANDS[path]
+    shown = re.sub(r"\s", "", told.out)
+    texts = [command.help, *(parameter.help for parameter in command.params if not parameter.hidden)]
+    for text in (text for text in texts if text):
+        assert re.sub(r"\s", "", text).rstrip(".") in shown
+    for name, inner in getattr(command, "commands", {}).items():
+        first = inner.help.partition("\n\n")[0]
+        assert name + re.sub(r"\s", "", first).rstrip(".") in shown
 
 
-@pytest.mark.parametrize("command", [[], ["data"], ["study"]], ids=["qvit", "qvit data", "qvit study"])
-def test_a_group_alone_shows_its_help(qvit: Qvit, command: list[str]) -> None:
-    told = qvit(*command)
+def test_commands_are_found() -> None:
+    """Or the test above would test nothing."""
+    assert {(), ("data",), ("study", "run"), ("bench", "layer"), ("train",)} <= COMMANDS.keys()
+    assert sum("[" in (parameter.help or "") for command in COMMANDS.values() for parameter in command.params)
+
+
+@pytest.mark.parametrize("group", [path for path, command in COMMANDS.items() if hasattr(command, "commands")])
+def test_a_group_alone_shows_its_help(qvit: Qvit, group: tuple[str, ...]) -> None:
+    told = qvit(*group)
     assert (told.code, told.err) == (0, "")
-    assert "Usage: qvit" in told.out
-    assert "Commands" in told.out
+    assert told.out == qvit(*group, "--help").out
+    assert "Commands:" in told.out
 
 
 def test_help_shows_the_defaults(qvit: Qvit) -> None:
-    told = re.sub(r"[\s│]+", " ", qvit("train", "--help").out)
+    told = re.sub(r"\s+", " ", qvit("train", "--help").out)
     for default in ("qvit_4q2h", "0", "100", "28", "runs/DATASET-MODEL-sSEED"):
         assert f"[default: ({default})]" in told
     assert "[default: ($QVIT_DATA, else your cache folder)]" in told
-    demo = re.sub(r"[\s│]+", " ", qvit("demo", "--help").out)
+    demo = re.sub(r"\s+", " ", qvit("demo", "--help").out)
     assert "[default: (runs/demo-DATASET)]" in demo
     assert "$QVIT_DATA" in demo
 
@@ -131,13 +140,49 @@ def test_data_verify_and_get_official(qvit: Qvit, tmp_path: Path) -> None:
 
 
 def test_models(qvit: Qvit) -> None:
-    assert all(name in qvit("models").out for name in list_models())
-    rows = {row["name"]: row for row in json.loads(qvit("models", "--json").out)}
+    told = qvit("models")
+    assert (told.code, told.err) == (0, "")
+    assert all(name in told.out for name in list_models())
+    assert re.search(r"qvit_4q2h +│ +8 │ +2 │ +8 │ +1117 │ +24 │", told.out)
+    rows = {row["name"]: row for row in json.loads(qvit("models", "--json", "--channels", 1, "--classes", 2).out)}
     assert list(rows) == list_models()
-    assert rows["qvit_4q2h"]["parameters"] == 1117
-    assert rows["vit_4q2h"]["parameters"] == 1309
-    grey = json.loads(qvit("models", "--json", "--channels", 1, "--classes", 2).out)
-    assert grey[list_models().index("qvit_4q2h")]["parameters"] == 834
+    keys = {"name", "projection", "width", "heads", "mlp", "parameters", "parameters_in_projections"}
+    assert all(row.keys() == keys for row in rows.values())
+    assert (rows["qvit_4q2h"]["parameters"], rows["qvit_4q2h"]["parameters_in_projections"]) == (834, 24)
+
+
+def test_models_counts_and_computes_nothing(qvit: Qvit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure of forty models' simulation took eighteen seconds on a slow machine."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("qvit.models.cost.cost_of", refuse)
+    monkeypatch.setattr("qvit.models.vit.ViT.forward", refuse)
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # two seconds to import; drawing on the meta device does
+    assert qvit("models", "--json").code == 0
+
+
+def test_cost_of_a_model(qvit: Qvit) -> None:
+    cost = cost_of(model_config("qvit_4q2h", in_chans=1, num_classes=2))
+    asked = ["models", "--cost", "qvit_4q2h", "--channels", 1, "--classes", 2]
+    row = json.loads(qvit(*asked, "--json").out)
+    assert row["name"] == "qvit_4q2h"
+    assert {key: row[key] for key in asdict(cost)} == json.loads(json.dumps(asdict(cost)))
+    table = qvit(*asked).out
+    assert cost.hardware is not None
+    for told, count in {
+        "parameters": "834",
+        "FLOPs without circuits": si(cost.classical_flops),
+        "simulation by heisenberg (taken)": si(cost.simulation_flops_by_engine["heisenberg"]),
+        "simulation by statevector": si(cost.simulation_flops_by_engine["statevector"]),
+        "circuits to run": str(cost.hardware.circuits),
+        "depth of the deepest": str(cost.hardware.depth),
+    }.items():
+        assert re.search(rf"│ {re.escape(told)} +│ +{count} │", table), told
+    network = json.loads(qvit("models", "--cost", "vit_4q1h", "--json").out)
+    assert (network["hardware"], network["simulation_flops"]) == (None, 0)
+    assert "circuits to run" not in qvit("models", "--cost", "vit_4q1h").out
 
 
 # --- train, evaluate, compare ---

@@ -57,6 +57,9 @@ def test_imports_run_without_collections_which_then_go_on(enabled: bool, monkeyp
         with heavy_imports():
             assert not gc.isenabled()
         assert gc.isenabled() == enabled
+        assert frozen == [], "nothing was imported"
+        with heavy_imports():
+            monkeypatch.setitem(sys.modules, "qvit.made_up", sys)
         assert frozen == [True]
         with pytest.raises(ImportError), heavy_imports():
             raise ImportError

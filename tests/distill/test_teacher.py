@@ -408,7 +408,7 @@ def test_the_digest_tells_everything_that_a_module_saves_apart() -> None:
     assert digest(Remembering(loop)) not in found
 
 
-def test_the_digest_is_the_same_in_every_process() -> None:
+def test_the_digest_of_what_is_no_tensor_is_the_same_in_every_process() -> None:
     script = """
 import io, sys, torch
 from torch import nn

@@ -92,11 +92,12 @@ def heavy_imports() -> Iterator[None]:
     None of it is garbage before the process ends, and torch brings a million objects to look through: this saves
     over half a second of two on the way in and out, and a sixth whenever a collection falls into training.
     """
-    enabled = gc.isenabled()
+    enabled, known = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
-        gc.freeze()
+        if len(sys.modules) > known:  # otherwise it was all there already, and garbage would be kept for nothing
+            gc.freeze()
     finally:
         if enabled:
             gc.enable()
