@@ -20,6 +20,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ class Problem:
         leaves = [flat.detach().requires_grad_(), images.detach().requires_grad_()]
         found = torch.autograd.grad(self.loss(*leaves), leaves, create_graph=True)
         for _ in range(order - 1):
-            slope = sum((one * way).sum() for one, way in zip(found, along, strict=True))
+            slope = torch.stack([(one * way).sum() for one, way in zip(found, along, strict=True)]).sum()
             found = torch.autograd.grad(slope, leaves, create_graph=True)
         return _flat(found).detach()
 
@@ -93,6 +94,12 @@ def _between(function: Callable[[float], Tensor], step: float) -> Tensor:
     """Return the central difference of fourth order."""
     near, far = function(step) - function(-step), function(2 * step) - function(-2 * step)
     return (8.0 * near - far) / (12.0 * step)
+
+
+def _along(
+    function: Callable[[Tensor, Tensor], Tensor], place: tuple[Tensor, Tensor], way: tuple[Tensor, Tensor]
+) -> Callable[[float], Tensor]:
+    return lambda t: function(place[0] + t * way[0], place[1] + t * way[1])
 
 
 def _direction(like: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -127,7 +134,7 @@ def by_gradients(problem: Problem, place: tuple[Tensor, Tensor], step: float) ->
     worst = 0.0
     for _ in range(3):
         way, on = _direction(place)
-        wanted = _between(lambda t, way=way, on=on: problem.gradient(place[0] + t * way, place[1] + t * on), step)
+        wanted = _between(_along(problem.gradient, place, (way, on)), step)
         worst = max(worst, _off(problem.products(*place, (way, on), 2), wanted))
     return worst
 
@@ -135,8 +142,8 @@ def by_gradients(problem: Problem, place: tuple[Tensor, Tensor], step: float) ->
 def by_products(problem: Problem, place: tuple[Tensor, Tensor], step: float) -> float:
     """Return how far third derivatives are from differences of Hessian-vector products."""
     way, on = _direction(place)
-    wanted = _between(lambda t: problem.products(place[0] + t * way, place[1] + t * on, (way, on), 2), step)
-    return _off(problem.products(*place, (way, on), 3), wanted)
+    products = partial(problem.products, along=(way, on), order=2)
+    return _off(problem.products(*place, (way, on), 3), _between(_along(products, place, (way, on)), step))
 
 
 def by_jvp(problem: Problem, place: tuple[Tensor, Tensor], _step: float) -> float:

@@ -51,6 +51,8 @@ def attend(
     It has derivatives of every order, backward and forward. torch refuses a second one under torch.compile, and of
     its fused kernels (for wide heads, other devices) under activation checkpointing.
     """
+    if torch.compiler.is_compiling():  # sizes may be symbols
+        return F.scaled_dot_product_attention(queries, keys, values)
     queries, keys, values = plain(queries), plain(keys), plain(values)
     elsewhere = _saved_elsewhere()
     if transformed() or (elsewhere and not _are_many_scores(queries)):

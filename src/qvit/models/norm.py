@@ -17,7 +17,7 @@ class LayerNorm(nn.LayerNorm):
     derivatives are wrong without a word.
     """
 
-    def forward(self, input: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:
+    def forward(self, input: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:  # noqa: A002 - torch's name
         """Return (x − mean)/√(variance + eps)·weight + bias."""
         if transformed():
             return _centred(input, self.eps)[0] * self.weight + self.bias

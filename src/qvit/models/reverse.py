@@ -19,7 +19,7 @@ def differentiable(values: Tensor, slopes: Slopes) -> Tensor:
     training, which differentiates once, runs torch's own kernel and nothing else. Under torch.compile, where second
     derivatives are refused, nothing is done.
     """
-    if values.grad_fn is not None and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and values.grad_fn is not None:
         values.grad_fn.register_hook(partial(_replaced, slopes))
     return values
 

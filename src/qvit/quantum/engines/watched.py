@@ -1,22 +1,22 @@
-"""Who looks on while a kernel is called: what traces, transforms or batches a call sees through torch's operations only.
+"""Who looks on while a kernel is called: what traces, transforms or batches a call sees torch's operations only.
 
 A compiled kernel reads memory. It is for plain tensors on the CPU with nobody watching; for all others there is a
 spelling of the same in torch operations.
 """
 
-from torch import Tensor, _C, compiler, nn
+from torch import _C, Tensor, compiler, nn
 from torch.autograd import forward_ad
 
 _PLAIN = (Tensor, nn.Parameter)
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """Return a tensor without what a subclass of no storage of its own, such as MONAI's MetaTensor, adds to it.
+    """Return a tensor without what a subclass such as MONAI's MetaTensor adds to it; gradients flow back to it.
 
-    Gradients flow back to it. Subclasses that are something else inside (fake, distributed, quantised) stay as they are.
+    Subclasses that are something else inside (fake, distributed, quantised) stay as they are, as all do in a trace.
     """
     kind = type(tensor)
-    if kind in _PLAIN or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+    if kind in _PLAIN or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ or compiler.is_compiling():
         return tensor
     return tensor.as_subclass(Tensor)
 
@@ -29,7 +29,7 @@ def transformed() -> bool:
 
 
 def unwatched(*tensors: Tensor) -> bool:
-    """Return whether memory of these may be read: plain tensors on the CPU, no trace, no transform, no batched gradient."""
+    """Return whether memory of these may be read: plain tensors on the CPU, no trace, no transform, no batching."""
     return (
         all(
             type(tensor) in _PLAIN
