@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qvit.models.reverse import differentiable
+from qvit.models.reverse import differentiable, replacing
 from qvit.quantum.engines.operators import VECTOR_BYTES, Gradients, in_parts
 from qvit.quantum.engines.watched import plain, transformed, unwatched
 
@@ -63,7 +63,7 @@ def attend(
     found = F.scaled_dot_product_attention(queries, keys, values)
     if "ScaledDotProduct" not in type(found.grad_fn).__name__ or elsewhere:
         return found
-    return differentiable(found, _of_fused)
+    return differentiable(found, _FUSED)
 
 
 def _is_narrow(queries: Tensor, values: Tensor) -> bool:
@@ -104,6 +104,9 @@ def _slopes(queries: Tensor, keys: Tensor, values: Tensor, gradient: Tensor) -> 
 def _of_fused(node: Any, _found: Any, gradient: Tensor) -> Gradients:
     """Return the gradients of what a fused kernel of torch's has saved."""
     return _slopes(node._saved_query, node._saved_key, node._saved_value, gradient)
+
+
+_FUSED = replacing(_of_fused)
 
 
 class NarrowAttention(torch.autograd.Function):
