@@ -9,8 +9,6 @@ from torch import Tensor
 
 Gradients = tuple[Tensor | None, ...]
 Slopes = Callable[[Any, Gradients, Tensor], Gradients | None]
-
-
 Hook = Callable[[Gradients, Gradients], Gradients | None]
 
 
