@@ -428,6 +428,15 @@ def test_attention_averages_the_teacher_over_the_students_grid() -> None:
     assert attention_distance(torch.ones(1, 3, 5), torch.ones(1, 7, 11)).item() == pytest.approx(0.0, abs=1e-6)
 
 
+def test_maps_of_zeros_have_second_derivatives() -> None:
+    mixed = torch.stack([torch.zeros(3, 5), torch.rand(3, 5)]).requires_grad_()
+    (slope,) = torch.autograd.grad(attention_distance(mixed, torch.rand(2, 3, 5)).sum(), mixed, create_graph=True)
+    (again,) = torch.autograd.grad(slope.sin().sum(), mixed)
+    assert again.isfinite().all()
+    assert again[0].abs().max() == 0
+    assert again[1].abs().max() > 1e-3
+
+
 def test_maps_of_zeros_have_no_direction() -> None:
     zeros, some = torch.zeros(2, 3, 5), torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(0))
     mixed = torch.stack([zeros[0], some[0]]).requires_grad_()  # a zero map beside one that learns

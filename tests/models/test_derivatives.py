@@ -206,7 +206,7 @@ def test_slopes_by_other_ways(name: str, batch: int) -> None:
 
 
 @pytest.mark.parametrize("batch", [3, 4])
-@pytest.mark.parametrize("name", ["vit_4q2h", "cosine_4q2h"])
+@pytest.mark.parametrize("name", MODELS)
 def test_jacobians_in_one_batched_pass(name: str, batch: int) -> None:
     problem = Problem(name, batch)
     logits = partial(problem.logits, images=problem.place[1])

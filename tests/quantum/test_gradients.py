@@ -65,6 +65,19 @@ def test_second_derivatives(name: str, engine: str) -> None:
             torch.testing.assert_close(a, b, atol=1e-11, rtol=0)
 
 
+@pytest.mark.parametrize("engine", ["auto", "statevector", "unitary", "reference"])
+@pytest.mark.parametrize("name", ["amplitude_ring", "pyramid"])
+def test_a_token_of_zeros_has_second_derivatives(name: str, engine: str) -> None:
+    layer = QuantumLinear(3, ansatz=name, engine=engine).double()
+    inputs = torch.zeros(2, layer.n_inputs, dtype=torch.float64)
+    inputs[1] = 0.3
+    leaves = inputs.requires_grad_(), layer.weights
+    first = torch.autograd.grad(layer(inputs).sin().sum(), leaves, create_graph=True)
+    second = torch.autograd.grad(sum(slope.sin().sum() for slope in first), leaves)
+    assert all(slope.isfinite().all() for slope in (*first, *second))
+    assert second[0][1].abs().max() > 1e-6
+
+
 def test_a_gradient_penalty_trains() -> None:
     """Double backward as it is used: the norm of an input gradient as part of the loss."""
     layer = QuantumLinear(3, n_layers=2, engine="statevector", dtype=torch.float64)

@@ -132,6 +132,8 @@ def _log_decoupled(
 def _direction(maps: Float[Tensor, "b y x"]) -> Float[Tensor, "b y*x"]:
     """Flatten maps and divide each by its L2 norm."""
     flat = maps.flatten(start_dim=1)
-    norms = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+    some = torch.linalg.vector_norm(flat.detach(), dim=1, keepdim=True) > 0
+    # Of zeros no norm is taken at all: its second derivative there is NaN, which no `where` behind it would undo.
+    norms = torch.linalg.vector_norm(torch.where(some, flat, 1.0), dim=1, keepdim=True)
     # A small ε in place of ∞ would hand a map of zeros a gradient of 1/ε, which drowns all others.
-    return flat / torch.where(norms > 0, norms, torch.inf)
+    return flat / torch.where(some, norms, torch.inf)

@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qvit.models.reverse import differentiable
+from qvit.models.reverse import differentiable, replacing
 from qvit.quantum.engines.operators import VECTOR_BYTES, Gradients, in_parts
 from qvit.quantum.engines.watched import plain, transformed, unwatched
 
@@ -51,6 +51,8 @@ def attend(
     It has derivatives of every order, backward and forward. torch refuses a second one under torch.compile, and of
     its fused kernels (for wide heads, other devices) under activation checkpointing.
     """
+    if torch.compiler.is_compiling():  # sizes may be symbols
+        return F.scaled_dot_product_attention(queries, keys, values)
     queries, keys, values = plain(queries), plain(keys), plain(values)
     elsewhere = _saved_elsewhere()
     if transformed() or (elsewhere and not _are_many_scores(queries)):
@@ -61,7 +63,7 @@ def attend(
     found = F.scaled_dot_product_attention(queries, keys, values)
     if "ScaledDotProduct" not in type(found.grad_fn).__name__ or elsewhere:
         return found
-    return differentiable(found, _of_fused)
+    return differentiable(found, _FUSED)
 
 
 def _is_narrow(queries: Tensor, values: Tensor) -> bool:
@@ -82,7 +84,8 @@ def _are_many_scores(queries: Tensor) -> bool:
 
 def _saved_elsewhere() -> bool:
     """Return whether saved tensors are handed to hooks: checkpointing gives each of them back once only."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # torch 2.7 has no such question
+    return top is not None and top(True) is not None
 
 
 def _spelt_out(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -102,6 +105,9 @@ def _slopes(queries: Tensor, keys: Tensor, values: Tensor, gradient: Tensor) -> 
 def _of_fused(node: Any, _found: Any, gradient: Tensor) -> Gradients:
     """Return the gradients of what a fused kernel of torch's has saved."""
     return _slopes(node._saved_query, node._saved_key, node._saved_value, gradient)
+
+
+_FUSED = replacing(_of_fused)
 
 
 class NarrowAttention(torch.autograd.Function):

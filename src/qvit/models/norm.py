@@ -1,12 +1,12 @@
 """Layer normalisation with right derivatives of every order."""
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from qvit.models.reverse import differentiable
+from qvit.models.reverse import Hook, differentiable, replacing
 from qvit.quantum.engines.watched import transformed
 
 
@@ -17,11 +17,16 @@ class LayerNorm(nn.LayerNorm):
     derivatives are wrong without a word.
     """
 
-    def forward(self, input: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:  # noqa: A002
+    def forward(self, input: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:  # noqa: A002 - torch's name
         """Return (x − mean)/√(variance + eps)·weight + bias."""
         if transformed():
             return _centred(input, self.eps)[0] * self.weight + self.bias
-        return differentiable(super().forward(input), partial(_slopes, self.eps))
+        return differentiable(super().forward(input), _hook(self.eps))
+
+
+@lru_cache
+def _hook(eps: float) -> Hook:
+    return replacing(partial(_slopes, eps))
 
 
 def _centred(features: Tensor, eps: float) -> tuple[Tensor, Tensor]:

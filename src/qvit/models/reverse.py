@@ -9,18 +9,28 @@ from torch import Tensor
 
 Gradients = tuple[Tensor | None, ...]
 Slopes = Callable[[Any, Gradients, Tensor], Gradients | None]
+Hook = Callable[[Gradients, Gradients], Gradients | None]
 
 
-def differentiable(values: Tensor, slopes: Slopes) -> Tensor:
-    """Return what a kernel of torch's returned; where its gradient may be differentiated again, `slopes` makes that.
+def replacing(slopes: Slopes) -> Hook:
+    """Return a hook for `differentiable` that puts the gradients of `slopes` in place of the kernel's.
 
     `slopes(node, found, gradient)` returns the gradients of the kernel's inputs, by operations with right derivatives
-    of every order, from what torch's `node` has saved and what it `found`; or None, to leave it at that. A step of
-    training, which differentiates once, runs torch's own kernel and nothing else. Under torch.compile, where second
-    derivatives are refused, nothing is done.
+    of every order, from what torch's `node` has saved and what it `found`; or None, to leave it at that.
     """
-    if values.grad_fn is not None and not torch.compiler.is_compiling():
-        values.grad_fn.register_hook(partial(_replaced, slopes))
+    return partial(_replaced, slopes)
+
+
+def differentiable(values: Tensor, hook: Hook) -> Tensor:
+    """Return what a kernel of torch's returned, with other gradients where these may be differentiated again.
+
+    A step of training, which differentiates once, runs torch's own kernel and nothing else. Under torch.compile, where
+    second derivatives are refused, nothing is done.
+    """
+    if not torch.compiler.is_compiling():
+        node = values.grad_fn
+        if node is not None:
+            node.register_hook(hook)
     return values
 
 

@@ -132,5 +132,7 @@ def loaded(features: Float[Tensor, "s i t"], n: int) -> Float[Tensor, "s n t"]:
     """Return the first n features divided by their norm; zeros where all are zero."""
     if n == 0:
         return features.new_empty(features.shape[0], 0, features.shape[2])
-    norm = features[:, :n].norm(dim=1, keepdim=True)
-    return features[:, :n] / torch.where(norm == 0, 1.0, norm)
+    taken = features[:, :n]
+    zero = taken.detach().norm(dim=1, keepdim=True) == 0
+    # Of zeros no norm is taken at all: its second derivative there is NaN, which no `where` behind it would undo.
+    return taken / torch.where(zero, 1.0, torch.where(zero, 1.0, taken).norm(dim=1, keepdim=True))

@@ -106,6 +106,7 @@ def _initial(circuit: Circuit, x: Float[Tensor, "*batch i"]) -> Complex[Tensor, 
         first[..., 0] = 1.0
         return first.to(_C)
     features = x[..., : len(states)]
-    norm = features.norm(dim=-1, keepdim=True)
+    zero = features.detach().norm(dim=-1, keepdim=True) == 0
+    norm = torch.where(zero, 1.0, features).norm(dim=-1, keepdim=True)  # that of zeros has second derivatives of NaN
     place = torch.tensor(states, device=x.device)
-    return first.index_copy(-1, place, features / torch.where(norm == 0, 1.0, norm)).to(_C)
+    return first.index_copy(-1, place, features / torch.where(zero, 1.0, norm)).to(_C)

@@ -11,12 +11,12 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """Return a tensor without what a subclass of no storage of its own, such as MONAI's MetaTensor, adds to it.
+    """Return a tensor without what a subclass such as MONAI's MetaTensor adds to it; gradients flow back to it.
 
-    Gradients flow back to it. Subclasses that are something else inside (fake, distributed, quantised) stay.
+    Subclasses that are something else inside (fake, distributed, quantised) stay as they are, as all do in a trace.
     """
     kind = type(tensor)
-    if kind in _PLAIN or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+    if kind in _PLAIN or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ or compiler.is_compiling():
         return tensor
     return tensor.as_subclass(Tensor)
 
@@ -29,7 +29,7 @@ def transformed() -> bool:
 
 
 def unwatched(*tensors: Tensor) -> bool:
-    """Return whether their memory may be read: plain tensors on the CPU, no trace, transform or batched gradient."""
+    """Return whether memory of these may be read: plain tensors on the CPU, no trace, no transform, no batching."""
     return (
         all(
             type(tensor) in _PLAIN

@@ -1,0 +1,89 @@
+"""What a kept loss holds: all that grows with the batch is in autograd's hands, which frees it or moves it."""
+
+import ctypes
+import gc
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+
+import pytest
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from qvit.models import create_model
+
+MODELS = ["qvit_4q2h", "vit_4q2h", "cosine_4q2h"]
+KEPT = 5
+
+
+class _Mallinfo(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+@pytest.fixture
+def live() -> Callable[[], int]:
+    """Return the bytes that are allocated and not freed."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        pytest.skip("only glibc counts what is allocated")
+    mallinfo.restype = _Mallinfo
+
+    def count() -> int:
+        gc.collect()
+        found = mallinfo()
+        return found.uordblks + found.hblkhd
+
+    return count
+
+
+def a_loss_holds(live: Callable[[], int], loss: Callable[[], Tensor], *, packed: bool = False) -> float:
+    loss().backward()
+    before = live()
+    with saved_tensors_hooks(lambda _: None, lambda _: None) if packed else nullcontext():
+        kept = [loss() for _ in range(KEPT)]
+    return (live() - before) / len(kept)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_all_that_grows_is_in_autograds_hands(
+    name: str, live: Callable[[], int], images: Callable[..., Tensor]
+) -> None:
+    model = create_model(name, num_classes=3)
+    batch = images(model.config, 64)
+
+    def loss() -> Tensor:
+        return model(batch).square().mean()
+
+    assert a_loss_holds(live, loss) > 1e6, "of no use if the case is small"
+    assert a_loss_holds(live, loss, packed=True) < 6e4
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpointing_frees_a_block(
+    name: str, live: Callable[[], int], images: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = create_model(name, num_classes=3, depth=2)
+    batch = images(model.config, 64)
+
+    def loss() -> Tensor:
+        return model(batch).square().mean()
+
+    whole = a_loss_holds(live, loss)
+    for block in model.blocks:
+        monkeypatch.setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))
+    assert a_loss_holds(live, loss) < 0.4 * whole
