@@ -25,7 +25,7 @@ from qvit.distill.teacher_cache import OnViews, cache_folder
 from qvit.errors import CircuitWarning, ConfigError, ModelError, RunError, nearest
 from qvit.evaluation.agreement import agreement, divergence, gap_closed
 from qvit.evaluation.metrics import evaluate
-from qvit.files import PART, write_atomic
+from qvit.files import PART, printable, write_atomic
 from qvit.models import model_config
 from qvit.models.cost import count_flops
 from qvit.models.zoo import build, count_parameters
@@ -152,6 +152,7 @@ def distill(
             lambda: _load(config, teacher, root=root, download=download, cache=cache, on_views=on_views)
         )
         _check(config, guide, data)
+        printable(folder, raised=RunError)
         _check_folder(folder, config, resume=resume)
         if config.how.alpha:
             _check_cache(cache or cache_folder())

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 import qvit
 from qvit.data.arrays import Split
@@ -27,14 +28,25 @@ from qvit.data.augment import apply_element, group_size
 from qvit.data.fetch import user_cache
 from qvit.distill.outputs import Outputs
 from qvit.distill.teacher import Teacher
-from qvit.errors import RunError
-from qvit.files import PART
+from qvit.documents import one_line, read_json
+from qvit.errors import FileError, RunError
+from qvit.files import PART, open_regular
 from qvit.training.loop import Batch
+from qvit.training.stored import STRICT, checked
 
 FORMAT = 1
+LARGEST = 1 << 16  # bytes of cache.json
 VIEWS = 512  # images under a symmetry that the teacher sees at a time
 ABANDONED = 24 * 3600  # seconds after which a half-made folder belongs to nobody
 OnViews = Callable[[int, int], None]
+
+
+class CacheFile(TypedDict):
+    """cache.json: which outputs of whom lie beside it, and what they hash to."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    key: str
+    checksums: dict[str, str]
 
 
 class CacheWarning(UserWarning):
@@ -113,16 +125,16 @@ def _read(place: Path, key: str, wanted: list[str]) -> dict[str, Tensor] | None:
     if not place.exists():
         return None
     try:
-        said = json.loads((place / "cache.json").read_text(encoding="utf-8"))
+        said = checked(read_json(place / "cache.json", most=LARGEST), CacheFile, "cache.json")
         if said["key"] != key:
             raise ValueError("it is of another teacher or other images")
         for name in wanted:
-            if _checksum(place / f"{name}.npy") != said["checksums"][name]:
+            if _checksum(place / f"{name}.npy") != said["checksums"].get(name):
                 raise ValueError(f"{name}.npy has other contents than were written")
         # Mapped copy-on-write: torch has no tensors that cannot be written.
         return {name: torch.from_numpy(np.load(place / f"{name}.npy", mmap_mode="c")) for name in wanted}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        message = f"The teacher outputs in {place} are damaged ({error}); they are computed again."
+    except (FileError, OSError, ValueError, TypeError) as error:
+        message = f"The teacher outputs in {place} are damaged ({one_line(error)}); they are computed again."
         warnings.warn(message, CacheWarning, stacklevel=3)
         with suppress(OSError):  # if it cannot be moved, nothing can be written either, and that is said there
             _set_aside(place)
@@ -130,8 +142,8 @@ def _read(place: Path, key: str, wanted: list[str]) -> dict[str, Tensor] | None:
 
 
 def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()  # type: ignore[arg-type]
 
 
 def _make(

@@ -21,7 +21,7 @@ SAID_BY_NAME = ("dim", "heads", "projection")
 MATCH_TOLERANCE = 0.03
 ModelConfig = ViTConfig | NetworkConfig
 Model = ViT | Network
-_NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matched>_matched)?")
+_NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>[0-9]{1,9})q(?P<heads>[0-9]{1,9})h(?P<matched>_matched)?")
 
 
 def list_models() -> list[str]:
@@ -69,8 +69,20 @@ def build(config: ModelConfig) -> Model:
 
 
 def read_config(values: dict[str, Any]) -> ModelConfig:
-    """Return the configuration whose `dataclasses.asdict` is `values`; raises `ConfigError` where it is none."""
-    return validated(NetworkConfig, values) if "arch" in values else validated(ViTConfig, values)
+    """Return the configuration whose `dataclasses.asdict` is `values`, some perhaps left out.
+
+    Raises `ConfigError` where it is none, and for values that it does not have; `ModelError` for sizes that cannot be.
+    """
+    kind: type[ModelConfig] = NetworkConfig if "arch" in values else ViTConfig
+    known = {field.name for field in fields(kind)}
+    strange = [str(key) for key in values if key not in known]
+    projection = values.get("projection") if kind is ViTConfig else None
+    if isinstance(projection, dict) and str(projection.get("kind")) in PROJECTIONS:
+        of_kind = PROJECTIONS[str(projection["kind"])].__dataclass_fields__
+        strange += [f"projection.{key}" for key in projection if key not in of_kind]
+    if strange:
+        raise ConfigError(f"Models have no option '{strange[0]}'. It may be of another version of qvit.")
+    return validated(kind, values)
 
 
 def model_config(name: str, *, matched: bool = False, **options: Any) -> ModelConfig:

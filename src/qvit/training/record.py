@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -10,14 +11,29 @@ from typing import Any
 
 import torch
 
+from qvit.data.registry import is_path
 from qvit.errors import RunError
-from qvit.files import PART, write_atomic
+from qvit.files import PART, printable, write_atomic
 from qvit.training.folder import FOUND_AT, Run, flatten
 from qvit.training.loop import TrainState
 
 
+def check_recordable(described: dict[str, Any]) -> None:
+    """Raise `RunError` for what config.json cannot hold, before there is a folder: names that are no UTF-8."""
+    for key, value in flatten(described).items():
+        for text in value if isinstance(value, list) else [value]:
+            try:
+                str(text).encode()
+            except UnicodeEncodeError as error:
+                raise RunError(
+                    f"Expected names that can be written down, found bytes that are no UTF-8 in {key}: {text!a}. "
+                    "Rename that file or folder."
+                ) from error
+
+
 def make_folder(folder: Path) -> None:
-    """Make the folder of a run; raises `RunError` where that cannot be."""
+    """Make the folder of a run; raises `RunError` where that cannot be, and for names that no file could hold."""
+    printable(folder, raised=RunError)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -46,7 +62,7 @@ def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, 
     """
     if replace and (run.folder / "config.json").exists():
         earlier = Run(run.folder).config
-        if all(earlier[key] == described[key] for key in ("dataset", "model")):
+        if not _differing(described, earlier, ("dataset", "model")):
             _empty(run.folder)
     names = [entry.name for entry in run.folder.iterdir() if not entry.name.startswith(".")]
     if "config.json" in names:
@@ -57,7 +73,7 @@ def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, 
             )
         ours, theirs = flatten(described), flatten(run.config)
         keys = [key for key in dict.fromkeys([*ours, *theirs]) if not key.endswith(FOUND_AT)]
-        differing = [key for key in keys if theirs.get(key) != ours.get(key)]
+        differing = _differing(ours, theirs, keys)
         if differing:
             changes = "; ".join(f"{key}: {theirs.get(key)} → {ours.get(key)}" for key in differing)
             raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
@@ -69,6 +85,21 @@ def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, 
         leftover.unlink()
     if "environment.json" not in names:
         write_atomic(run.folder / "environment.json", dump(_environment(processes)))
+
+
+def _differing(ours: dict[str, Any], theirs: dict[str, Any], keys: Iterable[str]) -> list[str]:
+    """Return the keys that differ. A file of the user's is the same wherever it lies: its digest tells what it is."""
+    return [
+        key
+        for key in keys
+        if theirs.get(key) != ours.get(key)
+        and not (
+            key == "dataset"
+            and ours["data_digest"] == theirs["data_digest"]
+            and is_path(ours["dataset"])
+            and is_path(theirs["dataset"])
+        )
+    ]
 
 
 def write_history(folder: Path, state: TrainState) -> None:

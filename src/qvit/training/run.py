@@ -16,14 +16,15 @@ from torch import nn
 import qvit
 from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.registry import is_path
-from qvit.errors import CircuitWarning, ConfigError, DataError, RunError
+from qvit.documents import one_line
+from qvit.errors import CircuitWarning, ConfigError, DataError, FileError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
-from qvit.files import sole_user, write_atomic
+from qvit.files import open_regular, sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters, model_config
 from qvit.models.pretrained import load_imagenet
-from qvit.models.zoo import Model, ModelConfig, build, read_config
+from qvit.models.zoo import Model, ModelConfig, build
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
 from qvit.training.distributed import Team, assemble
 from qvit.training.folder import FOUND_AT as FOUND_AT
@@ -32,7 +33,7 @@ from qvit.training.loop import Objective, TrainConfig, TrainState, check_device,
 from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
-from qvit.training.record import claim, dump, make_folder, write_history
+from qvit.training.record import check_recordable, claim, dump, make_folder, write_history
 from qvit.training.seeding import INIT, seeded
 from qvit.training.surroundings import surroundings
 
@@ -95,6 +96,7 @@ def train_run(
 
             def start() -> bool:
                 described = _describe(config, data, architecture, guide, origin)
+                check_recordable(described)
                 make_folder(run.folder)
                 held.enter_context(sole_user(run.folder))
                 claim(run, described, processes=team.count, resume=resume, replace=replace)
@@ -183,7 +185,7 @@ def _describe(
 def _describe_origin(origin: Run, architecture: ModelConfig) -> dict[str, Any]:
     if not origin.finished:
         raise RunError(f"Cannot start from the run in {origin.folder}, which is not finished.")
-    if read_config(origin.config["model_config"]) != architecture:
+    if origin.architecture != architecture:
         raise ConfigError(
             f"Cannot start from the run in {origin.folder}: its model ({origin.config['model']}) is not built like "
             "this one. Use the same model, options and dataset."
@@ -194,9 +196,10 @@ def _describe_origin(origin: Run, architecture: ModelConfig) -> dict[str, Any]:
 def weights_digest(run: Run) -> str:
     """Return the SHA-256 of a finished run's weights; raises `RunError` where they are missing."""
     try:
-        return hashlib.sha256(run.weights_path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise RunError(f"{run.weights_path} cannot be read ({error}); train the run again.") from error
+        with open_regular(run.weights_path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    except (FileError, OSError) as error:
+        raise RunError(f"{run.weights_path} cannot be read ({one_line(error)}); train the run again.") from error
 
 
 def _train(
@@ -283,11 +286,17 @@ def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: di
     team.lead(write)
 
 
-def evaluate_run(run: Run, split: str = "test", *, root: str | Path | None = None) -> dict[str, Any]:
-    """Predict a split again from a run's weights; returns all measures and the intervals of AUC and accuracy."""
+def evaluate_run(
+    run: Run, split: str = "test", *, root: str | Path | None = None, file: str | Path | None = None
+) -> dict[str, Any]:
+    """Predict a split again from a run's weights; returns all measures and the intervals of AUC and accuracy.
+
+    `root` and `file` tell where the data lie, as for `Run.load_data`. Raises `RunError` for a damaged run, and for
+    data that have changed or are not there any more.
+    """
     group = run.result["tta"]  # first, as it says of an unfinished run what to do
     with surroundings(run.config["train"]["threads"]):
-        data = run.load_data(root)
+        data = run.load_data(root, file=file)
         images = data[split]
         return _figures(images, predict(run.load_model(), images, data.info.task, group=group), data)
 
