@@ -60,7 +60,7 @@ def divergence(student: ArrayLike, teacher: ArrayLike, task: str) -> float:
     are kept 1e-15 away from 0, so the value is finite, and 0 where the scores are equal.
 
     Scores as in `metrics.check_inputs`. Raises MetricError as that does, for scores of different shapes, and where
-    rows of a multi-class or ordinal task do not sum to 1 as `metrics.check_sums` asks; those that do are divided by their sum.
+    rows of a multi-class or ordinal task do not sum to 1 as `metrics.check_sums` asks; others are divided by their sum.
     Source: Stanton et al. 2021, average predictive KL (arXiv:2106.05945).
     """
     ours, theirs = _check_pair(student, teacher, task)

@@ -99,7 +99,7 @@ class Run:
         architecture, path = self.architecture, self.weights_path
         weights = load_weights(path)
         try:
-            with surroundings(), seeded(0, INIT):  # these first weights are nobody's business
+            with surroundings(), seeded(0, INIT, alone=False):  # these first weights are nobody's business
                 check_weights(weights, architecture)
                 model = build(architecture)
                 model.load_state_dict(weights)

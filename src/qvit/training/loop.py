@@ -24,6 +24,10 @@ from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import NOISE, ORDER, generator, seeded
 from qvit.training.surroundings import surroundings
 
+MOST_EPOCHS = 100_000  # of which a run's records can be read back
+MOST_THREADS = 1024  # more than that end the process
+MOST_IMAGES = 1_000_000  # in a batch
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -56,13 +60,18 @@ class TrainConfig:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "threads"):
-            _require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
-        _require(self.batch_size is None or self.batch_size >= 1, "batch_size", "at least 1 or null", self.batch_size)
+        for name, most in (("epochs", MOST_EPOCHS), ("threads", MOST_THREADS), ("batch_size", MOST_IMAGES)):
+            value = getattr(self, name)
+            if value is None:  # a batch size that depends on the data
+                continue
+            _require(value >= 1, name, "at least 1", value)
+            _require(value <= most, name, f"at most {most:,}", value)
         _require(0.0 < self.lr < math.inf, "lr", "positive", self.lr)
         _require(0.0 <= self.weight_decay < math.inf, "weight_decay", "zero or more", self.weight_decay)
         _require(0.0 <= self.warmup < 1.0, "warmup", "in [0, 1)", self.warmup)
-        _require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "positive or null", self.clip_norm)
+        _require(
+            self.clip_norm is None or 0.0 < self.clip_norm < math.inf, "clip_norm", "positive or null", self.clip_norm
+        )
         _require(0.0 <= self.label_smoothing < 1.0, "label_smoothing", "in [0, 1)", self.label_smoothing)
         _require(self.patience is None or self.patience >= 1, "patience", "at least 1 or null", self.patience)
 

@@ -15,14 +15,13 @@ from qvit.data.registry import Task
 from qvit.documents import one_line
 from qvit.errors import FileError, QvitError
 from qvit.models.zoo import read_config
-from qvit.training.loop import TrainConfig
+from qvit.training.loop import MOST_EPOCHS, TrainConfig
 from qvit.validate import validated
 
 T = TypeVar("T")
 FOUND_AT = "found_at"  # keys of this name say where something lay, and not what it is
 STRICT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 LONGEST = 4096  # characters of a name: the longest path of Linux
-_MOST_EPOCHS = 1_000_000
 
 
 def _one_line(text: str) -> str:
@@ -107,7 +106,7 @@ class ResultFile(TypedDict):
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
     parameters: Whole
-    best_epoch: Annotated[int, Field(ge=1, le=_MOST_EPOCHS)]
+    best_epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     tta: Symmetries
     val: Figures
     test: Figures
@@ -117,7 +116,7 @@ class EpochLine(TypedDict):
     """A line of metrics.jsonl."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
-    epoch: Annotated[int, Field(ge=1, le=_MOST_EPOCHS)]
+    epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     lr: float
     train_loss: float
     val_loss: float
@@ -130,7 +129,7 @@ class TimingLine(TypedDict):
     """A line of timings.jsonl."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
-    epoch: Annotated[int, Field(ge=1, le=_MOST_EPOCHS)]
+    epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     seconds: Annotated[float, Field(ge=0.0)]
 
 
