@@ -8,7 +8,6 @@ distillation.json   the measures of all, written last
 """
 
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,13 +21,13 @@ from qvit.data.transfer import check_disjoint, load_images
 from qvit.distill.guide import DistillConfig, TeacherGuide
 from qvit.distill.teacher import Teacher
 from qvit.distill.teacher_cache import OnViews, cache_folder
-from qvit.errors import CircuitWarning, ConfigError, ModelError, RunError, nearest
+from qvit.errors import ConfigError, ModelError, RunError, nearest
 from qvit.evaluation.agreement import agreement, divergence, gap_closed
 from qvit.evaluation.metrics import evaluate
 from qvit.files import PART, printable, write_atomic
 from qvit.models import model_config
 from qvit.models.cost import count_flops
-from qvit.models.zoo import build, count_parameters
+from qvit.models.zoo import build_without_numbers, count_parameters
 from qvit.training.distributed import assemble
 from qvit.training.folder import Run
 from qvit.training.loop import TrainConfig, check_device
@@ -222,9 +221,7 @@ def _check(config: DistillationConfig, guide: TeacherGuide, data: Dataset) -> No
         img_size=data.size,
         **student.model_options,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CircuitWarning)  # heard when the model is trained
-        guide.check(build(architecture), data)
+    guide.check(build_without_numbers(architecture), data)
     for stage in config.stages:
         train = config.of(stage).train
         make_loss(data.info.task, name=train.loss)

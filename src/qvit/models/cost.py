@@ -2,17 +2,16 @@
 
 import copy
 import math
-import warnings
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from qvit.errors import CircuitError, CircuitWarning, ModelError
+from qvit.errors import CircuitError, ModelError
 from qvit.models.hardware_cost import HardwareCost, hardware_cost
 from qvit.models.vit import ViTConfig
-from qvit.models.zoo import Model, ModelConfig, build, count_parameters
+from qvit.models.zoo import Model, ModelConfig, build_without_numbers, count_parameters
 from qvit.quantum import QuantumLinear
 from qvit.quantum.engines.plan import ENGINES, auto_plan, exact_plan
 from qvit.quantum.engines.unitary import UnitaryPlan
@@ -53,9 +52,7 @@ def cost_of(model: Model | ModelConfig, *, accuracy: float = 0.01) -> Cost:
     computed, so large models take no longer. Raises `ConfigError` for an accuracy outside (0, 1].
     """
     if not isinstance(model, nn.Module):
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", CircuitWarning)  # for those who build the model, not those who count
-            model = build(model)
+        model = build_without_numbers(model)
     config = model.config
     classical, calls = _without_circuits(model, config.in_chans, config.img_size)
     simulated = sum(call.flops(call.engine) for call in calls)

@@ -1,7 +1,6 @@
 """Models by name: `{kind}_{q}q{h}h`, q qubits (or features) per head and h heads, or a classical network's name."""
 
 import re
-import warnings
 from dataclasses import fields, replace
 from math import log
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qvit.errors import CircuitError, CircuitWarning, ConfigError, ModelError, nearest
+from qvit.errors import CircuitError, ConfigError, ModelError, nearest
 from qvit.models.networks import NETWORKS, TIMM, Network, NetworkConfig
 from qvit.models.projections import PROJECTIONS, Quantum, make_projection, projection_options
 from qvit.models.vit import ViT, ViTConfig
@@ -66,6 +65,12 @@ def create_model(
 def build(config: ModelConfig) -> Model:
     """Return the model that a configuration describes, with fresh weights."""
     return ViT(config) if isinstance(config, ViTConfig) else Network(config)
+
+
+def build_without_numbers(config: ModelConfig) -> Model:
+    """Return the model on torch's meta device: it takes no memory, and warns of nothing, as nobody trains it."""
+    with torch.device("meta"):
+        return build(config)
 
 
 def read_config(values: dict[str, Any]) -> ModelConfig:
@@ -138,9 +143,7 @@ def count_parameters(model: nn.Module | ModelConfig, *, within: str = "") -> int
     Only parameters with `within` in their name count: "attention.project." leaves those that make Q, K and V.
     """
     if not isinstance(model, nn.Module):
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", CircuitWarning)  # for those who build the model, not those who count
-            model = build(model)
+        model = build_without_numbers(model)
     return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and within in name)
 
 

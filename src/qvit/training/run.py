@@ -17,14 +17,14 @@ import qvit
 from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.registry import is_path
 from qvit.documents import one_line
-from qvit.errors import CircuitWarning, ConfigError, DataError, FileError, RunError
+from qvit.errors import ConfigError, DataError, FileError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
 from qvit.files import open_regular, sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters, model_config
 from qvit.models.pretrained import load_imagenet
-from qvit.models.zoo import Model, ModelConfig, build
+from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
 from qvit.training.distributed import Team, assemble
 from qvit.training.folder import FOUND_AT as FOUND_AT
@@ -123,9 +123,7 @@ def _check(config: RunConfig, data: Dataset, architecture: ModelConfig, team: Te
     _check_measurable(data)
     make_loss(data.info.task, name=config.train.loss)
     if team.count > 1:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", CircuitWarning)  # heard when the model is trained
-            team.check_norms(build(architecture), config.train.device)
+        team.check_norms(build_without_numbers(architecture), config.train.device)
 
 
 def _check_measurable(data: Dataset) -> None:
