@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 
 from qvit.errors import ConfigError, MetricError, ModelError, QvitError, RunError
-from qvit.study.compare import read_rows
+from qvit.study.compare import group_rows, read_rows
 from qvit.study.pictures import draw_comparison
 from qvit.training.checkpoint import load_state, save_state
 from qvit.training.folder import Run
@@ -131,6 +131,15 @@ def test_values_that_should_not_be(run: Run, name: str, key: str, value: Any, to
         read(run, name)
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_options_left_out_are_those_of_old(run: Run) -> None:
+    """As by a version that did not have them yet."""
+    said = json.loads((run.folder / "config.json").read_text())
+    del said["train"]["threads"], said["model_config"]["dropout"], said["origin"], said["guide"]
+    (run.folder / "config.json").write_text(json.dumps(said))
+    assert evaluate_run(run) == run.result["test"]
+    assert len(read_rows([run])) == 1
 
 
 def test_what_a_later_version_adds_is_let_through(run: Run) -> None:
@@ -270,6 +279,15 @@ def test_data_that_were_moved(moved: tuple[Run, Path], finished: Path, tmp_path:
         evaluate_run(run, file=other)
     with pytest.raises(QvitError, match="nowhere"):
         evaluate_run(run, file=tmp_path / "nowhere.npz")
+
+
+def test_runs_on_data_that_were_moved_are_compared(moved: tuple[Run, Path], finished: Path) -> None:
+    change(moved[0], "config.json", "seed", 1)
+    rows = read_rows([Run(finished / "run"), Run(moved[0].folder)])
+    [group] = group_rows(rows)
+    assert group.seeds == (0, 1)
+    change(moved[0], "config.json", "data_digest", "0" * 32)  # a file of the same name
+    assert len(group_rows(read_rows([Run(finished / "run"), Run(moved[0].folder)]))) == 2
 
 
 def test_data_of_an_official_set_are_told_by_their_folder(run: Run, finished: Path) -> None:

@@ -89,7 +89,11 @@ def read_rows(runs: Sequence[Run]) -> list[Row]:
 
     What was taught differently counts as another model.
     """
-    rows = [read_row(run) for run in runs]
+    rows, lay = [], dict[str, str]()
+    for run in runs:
+        row, digest = read_row(run), run.config["data_digest"]
+        # A file of the user's may have been moved between runs: it is called by where it lay first.
+        rows.append(replace(row, dataset=lay.setdefault(digest, row.dataset)) if is_path(row.dataset) else row)
     known = [_options(run) for run in runs]
     named = []
     for run, row, options in zip(runs, rows, known, strict=True):

@@ -23,10 +23,12 @@ from qvit.evaluation.results import read_result, result_start
 from qvit.files import read_text
 from qvit.models.zoo import Model, ModelConfig, build, read_config
 from qvit.training.checkpoint import check_weights, load_weights
+from qvit.training.loop import TrainConfig
 from qvit.training.seeding import INIT, seeded
 from qvit.training.stored import FOUND_AT as FOUND_AT
 from qvit.training.stored import ConfigFile, EpochLine, ResultFile, TimingLine, checked
 from qvit.training.surroundings import surroundings
+from qvit.validate import validated
 
 LARGEST = 1 << 20  # bytes of config.json and result.json
 LARGEST_LINES = 64 << 20  # of metrics.jsonl and timings.jsonl
@@ -47,6 +49,11 @@ class Run:
     def architecture(self) -> ModelConfig:
         """What model it is."""
         return read_config(self.config["model_config"])
+
+    @property
+    def training(self) -> TrainConfig:
+        """How it was trained."""
+        return validated(TrainConfig, self.config["train"])
 
     @property
     def finished(self) -> bool:

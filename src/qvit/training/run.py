@@ -149,7 +149,7 @@ def _architecture(config: RunConfig, data: Dataset, earlier: Run | None, *, down
     if not isinstance(architecture, NetworkConfig) or architecture.pretrained is None:
         return architecture
     if earlier is not None:
-        return replace(architecture, pretrained=earlier.config["model_config"].get("pretrained"))
+        return replace(architecture, pretrained=getattr(earlier.architecture, "pretrained", None))
     try:
         with seeded(config.seed, INIT):  # this network is thrown away: its random numbers are nobody's business
             load_imagenet(Network(architecture), download=download)
@@ -293,7 +293,7 @@ def evaluate_run(
     data that have changed or are not there any more.
     """
     group = run.result["tta"]  # first, as it says of an unfinished run what to do
-    with surroundings(run.config["train"]["threads"]):
+    with surroundings(run.training.threads):
         data = run.load_data(root, file=file)
         images = data[split]
         return _figures(images, predict(run.load_model(), images, data.info.task, group=group), data)
