@@ -158,7 +158,7 @@ class Classifier(nn.Module):
     num_classes: int
     num_features: int
     head: nn.Module
-    draws: bool  # whether training takes random numbers, such as dropout's, from functions that take a generator
+    draws = False  # whether training takes random numbers, such as dropout's, from functions that take a generator
 
     def get_classifier(self) -> nn.Module:
         """Return the classification head."""
