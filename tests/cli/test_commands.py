@@ -206,8 +206,13 @@ def test_train_evaluate_compare(qvit: Qvit, train: Qvit, tmp_path: Path) -> None
     for measure in ("auc", "acc", "kappa", "ece"):
         assert re.search(rf"{measure} +│ +{results[0]['test'][measure]:.4f}", table)
 
+    [file] = {json.loads((folder / "config.json").read_text())["dataset"] for folder in folders}
+    moved = Path(file).rename(tmp_path / "moved.npz")
+    told = qvit("evaluate", folders[0], "--data", moved, "--json")
+    assert json.loads(told.out) == results[0]["test"]
+
     picture = tmp_path / "p.png"
-    told = qvit("compare", *folders, "--picture", picture)
+    told = qvit("compare", *folders, "--picture", picture, "--data", moved)
     assert told.code == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "Means over seeds" in told.out

@@ -455,7 +455,8 @@ def test_data_changed_since(refused: Callable[..., None], run: Path, npz: Path, 
     np.savez(npz, **(arrays | {"val_labels": 2 - arrays["val_labels"]}))
     refused(["evaluate", run], "trained on other data")
     npz.unlink()
-    refused(["evaluate", run], "small.npz", "nothing there")
+    refused(["evaluate", run], "small.npz", "which is not there any more. Say where the file lies now with --data FILE")
+    refused(["evaluate", run, "--data", npz], "small.npz", "nothing there")
 
 
 def test_pictures_of_several_datasets(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medmnist.evaluator import getACC, getAUC
@@ -13,6 +14,7 @@ from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
 
 from qvit.errors import MetricError
+from qvit.evaluation.agreement import agreement, divergence
 from qvit.evaluation.metrics import (
     AbsentClassWarning,
     Task,
@@ -336,9 +338,40 @@ def test_evaluate_wants_rows_that_sum_to_one(task: Task) -> None:
     scores = scores / scores.sum(axis=1, keepdims=True)
     scores[3, 0] += 0.0009
     evaluate(labels, scores, task)
+    near = scores.copy()
+    near[3] *= 0.97
+    with pytest.raises(
+        MetricError, match=r"must sum to 1, but row 3 sums to 0\.97.* rounded too much, or lack a class"
+    ):
+        evaluate(labels, near, task)
     scores[3] *= 0.5
     with pytest.raises(MetricError, match=r"must sum to 1, but row 3 sums to 0\.50.* Apply a softmax"):
         evaluate(labels, scores, task)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 3, 9, 100])
+def test_evaluate_takes_a_softmax_of_any_precision(dtype: torch.dtype, classes: int) -> None:
+    """Each rounds its probabilities; the sum of a row is off by as much. Bfloat16 has to be widened for NumPy."""
+    random = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(2000, classes, generator=random, dtype=torch.float64)
+    for of in (logits, logits.to(dtype)):
+        scores = of.softmax(dim=1).to(dtype)
+        scores = scores.float().numpy() if dtype == torch.bfloat16 else scores.numpy()
+        labels = np.arange(2000) % classes
+        assert 0 < evaluate(labels, scores, "multi-class")["log_loss"] < np.inf
+        assert agreement(scores, scores, "multi-class") == 1
+        assert divergence(scores, scores, "multi-class") == pytest.approx(0, abs=1e-12)
+    if dtype == torch.bfloat16:
+        assert np.abs(scores.sum(axis=1) - 1).max() > 1e-3  # which float32 is not allowed
+        with pytest.raises(MetricError, match="rounded too much"):
+            evaluate(labels, scores + np.float32(1e-7), "multi-class")
+
+
+def test_scores_that_are_no_array() -> None:
+    for scores in (torch.ones(3, 2, dtype=torch.bfloat16), torch.ones(3, 2, requires_grad=True), [[0.5, 0.5], [1.0]]):
+        with pytest.raises(MetricError, match=r"Scores must be an array of numbers, .*detach\(\)\.cpu\(\)\.float\(\)"):
+            evaluate([0, 1, 0], scores, "multi-class")
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -234,7 +234,7 @@ def test_rows_in_any_order_and_windows_line_ends_are_read(tmp_path: Path) -> Non
 
 
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(MetricError, match="cannot be read: No such file"):
+    with pytest.raises(MetricError, match="cannot be read: nothing there"):
         read_result(tmp_path / GOOD_NAME)
 
 

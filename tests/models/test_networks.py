@@ -495,7 +495,7 @@ def test_a_missing_monai_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         ("resnet18", {"width": 0.0}, r"width must be at least 1/64, so that one channel remains, got 0\.0"),
         ("resnet50", {"width": 0.0156}, r"width must be at least 1/64"),
         ("resnet18", {"width": math.nan}, r"width must be at least 1/64, .* got nan"),
-        ("resnet18", {"width": math.inf}, r"width must be at least 1/64, .* got inf"),
+        ("resnet18", {"width": math.inf}, r"width must be at most 8, got inf"),
         ("densenet121", {"width": 0.5}, r"width is for resnet18 and resnet50 only; leave it at 1 for 'densenet121'"),
         ("efficientnet_b0", {"width": 2.0}, r"width is for resnet18 and resnet50 only"),
         ("monai_vit", {"width": 0.5}, r"width is for resnet18 and resnet50 only"),

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from qvit.errors import CircuitError, ConfigError, ModelError, QvitError
-from qvit.models import ViT, ViTConfig, count_parameters, create_model, model_config
+from qvit.models import NetworkConfig, ViT, ViTConfig, count_parameters, create_model, model_config
 from qvit.models.projections import Linear, Projection, Quantum, make_projection
+from qvit.models.zoo import read_config
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,15 @@ def test_a_name_cannot_lie(build: Callable[..., object], name: str, matched: boo
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0\.1"),
         ({"dropout": float("nan")}, r"dropout must be in \[0, 1\), got nan"),
         ({"patch_size": 5}, r"img_size=28 is not divisible by patch_size=5; .*: 1, 2, 4, 7, 14, 28\."),
-        ({"patch_size": 0}, r"not divisible by patch_size=0"),
+        ({"patch_size": 0}, r"patch_size must be at least 1, got 0"),
+        ({"depth": 1_000_000}, r"depth must be at most 256, got 1,000,000\. Models have limits"),
+        ({"depth": 10**5000}, r"depth must be at most 256, got a number of more than 64 bits"),
+        ({"mlp_dim": 10**18}, r"mlp_dim must be at most 65,536"),
+        ({"in_chans": 10**18}, r"in_chans must be at most 1,024"),
+        ({"num_classes": 10**18}, r"num_classes must be at most 100,000"),
+        ({"img_size": 10**18}, r"img_size must be at most 4,096"),
+        ({"patch_size": 10**18}, r"patch_size must be at most 4,096"),
+        ({"img_size": 4096, "patch_size": 1}, r"number of patches of an image must be at most 65,536, got 16,777,216"),
         ({"img_size": 29}, r"No patch size suits images of 29 pixels .*; pass patch_size, or resize"),
         ({"img_size": 7}, r"No patch size suits images of 7 pixels"),
     ],
@@ -127,6 +136,31 @@ def test_widths_that_do_not_fit(projection: Projection, options: dict[str, Any],
     [
         (lambda: create_model("qvit_0q2h"), ModelError, r"dim must be at least 1"),
         (lambda: create_model("vit_4q0h"), ModelError, r"at least 1, got 0"),
+        (lambda: create_model("qvit_999999q1h"), ModelError, r"dim must be at most 16,384, got 999,999"),
+        (lambda: create_model("vit_1q9999h"), ModelError, r"heads must be at most 1,024, got 9,999"),
+        (lambda: create_model(f"vit_{'9' * 5000}q1h"), ConfigError, r"There is no model 'vit_999"),
+        (lambda: create_model("qvit_128q1h"), ModelError, r"dim / heads, must be at most 64, got 128"),
+        (lambda: create_model("givens_128q1h"), ModelError, r"dim / heads, must be at most 64, got 128"),
+        (lambda: create_model("unlu_4q1h", n_layers=1000), ModelError, r"n_layers must be at most 256, got 1,000"),
+        (lambda: create_model("qvit_8q1h", n_layers=200), ModelError, r"times n_layers must be at most 1,024"),
+        (lambda: create_model("vit_16384q1h_matched"), ModelError, r"dim / heads, must be at most 64"),
+        (
+            lambda: ViTConfig(dim=16384, mlp_dim=65536, depth=100),
+            ModelError,
+            r"number of weights must be at most 2,147,483,648, got 322,",
+        ),
+        (lambda: ViTConfig(depth=2.5), ModelError, r"depth must be a whole number, got 2\.5"),
+        (lambda: ViTConfig(depth=True), ModelError, r"depth must be a whole number, got True"),
+        (lambda: ViTConfig(patch_size="4"), ModelError, r"patch_size must be a whole number, got '4'"),
+        (lambda: NetworkConfig("resnet18", img_size=10**9), ModelError, r"img_size must be at most 4,096"),
+        (lambda: NetworkConfig("resnet18", resize=10**9), ModelError, r"resize must be at most 4,096"),
+        (lambda: NetworkConfig("timm/hf-hub:someone/something"), ModelError, r"There is no network 'timm/hf-hub"),
+        (lambda: read_config({"depht": 2}), ConfigError, r"Models have no option 'depht'"),
+        (
+            lambda: read_config({"projection": {"kind": "linear", "layers": 2}}),
+            ConfigError,
+            r"Models have no option 'projection.layers'",
+        ),
         (lambda: create_model("qvit_4q2h", ansatz="ring"), CircuitError, r"no ansatz 'ring'\. Did you mean"),
         (lambda: create_model("qvit_4q2h", engine="fast"), CircuitError, r"no engine 'fast'"),
         *(

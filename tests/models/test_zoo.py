@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qvit.errors import CircuitError, CircuitWarning, ConfigError, ModelError
 from qvit.models import ViT, ViTConfig, count_parameters, create_model, list_models, model_config
+from qvit.models.cost import cost_of
 from qvit.models.projections import (
     PROJECTIONS,
     Circulant,
@@ -109,6 +110,20 @@ def test_counts_by_formula(kind: str, size: str, in_chans: int, num_classes: int
 )
 def test_projection_counts_with_options(name: str, options: dict[str, Any], count: int) -> None:
     assert count_parameters(model_config(name, **options), within="attention.project.") == count
+
+
+def test_counting_leaves_the_filters_of_warnings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the whole process's: two threads that set and restore them leave one's settings behind."""
+    config = model_config("qvit_4q2h", ansatz="reupload")
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the filters of warnings were touched")
+
+    with monkeypatch.context() as patched:  # pytest needs them itself
+        patched.setattr(warnings, "catch_warnings", forbidden)
+        patched.setattr(warnings, "simplefilter", forbidden)
+        counted, cost = count_parameters(config), cost_of(config)
+    assert counted == cost.parameters > 0
 
 
 def test_counting_does_not_warn_and_building_warns_once_a_block() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from qvit.cli.console import print_json, print_table, say
-from qvit.cli.data import Root
+from qvit.cli.data import Moved, Root
 
 
 def compare(
@@ -15,6 +15,7 @@ def compare(
         Path | None, typer.Option(help="Write learning curves and predicted test images to this PNG file.")
     ] = None,
     root: Root = None,
+    data: Moved = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare runs: parameters, test AUC and accuracy with intervals; runs that differ in the seed are averaged."""
@@ -40,5 +41,5 @@ def compare(
     if picture is not None:
         from qvit.study.pictures import draw_comparison
 
-        draw_comparison(opened, rows, picture, root=root)
+        draw_comparison(opened, rows, picture, root=root, file=data)
         say(f"Picture: {picture}")

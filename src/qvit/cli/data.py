@@ -16,6 +16,9 @@ Size = Annotated[int, typer.Option(help="Side of the images in pixels: 28, 64, 1
 Root = Annotated[
     Path | None, typer.Option(help="Folder of the official files.", show_default="$QVIT_DATA, else your cache folder")
 ]
+Moved = Annotated[
+    Path | None, typer.Option("--data", help="Your own .npz file, if it is not where it was when the run was trained.")
+]
 
 
 @app.callback(invoke_without_command=True)

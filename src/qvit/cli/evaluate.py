@@ -6,20 +6,21 @@ from typing import Annotated
 import typer
 
 from qvit.cli.console import print_json, print_table
-from qvit.cli.data import Root
+from qvit.cli.data import Moved, Root
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     root: Root = None,
+    data: Moved = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Load a run's weights, predict a split again, and print all measures with intervals."""
     from qvit.training.folder import Run
     from qvit.training.run import evaluate_run
 
-    figures = evaluate_run(Run(run), split, root=root)
+    figures = evaluate_run(Run(run), split, root=root, file=data)
     if json:
         print_json(figures)
         return

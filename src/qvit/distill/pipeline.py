@@ -8,7 +8,6 @@ distillation.json   the measures of all, written last
 """
 
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,13 +21,13 @@ from qvit.data.transfer import check_disjoint, load_images
 from qvit.distill.guide import DistillConfig, TeacherGuide
 from qvit.distill.teacher import Teacher
 from qvit.distill.teacher_cache import OnViews, cache_folder
-from qvit.errors import CircuitWarning, ConfigError, ModelError, RunError, nearest
+from qvit.errors import ConfigError, ModelError, RunError, nearest
 from qvit.evaluation.agreement import agreement, divergence, gap_closed
 from qvit.evaluation.metrics import evaluate
 from qvit.files import PART, printable, shown, write_atomic
 from qvit.models import model_config
 from qvit.models.cost import count_flops
-from qvit.models.zoo import build, count_parameters
+from qvit.models.zoo import build_without_numbers, count_parameters
 from qvit.training.distributed import assemble
 from qvit.training.folder import Run
 from qvit.training.loop import TrainConfig, check_device
@@ -154,6 +153,7 @@ def distill(
             lambda: _load(config, teacher, root=root, download=download, cache=cache, on_views=on_views)
         )
         _check(config, guide, data)
+        printable(folder, raised=RunError)
         _check_folder(folder, config, resume=resume)
         if config.how.alpha:
             _check_cache(cache or cache_folder())
@@ -223,9 +223,7 @@ def _check(config: DistillationConfig, guide: TeacherGuide, data: Dataset) -> No
         img_size=data.size,
         **student.model_options,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CircuitWarning)  # heard when the model is trained
-        guide.check(build(architecture), data)
+    guide.check(build_without_numbers(architecture), data)
     for stage in config.stages:
         train = config.of(stage).train
         make_loss(data.info.task, name=train.loss)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 import qvit
 from qvit.data.arrays import Split
@@ -32,12 +33,22 @@ from qvit.documents import one_line, read_json
 from qvit.errors import FileError, RunError
 from qvit.files import PART, open_regular
 from qvit.training.loop import Batch
+from qvit.training.stored import STRICT, checked
 
 FORMAT = 1
+LARGEST = 1 << 16  # bytes of cache.json
 VIEWS = 512  # images under a symmetry that the teacher sees at a time
 ABANDONED = 24 * 3600  # seconds after which a half-made folder belongs to nobody
 _MOST_SAID = 1 << 20  # bytes of cache.json, which has some hundred
 OnViews = Callable[[int, int], None]
+
+
+class CacheFile(TypedDict):
+    """cache.json: which outputs of whom lie beside it, and what they hash to."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    key: str
+    checksums: dict[str, str]
 
 
 class CacheWarning(UserWarning):
@@ -120,15 +131,15 @@ def _read(place: Path, key: str, wanted: list[str], shape: tuple[int, int]) -> d
     if not place.exists():
         return None
     try:
-        said = read_json(place / "cache.json", most=_MOST_SAID)
+        said = checked(read_json(place / "cache.json", most=LARGEST), CacheFile, "cache.json")
         if said["key"] != key:
             raise ValueError("it is of another teacher or other images")
         for name in wanted:
-            if _checksum(place / f"{name}.npy") != said["checksums"][name]:
+            if _checksum(place / f"{name}.npy") != said["checksums"].get(name):
                 raise ValueError(f"{name}.npy has other contents than were written")
         return {name: _mapped(place / f"{name}.npy", shape) for name in wanted}
-    except (FileError, OSError, ValueError, KeyError, TypeError, SyntaxError, TokenError, MemoryError) as error:
-        # From TypeError on: of a JSON of other things, and of all that numpy's reading of a header can end in.
+    except (FileError, OSError, ValueError, TypeError, SyntaxError, TokenError, MemoryError) as error:
+        # From TypeError on: of all that numpy's reading of a header can end in.
         message = f"The teacher outputs in {place} are damaged ({one_line(error)}); they are computed again."
         warnings.warn(message, CacheWarning, stacklevel=3)
         with suppress(OSError):  # if it cannot be moved, nothing can be written either, and that is said there

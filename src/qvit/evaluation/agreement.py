@@ -7,7 +7,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from qvit.errors import MetricError
-from qvit.evaluation.metrics import SUM_TOLERANCE, asks_per_label, check_inputs, decide
+from qvit.evaluation.metrics import asks_per_label, check_inputs, check_sums, decide
 
 SMALLEST = 1e-15  # probability, as in `metrics.log_loss`
 
@@ -49,14 +49,8 @@ def _distributions(scores: Float[np.ndarray, "b c"], task: str, whose: str) -> F
     inside = np.clip(scores, 0.0, 1.0)  # rounding may have left it
     if asks_per_label(task):
         return np.stack([1.0 - inside, inside], axis=2)
-    totals = inside.sum(axis=1, keepdims=True)
-    worst = int(np.abs(totals - 1.0).argmax())
-    if abs(totals[worst, 0] - 1.0) > SUM_TOLERANCE:
-        raise MetricError(
-            f"Score rows of a {task} task must sum to 1, but the {whose}'s row {worst} sums to "
-            f"{totals[worst, 0]:.6g}: scores are probabilities, never logits. Apply a softmax first."
-        )
-    return (inside / totals)[:, np.newaxis]
+    check_sums(inside, task, row_of=f"the {whose}'s row")
+    return (inside / inside.sum(axis=1, keepdims=True))[:, np.newaxis]
 
 
 def divergence(student: ArrayLike, teacher: ArrayLike, task: str) -> float:
@@ -66,7 +60,7 @@ def divergence(student: ArrayLike, teacher: ArrayLike, task: str) -> float:
     are kept 1e-15 away from 0, so the value is finite, and 0 where the scores are equal.
 
     Scores as in `metrics.check_inputs`. Raises MetricError as that does, for scores of different shapes, and where
-    rows of a multi-class or ordinal task do not sum to 1 within 1e-3; those that do are divided by their sum.
+    rows of a multi-class or ordinal task do not sum to 1 as `metrics.check_sums` asks; others are divided by their sum.
     Source: Stanton et al. 2021, average predictive KL (arXiv:2106.05945).
     """
     ours, theirs = _check_pair(student, teacher, task)

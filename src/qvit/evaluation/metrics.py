@@ -18,7 +18,9 @@ from qvit.errors import MetricError, nearest
 
 THRESHOLD = 0.5
 RANGE_TOLERANCE = 1e-6
-SUM_TOLERANCE = 1e-3
+SUM_TOLERANCE = 1e-3  # of probabilities in float16 and wider
+BFLOAT16_TOLERANCE = 2**-7  # each is off by up to 2⁻⁸ of itself, and so is their sum; twice that
+NEAR = 0.1  # off by less than this, a row was meant to be probabilities
 
 
 class AbsentClassWarning(UserWarning):
@@ -38,7 +40,7 @@ def asks_per_label(task: str) -> bool:
 
 def _check_scores(scores: ArrayLike, task: str) -> Float[np.ndarray, "b c"]:
     """Return finite probabilities in two dimensions, as float64; for binary the one column of P(class 1)."""
-    array = np.asarray(scores)
+    array = _as_array(scores)
     binary, per_label = task == "binary", asks_per_label(task)
     if array.dtype.kind not in "fiub":
         raise MetricError(f"Scores must be real numbers, but their type is {array.dtype}.")
@@ -61,6 +63,21 @@ def _check_scores(scores: ArrayLike, task: str) -> Float[np.ndarray, "b c"]:
             f"scores are probabilities, never logits. Apply a {'sigmoid' if per_label else 'softmax'} first."
         )
     return array[:, -1:] if binary else array
+
+
+def _as_array(scores: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(scores)
+    except (
+        TypeError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # tensors of bfloat16, on a GPU or with gradients; ragged lists
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise MetricError(
+            f"Scores must be an array of numbers, but came as {type(scores).__name__}: {reason}. Of a tensor give "
+            "tensor.detach().cpu().float().numpy()."
+        ) from error
 
 
 def _check_labels(labels: ArrayLike, task: str, *, classes: int) -> Int[np.ndarray, "b k"]:
@@ -303,24 +320,44 @@ def log_loss(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     return float(-np.log(np.maximum(of_truth, 1e-15)).mean())
 
 
+def check_sums(scores: ArrayLike, task: str, *, row_of: str = "row") -> None:
+    """Raise MetricError where rows hold all classes and do not sum to 1, within what the scores' type leaves room for.
+
+    Rounding to bfloat16 moves a sum by up to 2⁻⁸, so it may be off by 2⁻⁷ where all scores are numbers of that type.
+    """
+    array = _as_array(scores)
+    if array.ndim != 2 or array.shape[1] < 2 or task == "multi-label":
+        return
+    sums = array.astype(np.float64).sum(axis=1)
+    off = np.abs(sums - 1)
+    worst = int(off.argmax())
+    if off[worst] <= SUM_TOLERANCE or (off[worst] <= BFLOAT16_TOLERANCE and _are_bfloat16(array)):
+        return
+    told = (
+        "they have been rounded too much, or lack a class. Divide each row by its sum."
+        if off[worst] < NEAR
+        else "scores are probabilities, never logits. Apply a softmax first."
+    )
+    raise MetricError(
+        f"Score rows of a {task} task must sum to 1, but {row_of} {worst} sums to {sums[worst]:.6g}: {told}"
+    )
+
+
+def _are_bfloat16(scores: NDArray[Any]) -> bool:
+    """Whether all scores are numbers that bfloat16 has: NumPy lacks the type, so they come in a wider one."""
+    single = scores.astype(np.float32)
+    return bool((single == scores).all() and not (single.view(np.uint32) & 0xFFFF).any())
+
+
 def evaluate(labels: ArrayLike, scores: ArrayLike, task: str) -> dict[str, float]:
     """Return all measures by name: auc, acc, balanced_acc, f1, kappa, sensitivity, specificity, ece and log_loss.
 
     Labels and scores as in `check_inputs`; where a row holds all classes (all tasks but multi-label), it must
-    also sum to 1 within 1e-3. Raises MetricError for what does not fit, and where `auc` does;
-    AbsentClassWarning as there.
+    also sum to 1 within 1e-3, or 2⁻⁷ where all are numbers of bfloat16. Raises MetricError for what does not fit,
+    and where `auc` does; AbsentClassWarning as there.
     """
     _, checked = check_inputs(labels, scores, task)
-    rows = np.asarray(scores, dtype=np.float64)
-    if rows.ndim == 2 and rows.shape[1] > 1 and task != "multi-label":
-        off = np.abs(rows.sum(axis=1) - 1)
-        worst = int(off.argmax())
-        if off[worst] > SUM_TOLERANCE:
-            total = rows[worst].sum()
-            raise MetricError(
-                f"Score rows of a {task} task must sum to 1, but row {worst} sums to {total:.6g}: "
-                "scores are probabilities, never logits. Apply a softmax first."
-            )
+    check_sums(scores, task)
     return {
         "auc": auc(labels, checked, task),
         "acc": accuracy(labels, checked, task),

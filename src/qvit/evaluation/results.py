@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qvit.data.registry import SPLITS
-from qvit.errors import MetricError
-from qvit.files import write_atomic
+from qvit.errors import FileError, MetricError
+from qvit.files import open_regular, write_atomic
 
 PLAIN_SIZE = 28  # the one size that names leave out
 
@@ -25,7 +25,7 @@ PLAIN_SIZE = 28  # the one size that names leave out
 _FLAG = re.compile(r"[A-Za-z0-9-]+")
 _RUN = re.compile(r"[^@/\\.\x00-\x1f\x7f]+")
 _NAME = re.compile(
-    r"(?P<flag>[A-Za-z0-9-]+)(?:_(?P<size>[0-9]+))?_(?P<split>train|val|test)"
+    r"(?P<flag>[A-Za-z0-9-]+)(?:_(?P<size>[0-9]{1,9}))?_(?P<split>train|val|test)"
     r"_\[AUC\](?P<auc>[01]\.[0-9]{3})_\[ACC\](?P<acc>[01]\.[0-9]{3})@(?P<run>[^@/\\.]+)\.csv"
 )
 
@@ -145,11 +145,12 @@ def read_result(path: Path) -> tuple[ParsedName, NDArray[np.float64]]:
     path = Path(path)
     parsed = parse_result_name(path.name)
     try:
-        text = path.read_text(encoding="ascii")
+        with open_regular(path) as file:
+            text = file.read().decode("ascii")
     except UnicodeDecodeError:
         raise MetricError(f"{path} is not a text file. It is damaged: write it again.") from None
-    except OSError as error:
-        raise MetricError(f"{path} cannot be read: {error.strerror}.") from error
+    except (FileError, OSError) as error:
+        raise MetricError(f"{path} cannot be read: {getattr(error, 'found', None) or error}.") from error
     if not text:
         raise MetricError(f"{path} is empty. It is damaged: write it again.")
     if not text.endswith("\n"):

@@ -12,6 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qvit.models.limits import check_circuit
 from qvit.quantum import get_ansatz
 from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.engines.subspace import subspace_plan
@@ -144,6 +145,7 @@ class GivensProjection(nn.Module):
 
     def __init__(self, options: Givens, dim: int, heads: int) -> None:
         super().__init__()
+        check_circuit(dim // heads)
         circuit = build_circuit(get_ansatz(options.network), dim // heads, 1)
         with torch.device("cpu"):  # plans are shared by all models, so none may hold meta tensors
             self._plan = subspace_plan(circuit)

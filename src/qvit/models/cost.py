@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from qvit.errors import CircuitError, ModelError
 from qvit.models.hardware_cost import HardwareCost, hardware_cost
 from qvit.models.vit import ViTConfig
-from qvit.models.zoo import Model, ModelConfig, count_parameters, without_numbers
+from qvit.models.zoo import Model, ModelConfig, build_without_numbers, count_parameters
 from qvit.quantum import QuantumLinear
 from qvit.quantum.engines.plan import ENGINES, auto_plan, exact_plan
 from qvit.quantum.engines.unitary import UnitaryPlan
@@ -52,7 +52,7 @@ def cost_of(model: Model | ModelConfig, *, accuracy: float = 0.01) -> Cost:
     computed, so large models take no longer. Raises `ConfigError` for an accuracy outside (0, 1].
     """
     if not isinstance(model, nn.Module):
-        model = without_numbers(model)
+        model = build_without_numbers(model)
     config = model.config
     classical, calls = _without_circuits(model, config.in_chans, config.img_size)
     simulated = sum(call.flops(call.engine) for call in calls)

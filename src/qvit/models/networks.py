@@ -1,8 +1,8 @@
 """Strong classical networks of MONAI and timm behind the interface of our `ViT`: teachers, and what to beat."""
 
 import importlib
-import math
 import random
+import re
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qvit.errors import ConfigError, ModelError, nearest
 from qvit.models.convolutions import unstride
+from qvit.models.limits import WIDEST, check_size
 from qvit.models.vit import Classifier, Preprocess, check_images, default_patch_size
 
 NETWORKS = ("resnet18", "resnet50", "densenet121", "efficientnet_b0", "monai_vit")
@@ -50,7 +51,7 @@ class NetworkConfig:
     and logits are float32 either way. `pretrained` records that the weights before training are the published ones;
     building a `Network` downloads nothing, `models.pretrained.load_imagenet` does.
 
-    Raises `ModelError` for what does not exist or does not fit together.
+    Raises `ModelError` for what does not exist, does not fit together, or exceeds `models.limits`.
     """
 
     arch: str
@@ -65,15 +66,16 @@ class NetworkConfig:
     pretrained: Literal["imagenet"] | None = None
 
     def __post_init__(self) -> None:
-        if self.arch not in NETWORKS and (not self.is_timm or self.arch == TIMM):
+        # No colons: by those timm names places on the internet, and folders.
+        if self.arch not in NETWORKS and not re.fullmatch(rf"{TIMM}[A-Za-z0-9][A-Za-z0-9_.-]*", str(self.arch)):
             raise ModelError(
                 f"There is no network '{self.arch}'.{nearest(self.arch, NETWORKS)} "
                 f"Known: {', '.join(NETWORKS)}, and timm/NAME, such as timm/convnext_tiny."
             )
         for name in ("img_size", "in_chans", "num_classes", "resize"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ModelError(f"{name} must be at least 1, got {value}.")
+            if value is not None or name != "resize":
+                check_size(name, value)
         for name, choices in (("stem", get_args(Stem)), ("precision", get_args(Precision))):
             if getattr(self, name) not in choices:
                 raise ModelError(f"{name} must be one of {', '.join(choices)}, got '{getattr(self, name)}'.")
@@ -110,8 +112,10 @@ class NetworkConfig:
     def _check_width(self) -> None:
         if self.arch not in RESNETS and self.width != 1.0:
             raise ModelError(f"width is for {' and '.join(RESNETS)} only; leave it at 1 for '{self.arch}'.")
-        if not 1 / 64 <= self.width < math.inf:
+        if not self.width >= 1 / 64:
             raise ModelError(f"width must be at least 1/64, so that one channel remains, got {self.width}.")
+        if self.width > WIDEST:
+            raise ModelError(f"width must be at most {WIDEST:g}, got {self.width}.")
 
     def _check_pretrained(self) -> None:
         if self.pretrained is None:

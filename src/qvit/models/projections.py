@@ -16,6 +16,7 @@ from torch import nn
 
 from qvit.errors import ConfigError, ModelError, nearest
 from qvit.models.controls import Circulant, Cosine, Givens, Identity, Linear, QueriesKeysValues, Tokens, unstacked
+from qvit.models.limits import check_circuit
 from qvit.quantum import QuantumLinear, get_ansatz
 from qvit.quantum.ansatz import build_circuit
 from qvit.validate import validated
@@ -150,6 +151,7 @@ class QuantumProjection(nn.Module):
     def __init__(self, options: Quantum, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        check_circuit(dim // heads, options.n_layers)
         _check_fits(options, dim // heads)
         self.circuits = _circuits(options, options.ansatz, dim // heads, (3, heads))
 
@@ -169,6 +171,7 @@ class UnluProjection(nn.Module):
     def __init__(self, options: Unlu, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        check_circuit(dim // heads, options.n_layers)
         self.score_circuits = _circuits(options, "unlu_qk", dim // heads, (2, heads))
         self.value_circuits = _circuits(options, "unlu_v", dim // heads, (heads,))
 

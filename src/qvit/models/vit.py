@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models.attention import Attention
+from qvit.models.limits import MOST_TOKENS, MOST_WEIGHTS, check_at_most, check_size
 from qvit.models.norm import LayerNorm
 from qvit.models.projections import Projection, Quantum
 from qvit.quantum.engines.watched import plain
@@ -38,7 +39,7 @@ class ViTConfig:
     Sizes in pixels; `patch_size=None` means `default_patch_size(img_size)`. `dim` is the width d, split among
     `heads`; `mlp_dim` the width of the MLP's hidden layer; `depth` the number of blocks; `pool` how tokens
     become one vector; `dropout` the rate after attention and MLP. Raises `ModelError` for sizes that do not
-    fit together.
+    fit together or exceed `models.limits`.
     """
 
     img_size: int = 28
@@ -55,20 +56,37 @@ class ViTConfig:
 
     def __post_init__(self) -> None:
         for name in ("img_size", "in_chans", "num_classes", "dim", "heads", "depth", "mlp_dim"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            check_size(name, getattr(self, name))
         if self.dim % self.heads:
             raise ModelError(f"dim={self.dim} cannot be split among heads={self.heads}; use a multiple.")
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"dropout must be in [0, 1), got {self.dropout}.")
         if self.pool not in ("mean", "cls"):
             raise ModelError(f"pool must be 'mean' or 'cls', got '{self.pool}'.")
+        if self.patch_size is not None:
+            check_size("patch_size", self.patch_size)
         patch = self.patch
-        if patch < 1 or self.img_size % patch:
+        if self.img_size % patch:
             raise ModelError(
                 f"img_size={self.img_size} is not divisible by patch_size={patch}; "
                 f"patches that fit: {', '.join(str(p) for p in _divisors(self.img_size))}."
             )
+        check_at_most("The number of patches of an image", self.tokens, MOST_TOKENS)
+        most_in_projections = 3 * self.depth * self.dim**2
+        check_at_most("The number of weights", self.weights_without_circuits + most_in_projections, MOST_WEIGHTS)
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of an image."""
+        return (self.img_size // self.patch) ** 2 + (self.pool == "cls")
+
+    @property
+    def weights_without_circuits(self) -> int:
+        """The number of weights outside the projections to queries, keys and values."""
+        width, hidden = self.dim, self.mlp_dim
+        embedding = width * (self.in_chans * self.patch**2 + 1 + self.tokens + (self.pool == "cls"))
+        block = 4 * width + width * (width + 1) + hidden * (width + 1) + width * (hidden + 1)
+        return embedding + self.depth * block + 2 * width + self.num_classes * (width + 1)
 
     @property
     def patch(self) -> int:
@@ -143,7 +161,7 @@ class Classifier(nn.Module):
     num_classes: int
     num_features: int
     head: nn.Module
-    draws: bool  # whether training takes random numbers, such as dropout's, from functions that take a generator
+    draws = False  # whether training takes random numbers, such as dropout's, from functions that take a generator
 
     def get_classifier(self) -> nn.Module:
         """Return the classification head."""
@@ -173,14 +191,12 @@ class ViT(Classifier):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        side = config.img_size // config.patch
         self.num_classes, self.num_features = config.num_classes, config.dim
         self.draws = config.dropout > 0.0
         self.preprocess = Preprocess(config.in_chans)
         self.patch_embed = nn.Conv2d(config.in_chans, config.dim, config.patch, stride=config.patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "cls" else None
-        tokens = side**2 + (config.pool == "cls")
-        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, tokens, config.dim), std=0.02))
+        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, config.tokens, config.dim), std=0.02))
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
         self.norm = LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, config.num_classes)

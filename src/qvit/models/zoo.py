@@ -1,7 +1,6 @@
 """Models by name: `{kind}_{q}q{h}h`, q qubits (or features) per head and h heads, or a classical network's name."""
 
 import re
-import warnings
 from dataclasses import fields, replace
 from math import log
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from qvit.errors import CircuitError, CircuitWarning, ConfigError, ModelError, nearest
+from qvit.errors import CircuitError, ConfigError, ModelError, nearest
 from qvit.models.networks import NETWORKS, TIMM, Network, NetworkConfig
 from qvit.models.projections import PROJECTIONS, Quantum, make_projection, projection_options
 from qvit.models.vit import ViT, ViTConfig
@@ -22,7 +21,7 @@ SAID_BY_NAME = ("dim", "heads", "projection")
 MATCH_TOLERANCE = 0.03
 ModelConfig = ViTConfig | NetworkConfig
 Model = ViT | Network
-_NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matched>_matched)?")
+_NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>[0-9]{1,9})q(?P<heads>[0-9]{1,9})h(?P<matched>_matched)?")
 
 
 def list_models() -> list[str]:
@@ -69,10 +68,9 @@ def build(config: ModelConfig) -> Model:
     return ViT(config) if isinstance(config, ViTConfig) else Network(config)
 
 
-def without_numbers(config: ModelConfig) -> Model:
-    """Return the model that a configuration describes on the meta device, for those who count; it warns of nothing."""
-    with torch.device("meta"), _NoSamples(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", CircuitWarning)  # for those who build the model
+def build_without_numbers(config: ModelConfig) -> Model:
+    """Return the model on torch's meta device: it takes no memory, and warns of nothing, as nobody trains it."""
+    with torch.device("meta"), _NoSamples():
         return build(config)
 
 
@@ -88,8 +86,20 @@ class _NoSamples(TorchFunctionMode):
 
 
 def read_config(values: dict[str, Any]) -> ModelConfig:
-    """Return the configuration whose `dataclasses.asdict` is `values`; raises `ConfigError` where it is none."""
-    return validated(NetworkConfig, values) if "arch" in values else validated(ViTConfig, values)
+    """Return the configuration whose `dataclasses.asdict` is `values`, some perhaps left out.
+
+    Raises `ConfigError` where it is none, and for values that it does not have; `ModelError` for sizes that cannot be.
+    """
+    kind: type[ModelConfig] = NetworkConfig if "arch" in values else ViTConfig
+    known = {field.name for field in fields(kind)}
+    strange = [str(key) for key in values if key not in known]
+    projection = values.get("projection") if kind is ViTConfig else None
+    if isinstance(projection, dict) and str(projection.get("kind")) in PROJECTIONS:
+        of_kind = PROJECTIONS[str(projection["kind"])].__dataclass_fields__
+        strange += [f"projection.{key}" for key in projection if key not in of_kind]
+    if strange:
+        raise ConfigError(f"Models have no option '{strange[0]}'. It may be of another version of qvit.")
+    return validated(kind, values)
 
 
 def model_config(name: str, *, matched: bool = False, **options: Any) -> ModelConfig:
@@ -145,7 +155,7 @@ def count_parameters(model: nn.Module | ModelConfig, *, within: str = "") -> int
     Only parameters with `within` in their name count: "attention.project." leaves those that make Q, K and V.
     """
     if not isinstance(model, nn.Module):
-        model = without_numbers(model)
+        model = build_without_numbers(model)
     return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and within in name)
 
 

@@ -13,6 +13,7 @@ from qvit.training.run import FOUND_AT, weights_digest
 
 LEVEL = 0.95
 DIGITS = 8  # of a digest, where one is shown
+GENERATIONS = 8  # of runs that started from one another that are told
 PRETRAIN = "pretrain"  # before the options of the run that a run started from
 SHOWN = ("model", "dataset", "size", "seed", "parameters")  # keys of config.json that have a column
 COLUMNS = [
@@ -126,8 +127,9 @@ def _subject(run: Run) -> str:
 
 
 def _teacher(guide: dict[str, Any]) -> str:
-    """Return the name of what guided a run: a teacher, or a guide of the user's own."""
-    return str(guide.get("teacher", {}).get("name", "a guide"))
+    """Return the name of what guided a run: a teacher, or a guide of the user's own, who describes it as he likes."""
+    teacher = guide.get("teacher")
+    return str(teacher.get("name", "a guide") if isinstance(teacher, dict) else "a guide")
 
 
 def _origin(run: Run) -> Run | None:
@@ -144,21 +146,22 @@ def _origin(run: Run) -> Run | None:
     return None
 
 
-def _options(run: Run) -> dict[str, Any]:
+def _options(run: Run, generations: int = GENERATIONS) -> dict[str, Any]:
     """Return the options that have no column, by dotted name: those of the run, and of the one that it started from.
 
     Places are left out, and of digests all but the first digits. Weights that were started from are told by the
-    options that led to them, so that runs of several seeds have the same; by their digest where that run is gone.
+    options that led to them, so that runs of several seeds have the same; by their digest where that run is gone, or
+    so many generations ago: damaged files may say that a run started from itself.
     """
     config = run.config
     options = {key: value for key, value in flatten(config).items() if key not in SHOWN and not key.endswith(FOUND_AT)}
     for key in ("guide.teacher.digest", "guide.transfer_set", "origin.weights"):
         if options.get(key) is not None:
-            options[key] = options[key][:DIGITS]
-    before = None if config.get("origin") is None else _origin(run)
+            options[key] = str(options[key])[:DIGITS]
+    before = None if config.get("origin") is None or not generations else _origin(run)
     if before is not None:
         del options["origin.weights"]
-        options |= {f"{PRETRAIN}.{key}": value for key, value in _options(before).items()}
+        options |= {f"{PRETRAIN}.{key}": value for key, value in _options(before, generations - 1).items()}
         if before.config["seed"] != config["seed"]:
             options[f"{PRETRAIN}.seed"] = before.config["seed"]
     return options

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qvit.data.arrays import Dataset
+from qvit.data.registry import is_path
 from qvit.errors import RunError
 from qvit.evaluation.metrics import decide
 from qvit.files import write_atomic
@@ -31,19 +33,33 @@ GRID_ROWS, GRID_COLUMNS = 3, 6
 MAX_MODELS = 6
 
 
-def draw_comparison(runs: Sequence[Run], rows: Sequence[Row], path: Path, *, root: str | Path | None = None) -> None:
+def draw_comparison(
+    runs: Sequence[Run],
+    rows: Sequence[Row],
+    path: Path,
+    *,
+    root: str | Path | None = None,
+    file: str | Path | None = None,
+) -> None:
     """Write a PNG: learning curves of all runs, and a grid of test images with their predictions.
 
-    Raises `RunError` for runs on different datasets, more than six runs, or a path that cannot be written.
+    `root` and `file` tell where the data lie, as for `Run.load_data`. Raises `RunError` for runs on different datasets,
+    more than six runs, damaged ones, or a path that cannot be written.
     """
     if len({(Path(run.config["dataset"]).name, run.config["data_digest"]) for run in runs}) > 1:
         raise RunError("A picture compares runs on one dataset; these are on several. Leave --picture out.")
     if len(runs) > MAX_MODELS:
         raise RunError(f"A picture shows up to {MAX_MODELS} runs, got {len(runs)}. Leave some out.")
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}):  # names are names, dollars and all
+        _draw(runs, rows, path, runs[0].load_data(root, file=file))
+
+
+def _draw(runs: Sequence[Run], rows: Sequence[Row], path: Path, data: Dataset) -> None:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    data = runs[0].load_data(root)
     several_seeds = len({row.seed for row in rows}) > 1
     names = [f"{row.model} (seed {row.seed})" if several_seeds else row.model for row in rows]
     layout = ConstrainedLayoutEngine(rect=(0, 0.03, 1, 0.97))  # the last captions lie below their axes
@@ -73,6 +89,10 @@ def _draw_curves(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str],
         )
         label = f"{name} ({row.parameters:,} parameters): test AUC {row.auc.value:.3f}"
         auc.plot(epochs, [record["val_auc"] for record in history], color=colour, label=label)
+        if row.best_epoch > len(history):
+            raise RunError(
+                f"{run.folder} tells of {len(history)} epochs, of which number {row.best_epoch} is the best."
+            )
         best = history[row.best_epoch - 1]
         auc.plot(best["epoch"], best["val_auc"], "o", color=colour, ms=7)
     loss.set_ylabel("loss")
@@ -91,7 +111,7 @@ def _draw_grid(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str], d
     picked = np.sort(np.random.default_rng(0).choice(len(data.test), count, replace=False))
     images = data.test.batch(picked)[0].permute(0, 2, 3, 1).numpy()
     labels = data.test.labels[picked]
-    decisions = [decide(run.predictions("test"), data.info.task)[picked] for run in runs]
+    decisions = [_decisions(run, data)[picked] for run in runs]
     figure.suptitle(
         "Test images, true label, and predictions: ✓ right, ✗ wrong\n"
         + "   ".join(f"{place}: {name}" for place, name in enumerate(names, 1)),
@@ -103,6 +123,19 @@ def _draw_grid(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str], d
     for place, axis in zip(range(count), axes.flat, strict=False):
         axis.imshow(images[place].squeeze(), cmap="gray" if images.shape[-1] == 1 else None, vmin=0, vmax=255)
         _caption(axis, labels[place], [decision[place] for decision in decisions], data)
+
+
+def _data(run: Run) -> tuple[str, str]:
+    """Return what the data of a run are: a file of the user's is told by its digest, wherever it lies."""
+    name = run.config["dataset"]
+    return "" if is_path(name) else name, run.config["data_digest"]
+
+
+def _decisions(run: Run, data: Dataset) -> NDArray[np.int64]:
+    scores = run.predictions("test")
+    if len(scores) != len(data.test):
+        raise RunError(f"{run.folder} has predictions of {len(scores)} test images, not of {len(data.test)}.")
+    return decide(scores, data.info.task)
 
 
 def _caption(axis: "Axes", label: Any, decisions: Sequence[Any], data: Dataset) -> None:

@@ -1,16 +1,21 @@
 """The state of a run on disk."""
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 
+from qvit.documents import one_line
 from qvit.errors import RunError
-from qvit.files import write_atomic
+from qvit.files import open_regular, write_atomic
+from qvit.models.vit import ViTConfig
+from qvit.models.zoo import ModelConfig, build_without_numbers
 from qvit.training.loop import TrainState
 from qvit.training.saved import check_tensors
+from qvit.training.stored import EpochLine, checked
 
 
 def save_state(path: Path, state: TrainState) -> None:
@@ -21,14 +26,32 @@ def save_state(path: Path, state: TrainState) -> None:
 
 
 def load_state(path: Path) -> TrainState:
-    """Read what `save_state` wrote; raises `RunError` for a damaged file."""
+    """Read what `save_state` wrote; raises `RunError` for a damaged file. Nothing but tensors and values is loaded."""
     try:
-        return TrainState(**torch.load(path, map_location="cpu", weights_only=True))
+        with open_regular(path) as file:
+            return _state(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
         raise RunError(
             f"{path} cannot be read as a training state ({type(error).__name__}). It is left untouched; "
             "delete it to start this run again from its first epoch."
         ) from error
+
+
+def _state(found: Any) -> TrainState:
+    """Return a state if what was found is one, as far as a run reads it without a model; raises whatever."""
+    state = TrainState(**found)
+    if not isinstance(state.epoch, int) or not state.epoch == len(state.history) == len(state.seconds) > 0:
+        raise ValueError("its epochs are not as many as their records")
+    for number, line in enumerate(state.history, 1):
+        if checked(line, EpochLine, f"epoch {number}")["epoch"] != number:
+            raise ValueError("an epoch is missing")
+    checked({key: value for key, value in state.best.items() if key != "model"}, EpochLine, "the best epoch")
+    for weights in (state.model, state.best["model"], state.objective):
+        if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()):
+            raise ValueError("weights that are no tensors")
+    if not all(isinstance(seconds, float) and 0.0 <= seconds < math.inf for seconds in state.seconds):
+        raise ValueError("seconds that are no time")
+    return state
 
 
 def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -41,9 +64,27 @@ def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
     write_atomic(path, safetensors.torch.save(apart))
 
 
-def load_weights(path: Path) -> dict[str, Any]:
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read weights from safetensors; raises `RunError` for a missing or damaged file."""
     try:
-        return safetensors.torch.load(path.read_bytes())
-    except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"{path} cannot be read as weights ({error}); train the run again.") from error
+        with open_regular(path) as file:
+            return safetensors.torch.load(file.read())
+    except Exception as error:  # also of types that torch does not have
+        raise RunError(f"{path} cannot be read as weights ({one_line(error)}); train the run again.") from error
+
+
+def check_weights(weights: dict[str, torch.Tensor], architecture: ModelConfig) -> None:
+    """Raise `RuntimeError` unless weights are those of a model: the same names, shapes and types.
+
+    They are counted before anything is built, and the model is built without numbers at first: it takes the time and
+    memory that the weights do, whatever the architecture claims.
+    """
+    count = sum(value.numel() for value in weights.values())
+    if isinstance(architecture, ViTConfig) and count < architecture.weights_without_circuits:
+        raise RuntimeError("fewer weights than such a model has")
+    if _shapes(weights) != _shapes(build_without_numbers(architecture).state_dict()):
+        raise RuntimeError("other weights than such a model has")
+
+
+def _shapes(weights: dict[str, torch.Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (value.dtype, value.shape) for name, value in weights.items()}

@@ -6,8 +6,7 @@ model.safetensors   the chosen weights                 {dataset}_{split}_[AUC]�
 result.json         the final figures, written last    state.pt            only while unfinished
 """
 
-import json
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,14 +18,21 @@ from jaxtyping import Float
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.data.npz import md5_of
 from qvit.data.registry import is_path
-from qvit.errors import RunError
+from qvit.documents import one_line, parse_json, read_json
+from qvit.errors import ConfigError, FileError, RunError
 from qvit.evaluation.results import read_result, result_start
-from qvit.models.zoo import Model, build, read_config
-from qvit.training.checkpoint import load_weights
+from qvit.files import read_text
+from qvit.models.zoo import Model, ModelConfig, build, read_config
+from qvit.training.checkpoint import check_weights, load_weights
+from qvit.training.loop import TrainConfig
 from qvit.training.seeding import INIT, seeded
+from qvit.training.stored import FOUND_AT as FOUND_AT
+from qvit.training.stored import ConfigFile, EpochLine, ResultFile, TimingLine, checked
 from qvit.training.surroundings import surroundings
+from qvit.validate import validated
 
-FOUND_AT = "found_at"  # keys of this name say where something lay, and not what it is
+LARGEST = 1 << 20  # bytes of config.json and result.json
+LARGEST_LINES = 64 << 20  # of metrics.jsonl and timings.jsonl
 
 
 @dataclass(frozen=True)
@@ -38,26 +44,34 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """What determines the run."""
-        return self._json(
-            "config.json", ("dataset", "size", "task", "data_digest", "model", "model_config", "seed", "train")
-        )
+        return self._json("config.json", ConfigFile)
+
+    @property
+    def architecture(self) -> ModelConfig:
+        """What model it is."""
+        return read_config(self.config["model_config"])
+
+    @property
+    def training(self) -> TrainConfig:
+        """How it was trained."""
+        return validated(TrainConfig, self.config["train"])
 
     @property
     def finished(self) -> bool:
         """Whether training and evaluation are complete."""
-        return (self.folder / "result.json").exists()
+        return os.path.exists(self.folder / "result.json")  # noqa: PTH110 - a path of Path's raises for some names
 
     @cached_property
     def result(self) -> dict[str, Any]:
         """The final figures."""
-        if not self.finished and (self.folder / "config.json").exists():
+        if not self.finished and os.path.exists(self.folder / "config.json"):  # noqa: PTH110
             raise RunError(f"The run in {self.folder} is not finished; go on with `qvit train … --resume`.")
-        return self._json("result.json", ("parameters", "best_epoch", "tta", "val", "test"))
+        return self._json("result.json", ResultFile)
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """One record an epoch."""
-        return self._lines("metrics.jsonl", "val_auc")
+        return self._lines("metrics.jsonl", EpochLine)
 
     @property
     def seconds(self) -> float:
@@ -67,7 +81,7 @@ class Run:
     @property
     def timings(self) -> list[dict[str, Any]]:
         """Seconds of each epoch."""
-        return self._lines("timings.jsonl", "seconds")
+        return self._lines("timings.jsonl", TimingLine)
 
     def predictions(self, split: str) -> Float[np.ndarray, "n k"]:
         """Return the probabilities written for a split ("val" or "test")."""
@@ -75,7 +89,13 @@ class Run:
         paths = [path for path in self.folder.glob("*.csv") if path.name.startswith(start)]
         if len(paths) != 1:
             raise RunError(f"Expected one prediction file of the {split} split in {self.folder}, found {len(paths)}.")
-        return read_result(paths[0])[1]
+        scores = read_result(paths[0])[1]
+        if scores.shape[1] != self.architecture.num_classes:
+            raise RunError(
+                f"{paths[0]} holds {scores.shape[1]} scores an image, and this run's model tells "
+                f"{self.architecture.num_classes} classes apart; train the run again."
+            )
+        return scores
 
     @property
     def weights_path(self) -> Path:
@@ -84,28 +104,43 @@ class Run:
 
     def load_model(self) -> Model:
         """Return the trained model in evaluation mode."""
-        with surroundings(), seeded(0, INIT):  # these first weights are nobody's business
-            model = build(read_config(self.config["model_config"]))
-        path = self.weights_path
+        architecture, path = self.architecture, self.weights_path
+        weights = load_weights(path)
         try:
-            model.load_state_dict(load_weights(path))
+            with surroundings(), seeded(0, INIT, alone=False):  # these first weights are nobody's business
+                check_weights(weights, architecture)
+                model = build(architecture)
+                model.load_state_dict(weights)
         except RuntimeError as error:
             raise RunError(f"{path} does not fit the model in config.json; train the run again.") from error
         return model.eval()
 
-    def load_data(self, root: str | Path | None = None) -> Dataset:
-        """Return the data the run was trained on; raises `RunError` if the file has changed since.
+    def load_data(self, root: str | Path | None = None, *, file: str | Path | None = None) -> Dataset:
+        """Return the data the run was trained on.
 
-        A file of the user's that was moved together with the run is found where it lies now.
+        `root` is the folder of the official files, `file` where the user's own file lies now, if it was moved; moved
+        together with the run, it is found. Raises `RunError` if the data have changed since or are no longer there.
         """
         config = self.config
-        own = is_path(config["dataset"])
-        place = self._place_of_data() if own else config["dataset"]
+        name, own = config["dataset"], is_path(config["dataset"])
+        if file is not None and not own:
+            raise ConfigError(
+                f"The run in {self.folder} was trained on {name}, not on a file of yours; "
+                "use --root FOLDER (in Python root=…) for the folder of its file."
+            )
+        found = self._place_of_data() if own and file is None else file
+        if own and (found is None or not os.path.exists(found)) and file is None:  # noqa: PTH110
+            raise RunError(
+                f"The run in {self.folder} was trained on {name}, which is not there any more. "
+                "Say where the file lies now with --data FILE (in Python file=…)."
+            )
+        # A path, for a name such as `cells` is otherwise taken for a dataset's.
+        place = Path(found) if own and found is not None else name
         data = load_dataset(place, size=config["size"], root=root, task=config["task"] if own else None)
         if data.digest != config["data_digest"]:
             raise RunError(
-                f"The run in {self.folder} was trained on other data: expected {config['dataset']} with digest "
-                f"{config['data_digest']}, found {data.digest}."
+                f"The run in {self.folder} was trained on other data: expected {name} with digest "
+                f"{config['data_digest']}, found {data.digest}{'' if file is None else f' in {file}'}."
             )
         return data
 
@@ -124,28 +159,26 @@ class Run:
                     return str(place)
         return str(lay)
 
-    def _json(self, name: str, keys: Sequence[str]) -> dict[str, Any]:
+    def _json(self, name: str, kind: Any) -> Any:
         path = self.folder / name
         try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise RunError(f"{self.folder} is not a run folder: {name} is missing.") from error
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({error}); train the run again.") from error
-        missing = [key for key in keys if key not in found]
-        if missing:
-            raise RunError(f"{path} is not that of a run: it holds no {', '.join(missing)}.")
-        return found
+            return checked(read_json(path, most=LARGEST), kind, "it")
+        except FileError as error:
+            if error.missing or not os.path.isdir(self.folder):  # noqa: PTH112
+                raise RunError(f"{self.folder} is not a run folder: {name} is missing.") from error
+            raise RunError(f"{path} is damaged ({one_line(error)}); train the run again.") from error
 
-    def _lines(self, name: str, key: str) -> list[dict[str, Any]]:
-        path = self.folder / name
+    def _lines(self, name: str, kind: Any) -> list[Any]:
+        """Return the records of a file, one a line and an epoch."""
+        path, records = self.folder / name, []
         try:
-            lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read ({error}); train the run again.") from error
-        if not all(isinstance(line, dict) and key in line for line in lines):
-            raise RunError(f"{path} cannot be read (a line holds no {key}); train the run again.")
-        return lines
+            for number, line in enumerate(read_text(path, most=LARGEST_LINES).removesuffix("\n").split("\n"), 1):
+                records.append(checked(parse_json(line, f"line {number}"), kind, f"line {number}"))
+                if records[-1]["epoch"] != number:
+                    raise FileError(f"line {number} is of epoch {records[-1]['epoch']}.")
+        except FileError as error:
+            raise RunError(f"{path} cannot be read ({one_line(error)}); train the run again.") from error
+        return records
 
 
 def flag_of(dataset: str) -> str:

@@ -186,9 +186,7 @@ def _fit(
     if state is None:
         state = TrainState()
     else:
-        model.load_state_dict(copied(state.model))
-        own.load_state_dict(copied(state.objective))
-        optimizer.load_state_dict(state.optimizer)
+        _restore(state, model, own, optimizer)
 
     while state.epoch < config.epochs and not _out_of_patience(state, config):
         start = time.perf_counter()
@@ -205,6 +203,19 @@ def _fit(
 
     model.load_state_dict(copied(state.best["model"]))
     return state
+
+
+def _restore(state: TrainState, model: nn.Module, objective: nn.Module, optimizer: AdamW) -> None:
+    """Take up a state; raises `ModelError` for one of another model or objective, or one that is damaged."""
+    try:
+        model.load_state_dict(copied(state.model))
+        objective.load_state_dict(copied(state.objective))
+        optimizer.load_state_dict(state.optimizer)
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(
+            "The state to go on from is not that of this model, objective and optimizer; start again from the first "
+            "epoch, for a run by deleting its state.pt."
+        ) from error
 
 
 def train_epoch(

@@ -90,8 +90,15 @@ class AdamW:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from what `state_dict`, or that of torch's AdamW, returned for the same parameters."""
+        """Go on from what `state_dict`, or that of torch's AdamW, returned for the same parameters.
+
+        Raises whatever it meets, and `ValueError` for shapes that are not the parameters'.
+        """
         parameters = self.parameters
+        for number, state in saved["state"].items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                if state[name].shape != parameters[number].shape or state[name].dtype != parameters[number].dtype:
+                    raise ValueError(f"{name} of parameter {number} is not like it")
         self.state = {
             parameters[number]: {
                 name: state[name].detach().to(parameters[number].device, copy=True)

@@ -13,13 +13,27 @@ import torch
 
 from qvit.data.registry import is_path
 from qvit.errors import RunError
-from qvit.files import PART, write_atomic
+from qvit.files import PART, printable, write_atomic
 from qvit.training.folder import FOUND_AT, Run, flatten
 from qvit.training.loop import TrainState
 
 
+def check_recordable(described: dict[str, Any]) -> None:
+    """Raise `RunError` for what config.json cannot hold, before there is a folder: names that are no UTF-8."""
+    for key, value in flatten(described).items():
+        for text in value if isinstance(value, list) else [value]:
+            try:
+                str(text).encode()
+            except UnicodeEncodeError as error:
+                raise RunError(
+                    f"Expected names that can be written down, found bytes that are no UTF-8 in {key}: {text!a}. "
+                    "Rename that file or folder."
+                ) from error
+
+
 def make_folder(folder: Path) -> None:
-    """Make the folder of a run; raises `RunError` where that cannot be."""
+    """Make the folder of a run; raises `RunError` where that cannot be, and for names that no file could hold."""
+    printable(folder, raised=RunError)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

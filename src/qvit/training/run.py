@@ -16,14 +16,15 @@ from torch import nn
 import qvit
 from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.registry import is_path
-from qvit.errors import CircuitWarning, ConfigError, DataError, RunError
+from qvit.documents import one_line
+from qvit.errors import ConfigError, DataError, FileError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
-from qvit.files import expanded, sole_user, write_atomic
+from qvit.files import expanded, open_regular, sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters, model_config
 from qvit.models.pretrained import load_imagenet
-from qvit.models.zoo import Model, ModelConfig, build, read_config
+from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
 from qvit.training.distributed import Team, assemble
 from qvit.training.folder import FOUND_AT as FOUND_AT
@@ -32,7 +33,7 @@ from qvit.training.loop import Objective, TrainConfig, TrainState, check_device,
 from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
-from qvit.training.record import claim, dump, make_folder, write_history
+from qvit.training.record import check_recordable, claim, dump, make_folder, write_history
 from qvit.training.saved import check_tensors
 from qvit.training.seeding import INIT, seeded
 from qvit.training.surroundings import surroundings
@@ -96,6 +97,7 @@ def train_run(
 
             def start() -> bool:
                 described = _describe(config, data, architecture, guide, origin)
+                check_recordable(described)
                 make_folder(run.folder)
                 held.enter_context(sole_user(run.folder))
                 claim(run, described, processes=team.count, resume=resume, replace=replace)
@@ -122,9 +124,7 @@ def _check(config: RunConfig, data: Dataset, architecture: ModelConfig, team: Te
     _check_measurable(data)
     make_loss(data.info.task, name=config.train.loss)
     if team.count > 1:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", CircuitWarning)  # heard when the model is trained
-            team.check_norms(build(architecture), config.train.device)
+        team.check_norms(build_without_numbers(architecture), config.train.device)
 
 
 def _check_measurable(data: Dataset) -> None:
@@ -150,7 +150,7 @@ def _architecture(config: RunConfig, data: Dataset, earlier: Run | None, *, down
     if not isinstance(architecture, NetworkConfig) or architecture.pretrained is None:
         return architecture
     if earlier is not None:
-        return replace(architecture, pretrained=earlier.config["model_config"].get("pretrained"))
+        return replace(architecture, pretrained=getattr(earlier.architecture, "pretrained", None))
     try:
         with seeded(config.seed, INIT):  # this network is thrown away: its random numbers are nobody's business
             load_imagenet(Network(architecture), download=download)
@@ -184,7 +184,7 @@ def _describe(
 def _describe_origin(origin: Run, architecture: ModelConfig) -> dict[str, Any]:
     if not origin.finished:
         raise RunError(f"Cannot start from the run in {origin.folder}, which is not finished.")
-    if read_config(origin.config["model_config"]) != architecture:
+    if origin.architecture != architecture:
         raise ConfigError(
             f"Cannot start from the run in {origin.folder}: its model ({origin.config['model']}) is not built like "
             "this one. Use the same model, options and dataset."
@@ -195,9 +195,10 @@ def _describe_origin(origin: Run, architecture: ModelConfig) -> dict[str, Any]:
 def weights_digest(run: Run) -> str:
     """Return the SHA-256 of a finished run's weights; raises `RunError` where they are missing."""
     try:
-        return hashlib.sha256(run.weights_path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise RunError(f"{run.weights_path} cannot be read ({error}); train the run again.") from error
+        with open_regular(run.weights_path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileError, OSError) as error:
+        raise RunError(f"{run.weights_path} cannot be read ({one_line(error)}); train the run again.") from error
 
 
 def _train(
@@ -285,11 +286,17 @@ def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: di
     team.lead(write)
 
 
-def evaluate_run(run: Run, split: str = "test", *, root: str | Path | None = None) -> dict[str, Any]:
-    """Predict a split again from a run's weights; returns all measures and the intervals of AUC and accuracy."""
+def evaluate_run(
+    run: Run, split: str = "test", *, root: str | Path | None = None, file: str | Path | None = None
+) -> dict[str, Any]:
+    """Predict a split again from a run's weights; returns all measures and the intervals of AUC and accuracy.
+
+    `root` and `file` tell where the data lie, as for `Run.load_data`. Raises `RunError` for a damaged run, and for
+    data that have changed or are not there any more.
+    """
     group = run.result["tta"]  # first, as it says of an unfinished run what to do
-    with surroundings(run.config["train"]["threads"]):
-        data = run.load_data(root)
+    with surroundings(run.training.threads):
+        data = run.load_data(root, file=file)
         images = data[split]
         return _figures(images, predict(run.load_model(), images, data.info.task, group=group), data)
 

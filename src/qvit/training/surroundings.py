@@ -70,7 +70,7 @@ def _settings(threads: int | None) -> Iterator[Setting]:
     yield torch._C._get_cudnn_benchmark, torch._C._set_cudnn_benchmark, False
     yield torch._C._get_nnpack_enabled, torch._C._set_nnpack_enabled, True
     yield _matmul_precision, _set_matmul_precision, "highest"
-    for (backend, of), wanted in _PRECISIONS.items():
+    for (backend, of), wanted in _PRECISIONS.items() if hasattr(torch._C, "_get_fp32_precision_getter") else ():
         found = torch._C._get_fp32_precision_getter(backend, of)
         if found not in wanted:
             yield _raw_precision(backend, of), partial(torch._C._set_fp32_precision_setter, backend, of), wanted[-1]

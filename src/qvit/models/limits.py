@@ -1,0 +1,52 @@
+"""How large a model may be: a bound for each of its sizes, and for what they make together, checked before building.
+
+The bounds lie far above anything that has been trained, such as ViT-G/14 with its 1.8 billion weights: a size beyond
+them is a mistake, or comes from a damaged file, and would otherwise take memory or hours before anybody noticed.
+"""
+
+from numbers import Integral
+from typing import Any
+
+from qvit.errors import ModelError
+
+LARGEST = {
+    "img_size": 4096,
+    "resize": 4096,
+    "patch_size": 4096,
+    "in_chans": 1024,
+    "num_classes": 100_000,
+    "dim": 16_384,
+    "heads": 1024,
+    "depth": 256,
+    "mlp_dim": 65_536,
+    "n_layers": 256,
+}
+MOST_TOKENS = 2**16  # in an image
+MOST_WEIGHTS = 2**31
+WIDEST = 8.0  # times the channels of a published ResNet
+MOST_QUBITS = 64  # in a head
+MOST_LAYERED = 1024  # qubits times layers
+
+
+def check_size(name: str, value: Any) -> None:
+    """Raise `ModelError` unless the size of this name is a whole number from 1 to its bound."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ModelError(f"{name} must be a whole number, got {value!r:.80}.")
+    if value < 1:
+        raise ModelError(f"{name} must be at least 1, got {value}.")
+    check_at_most(name, int(value), LARGEST[name])
+
+
+def check_at_most(what: str, value: int, most: int) -> None:
+    """Raise `ModelError` for more than a bound."""
+    if value > most:
+        told = f"{value:,}" if value.bit_length() <= 64 else "a number of more than 64 bits"
+        raise ModelError(f"{what} must be at most {most:,}, got {told}. Models have limits, see `qvit.models.limits`.")
+
+
+def check_circuit(qubits: int, layers: Any = 1) -> None:
+    """Raise `ModelError` for the circuits of a head of attention that nobody could simulate, or not in time."""
+    check_at_most("The width of a head with circuits, dim / heads,", qubits, MOST_QUBITS)
+    if isinstance(layers, Integral):  # anything else is refused by the circuit
+        check_at_most("n_layers", int(layers), LARGEST["n_layers"])
+        check_at_most("The width of a head times n_layers", qubits * int(layers), MOST_LAYERED)

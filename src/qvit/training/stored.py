@@ -1,0 +1,152 @@
+"""What the files of a run folder must hold to be read back: one model a file. They came from outside.
+
+A folder may have been written by another version, cut short by a full disk, or sent by somebody: nothing in it is taken
+for what it should be. Values that are not named here are let through as they are, as later versions may add some.
+"""
+
+import unicodedata
+from functools import cache
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
+
+from qvit.data.registry import Task
+from qvit.documents import one_line
+from qvit.errors import FileError, QvitError
+from qvit.models.zoo import read_config
+from qvit.training.loop import MOST_EPOCHS, TrainConfig
+from qvit.validate import validated
+
+T = TypeVar("T")
+FOUND_AT = "found_at"  # keys of this name say where something lay, and not what it is
+STRICT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+LONGEST = 4096  # characters of a name: the longest path of Linux
+
+
+def _one_line(text: str) -> str:
+    if any(unicodedata.category(mark) in ("Cc", "Cs", "Zl", "Zp") for mark in text):
+        raise ValueError("a name may not hold line breaks or other control characters")
+    return text
+
+
+def _architecture(values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        read_config(values)
+    except QvitError as error:
+        raise ValueError(one_line(error)) from error
+    return values
+
+
+def _training(values: dict[str, Any]) -> dict[str, Any]:
+    strange = [key for key in values if key not in TrainConfig.__dataclass_fields__]
+    if strange:
+        raise ValueError(f"there is no option of training '{strange[0]}'")
+    try:
+        validated(TrainConfig, values)
+    except QvitError as error:
+        raise ValueError(one_line(error)) from error
+    return values
+
+
+Name = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_one_line)]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./-]{1,200}$")]
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Ends = Annotated[list[float | None], Field(min_length=2, max_length=2)]
+Symmetries = Literal["none", "mirror", "d4"]
+
+
+class Origin(TypedDict):
+    """The run whose weights a run started from."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    weights: Name
+    found_at: Name
+
+
+class ConfigFile(TypedDict):
+    """config.json."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    qvit_version: NotRequired[Name]
+    dataset: Name
+    size: Annotated[int, Field(ge=1, le=10_000)]
+    task: Task
+    data_digest: Name
+    model: ModelName
+    model_config: Annotated[dict[str, Any], AfterValidator(_architecture)]
+    parameters: NotRequired[Whole]
+    seed: Whole
+    train: Annotated[dict[str, Any], AfterValidator(_training)]
+    origin: NotRequired[Origin | None]
+    guide: NotRequired[dict[str, Any] | None]
+
+
+class Figures(TypedDict):
+    """What result.json says of a split."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    auc: Share
+    acc: Share
+    auc_interval: Ends
+    acc_interval: Ends
+    balanced_acc: NotRequired[float]
+    f1: NotRequired[float]
+    kappa: NotRequired[float]
+    sensitivity: NotRequired[float]
+    specificity: NotRequired[float]
+    ece: NotRequired[float]
+    log_loss: NotRequired[float]
+
+
+class ResultFile(TypedDict):
+    """result.json."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    parameters: Whole
+    best_epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+    tta: Symmetries
+    val: Figures
+    test: Figures
+
+
+class EpochLine(TypedDict):
+    """A line of metrics.jsonl."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+    lr: float
+    train_loss: float
+    val_loss: float
+    val_auc: Share
+    val_acc: Share
+    tta: Symmetries
+
+
+class TimingLine(TypedDict):
+    """A line of timings.jsonl."""
+
+    __pydantic_config__ = STRICT  # type: ignore[misc]
+    epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+    seconds: Annotated[float, Field(ge=0.0)]
+
+
+def checked(value: Any, kind: type[T], what: str) -> T:
+    """Return a value if it is what a model asks for; raises `FileError`, which calls it `what`, otherwise."""
+    try:
+        made: T = _adapter(kind).validate_python(value)  # type: ignore[arg-type]
+        return made
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "missing":
+        raise FileError(f"{what} holds no {place}.")
+    told = one_line(problem["msg"]).removeprefix("Value error, ")
+    raise FileError(f"{what} holds what it should not{f' at {place}' if place else ''}: {told}.")
+
+
+@cache
+def _adapter(kind: Any) -> Any:
+    return TypeAdapter(kind)

@@ -1,0 +1,321 @@
+"""Run folders whose files were damaged, exchanged or made up: a refusal in one line, and at once."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from qvit.errors import ConfigError, MetricError, ModelError, QvitError, RunError
+from qvit.study.compare import group_rows, read_rows
+from qvit.study.pictures import draw_comparison
+from qvit.training.checkpoint import load_state, save_state
+from qvit.training.folder import Run
+from qvit.training.loop import TrainConfig, fit
+from qvit.training.options import RunConfig
+from qvit.training.run import evaluate_run, train_run, weights_digest
+
+MakeConfig = Callable[..., RunConfig]
+DEEP = '{"a": ' * 3000 + "1" + "}" * 3000
+
+
+@pytest.fixture(scope="module")
+def finished(make_arrays: Callable[..., dict[str, np.ndarray]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file of data and a finished run, never changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    np.savez(folder / "cells.npz", **make_arrays())
+    from qvit.training.options import resolve
+
+    settings = {"dataset": str(folder / "cells.npz"), "model": "qvit_4q1h", "epochs": 2, "batch_size": 8}
+    train_run(resolve(settings), folder / "run")
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Run:
+    return Run(Path(shutil.copytree(finished / "run", tmp_path / "run")))
+
+
+def change(run: Run, name: str, key: str, value: Any) -> None:
+    """Set a value of a JSON file, of a line file in its first line; `key` is dotted."""
+    first, *rest = (
+        (run.folder / name).read_text().split("\n") if name.endswith("l") else [(run.folder / name).read_text()]
+    )
+    said = inner = json.loads(first)
+    *way, last = key.split(".")
+    for step in way:
+        inner = inner[step]
+    inner[last] = value
+    (run.folder / name).write_text("\n".join([json.dumps(said), *rest]))
+
+
+def read(run: Run, name: str) -> Any:
+    return {
+        "config.json": lambda: run.config,
+        "result.json": lambda: run.result,
+        "metrics.jsonl": lambda: run.history,
+        "timings.jsonl": lambda: run.seconds,
+    }[name]()
+
+
+FILES = ("config.json", "result.json", "metrics.jsonl", "timings.jsonl")
+
+
+@pytest.mark.parametrize(
+    "content", [DEEP, "[" * 100_000, "9" * 5000, '{"epoch": ' + "9" * 5000 + "}", '"\\ud800"', "\x00"]
+)
+@pytest.mark.parametrize("name", FILES)
+def test_json_out_of_bounds(run: Run, name: str, content: str) -> None:
+    (run.folder / name).write_text(content)
+    with pytest.raises(RunError, match=re.escape(name)) as caught:
+        read(run, name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_the_place_of_a_file(run: Run, name: str) -> None:
+    (run.folder / name).unlink()
+    os.mkfifo(run.folder / name)
+    with pytest.raises(RunError, match="a pipe or a device"):
+        read(run, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "told"),
+    [
+        ("config.json", "size", "28", "size: Input should be a valid integer"),
+        ("config.json", "size", 10**30, "size"),
+        ("config.json", "dataset", 3, "dataset: Input should be a valid string"),
+        ("config.json", "dataset", "a\nb", "line breaks"),
+        ("config.json", "dataset", "a\x00.npz", "control characters"),
+        ("config.json", "task", "regression", "task: Input should be 'binary'"),
+        ("config.json", "seed", -1, "seed"),
+        ("config.json", "model", "../../x y", "model: String should match"),
+        ("config.json", "origin", {"weights": "1"}, "holds no origin.found_at"),
+        ("config.json", "guide", [1], "guide"),
+        ("config.json", "train", [], "train: Input should be a valid dictionary"),
+        ("config.json", "train.epochs", "many", "Option epochs='many'"),
+        ("config.json", "train.epoch", 3, "no option of training 'epoch'"),
+        ("config.json", "model_config", None, "model_config: Input should be a valid dictionary"),
+        ("config.json", "model_config.depth", 1_000_000, "depth must be at most 256, got 1,000,000"),
+        ("config.json", "model_config.depth", [2], "depth"),
+        ("config.json", "model_config.projection.kind", [], "projection"),
+        ("config.json", "model_config.projection.kind", "x\ny", "projection"),
+        ("config.json", "model_config.img_size", 10**18, "img_size must be at most 4,096"),
+        ("config.json", "model_config.arch", "timm/hf-hub:someone/something", "no option 'patch_size'"),
+        ("result.json", "parameters", "498", "parameters"),
+        ("result.json", "best_epoch", 0, "best_epoch"),
+        ("result.json", "tta", "d5", "tta"),
+        ("result.json", "test", 0.5, "test: Input should be a valid dictionary"),
+        ("result.json", "test.auc", float("nan"), "test.auc: Input should be"),
+        ("result.json", "test.auc_interval", [0.5], "test.auc_interval"),
+        ("result.json", "val.auc_interval", ["a", "b"], "val.auc_interval"),
+        ("metrics.jsonl", "val_auc", None, "line 1 holds what it should not at val_auc"),
+        ("metrics.jsonl", "val_loss", float("inf"), "val_loss: Input should be a finite number"),
+        ("metrics.jsonl", "epoch", 2, "line 1 is of epoch 2"),
+        ("timings.jsonl", "seconds", -1.0, "seconds"),
+        ("timings.jsonl", "seconds", "1", "seconds: Input should be a valid number"),
+    ],
+)
+def test_values_that_should_not_be(run: Run, name: str, key: str, value: Any, told: str) -> None:
+    change(run, name, key, value)
+    with pytest.raises(RunError, match=re.escape(told)) as caught:
+        read(run, name)
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_left_out_are_those_of_old(run: Run) -> None:
+    """As by a version that did not have them yet."""
+    said = json.loads((run.folder / "config.json").read_text())
+    del said["train"]["threads"], said["model_config"]["dropout"], said["origin"], said["guide"]
+    (run.folder / "config.json").write_text(json.dumps(said))
+    assert evaluate_run(run) == run.result["test"]
+    assert len(read_rows([run])) == 1
+
+
+def test_what_a_later_version_adds_is_let_through(run: Run) -> None:
+    for name in ("config.json", "result.json", "metrics.jsonl", "timings.jsonl"):
+        change(run, name, "weather", {"sunny": [True]})
+        assert "weather" in str(run.timings if name == "timings.jsonl" else read(Run(run.folder), name))
+
+
+@pytest.mark.parametrize(
+    "options", [{"depth": 200}, {"img_size": 4080, "patch_size": 255}, {"projection": {"kind": "linear"}}]
+)
+def test_a_claim_of_many_weights_takes_no_memory(run: Run, options: dict[str, Any]) -> None:
+    """The architecture says one thing and the weights another."""
+    for key, value in options.items():
+        change(run, "config.json", f"model_config.{key}", value)
+    with pytest.raises(RunError, match=r"does not fit the model in config\.json"):
+        run.load_model()
+
+
+def test_weights_of_another_type_are_told(run: Run) -> None:
+    weights = safetensors.torch.load_file(run.weights_path)
+    safetensors.torch.save_file({name: value.double() for name, value in weights.items()}, run.weights_path)
+    with pytest.raises(RunError, match=r"does not fit the model in config\.json"):
+        run.load_model()
+
+
+def test_predictions_of_another_model(run: Run) -> None:
+    [path] = run.folder.glob("*_test_*.csv")
+    path.write_text("0,0.5,0.5\n")
+    with pytest.raises(RunError, match="holds 2 scores an image, and this run's model tells 4 classes apart"):
+        run.predictions("test")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(MetricError, match="cannot be read: a pipe or a device"):
+        run.predictions("test")
+
+
+def test_a_picture_of_damaged_runs(run: Run, finished: Path, tmp_path: Path) -> None:
+    [path] = run.folder.glob("*_test_*.csv")
+    path.write_text(path.read_text().partition("\n")[0] + "\n")
+    with pytest.raises(RunError, match="has predictions of 1 test images, not of 23"):
+        draw_comparison([run], read_rows([run]), tmp_path / "a.png")
+    change(run, "result.json", "best_epoch", 9)
+    again = Run(run.folder)
+    with pytest.raises(RunError, match="tells of 2 epochs, of which number 9 is the best"):
+        draw_comparison([again], read_rows([again]), tmp_path / "a.png")
+
+
+def test_a_run_that_says_it_started_from_itself(run: Run) -> None:
+    change(run, "config.json", "origin", {"weights": weights_digest(run), "found_at": str(run.folder)})
+    change(run, "config.json", "guide", {"teacher": "someone", "alpha": [1]})
+    [row] = read_rows([Run(run.folder)])
+    assert row.model == "qvit_4q1h (taught by a guide and labels, pre-trained on a guide)"
+
+
+# --- a state to go on from ---
+
+
+def test_a_state_of_something_else(make_data: Callable[..., Any], tmp_path: Path) -> None:
+    data, config = make_data(), TrainConfig(epochs=1, batch_size=8)
+    state = fit(torch.nn.Sequential(torch.nn.Flatten(), _Scaled(), torch.nn.Linear(432, 4)), data, config, seed=0)
+    path = tmp_path / "state.pt"
+    save_state(path, state)
+    kept = asdict(load_state(path))
+    with pytest.raises(ModelError, match="is not that of this model, objective and optimizer"):
+        fit(
+            torch.nn.Sequential(torch.nn.Flatten(), _Scaled(), torch.nn.Linear(432, 4, bias=False)),
+            data,
+            TrainConfig(epochs=2, batch_size=8),
+            seed=0,
+            state=load_state(path),
+        )
+    optimizer = kept["optimizer"] | {"state": {0: {"exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}}}
+    damaged = [
+        {"epoch": "1"},
+        {"epoch": 5},
+        {"seconds": ["a"]},
+        {"history": [{"epoch": 1}]},
+        {"model": {"a": 1}},
+        {"best": {}},
+        {"more": 1},
+    ]
+    for part in damaged:
+        torch.save(kept | part, path)
+        with pytest.raises(RunError, match="cannot be read as a training state"):
+            load_state(path)
+    torch.save(kept | {"optimizer": optimizer}, path)
+    with pytest.raises(ModelError, match="is not that of this model"):
+        fit(
+            torch.nn.Sequential(torch.nn.Flatten(), _Scaled(), torch.nn.Linear(432, 4)),
+            data,
+            TrainConfig(epochs=2, batch_size=8),
+            seed=0,
+            state=load_state(path),
+        )
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(RunError, match="cannot be read as a training state"):
+        load_state(path)
+
+
+class _Scaled(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.float() / 255
+
+
+# --- data that lie elsewhere now ---
+
+
+@pytest.fixture
+def moved(finished: Path, tmp_path: Path) -> tuple[Run, Path]:
+    """A run whose file of data has been moved, and where to."""
+    folder = tmp_path / "moved"
+    shutil.copytree(finished, folder)
+    run = Run(folder / "run")
+    change(run, "config.json", "dataset", str(tmp_path / "gone" / "cells.npz"))
+    return run, folder / "cells.npz"
+
+
+def test_data_that_were_moved(moved: tuple[Run, Path], finished: Path, tmp_path: Path) -> None:
+    run, file = moved
+    told = (
+        r"was trained on .*gone.cells\.npz, which is not there any more\. Say where the file lies now with --data FILE"
+    )
+    with pytest.raises(RunError, match=told):
+        evaluate_run(run)
+    assert evaluate_run(run, file=file) == run.result["test"]
+    assert run.load_data(file=str(file)).digest == run.config["data_digest"]
+    draw_comparison(
+        [run, Run(finished / "run")], read_rows([run, Run(finished / "run")]), tmp_path / "a.png", file=file
+    )
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    other = tmp_path / "other.npz"
+    with np.load(file) as arrays:
+        np.savez(other, **{name: values[::-1] for name, values in arrays.items()})
+    with pytest.raises(RunError, match=r"trained on other data: .* in .*other\.npz"):
+        evaluate_run(run, file=other)
+    with pytest.raises(QvitError, match="nowhere"):
+        evaluate_run(run, file=tmp_path / "nowhere.npz")
+
+
+def test_runs_on_data_that_were_moved_are_compared(moved: tuple[Run, Path], finished: Path) -> None:
+    change(moved[0], "config.json", "seed", 1)
+    rows = read_rows([Run(finished / "run"), Run(moved[0].folder)])
+    [group] = group_rows(rows)
+    assert group.seeds == (0, 1)
+    change(moved[0], "config.json", "data_digest", "0" * 32)  # a file of the same name
+    assert len(group_rows(read_rows([Run(finished / "run"), Run(moved[0].folder)]))) == 2
+
+
+def test_data_of_an_official_set_are_told_by_their_folder(run: Run, finished: Path) -> None:
+    change(run, "config.json", "dataset", "bloodmnist")
+    with pytest.raises(ConfigError, match=r"trained on bloodmnist, not on a file of yours; use --root FOLDER"):
+        run.load_data(file=finished / "cells.npz")
+
+
+def test_a_run_goes_on_with_data_that_were_moved(config: MakeConfig, moved: tuple[Run, Path]) -> None:
+    run, file = moved
+    before = run.result
+    again = train_run(config(file, epochs=2), run.folder, resume=True)
+    assert again.result == before
+    with pytest.raises(RunError, match="holds a run with another configuration"):
+        train_run(config(epochs=2, seed=1), run.folder, resume=True)
+    replaced = train_run(config(file, epochs=1), run.folder, replace=True)
+    assert len(replaced.history) == 1
+
+
+def test_names_that_are_no_utf8(config: MakeConfig, finished: Path, tmp_path: Path) -> None:
+    settings = config(epochs=1)
+    strange = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    with pytest.raises(RunError, match="bytes that are no UTF-8"):
+        train_run(settings, strange)
+    assert not strange.exists()
+    shutil.copytree(finished / "run", strange)
+    copy = Run(strange)
+    assert evaluate_run(copy) == copy.result["test"]
+    with pytest.raises(RunError, match=r"no UTF-8 in origin\.found_at: .* Rename that file or folder"):
+        train_run(config(finished / "cells.npz", epochs=1), tmp_path / "next", origin=copy)
+    assert not (tmp_path / "next").exists()
