@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from qvit.cli.models import models as print_models
 from qvit.errors import CircuitWarning, ConfigError
-from qvit.models import ViTConfig, attention, create_model, list_models, model_config
+from qvit.models import ViTConfig, attention, create_model, model_config
 from qvit.models.cost import Cost, cost_of, count_flops
 from qvit.models.hardware_cost import (
     HardwareCost,
@@ -387,18 +386,3 @@ def test_costs_are_json(name: str) -> None:
 def test_resnet18_costs() -> None:
     found = cost_of(model_config("resnet18", **BREAST))
     assert (found.flops, found.classical_flops) == (911_593_472, 911_593_472)
-
-
-def test_the_command_shows_costs(capsys: pytest.CaptureFixture[str]) -> None:
-    print_models(channels=3, classes=5, size=28, json=False)
-    lines = capsys.readouterr().out.splitlines()
-    assert max(len(line.rstrip()) for line in lines) <= 120
-    (line,) = [line for line in lines if "qvit_8q2h " in line]
-    assert line.split()[1::2] == ["qvit_8q2h", "16", "2", "16", "2613", "48", "304k", "11.5k", "294", "10"]
-    (line,) = [line for line in lines if "cosine_4q1h " in line]
-    assert line.split()[-6:-1:2] == ["–", "–", "–"]
-    print_models(channels=1, classes=2, size=28, json=True)
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == list_models()
-    told = {key: rows[1][key] for key in Cost.__dataclass_fields__}
-    assert told == json.loads(json.dumps(asdict(cost_of(model_config("qvit_4q2h", **BREAST)))))

@@ -126,7 +126,8 @@ def test_machine_code_of_every_width(name: str, written: dict[str, str]) -> None
         text = assembly(code, width)
         used = Counter(re.findall(r"%([xyz]mm)\d" if name != "NEON" else r"\b(q|v)\d+\b", text))
         if name == "NEON":
-            assert not re.search(r"\sbl\s+(rint|fma|sin|cos|exp|round)", text), f"{which}: no lane on its own"
+            # Cosines of single numbers are for angles that no reduction holds, beyond 1e8.
+            assert not re.search(r"\sbl\s+(rint|fma|exp|round)", text), f"{which}: no lane on its own"
         else:
             assert max(used, key=used.__getitem__) == width.register, (which, used)
             assert set(used) <= set(widths_up_to(width.register)), (which, used)

@@ -80,7 +80,7 @@ def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, 
         if differing:
             changes = "; ".join(f"{key}: {theirs.get(key)} → {ours.get(key)}" for key in differing)
             raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
-        if moved:
+        if "dataset" in moved:
             with suppress(RunError):  # a finished run is good where nothing can be written, too
                 write_atomic(run.folder / "config.json", dump(described))
     elif names:
