@@ -1,4 +1,4 @@
-"""torch.compile and torch.export: one graph, no noise, the same numbers.
+"""torch.compile, torch.export, torch.jit.trace: one graph, no noise, the same numbers at any batch size.
 
 They run in a process of their own, without the checks of annotations: symbolic sizes are no `int`.
 """
@@ -11,7 +11,7 @@ import pytest
 
 ENGINES = ["auto", "heisenberg", "statevector", "unitary", "subspace"]
 SCRIPT = """
-import json, sys, traceback, warnings
+import io, json, sys, traceback, warnings
 import torch
 from qvit.quantum import QuantumLinear
 torch.set_num_threads(1)
@@ -45,13 +45,28 @@ def compiled(layer, backend, **options):
     for tokens in (5, 16, 21):
         same(run, layer, tokens)
 
-def exported(layer):
-    x = torch.randn(5, 2, layer.n_inputs)
-    shapes = ({0: torch.export.Dim("batch", min=1, max=100_000)},)
-    run = torch.export.export(layer, (x,), dynamic_shapes=shapes).module()
+def agrees(run, layer):
     for tokens in (2, 5, 16, 131):
         x = torch.randn(tokens, 2, layer.n_inputs)
         close(run(x), layer(x))
+
+def exported(layer, strict):
+    x = torch.randn(5, 2, layer.n_inputs)
+    shapes = ({0: torch.export.Dim("batch", min=1, max=100_000)},)
+    program = torch.export.export(layer, (x,), dynamic_shapes=shapes, strict=strict)
+    agrees(program.module(), layer)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    agrees(torch.export.load(file).module(), layer)
+
+def traced(layer):
+    run = torch.jit.trace(layer, torch.randn(5, 2, layer.n_inputs))
+    same(run, layer, 7)
+    file = io.BytesIO()
+    torch.jit.save(run, file)
+    file.seek(0)
+    agrees(torch.jit.load(file), layer)
 
 for place, engine in enumerate(json.loads(sys.argv[1])):
     ansatz = "pyramid" if engine == "subspace" else "ry_ring"
@@ -61,7 +76,13 @@ for place, engine in enumerate(json.loads(sys.argv[1])):
         attempt("auto eager", lambda: compiled(layer, "eager"))
     attempt(f"{engine} aot_eager", lambda: compiled(layer, "aot_eager"))
     attempt(f"{engine} dynamic", lambda: compiled(layer, "aot_eager", dynamic=True))
-    attempt(f"{engine} export", lambda: exported(layer))
+    attempt(f"{engine} export", lambda: exported(layer, False))
+    attempt(f"{engine} strict export", lambda: exported(layer, True))
+    attempt(f"{engine} jit", lambda: traced(layer))
+
+# Inductor has a mind of its own: an `index_add` on an expanded tensor that aot_eager gets right added to all tokens.
+layer = QuantumLinear(2, n_layers=2, ansatz="reupload", engine="unitary").requires_grad_(False)
+attempt("unitary inductor", lambda: agrees(torch.compile(layer, fullgraph=True, dynamic=True), layer))
 print(json.dumps(results))
 """
 
@@ -78,7 +99,11 @@ def results() -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("engine", "way"),
-    [("auto", "eager"), *((engine, way) for engine in ENGINES for way in ("aot_eager", "dynamic", "export"))],
+    [
+        ("auto", "eager"),
+        ("unitary", "inductor"),
+        *((engine, way) for engine in ENGINES for way in ("aot_eager", "dynamic", "export", "strict export", "jit")),
+    ],
 )
 def test_traced_in_one_graph(engine: str, way: str, results: dict[str, str]) -> None:
     assert results[f"{engine} {way}"] == ""

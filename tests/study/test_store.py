@@ -410,9 +410,11 @@ def test_a_short_wait_is_not_worth_a_word(tmp_path: Path, hold: Callable[..., An
     with Store.open(tmp_path) as store:
         store.put(title="x")
     process = hold("EXCLUSIVE")
-    threading.Timer(0.3, process.communicate).start()
+    timer = threading.Timer(0.3, process.communicate)
+    timer.start()
     with Store.read(tmp_path, on_wait=lambda news: pytest.fail(news)) as store:
         assert store.get("title") == "x"
+    timer.join()
 
 
 HALF_WRITING = """
