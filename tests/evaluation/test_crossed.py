@@ -88,6 +88,7 @@ def test_endless_images_leave_students_t_over_seeds() -> None:
     assert width(five) == pytest.approx(width(mean_interval(rights[::2])), rel=0.12)
 
 
+@pytest.mark.usefixtures("few_will_do")
 def test_the_expansion_by_hand() -> None:
     # Seeds err on different images, so that images do nothing to both alike. Half of the resamples of two seeds hold
     # one of them twice: their ends are the seeds themselves, 0.05 from the mean, times √2 · 12.7062 / 1.95996.
@@ -98,6 +99,7 @@ def test_the_expansion_by_hand() -> None:
     assert ends(interval) == pytest.approx((0.85 - half, 1.0), abs=1e-5)  # no accuracy is above 1
 
 
+@pytest.mark.usefixtures("few_will_do")
 def test_resamples_without_auc_do_not_hide_what_is_shared() -> None:
     # A third of the resamples lack the one negative. The seeds have one AUC, and rank different positives below it.
     scores = np.full((2, 8), 0.9)
@@ -177,6 +179,7 @@ def test_an_absent_class_warns_once() -> None:
     assert len(caught) == 1
 
 
+@pytest.mark.usefixtures("few_will_do")
 def test_resamples_without_auc_are_left_out() -> None:
     labels, scores = [0, 1, 1], np.array([[0.2, 0.7, 0.1], [0.3, 0.9, 0.4]])
     with warnings.catch_warnings():

@@ -167,6 +167,7 @@ def test_a_class_that_all_images_lack_warns_once_for_the_value() -> None:
     assert interval.low < interval.value
 
 
+@pytest.mark.usefixtures("few_will_do")
 def test_resamples_of_one_class_are_left_out_of_the_interval() -> None:
     interval = bootstrap_interval([0, 1], [0.2, 0.7], "binary", resamples=100)["auc"]
     assert (interval.value, interval.low, interval.high) == (1.0, 1.0, 1.0)

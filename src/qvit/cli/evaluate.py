@@ -24,9 +24,12 @@ def evaluate(
     if json:
         print_json(figures)
         return
-    rows = []
+    rows, told = [], True
     for name, value in figures.items():
         if not name.endswith("_interval"):
-            interval = figures.get(f"{name}_interval")
-            rows.append([name, f"{value:.4f}", f"{interval[0]:.4f} – {interval[1]:.4f}" if interval else ""])
-    print_table(f"{run} on {split}", ["measure", "value", "95 % interval"], rows)
+            ends = figures.get(f"{name}_interval")
+            told = told and (ends is None or None not in ends)
+            shown = "" if ends is None else "–" if None in ends else f"{ends[0]:.4f} – {ends[1]:.4f}"
+            rows.append([name, f"{value:.4f}", shown])
+    few = "No interval (–): too few images of a class, or in all, to tell how much chance is in them."
+    print_table(f"{run} on {split}", ["measure", "value", "95 % interval"], rows, caption=None if told else few)

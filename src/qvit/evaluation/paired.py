@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from qvit.errors import MetricError
 from qvit.evaluation.influence import image_covariance, image_strata, influence_of
 from qvit.evaluation.metrics import auc, check_inputs, decide
-from qvit.evaluation.statistics import check_level, check_metric, check_seeds, check_values, deviation
+from qvit.evaluation.statistics import check_images, check_level, check_metric, check_seeds, check_values, deviation
 
 ROUNDING = 1e-13  # of a weighted sum, far below what one image can change in a metric
 
@@ -79,13 +79,14 @@ def delong_test(
     training: see `compare_arms`. Where AUCs differ but no image ranks otherwise than its like, as when one model is
     always right and the other always wrong, the estimated variance is 0, and so is p.
 
-    Raises MetricError and AbsentClassWarning as `auc` does; MetricError for scores of different classes, fewer than
-    two images of any class, and a level outside (0, 1).
+    Raises MetricError and AbsentClassWarning as `auc` does; MetricError for scores of different classes, too few
+    images of a class (see `too_few_images`), and a level outside (0, 1).
     Source: DeLong et al. 1988, Comparing the Areas under Two or More Correlated ROC Curves.
     """
     check_level(level)
     truth, both = _check_models(labels, scores_a, scores_b, task)
     auc(truth, both[0], task)  # refuses and warns
+    check_images(truth, task, "auc", classes=both.shape[2])
     (ours, influence_a), (theirs, influence_b) = (influence_of(truth, each, task, "auc") for each in both)
     variance = image_covariance((influence_a - influence_b)[np.newaxis], image_strata(truth, task))[0, 0]
     return judge(ours - theirs, float(variance), None, level=level, method="DeLong")
@@ -251,7 +252,7 @@ def contrast(
     does where v is 0. Where both are 0, p is 1 if the difference is 0, and otherwise 0.
 
     Raises MetricError as `check_seeds` does, saying of which arm; where arms have different seeds or classes, weights
-    do not sum to 0, no two images can be compared (see `image_strata`), for another metric and a level outside
+    do not sum to 0, there are too few images (see `too_few_images`), for another metric and a level outside
     (0, 1). AbsentClassWarning as `auc`, once.
     Source: Obuchowski and Rockette 1995; Hillis 2007, A Comparison of Denominator Degrees of Freedom Methods for
     Multiple Observer ROC Analysis (10.1002/sim.2532).
@@ -261,6 +262,7 @@ def contrast(
     truth, arms = _check_arms(labels, scores, weights, task)
     if metric == "auc":
         auc(truth, arms[0][0], task)  # refuses and warns
+    check_images(truth, task, metric, classes=arms[0].shape[2])
     strata = image_strata(truth, task, metric=metric)
     seeds, images = arms[0].shape[:2]
     differences, influences = np.zeros(seeds), np.zeros((seeds, images))

@@ -28,16 +28,20 @@ from qvit.evaluation.metrics import (
 
 BLOCK_ELEMENTS = 2**18  # images × resamples at a time: 2 MB an array, which stays in cache
 METRICS = ("auc", "acc")
+FEWEST_OF_A_CLASS = 10  # images with a class, and without it, from which on they tell how much its AUC varies
+FEWEST_IN_ALL = 30  # images from which on they tell how much accuracy varies
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the ends of its confidence interval, None where a single value gives none."""
+    """A value with the ends of its confidence interval, None where there are too few values to tell; `why` says of
+    which images."""
 
     value: float
     low: float | None
     high: float | None
     level: float
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,38 @@ def _mean_over_classes(per_class: Float[np.ndarray, "c r"]) -> Float[np.ndarray,
     return np.divide(np.where(known, per_class, 0.0).sum(axis=0), count, out=empty, where=count > 0)
 
 
+def too_few_images(truth: Int[np.ndarray, "b k"], task: str, metric: str, *, classes: int) -> str:
+    """Return why these images do not tell how much a metric varies over random images, or nothing if they do.
+
+    Labels as `check_inputs` returns them. Below `FEWEST_OF_A_CLASS` images of a class, or without it, tests and
+    intervals of AUC are wrong several times as often as they say (`benchmarks/few_images.py`); accuracy, a mean over
+    all images, needs `FEWEST_IN_ALL`. A class that no image has, or all have, is left out of the AUC anyway.
+    """
+    images = len(truth)
+    if metric == "acc":
+        return f"there are {images} images, fewer than {FEWEST_IN_ALL}" if images < FEWEST_IN_ALL else ""
+    of_class = one_vs_rest(truth, task, classes=classes).sum(axis=0)
+    asked = "label" if task == "multi-label" else "class"
+    for place, count in enumerate(of_class.tolist()):
+        name = 1 if task == "binary" else place
+        if 0 < count < FEWEST_OF_A_CLASS and count < images:
+            return f"{asked} {name} has {count} images, fewer than {FEWEST_OF_A_CLASS}"
+        if 0 < images - count < FEWEST_OF_A_CLASS and count:
+            return f"{images - count} images are without {asked} {name}, fewer than {FEWEST_OF_A_CLASS}"
+    return ""
+
+
+def check_images(truth: Int[np.ndarray, "b k"], task: str, metric: str, *, classes: int) -> None:
+    """Raise MetricError, which names the class, where `too_few_images` has something to say."""
+    why = too_few_images(truth, task, metric, classes=classes)
+    if why:
+        instead = "compare accuracies, or train" if metric == "auc" else "train"
+        raise MetricError(
+            f"A comparison of {metric.upper()} over random images cannot tell how much they matter: {why}. "
+            f"Add test images, {instead} several seeds and use seeds_test, which is for these very images."
+        )
+
+
 def check_level(level: float) -> None:
     """Raise MetricError unless a confidence level lies between 0 and 1."""
     if not 0 < level < 1:
@@ -162,8 +198,7 @@ def resampled_metrics(
     """
     for name in metrics:
         check_metric(name, "bootstrapped")
-    if resamples < 1:
-        raise MetricError(f"The bootstrap needs at least 1 resample, but {resamples} were asked for.")
+    _check_resamples(resamples)
     truth, checked = check_inputs(labels, scores, task)
     images, classes = checked.shape
     right = np.mean(truth == decide(checked, task).reshape(images, -1), axis=1)
@@ -178,6 +213,11 @@ def resampled_metrics(
         if "acc" in metrics:
             blocks["acc"].append(counts @ right / images)
     return {name: np.concatenate(values) for name, values in blocks.items()}
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 1:
+        raise MetricError(f"The bootstrap needs at least 1 resample, but {resamples} were asked for.")
 
 
 def _percentiles(values: Float[np.ndarray, " r"], level: float) -> tuple[float, float]:
@@ -209,15 +249,22 @@ def bootstrap_interval(
     gives the same interval. Memory is bounded by a few arrays of 2**18 elements or of one resample, whichever
     is more.
 
+    An interval of too few images, see `too_few_images`, has no ends, and says why.
+
     Raises MetricError also for a metric other than "auc" and "acc", a level outside (0, 1), fewer than one
     resample, and if no resample has an AUC.
     Source: Efron 1979; Efron and Tibshirani 1993, section 13.3.
     """
     check_level(level)
+    truth, checked = check_inputs(labels, scores, task)
+    reasons = {name: too_few_images(truth, task, name, classes=checked.shape[1]) for name in metrics}
     samples = resampled_metrics(labels, scores, task, metrics=metrics, resamples=resamples, seed=seed)
     intervals = {}
     for name, values in samples.items():
         value = auc(labels, scores, task) if name == "auc" else accuracy(labels, scores, task)
+        if reasons[name]:
+            intervals[name] = Interval(value, None, None, level, reasons[name])
+            continue
         low, high = _percentiles(values, level)
         intervals[name] = Interval(value, low, high, level)
     return intervals
@@ -273,6 +320,7 @@ def crossed_interval(
     images do to each seed by itself is in the spread over seeds already: how far the mean over resampled images is
     from that over all is shrunk to what they do to all seeds alike. Variances are then those of `paired.contrast`.
     One seed says nothing of the spread over seeds: its interval is that of `bootstrap_interval`, over images alone.
+    An interval of too few images, see `too_few_images`, has no ends, and says why.
 
     Raises MetricError as `check_seeds` and `bootstrap_interval` do; AbsentClassWarning as `auc`, once.
     Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, the expanded percentile interval, for
@@ -281,10 +329,14 @@ def crossed_interval(
     """
     check_level(level)
     check_metric(metric, "bootstrapped")
+    _check_resamples(resamples)
     truth, checked = check_seeds(labels, scores, task)
     seeds = len(checked)
     values = np.array(_seed_values(truth, checked, task, metric))
     value = math.fsum(values) / seeds
+    why = too_few_images(truth, task, metric, classes=checked.shape[2])
+    if why:
+        return Interval(value, None, None, level, why)
     # One seed of the generator draws the same images for all seeds of training.
     options: dict[str, Any] = {"metrics": (metric,), "resamples": resamples, "seed": seed}
     samples = np.stack([resampled_metrics(truth, each, task, **options)[metric] for each in checked])

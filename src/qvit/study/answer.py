@@ -37,11 +37,11 @@ def answer(first: Sequence[Family], asked: Sequence[Family], titles: dict[str, s
 
     `titles` are those of the datasets, by name.
     """
-    by_key = {family.key: family for family in first}
+    by_key = {family.key: family for family in first if family.of("auc")}
     controls = [by_key[key] for key in QUANTUM if key in by_key]
     lines = [_lead(controls)] if controls else [UNTOLD] if by_key else []
     lines += [_line(by_key[key], titles) for key in LINES if key in by_key]
-    return lines + [_teacher(family) for family in asked if family.key == "distillation"]
+    return lines + [_teacher(family) for family in asked if family.key == "distillation" and family.of("auc")]
 
 
 def overall(family: Family) -> Finding:

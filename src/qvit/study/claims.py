@@ -2,7 +2,8 @@
 
 Comparisons come in families, one a question. Each is of two arms on one dataset, paired by seed, with seeds and test
 images both random (`evaluation.paired.compare_arms`). p values are corrected by Holm's method over a family's
-comparisons of one metric; "better" is said only where the corrected p is below 5 %.
+comparisons of one metric; "better" is said only where the corrected p is below 5 %. Nothing is claimed of a metric
+where the test images are too few to tell how much it varies over them (`TestSet.untold`).
 """
 
 import math
@@ -146,7 +147,7 @@ def family(results: Results, key: str, question: str, pairs: Sequence[Pair]) -> 
 
 def _compare(results: Results, key: str, pair: Pair, test: TestSet, metric: str) -> Finding | None:
     cells = results.pair(test, *pair.a, *pair.b)
-    if cells is None:
+    if cells is None or test.untold(metric):
         return None
     half = len(pair.a)
     weights = [1.0 / half] * half + [-1.0 / half] * half
@@ -279,7 +280,7 @@ def gain_differences(results: Results) -> Family | None:
 
 def _gain(results: Results, first: Pair, second: Pair, test: TestSet, metric: str) -> Finding | None:
     cells = results.pair(test, first.a[0], first.b[0], second.a[0], second.b[0])
-    if cells is None:
+    if cells is None or test.untold(metric):
         return None
     comparison = contrast(
         test.labels, [cell.scores for cell in cells], [1, -1, -1, 1], test.task, metric=metric, level=LEVEL

@@ -120,6 +120,13 @@ def _main(results: Results) -> Section:
             f"This study is not complete: {len(results.missing)} runs are still to be done, and {len(results.failed)} "
             "failed."
         )
+    text += [
+        f"{test.title}: {why}, too few to tell how much test {metric.upper()} varies over images; it stands without "
+        "intervals, and is compared nowhere."
+        for test in results.tests
+        for metric in METRICS
+        if (why := test.untold(metric))
+    ]
     if any(test.synthetic for test in results.tests):
         text.append("Some images are synthetic: the figures say nothing of medicine.")
     return Section("results", "Results", tuple(text), tuple(t for t in tables if t is not None), tuple(pictures))
@@ -131,7 +138,8 @@ def _names(results: Results) -> dict[str, str]:
 
 def _worth(results: Results, by_key: dict[str, Family], first: list[Family]) -> Section:
     pooled = [f for one in first for f in (*one.of("auc"), *one.mean("auc"))]
-    pictures = [forest("QViT minus what stands in the circuits' place", pooled, _names(results), against=False)]
+    title = "QViT minus what stands in the circuits' place"
+    pictures = [forest(title, pooled, _names(results), against=False)] if pooled else []
     tables = [headline_table(first, results)]
     if "controls" in by_key:
         tables.append(family_table(by_key["controls"], results))
@@ -151,8 +159,8 @@ def _worth(results: Results, by_key: dict[str, Family], first: list[Family]) -> 
 
 def _family_section(results: Results, family: Family, title: str, *, against: bool = True) -> Section:
     findings = [*family.of("auc"), *family.mean("auc")]
-    chart = forest(family.question, findings, _names(results), against=against)
-    return Section(family.key, title, (), (family_table(family, results),), (chart,))
+    pictures = (forest(family.question, findings, _names(results), against=against),) if findings else ()
+    return Section(family.key, title, (), (family_table(family, results),), pictures)
 
 
 def _distillation(results: Results, family: Family) -> Section:
@@ -161,9 +169,9 @@ def _distillation(results: Results, family: Family) -> Section:
     gains = gain_differences(results)
     if gains is not None:
         tables.append(family_table(gains, results))
+    found = family.of("auc")
     pictures = (
-        charts.gains_chart(family.of("auc"), arms, results),
-        forest(family.question, family.of("auc"), _names(results)),
+        (charts.gains_chart(found, arms, results), forest(family.question, found, _names(results))) if found else ()
     )
     return Section("distillation", "Knowledge distillation", (), tuple(t for t in tables if t is not None), pictures)
 

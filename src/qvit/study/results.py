@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from qvit.data.registry import is_path
 from qvit.errors import RunError
 from qvit.evaluation.metrics import evaluate
-from qvit.evaluation.statistics import Interval, crossed_interval
+from qvit.evaluation.statistics import Interval, crossed_interval, too_few_images
 from qvit.study.database import OnWait
 from qvit.study.spec import SCRATCH
 from qvit.study.store import Store, StoredJob
@@ -43,6 +43,10 @@ class TestSet:
     digest: str
     synthetic: bool
     official: bool  # the dataset that others report figures of, not a file of its name
+
+    def untold(self, metric: str) -> str:
+        """Return why the test images do not tell how much a metric varies over images, or nothing if they do."""
+        return too_few_images(self.labels, self.task, metric, classes=len(self.classes))
 
 
 @dataclass(frozen=True)
