@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from qvit.data.arrays import Dataset
 from qvit.data.augment import apply_element, augment, group_size
 from qvit.distill import CacheWarning, Teacher, TeacherOutputs, teacher_cache, teacher_outputs
-from qvit.distill.teacher import _digest
+from qvit.distill.fingerprint import digest_of
 from qvit.distill.teacher_cache import ABANDONED, cache_folder
 from qvit.errors import RunError
 from qvit.training.loop import load_batch
@@ -175,7 +175,7 @@ def test_whatever_matters_is_in_the_key(data: Dataset, make_data: MakeData, buil
     assert is_new(of=Dataset(data.info, 12, data.val, data.val, data.val, "", None)), "another number of images"
     both = (model, other)
     for members in (both, both[::-1], (model, model), (*both, model)):
-        assert is_new(Teacher("many", members, _digest(members)))
+        assert is_new(Teacher("many", members, digest_of(members)))
     with torch.no_grad():
         model.head.weight.view(torch.int32)[0, 0] ^= 1
     assert is_new()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvit.errors import DataError, RunError
+from qvit.errors import RunError
 from qvit.files import sole_user
 from qvit.study import runner
 from qvit.study.pool import Event, attempt
@@ -367,7 +367,7 @@ def test_a_moved_run_on_other_data_is_another(study: MakeStudy, make_npz: MakeNp
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     gone = config | {"dataset": "/nowhere/there/first.npz"}
     (tmp_path / "run" / "config.json").write_text(json.dumps(gone))
-    with pytest.raises(DataError, match="/nowhere/there/first"):
+    with pytest.raises(RunError, match=r"/nowhere/there/first.*not there any more"):
         Run(tmp_path / "run").load_data()
 
 

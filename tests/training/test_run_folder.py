@@ -19,6 +19,7 @@ from qvit.data.arrays import Dataset, load_dataset
 from qvit.errors import QvitError, RunError, TrainingError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import parse_result_name
+from qvit.evaluation.statistics import bootstrap_interval
 from qvit.models import model_config
 from qvit.training.options import RunConfig, resolve
 from qvit.training.prediction import predict
@@ -102,8 +103,8 @@ def test_result(run: Run) -> None:
         measures = evaluate(data[split].labels, run.predictions(split), data.info.task)
         assert {name: result[split][name] for name in measures} == measures
         for name in ("auc", "acc"):
-            low, high = result[split][f"{name}_interval"]
-            assert low <= result[split][name] <= high
+            interval = bootstrap_interval(data[split].labels, run.predictions(split), data.info.task)[name]
+            assert result[split][f"{name}_interval"] == [interval.low, interval.high]
 
 
 @pytest.mark.parametrize("tta", ["auto", "always", "never"])

@@ -92,7 +92,7 @@ def test_a_pipe_in_the_place_of_a_file(run: Run, name: str) -> None:
     ("name", "key", "value", "told"),
     [
         ("config.json", "size", "28", "size: Input should be a valid integer"),
-        ("config.json", "size", 10**30, "size"),
+        ("config.json", "size", 10**30, "damaged"),
         ("config.json", "dataset", 3, "dataset: Input should be a valid string"),
         ("config.json", "dataset", "a\nb", "line breaks"),
         ("config.json", "dataset", "a\x00.npz", "control characters"),
@@ -252,11 +252,13 @@ class _Scaled(torch.nn.Module):
 @pytest.fixture
 def moved(finished: Path, tmp_path: Path) -> tuple[Run, Path]:
     """A run whose file of data has been moved, and where to."""
-    folder = tmp_path / "moved"
+    folder, elsewhere = tmp_path / "moved", tmp_path / "elsewhere"
     shutil.copytree(finished, folder)
+    elsewhere.mkdir()
+    file = (folder / "cells.npz").rename(elsewhere / "cells.npz")  # beside the run it would be found
     run = Run(folder / "run")
     change(run, "config.json", "dataset", str(tmp_path / "gone" / "cells.npz"))
-    return run, folder / "cells.npz"
+    return run, file
 
 
 def test_data_that_were_moved(moved: tuple[Run, Path], finished: Path, tmp_path: Path) -> None:
