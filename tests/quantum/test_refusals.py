@@ -15,8 +15,8 @@ HALF = Angle(constant=0.5)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 0, 0, ()), r"at least one wire, got 0"),
-        ((-1, 0, 0, ()), r"at least one wire, got -1"),
+        ((0, 0, 0, ()), r"must be from 1 to 4,096, got 0"),
+        ((-1, 0, 0, ()), r"must be from 1 to 4,096, got -1"),
         ((2, 0, 0, (Gate("RYX", (0,), HALF),)), r"no gate 'RYX'\. Did you mean 'R\w+'\?.*Known gates: RX"),
         ((2, 0, 0, (Gate("?", (0,)),)), r"no gate '\?'\. Known gates"),
         ((2, 0, 0, (Gate("X", (2,)),)), r"X acts on wires \(2,\); expected distinct wires from 0 to 1"),
@@ -71,9 +71,9 @@ def test_angles_are_sums() -> None:
 @pytest.mark.parametrize(
     ("n_qubits", "options", "message"),
     [
-        (0, {}, r"n_qubits must be a whole number of at least 1, got 0"),
+        (0, {}, r"n_qubits must be from 1 to 4,096, got 0"),
         (-3, {}, r"n_qubits must be .* got -3"),
-        (2.5, {}, r"n_qubits must be a whole number of at least 1, got 2\.5"),
+        (2.5, {}, r"n_qubits must be a whole number, got 2\.5"),
         ("4", {}, r"n_qubits must be .* got '4'"),
         (2, {"n_layers": 0}, r"n_layers must be .* got 0"),
         (2, {"n_layers": 1.0}, r"n_layers must be .* got 1\.0"),
@@ -82,7 +82,7 @@ def test_angles_are_sums() -> None:
         (2, {"ansatz": "ry_rings"}, r"no ansatz 'ry_rings'\. Did you mean 'ry_ring'\? Known ansätze: ry_ring, "),
         (2, {"engine": "heisenburg"}, r"no engine 'heisenburg'\. Did you mean 'heisenberg'\? Known engines: auto, "),
         (3, {"ansatz": "butterfly"}, r"needs 2, 4, 8, … wires, got 3; pyramid and x take any number"),
-        (1, {"ansatz": "butterfly"}, r"at least two wires, got 1"),
+        (1, {"ansatz": "butterfly"}, r"needs 2, 4, 8, … wires, got 1"),
         (1, {"ansatz": "pyramid"}, r"at least two wires, got 1"),
         (1, {"ansatz": "x"}, r"at least two wires, got 1"),
         (3, {"engine": "subspace"}, r"The subspace engine takes unary amplitude encoding"),
@@ -155,3 +155,31 @@ def test_names(call: Callable[[], object], message: str) -> None:
 
 def test_the_family() -> None:
     assert issubclass(CircuitError, QvitError)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Circuit(10**12, 0, 0, ()), "number of wires of a circuit must be from 1 to 4,096"),
+        (lambda: Circuit(2, 10**30, 0, ()), "n_inputs of a circuit .* more than 64 bits"),
+        (lambda: Circuit(2, 0, 10**9, ()), "n_weights of a circuit must be"),
+        (lambda: QuantumLinear(10**9), "n_qubits must be from 1 to 4,096"),
+        (lambda: QuantumLinear(2, n_layers=10**9), "n_layers must be from 1 to 256"),
+        (lambda: QuantumLinear(2, groups=(10**6, 10**6)), "groups must be from 1 to 65,536"),
+        (lambda: QuantumLinear(2, groups=(60_000, 60_000)), "number of circuits in groups must be"),
+        (lambda: QuantumLinear(4096, ansatz="pyramid"), "would have .* weights on 4096 wires"),
+        (lambda: Z(10**12), "A wire must be from"),
+        (lambda: Gate("RY", (10**12,), x(0)), "A wire must be from"),
+        (lambda: Angle(inputs=((10**12, 1.0),)), "index of an angle must be"),
+        (lambda: Angle(constant=10**400), "finite numbers"),
+    ],
+)
+def test_sizes_have_limits(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(CircuitError, match=message):
+        make()
+
+
+def test_the_oracle_takes_what_its_matrices_leave_room_for() -> None:
+    circuit = Circuit(12, 0, 0, (Gate("H", (0,)),))
+    with pytest.raises(CircuitError, match="for n up to 11"):
+        expectations(circuit, torch.zeros(0), torch.zeros(0), engine="reference")

@@ -25,6 +25,11 @@ MakeNpz = Callable[..., Path]
 TOO_LONG = 60.0
 
 
+@pytest.fixture(autouse=True)
+def few_will_do() -> None:
+    """Nothing: workers are processes of their own, and compare as users' do."""
+
+
 def work_of(npz: Path, folder: Path, **options: Any) -> Work:
     given = {"dataset": str(npz), "model": "vit_4q1h", "epochs": 2} | options
     return Work(folder.name, folder.name, given, folder, folder.parent / "outputs", download=False)

@@ -3,11 +3,14 @@
 `register_ansatz` adds your own; every name works wherever an ansatz is asked for.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from qvit.errors import CircuitError, nearest
+from qvit.files import shown
 from qvit.quantum.circuit import Circuit, Gate, ring, w, x
+from qvit.quantum.limits import MOST_GATES, MOST_LAYERS, MOST_WIRES, whole
 from qvit.quantum.pauli import Z
 
 
@@ -190,17 +193,24 @@ def register_ansatz(ansatz: Ansatz, *, replace: bool = False) -> Ansatz:
 
 def get_ansatz(name: str) -> Ansatz:
     """Return the ansatz called `name`; raises `CircuitError` with the nearest name if there is none."""
-    if name not in ANSATZE:
-        raise CircuitError(f"There is no ansatz '{name}'.{nearest(name, ANSATZE)} Known ansätze: {', '.join(ANSATZE)}.")
+    if not isinstance(name, str) or name not in ANSATZE:
+        raise CircuitError(
+            f"There is no ansatz '{shown(str(name))}'.{nearest(name, ANSATZE)} Known ansätze: {', '.join(ANSATZE)}."
+        )
     return ANSATZE[name]
 
 
 def build_circuit(ansatz: Ansatz, n: int, n_layers: int) -> Circuit:
     """Return the circuit; raises `CircuitError` if it does not fit the weights that the ansatz says it has."""
+    whole("The number of qubits", n, least=1, most=MOST_WIRES)
+    whole("The number of layers", n_layers, least=1, most=MOST_LAYERS)
+    count = math.prod(ansatz.weight_shape(n, n_layers))
+    if count > MOST_GATES:
+        raise CircuitError(
+            f"The ansatz '{ansatz.name}' would have {count:,} weights on {n} wires in {n_layers} layer(s); "
+            f"circuits have at most {MOST_GATES:,} gates."
+        )
     circuit = ansatz.build(n, n_layers)
-    count = 1
-    for size in ansatz.weight_shape(n, n_layers):
-        count *= size
     if not isinstance(circuit, Circuit) or circuit.n_weights != count:
         have = circuit.n_weights if isinstance(circuit, Circuit) else f"a {type(circuit).__name__}"
         raise CircuitError(

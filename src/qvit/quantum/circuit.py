@@ -8,9 +8,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from qvit.errors import CircuitError, nearest
+from qvit.files import shown
+from qvit.quantum.limits import (
+    MOST_GATES,
+    MOST_NUMBERS,
+    MOST_OBSERVABLES,
+    MOST_STATES,
+    MOST_WIRES,
+    series,
+    whole,
+)
 from qvit.quantum.pauli import Pauli, Z
 
 ROTATIONS = ("RX", "RY", "RZ", "RXX", "RYY", "RZZ", "CRX", "CRY", "CRZ", "RBS", "PauliRot")
@@ -39,10 +50,10 @@ class Angle:
 
     def __post_init__(self) -> None:
         for name, terms in (("inputs", self.inputs), ("weights", self.weights)):
-            object.__setattr__(self, name, _sum(terms))
+            object.__setattr__(self, name, _sum(name, terms))
         numbers = [self.constant, *(factor for _, factor in self.inputs + self.weights)]
-        if not all(map(math.isfinite, numbers)):
-            raise CircuitError(f"An angle needs finite numbers, got {self}.")
+        if not all(map(_finite, numbers)):
+            raise CircuitError(f"An angle needs finite numbers, got {numbers!r:.80}.")
 
     def __add__(self, other: "Angle | float") -> "Angle":
         if not isinstance(other, Angle):
@@ -82,11 +93,21 @@ class Angle:
         return text
 
 
-def _sum(terms: Terms) -> Terms:
+def _finite(number: Any) -> bool:
+    try:
+        return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
+
+
+def _sum(name: str, terms: Terms) -> Terms:
     """Return one term an index, ascending, without those of coefficient zero."""
     sums: dict[int, float] = {}
-    for index, coefficient in terms:
-        sums[index] = sums.get(index, 0.0) + coefficient
+    for term in series(f"The {name} of an angle", terms, most=MOST_NUMBERS):
+        if not isinstance(term, tuple | list) or len(term) != 2 or not _finite(term[1]):
+            raise CircuitError(f"An angle needs pairs of an index and a finite number, got {term!r:.80}.")
+        index = whole("An index of an angle", term[0], least=-MOST_NUMBERS, most=MOST_NUMBERS)
+        sums[index] = sums.get(index, 0.0) + term[1]
     return tuple((index, sums[index]) for index in sorted(sums) if sums[index] != 0.0)
 
 
@@ -115,9 +136,14 @@ class Gate:
     word: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "wires", tuple(self.wires))
+        wires = series("The wires of a gate", self.wires, most=MOST_WIRES)
+        object.__setattr__(
+            self, "wires", tuple(whole("A wire", wire, least=-MOST_WIRES, most=MOST_WIRES - 1) for wire in wires)
+        )
+        if not isinstance(self.name, str) or not isinstance(self.word, str):
+            raise CircuitError(f"Gates have names and words of letters, got {self.name!r:.80} and {self.word!r:.80}.")
         if self.angle is not None and not isinstance(self.angle, Angle):
-            raise CircuitError(f"The angle of {self.name} must be an Angle such as w(0) or Angle(constant=0.5).")
+            raise CircuitError(f"The angle of {shown(self.name)} must be an Angle such as w(0) or Angle(constant=0.5).")
 
 
 @dataclass(frozen=True)
@@ -138,10 +164,19 @@ class Circuit:
     amplitudes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.n_wires < 1:
-            raise CircuitError(f"A circuit needs at least one wire, got {self.n_wires}.")
-        for name in ("gates", "observables", "amplitudes"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        whole("The number of wires of a circuit", self.n_wires, least=1, most=MOST_WIRES)
+        for name in ("n_inputs", "n_weights"):
+            whole(f"{name} of a circuit", getattr(self, name), least=0, most=MOST_NUMBERS)
+        for name, kind, most in (
+            ("gates", Gate, MOST_GATES),
+            ("observables", Pauli, MOST_OBSERVABLES),
+            ("amplitudes", Integral, MOST_STATES),
+        ):
+            values = series(f"The {name} of a circuit", getattr(self, name), most=most)
+            for value in values:
+                if not isinstance(value, kind) or isinstance(value, bool):
+                    raise CircuitError(f"The {name} of a circuit cannot hold {value!r:.80}.")
+            object.__setattr__(self, name, values)
         if not self.observables:
             object.__setattr__(self, "observables", tuple(map(Z, range(self.n_wires))))
         for gate in self.gates:
@@ -173,7 +208,8 @@ class Circuit:
     def _check_gate(self, gate: Gate) -> None:
         if gate.name not in GATE_WIRES:
             raise CircuitError(
-                f"There is no gate '{gate.name}'.{nearest(gate.name, GATE_WIRES)} Known gates: {', '.join(GATE_WIRES)}."
+                f"There is no gate '{shown(gate.name)}'.{nearest(gate.name, GATE_WIRES)} "
+                f"Known gates: {', '.join(GATE_WIRES)}."
             )
         if gate.word and gate.name != "PauliRot":
             raise CircuitError(f"{gate.name} takes no Pauli word; PauliRot does.")
@@ -201,7 +237,8 @@ class Circuit:
                 f"{self.n_inputs} input(s); it needs distinct states and an input for each."
             )
         if any(not 0 <= state < 2**self.n_wires for state in states):
-            raise CircuitError(f"Basis states of {self.n_wires} wire(s) go from 0 to {2**self.n_wires - 1}.")
+            last = str(2**self.n_wires - 1) if self.n_wires <= 20 else f"2^{self.n_wires} - 1"
+            raise CircuitError(f"Basis states of {self.n_wires} wire(s) go from 0 to {last}.")
 
     @staticmethod
     def _check_index(kind: str, terms: Terms, count: int) -> None:

@@ -13,6 +13,7 @@ from qvit.errors import CircuitError, CircuitWarning
 from qvit.quantum.ansatz import Ansatz, build_circuit, get_ansatz
 from qvit.quantum.engines import Explanation, evaluate, explain, make_plan
 from qvit.quantum.engines.tracing import sizes
+from qvit.quantum.limits import MOST_GROUPS, MOST_LAYERS, MOST_WIRES, whole
 from qvit.quantum.program import analyse
 
 
@@ -51,9 +52,13 @@ class QuantumLinear(nn.Module):
         super().__init__()
         if not isinstance(groups, tuple | list):
             raise CircuitError(f"groups must be a tuple such as (3, 2), got {groups!r}.")
-        for name, value in (("n_qubits", n_qubits), ("n_layers", n_layers), *(("groups", g) for g in groups)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise CircuitError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        for name, value, most in (("n_qubits", n_qubits, MOST_WIRES), ("n_layers", n_layers, MOST_LAYERS)):
+            whole(name, value, least=1, most=most)
+        for value in groups:
+            whole("groups", value, least=1, most=MOST_GROUPS)
+        whole("The number of circuits in groups", math.prod(groups), least=1, most=MOST_GROUPS)
+        if not isinstance(ansatz, str | Ansatz):
+            raise CircuitError(f"ansatz must be a name or an Ansatz, got {ansatz!r:.80}.")
         row = get_ansatz(ansatz) if isinstance(ansatz, str) else ansatz
         self.n_qubits, self.n_layers, self.ansatz = n_qubits, n_layers, row.name
         self.groups, self.engine = tuple(groups), engine

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qvit.errors import CircuitError
+from qvit.files import shown
+from qvit.quantum.limits import MOST_WIRES, series, whole
 
 _BITS = {"I": (0, 0), "X": (1, 0), "Y": (1, 1), "Z": (0, 1)}
 _LETTERS = {bits: letter for letter, bits in _BITS.items()}
@@ -30,13 +32,20 @@ class Pauli:
 
         Raises `CircuitError` for another letter than I, X, Y, Z, a wire named twice or a different number of wires.
         """
+        if not isinstance(word, str) or len(word) > MOST_WIRES:
+            raise CircuitError(f"A Pauli word is at most {MOST_WIRES} letters, got {word!r:.80}.")
         wires = range(len(word)) if wires is None else wires
+        if not isinstance(wires, range):
+            wires = series("The wires of a Pauli word", wires, most=MOST_WIRES)
+            wires = [whole("A wire", wire, least=-MOST_WIRES, most=MOST_WIRES - 1) for wire in wires]
         if len(wires) != len(word) or len(set(wires)) != len(word) or any(wire < 0 for wire in wires):
-            raise CircuitError(f"The Pauli word '{word}' needs {len(word)} distinct wire(s), got {tuple(wires)}.")
+            raise CircuitError(
+                f"The Pauli word '{shown(word)}' needs {len(word)} distinct wire(s), got {tuple(wires)!r:.80}."
+            )
         x = z = 0
         for letter, wire in zip(word, wires, strict=True):
             if letter not in _BITS:
-                raise CircuitError(f"'{letter}' in the Pauli word '{word}' is none of I, X, Y, Z.")
+                raise CircuitError(f"'{shown(letter)}' in the Pauli word '{shown(word)}' is none of I, X, Y, Z.")
             x |= _BITS[letter][0] << wire
             z |= _BITS[letter][1] << wire
         return cls(x, z)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from qvit.errors import CircuitError, nearest
+from qvit.files import shown
 from qvit.quantum.circuit import Circuit
 from qvit.quantum.engines.explain import Explanation, explain
 from qvit.quantum.engines.plan import ENGINES, auto_plan, exact_plan
@@ -31,9 +32,9 @@ def make_plan(circuit: Circuit, engine: str = "auto") -> Plan:
 
     Raises `CircuitError` for an unknown engine, or one that cannot run this circuit.
     """
-    if engine not in ENGINES:
+    if not isinstance(engine, str) or engine not in ENGINES:
         raise CircuitError(
-            f"There is no engine '{engine}'.{nearest(engine, ENGINES)} Known engines: {', '.join(ENGINES)}."
+            f"There is no engine '{shown(str(engine))}'.{nearest(engine, ENGINES)} Known engines: {', '.join(ENGINES)}."
         )
     return auto_plan(circuit) if engine == "auto" else exact_plan(circuit, engine)
 
@@ -81,6 +82,8 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
     for name, tensor, n in (("inputs", inputs, circuit.n_inputs), ("weights", weights, circuit.n_weights)):
+        if not isinstance(tensor, Tensor):
+            raise CircuitError(f"Expected {name} as a tensor, got {type(tensor).__name__}.")
         if tensor.ndim < 1 or sizes(tensor)[-1] != n:
             raise CircuitError(f"Expected {name} (…, {n}) for this circuit, got {tuple(tensor.shape)}.")
         if not tensor.is_floating_point() or tensor.dtype != inputs.dtype:

@@ -3,6 +3,7 @@
 Slow and plain on purpose; it shares no code with the engines that are checked against it.
 """
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 
@@ -10,8 +11,11 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from qvit.errors import CircuitError
 from qvit.quantum.circuit import Angle, Circuit, Gate
 
+MAX_WIRES = 11
+MOST_ELEMENTS = 2**26  # a gibibyte
 _C = torch.complex128
 _I = torch.eye(2, dtype=_C)
 _X = torch.tensor([[0, 1], [1, 0]], dtype=_C)
@@ -45,6 +49,11 @@ class ReferencePlan:
         lead = torch.broadcast_shapes(inputs.shape[:-1], weights.shape[:-1])
         x, w = (t.expand(*lead, -1).to(torch.float64) for t in (inputs, weights))
         circuit, n = self.circuit, self.circuit.n_wires
+        if n > MAX_WIRES or math.prod(lead) * 4**n > MOST_ELEMENTS:
+            raise CircuitError(
+                f"The reference engine multiplies a matrix of 2ⁿ × 2ⁿ a token, for n up to {MAX_WIRES} and "
+                f"{MOST_ELEMENTS:,} elements in all; got n={n} and {math.prod(lead)} token(s). Use engine='auto'."
+            )
         state = _initial(circuit, x)
         for gate in circuit.gates:
             state = (gate_matrix(gate, n, x, w) @ state[..., None])[..., 0]
