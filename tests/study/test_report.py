@@ -337,6 +337,22 @@ def test_studies_that_are_not_finished(make_study: MakeStudy, name: str) -> None
         assert f"Failed: {job.name}: ran out of <luck>" in words
 
 
+def test_what_few_images_cannot_tell_is_left_out_and_said(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight images of each class: enough for accuracy's spread (32 in all), not for that of the AUC."""
+    monkeypatch.undo()  # the limits are those of users
+    folder = make_study("datasets: [a.npz, c.npz]\nmodels: [qvit_4q1h, vit_4q1h_matched]\nseeds: 2", images=32)
+    words = " ".join(check(write_report(folder).html.read_text(encoding="utf-8"), load_results(folder)).words.split())
+    assert "Set C: class 0 has 8 images, fewer than 10, too few to tell how much test AUC varies over images" in words
+    assert "Set A: class" not in words
+    found = families(load_results(folder))
+    compared = {(finding.dataset, finding.metric) for family in found for finding in family.findings}
+    assert ("c", "acc") in compared
+    assert ("a", "auc") in compared
+    assert ("c", "auc") not in compared
+
+
 def test_a_run_that_answers_two_jobs_counts_once(make_study: MakeStudy) -> None:
     folder = make_study("datasets: b.npz\nmodels: [qvit_4q1h, {name: qvit_4q1h, label: again}]\nseeds: 2")
     [text] = [s.text for s in build_sections(load_results(folder), [], []) if s.key == "provenance"]
