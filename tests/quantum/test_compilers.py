@@ -83,6 +83,10 @@ for place, engine in enumerate(json.loads(sys.argv[1])):
 # Inductor has a mind of its own: an `index_add` on an expanded tensor that aot_eager gets right added to all tokens.
 layer = QuantumLinear(2, n_layers=2, ansatz="reupload", engine="unitary").requires_grad_(False)
 attempt("unitary inductor", lambda: agrees(torch.compile(layer, fullgraph=True, dynamic=True), layer))
+
+# And what a chain of indexed additions adds into place is read too early: gradients of four rotations by weights.
+layer = QuantumLinear(4, n_layers=2, ansatz="ry_ring", engine="unitary")
+attempt("unitary inductor's gradients", lambda: same(torch.compile(layer, fullgraph=True), layer, 5))
 print(json.dumps(results))
 """
 
@@ -102,6 +106,7 @@ def results() -> dict[str, str]:
     [
         ("auto", "eager"),
         ("unitary", "inductor"),
+        ("unitary", "inductor's gradients"),
         *((engine, way) for engine in ENGINES for way in ("aot_eager", "dynamic", "export", "strict export", "jit")),
     ],
 )
