@@ -361,3 +361,10 @@ def test_names_that_are_no_utf8(config: MakeConfig, finished: Path, tmp_path: Pa
     with pytest.raises(RunError, match=r"no UTF-8 in origin\.found_at: .* Rename that file or folder"):
         train_run(config(finished / "cells.npz", epochs=1), tmp_path / "next", origin=copy)
     assert not (tmp_path / "next").exists()
+
+
+def test_a_run_that_could_not_be_read_back_is_not_begun(config: MakeConfig, finished: Path, tmp_path: Path) -> None:
+    origin = Run(Path(shutil.copytree(finished / "run", tmp_path / "two\nlines")))
+    with pytest.raises(RunError, match=r"can be read again, but it holds .* at origin\.found_at: .* line breaks"):
+        train_run(config(finished / "cells.npz", epochs=1), tmp_path / "next", origin=origin)
+    assert not (tmp_path / "next").exists()
