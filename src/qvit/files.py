@@ -1,5 +1,6 @@
 """Files that are read within bounds, and written whole or not at all; folders used by one process at a time."""
 
+import errno
 import os
 import stat
 import sys
@@ -99,7 +100,9 @@ def read_text(path: Path, *, most: int) -> str:
 
 def unseen(error: Exception) -> bool:
     """Return whether an error says that what a file holds was not seen at all: it may be sound, or not there."""
-    return isinstance(error, (OSError, MemoryError)) or (isinstance(error, FileError) and bool(error.found))
+    if isinstance(error, OSError):  # torch seeks to where a damaged file says: an invalid argument
+        return error.errno not in (None, errno.EINVAL)
+    return isinstance(error, MemoryError) or (isinstance(error, FileError) and bool(error.found))
 
 
 def remedy(error: Exception, anew: str) -> str:
