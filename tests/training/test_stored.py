@@ -368,3 +368,8 @@ def test_a_run_that_could_not_be_read_back_is_not_begun(config: MakeConfig, fini
     with pytest.raises(RunError, match=r"can be read again, but it holds .* at origin\.found_at: .* line breaks"):
         train_run(config(finished / "cells.npz", epochs=1), tmp_path / "next", origin=origin)
     assert not (tmp_path / "next").exists()
+
+
+def test_a_folder_of_too_long_a_name_cannot_be_resumed(config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"Cannot use .*x as a run folder: File name too long"):
+        train_run(config(), tmp_path / ("x" * 300), resume=True)
