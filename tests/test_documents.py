@@ -86,6 +86,7 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("!!merge <<: {a: 1}", "could not determine a constructor"),
         ('"\\ud800"', "text that is not valid Unicode: '\\ud800'"),
         ('{"\\ud800": 1}', "text that is not valid Unicode: '\\ud800'"),
+        *[(f'"\\U{number}"', "is not valid YAML") for number in ("00110000", "FFFFFFFF")],
         ("a: \x00", "special characters are not allowed"),
         ("\ud800", "special characters are not allowed"),
         ("--- 1\n--- 2", "expected a single document"),

@@ -50,7 +50,7 @@ def parse_yaml(text: str, what: str) -> Any:
         value = yaml.load(text, Loader=_Loader)
     except RecursionError as error:
         raise FileError(f"{what} is not valid YAML: it is nested too deeply.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: of numbers that are too large
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # numbers too large, the last in "\UFFFFFFFF"
         raise FileError(f"{what} is not valid YAML: {_told(error)}.") from error
     _check(value, what, most=MOST_VALUES)
     return value

@@ -49,7 +49,8 @@ class TrainingError(QvitError):
 class FileError(QvitError):
     """A file that cannot be read, or is not what its kind should be; `missing` if there is none.
 
-    `found` says in two or three words what is there instead of a file that can be read.
+    `found` says in two or three words what is there instead of a file that can be read; it is empty for one that was
+    read, and is not what it should be.
     """
 
     def __init__(self, message: str, *, found: str = "", missing: bool = False) -> None:

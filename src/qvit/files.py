@@ -1,5 +1,6 @@
 """Files that are read within bounds, and written whole or not at all; folders used by one process at a time."""
 
+import errno
 import os
 import stat
 import sys
@@ -80,7 +81,8 @@ def read_bytes(path: Path, *, most: int) -> bytes:
         try:
             content = file.read(most + 1)
         except OSError as error:
-            raise FileError(f"Cannot read {path}: {error.strerror or error}.") from error
+            found = error.strerror or str(error)
+            raise FileError(f"Cannot read {path}: {found}.", found=found) from error
     if len(content) > most:
         raise FileError(f"Cannot read {path}: expected at most {most:,} bytes, found more.")
     return content
@@ -94,6 +96,22 @@ def read_text(path: Path, *, most: int) -> str:
         raise FileError(
             f"Cannot read {path}: expected text in UTF-8, found {error.reason} at {error.start}."
         ) from error
+
+
+def unseen(error: Exception) -> bool:
+    """Return whether an error says that what a file holds was not seen at all: it may be sound, or not there."""
+    if isinstance(error, OSError):  # torch seeks to where a damaged file says: an invalid argument
+        return error.errno not in (None, errno.EINVAL)
+    return isinstance(error, MemoryError) or (isinstance(error, FileError) and bool(error.found))
+
+
+def remedy(error: Exception, anew: str) -> str:
+    """Return what to do about a file that could not be read: `anew`, unless it may be sound, as nobody saw it."""
+    if not unseen(error) or (isinstance(error, FileError) and error.missing):
+        return anew
+    if isinstance(error, MemoryError):
+        return "end other programs, as it may be sound"
+    return "see to its kind, owner, permissions and disk, as it may be sound"
 
 
 def expanded(path: str | Path) -> Path:

@@ -56,6 +56,7 @@ def test_json_is_what_a_script_can_read(
         (["layer", "--peers", "penylane"], "Did you mean 'pennylane'?"),
         (["layer", "--ansatz", "ry_rin", "--sizes", "2x1"], "Did you mean 'ry_ring'?"),
         (["engines", "--qubits", "two"], "--qubits takes whole numbers"),
+        (["engines", "--qubits", "1_0"], "--qubits takes whole numbers"),
         (["gradients", "--layers", "0"], "--layers takes whole numbers"),
         (["gradients", "--samples", "1"], "samples"),
         (["step", "--batch", "0"], "batch"),

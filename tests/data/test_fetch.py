@@ -129,6 +129,8 @@ def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
         fetch("retinamnist", 28, blocked / "root", base_url="http://127.0.0.1:9/")
     assert why_not_writable(tmp_path / "fresh") is None
     assert list((tmp_path / "fresh").iterdir()) == []
+    with pytest.raises(DataError, match=r"it cannot be written .*null byte"):
+        fetch("breastmnist", 28, tmp_path / "a\0b")
 
 
 def test_names_and_sizes_that_do_not_exist(tmp_path: Path) -> None:

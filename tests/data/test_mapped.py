@@ -79,6 +79,14 @@ def test_a_read_only_root_falls_back_to_the_cache(root: Path, tmp_path: Path, mo
     assert len(unpacked(tmp_path / "cache")) == 3
 
 
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_who_may_read_the_file_may_read_what_was_unpacked(root: Path, mode: int) -> None:
+    """In a folder that several share, or it would be damaged to the others, and made anew again and again."""
+    (root / "retinamnist_64.npz").chmod(mode)
+    load_dataset("retinamnist", 64, root)
+    assert {path.stat().st_mode & 0o777 for path in unpacked(root) if path.is_file()} == {mode}
+
+
 class Full(io.FileIO):
     """A file on a disk that is full before it is written."""
 

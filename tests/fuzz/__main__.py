@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fuzz.harness import Kind, fuzz, replay
 
-SHARED = ("__main__", "harness", "test_fuzz")
+SHARED = ("__main__", "harness", "test_fuzz", "test_harness")
 # The modules of this folder that define a `KIND`.
 KINDS = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in SHARED)
 
@@ -33,7 +33,7 @@ def main() -> int:
         rest = [argument for argument in common if argument not in asked.kinds]
         return max(subprocess.run([*rest, name], check=False).returncode != 0 for name in asked.kinds or KINDS)
     failed = 0
-    for name in asked.kinds:
+    for name in asked.kinds or KINDS:
         kind = kind_of(name)
         known = replay(kind)
         inputs = kind.inputs if asked.inputs is None else asked.inputs

@@ -66,9 +66,17 @@ def _places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def _mutate(random: Random, content: bytes) -> bytes:
-    said = json.loads(content)
+    while not _fits(said := _damaged(random, json.loads(content))):  # nothing would be tried
+        pass
+    return json.dumps(said).encode()
+
+
+def _damaged(random: Random, said: dict[str, Any]) -> dict[str, Any]:
     for _ in range(random.randint(1, 2)):
-        *way, last = random.choice(_places({key: said[key] for key in said if key in ("circuit", "layer", "engine")}))
+        places = _places({key: said[key] for key in said if key in ("circuit", "layer", "engine")})
+        if not places:
+            break
+        *way, last = random.choice(places)
         holder = said
         for key in way:
             holder = holder[key]
@@ -79,7 +87,7 @@ def _mutate(random: Random, content: bytes) -> bytes:
             del holder[last]
         else:
             holder[last] = deepcopy(random.choice(random.choice((WHOLE, OTHER, NESTED))))
-    return json.dumps(said).encode()
+    return said
 
 
 def _tuples(value: Any) -> Any:
@@ -100,6 +108,8 @@ def _built(said: dict[str, Any]) -> Circuit:
 
 def _fits(said: Any) -> bool:
     """Return whether a call can be made at all: a missing argument or another number of them is Python's to refuse."""
+    if "engine" not in said:
+        return False
     if "layer" in said:
         return isinstance(said["layer"], dict) and {"n_qubits"} <= said["layer"].keys()
     circuit = said.get("circuit")
@@ -117,7 +127,7 @@ def _fits(said: Any) -> bool:
 
 def _attempt(content: bytes, folder: Path) -> None:
     said = json.loads(content)
-    if not _fits(said) or "engine" not in said:
+    if not _fits(said):
         return
     dtype = DTYPES[said["dtype"]]
     if "layer" in said:

@@ -150,12 +150,15 @@ class _Scene:
 
     def _once(self, content: bytes) -> "_Outcome":
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
-            before, error = _memory("VmRSS", fresh=True), None
+            before = _memory("VmRSS", fresh=True)
+            error: BaseException | None = None
             start = time.perf_counter()
             try:
                 with _alarm(HUNG):
                     self.kind.attempt(content, Path(name))
-            except (Exception, SystemExit, _TooSlow) as caught:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as caught:  # a panic of a library in Rust is no Exception either
                 error = caught
             seconds = time.perf_counter() - start
             return _Outcome(error, seconds, _memory("VmHWM") - before)

@@ -18,7 +18,7 @@ def test_nothing_but_success_or_a_refusal_in_one_line(kind, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "fuzz", "--here", kind, "--inputs", str(INPUTS), "--keep", str(tmp_path)],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(folder)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])},
         capture_output=True,
         text=True,
         check=False,

@@ -39,6 +39,7 @@ SCALARS = (
     b".nan",
     b"-.inf",
     b'"\\ud800"',
+    b'"\\UFFFFFFFF"',
     b"010",
     "é×ﬃ\u2028".encode(),
 )

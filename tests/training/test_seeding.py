@@ -1,5 +1,8 @@
 """Random streams: fixed by seed and place alone."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -41,6 +44,19 @@ def test_seeded_restores_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), seeded(1, NOISE):
         torch.rand(1 // 0)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_seeded_restores_after_ctrl_c_at_its_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = random.getstate(), torch.random.get_rng_state()
+
+    def interrupted(seed: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np.random, "seed", interrupted)
+    with pytest.raises(KeyboardInterrupt), seeded(1, NOISE):
+        pass
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.random.get_rng_state(), before[1])
 
 
 def test_places_and_seeds_never_meet() -> None:

@@ -17,7 +17,7 @@ import torch
 from qvit.errors import ConfigError, MetricError, ModelError, QvitError, RunError
 from qvit.study.compare import group_rows, read_rows
 from qvit.study.pictures import draw_comparison
-from qvit.training.checkpoint import load_state, save_state
+from qvit.training.checkpoint import load_state, load_weights, save_state
 from qvit.training.folder import Run
 from qvit.training.loop import TrainConfig, fit
 from qvit.training.options import RunConfig
@@ -283,6 +283,46 @@ def test_data_that_were_moved(moved: tuple[Run, Path], finished: Path, tmp_path:
         evaluate_run(run, file=tmp_path / "nowhere.npz")
 
 
+def test_a_place_that_may_not_be_looked_at_is_no_place(run: Run) -> None:
+    # As another user's folder does, a name that is too long makes Python's paths raise.
+    change(run, "config.json", "dataset", f"/{'a' * 300}/cells.npz")
+    with pytest.raises(RunError, match="not there any more"):
+        Run(run.folder).load_data()
+    change(run, "config.json", "dataset", "/nowhere/cells.npz")
+    (run.folder.parent / "cells.npz").symlink_to("/proc/self/mem")  # a file, of which nothing can be read
+    with pytest.raises(RunError, match="not there any more"):
+        Run(run.folder).load_data()
+
+
+def test_nothing_that_nobody_saw_is_to_be_deleted(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = "see to its kind, owner, permissions and disk, as it may be sound"
+    state = tmp_path / "state.pt"
+    os.mkfifo(state)
+    with pytest.raises(RunError, match=f"a pipe or a device.*{advice}"):
+        load_state(state)
+    for name in ("model.safetensors", "metrics.jsonl", "config.json"):
+        (run.folder / name).rename(tmp_path / name)
+        (run.folder / name).mkdir()
+    uses = (
+        lambda: load_weights(run.weights_path),
+        lambda: weights_digest(run),
+        lambda: run.history,
+        lambda: run.config,
+    )
+    for use in uses:
+        with pytest.raises(RunError, match=f"cannot be read .*a folder.*{advice}"):
+            use()
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    state.unlink()
+    state.write_bytes(b"")
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(RunError, match=r"MemoryError.*end other programs, as it may be sound"):
+        load_state(state)
+
+
 def test_runs_on_data_that_were_moved_are_compared(moved: tuple[Run, Path], finished: Path) -> None:
     change(moved[0], "config.json", "seed", 1)
     rows = read_rows([Run(finished / "run"), Run(moved[0].folder)])
@@ -321,3 +361,15 @@ def test_names_that_are_no_utf8(config: MakeConfig, finished: Path, tmp_path: Pa
     with pytest.raises(RunError, match=r"no UTF-8 in origin\.found_at: .* Rename that file or folder"):
         train_run(config(finished / "cells.npz", epochs=1), tmp_path / "next", origin=copy)
     assert not (tmp_path / "next").exists()
+
+
+def test_a_run_that_could_not_be_read_back_is_not_begun(config: MakeConfig, finished: Path, tmp_path: Path) -> None:
+    origin = Run(Path(shutil.copytree(finished / "run", tmp_path / "two\nlines")))
+    with pytest.raises(RunError, match=r"can be read again, but it holds .* at origin\.found_at: .* line breaks"):
+        train_run(config(finished / "cells.npz", epochs=1), tmp_path / "next", origin=origin)
+    assert not (tmp_path / "next").exists()
+
+
+def test_a_folder_of_too_long_a_name_cannot_be_resumed(config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"Cannot use .*x as a run folder: File name too long"):
+        train_run(config(), tmp_path / ("x" * 300), resume=True)

@@ -247,3 +247,20 @@ def test_what_is_done_between_epochs(
     run = train_run(settings, tmp_path / "run", on_epoch=disturb)
     assert kept(run.folder) == kept(plain.folder)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_ctrl_c_at_the_begin_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    write, calls = torch.set_default_dtype, []
+
+    def interrupted(dtype: torch.dtype) -> None:
+        write(dtype)
+        calls.append(dtype)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    with setting(write, torch.float64, torch.get_default_dtype()):
+        monkeypatch.setattr(torch, "set_default_dtype", interrupted)
+        with pytest.raises(KeyboardInterrupt), surroundings():
+            pass
+        assert torch.get_default_dtype() is torch.float64
+    assert calls[0] is torch.float32

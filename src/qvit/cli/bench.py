@@ -31,10 +31,9 @@ def group(context: typer.Context) -> None:
 def _numbers(text: str, option: str, most: int = MAX_SIZE) -> tuple[int, ...]:
     from qvit.errors import ConfigError
 
-    try:
-        found = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        found = ()
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    plain = all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts)  # to Python `1_0` is ten as well
+    found = tuple(map(int, parts)) if plain else ()
     if not found or min(found) < 1 or max(found) > most:
         raise ConfigError(f"{option} takes whole numbers from 1 to {most:,}, such as 4,8, got '{text}'.")
     return found

@@ -38,8 +38,8 @@ def why_not_writable(folder: Path) -> str | None:
         # Only writing tells: permission bits say nothing of read-only mounts, quotas or access lists.
         with tempfile.TemporaryFile(dir=folder):
             return None
-    except OSError as error:
-        return error.strerror or str(error)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte
+        return getattr(error, "strerror", None) or str(error)
 
 
 def check_size(name: str, size: int) -> None:

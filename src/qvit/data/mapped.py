@@ -8,7 +8,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -83,6 +83,8 @@ def _unpack(path: Path, member: Member, target: Path) -> None:
                 with _room(path, member, target):
                     sink.write(piece)
                     sink.flush()
+        with suppress(OSError):  # a file system without permissions
+            shutil.copymode(path, name)  # who may read the one may read the other, and nobody else
         with _room(path, member, target):
             Path(name).replace(target)
     finally:

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 
 from qvit.documents import one_line
-from qvit.errors import RunError
-from qvit.files import open_regular, write_atomic
+from qvit.errors import FileError, RunError
+from qvit.files import open_regular, remedy, write_atomic
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import ModelConfig, build_without_numbers
 from qvit.training.loop import TrainState
@@ -31,9 +31,10 @@ def load_state(path: Path) -> TrainState:
         with open_regular(path) as file:
             return _state(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
+        told = one_line(error) if isinstance(error, FileError) else type(error).__name__  # torch's fill a page
         raise RunError(
-            f"{path} cannot be read as a training state ({type(error).__name__}). It is left untouched; "
-            "delete it to start this run again from its first epoch."
+            f"{path} cannot be read as a training state ({told}). It is left untouched; "
+            f"{remedy(error, 'delete it to start this run again from its first epoch')}."
         ) from error
 
 
@@ -70,7 +71,10 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
         with open_regular(path) as file:
             return safetensors.torch.load(file.read())
     except Exception as error:  # also of types that torch does not have
-        raise RunError(f"{path} cannot be read as weights ({one_line(error)}); train the run again.") from error
+        advice = remedy(error, "train the run again")
+        raise RunError(
+            f"{path} cannot be read as weights ({one_line(error) or type(error).__name__}); {advice}."
+        ) from error
 
 
 def check_weights(weights: dict[str, torch.Tensor], architecture: ModelConfig) -> None:

@@ -7,6 +7,7 @@ result.json         the final figures, written last    state.pt            only 
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +20,9 @@ from qvit.data.arrays import Dataset, load_dataset
 from qvit.data.npz import md5_of
 from qvit.data.registry import is_path
 from qvit.documents import one_line, parse_json, read_json
-from qvit.errors import ConfigError, FileError, RunError
+from qvit.errors import ConfigError, DataError, FileError, RunError
 from qvit.evaluation.results import read_result, result_start
-from qvit.files import read_text
+from qvit.files import read_text, remedy, unseen
 from qvit.models.zoo import Model, ModelConfig, build, read_config
 from qvit.training.checkpoint import check_weights, load_weights
 from qvit.training.loop import TrainConfig
@@ -149,14 +150,16 @@ class Run:
 
         Another file of that name is none.
         """
+        # Paths raise where they may not be looked at, in another user's folder, and for names that are too long.
         lay = Path(self.config["dataset"])
-        if lay.exists():
+        if os.path.exists(lay):  # noqa: PTH110
             return str(lay)
         tails = [Path(*lay.parts[-length:]) for length in range(len(lay.parts) - 1, 0, -1)]
         for folder in self.folder.resolve().parents:
             for place in (folder / tail for tail in tails):
-                if place.is_file() and md5_of(place) == self.config["data_digest"]:
-                    return str(place)
+                with suppress(DataError):  # a file of this name that may not be read is another
+                    if os.path.isfile(place) and md5_of(place) == self.config["data_digest"]:  # noqa: PTH113
+                        return str(place)
         return str(lay)
 
     def _json(self, name: str, kind: Any) -> Any:
@@ -166,7 +169,8 @@ class Run:
         except FileError as error:
             if error.missing or not os.path.isdir(self.folder):  # noqa: PTH112
                 raise RunError(f"{self.folder} is not a run folder: {name} is missing.") from error
-            raise RunError(f"{path} is damaged ({one_line(error)}); train the run again.") from error
+            state = "cannot be read" if unseen(error) else "is damaged"
+            raise RunError(f"{path} {state} ({one_line(error)}); {remedy(error, 'train the run again')}.") from error
 
     def _lines(self, name: str, kind: Any) -> list[Any]:
         """Return the records of a file, one a line and an epoch."""
@@ -177,7 +181,8 @@ class Run:
                 if records[-1]["epoch"] != number:
                     raise FileError(f"line {number} is of epoch {records[-1]['epoch']}.")
         except FileError as error:
-            raise RunError(f"{path} cannot be read ({one_line(error)}); train the run again.") from error
+            advice = remedy(error, "train the run again")
+            raise RunError(f"{path} cannot be read ({one_line(error)}); {advice}.") from error
         return records
 
 

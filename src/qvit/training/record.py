@@ -12,14 +12,19 @@ from typing import Any
 import torch
 
 from qvit.data.registry import is_path
-from qvit.errors import RunError
+from qvit.documents import one_line
+from qvit.errors import FileError, RunError
 from qvit.files import PART, printable, write_atomic
 from qvit.training.folder import FOUND_AT, Run, flatten
 from qvit.training.loop import TrainState
+from qvit.training.stored import ConfigFile, checked
 
 
 def check_recordable(described: dict[str, Any]) -> None:
-    """Raise `RunError` for what config.json cannot hold, before there is a folder: names that are no UTF-8."""
+    """Raise `RunError` for what config.json cannot hold, before there is a folder, such as names that are no UTF-8.
+
+    What our own reader would refuse is found now, too, and not when the run is finished and cannot be opened.
+    """
     for key, value in flatten(described).items():
         for text in value if isinstance(value, list) else [value]:
             try:
@@ -29,6 +34,13 @@ def check_recordable(described: dict[str, Any]) -> None:
                     f"Expected names that can be written down, found bytes that are no UTF-8 in {key}: {text!a}. "
                     "Rename that file or folder."
                 ) from error
+    try:
+        checked(json.loads(dump(described)), ConfigFile, "it")
+    except FileError as error:
+        raise RunError(
+            f"Expected a run whose config.json can be read again, but {one_line(error)}. Change that option, or rename "
+            "that file or folder."
+        ) from error
 
 
 def make_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Train and evaluate one model into a run folder, and go on with it after any interruption."""
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,7 +22,7 @@ from qvit.errors import ConfigError, DataError, FileError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
-from qvit.files import expanded, open_regular, sole_user, write_atomic
+from qvit.files import expanded, open_regular, remedy, sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters, model_config
 from qvit.models.pretrained import load_imagenet
 from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
@@ -116,7 +117,8 @@ def _load(config: RunConfig, root: str | Path | None, *, download: bool) -> Data
 
 
 def _earlier(run: Run, resume: bool) -> Run | None:
-    return run if resume and (run.folder / "config.json").exists() else None
+    there = os.path.exists(run.folder / "config.json")  # noqa: PTH110 - a path of Path's raises for some names
+    return run if resume and there else None
 
 
 def _check(config: RunConfig, data: Dataset, architecture: ModelConfig, team: Team) -> None:
@@ -198,7 +200,8 @@ def weights_digest(run: Run) -> str:
         with open_regular(run.weights_path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (FileError, OSError) as error:
-        raise RunError(f"{run.weights_path} cannot be read ({one_line(error)}); train the run again.") from error
+        advice = remedy(error, "train the run again")
+        raise RunError(f"{run.weights_path} cannot be read ({one_line(error)}); {advice}.") from error
 
 
 def _train(

@@ -54,12 +54,12 @@ def seeded(seed: int, *place: int, alone: bool = True) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - that of others
     cuda = torch.cuda.default_generators if torch.cuda.is_initialized() else ()
     cuda_states = [one.get_state() for one in cuda]
-    random.seed(derived)
-    np.random.seed(derived % 2**32)  # noqa: NPY002 - that of others
-    # Not `torch.manual_seed`: that also seeds GPUs, now or when they are first used, and these are others' too.
-    for one in (torch.default_generator, *cuda):
-        one.manual_seed(derived)
-    try:
+    try:  # from here on, as Ctrl-C may come at any time
+        random.seed(derived)
+        np.random.seed(derived % 2**32)  # noqa: NPY002 - that of others
+        # Not `torch.manual_seed`: that also seeds GPUs, now or when they are first used, and these are others' too.
+        for one in (torch.default_generator, *cuda):
+            one.manual_seed(derived)
         with _OwnGenerators(derived) if alone else nullcontext():
             yield
     finally:

@@ -39,9 +39,8 @@ def surroundings(threads: int | None = None) -> Iterator[None]:
             restored.enter_context(torch.device("cpu"))
         restored.enter_context(np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"))
         for read, write, wanted in _settings(threads):
-            found = read()
+            restored.callback(_set, read, write, read())  # first, as Ctrl-C may come at any time
             _set(read, write, wanted)
-            restored.callback(_set, read, write, found)
         yield
 
 
