@@ -25,7 +25,7 @@ from qvit.study.forest import MEAN, _style, forest
 from qvit.study.report import build_sections, write_report
 from qvit.study.results import Cell, Results, load_results
 from qvit.study.spec import Job
-from qvit.study.tables import main_table
+from qvit.study.tables import MISSING, headline_table, main_table
 
 MakeStudy = Callable[..., Path]
 TEXT = """
@@ -351,6 +351,33 @@ def test_what_few_images_cannot_tell_is_left_out_and_said(
     assert ("c", "acc") in compared
     assert ("a", "auc") in compared
     assert ("c", "auc") not in compared
+
+
+@pytest.mark.parametrize(
+    ("dataset", "images", "known", "missing"),
+    [
+        ("b.npz", 24, ["AUC", "p (AUC)", "what is shown of the AUC"], ["ACC", "p (ACC)"]),  # 12 a class, 24 in all
+        ("c.npz", 32, ["ACC", "p (ACC)"], ["AUC", "p (AUC)", "what is shown of the AUC"]),  # 8 a class, 32 in all
+    ],
+)
+def test_what_one_metric_cannot_tell_another_may(
+    make_study: MakeStudy,
+    monkeypatch: pytest.MonkeyPatch,
+    dataset: str,
+    images: int,
+    known: list[str],
+    missing: list[str],
+) -> None:
+    monkeypatch.undo()  # the limits are those of users
+    folder = make_study(f"datasets: {dataset}\nmodels: [qvit_4q1h, vit_4q1h_matched, cosine_4q1h]", images=images)
+    results = load_results(folder)
+    check(write_report(folder).html.read_text(encoding="utf-8"), results)
+    table = headline_table(headline(results), results)
+    assert len(table.rows) == 2
+    for cells in table.rows:
+        row = dict(zip(table.columns, cells, strict=True))
+        assert all(row[column] == MISSING for column in missing)
+        assert all(row[column] != MISSING for column in known)
 
 
 def test_a_run_that_answers_two_jobs_counts_once(make_study: MakeStudy) -> None:

@@ -122,7 +122,7 @@ def _main(results: Results) -> Section:
         )
     text += [
         f"{test.title}: {why}, too few to tell how much test {metric.upper()} varies over images; it stands without "
-        "intervals, and is compared nowhere."
+        "intervals, and is left out of all differences and their means."
         for test in results.tests
         for metric in METRICS
         if (why := test.untold(metric))
