@@ -575,6 +575,9 @@ def test_tables_stay_on_the_page(page: Page, folder: Path) -> None:
     assert ".scroll { overflow: visible" in paper
     assert ".interval { white-space: normal; }" in paper
     assert "pre-wrap" in screen
+    # A file's name may be one word that is longer than a line on a phone.
+    assert re.search(r"body \{[^}]*overflow-wrap: break-word;", screen)
+    assert "nav li, figure { min-width: 0; }" in screen, "what a flex box or grid holds is else as wide as that word"
 
 
 def every_chart(results: Results) -> list[Chart]:
