@@ -196,6 +196,7 @@ def test_train_evaluate_compare(qvit: Qvit, train: Qvit, tmp_path: Path) -> None
         assert "epoch 2/2" in told.err
         assert str(folder) in told.err
         assert "vit_4q1h" in told.out
+        assert "None: too few test images to tell." in told.out
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]
 
     for split in ("val", "test"):
