@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -251,6 +253,23 @@ def test_labels_that_lack_something(make_study: MakeStudy) -> None:
     folder = make_study(TEXT)
     np.savez(labels_file(folder, "a.npz"), test=np.zeros((2, 1), np.int64))
     with pytest.raises(RunError, match=r"a\.npz cannot be read"):
+        load_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ("{}", "the result of .* holds no parameters"),
+        ("[]", "a value is list instead of dict"),
+        ('{"parameters": "many"}', "the result of .* at parameters"),
+        ("[" * 100_000, "a value is not JSON"),
+    ],
+)
+def test_figures_that_are_none(make_study: MakeStudy, result: str, told: str) -> None:
+    folder = make_study("datasets: a.npz\nmodels: vit_4q1h")
+    with closing(sqlite3.connect(folder / FILE)) as database, database:
+        database.execute("UPDATE runs SET result = ?", (result,))
+    with pytest.raises(RunError, match=rf"{FILE} cannot be used: .*{told}.*finished runs in its folder are found"):
         load_results(folder)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from sqlite3 import SQLITE_CORRUPT
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 
 from qvit.data.npz import find_header, read_array
 from qvit.data.registry import is_path
-from qvit.errors import DataError, MetricError, RunError
+from qvit.errors import DataError, FileError, MetricError, RunError
 from qvit.evaluation.metrics import asks_per_label, evaluate
 from qvit.evaluation.statistics import Interval, crossed_interval, too_few_images
-from qvit.study.database import OnWait
+from qvit.study.database import ADVICE, OnWait
 from qvit.study.spec import SCRATCH
-from qvit.study.store import Store, StoredJob
+from qvit.study.store import FILE, Store, StoredJob
 from qvit.study.work import all_runs, final_run
 from qvit.training.folder import Run
+from qvit.training.stored import ResultFile, checked
 
 METRICS = ("auc", "acc")
 KEPT = ("test", "names", "task", "title", "images", "digest", "synthetic")  # what is read of the labels' file
@@ -188,6 +190,7 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
         jobs, costs, attempts = store.jobs(), store.costs(), store.attempts()
         said = {key: store.get(key) for key in ("name", "title", "description", "code", "machine", "specification")}
     finished = [job for job in jobs if job.status == "finished" and job.result is not None]
+    _check_figures(folder / FILE, finished)
     if not finished:
         raise RunError(f"No run of the study in {folder} is finished yet; go on with `qvit study run`.")
     tests = {name: read_labels(folder, name) for name in dict.fromkeys(job.dataset for job in jobs)}
@@ -212,6 +215,16 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
         attempts=tuple(attempts),
         **said,
     )
+
+
+def _check_figures(path: Path, finished: Sequence[StoredJob]) -> None:
+    """Raise `RunError` unless the store holds of each finished run what its folder's result.json may hold."""
+    for job in finished:
+        try:
+            checked(job.result, ResultFile, f"the result of {job.name}")
+        except FileError as error:
+            told = str(error).rstrip(".")
+            raise RunError(f"{path} cannot be used: {told}. {ADVICE[SQLITE_CORRUPT]}") from error
 
 
 def _arm(job: StoredJob) -> Arm:
