@@ -196,6 +196,7 @@ def test_train_evaluate_compare(qvit: Qvit, train: Qvit, tmp_path: Path) -> None
         assert "epoch 2/2" in told.err
         assert str(folder) in told.err
         assert "vit_4q1h" in told.out
+        assert "None: too few test images to tell." in told.out
     results = [json.loads((folder / "result.json").read_text()) for folder in folders]
 
     for split in ("val", "test"):
@@ -217,11 +218,13 @@ def test_train_evaluate_compare(qvit: Qvit, train: Qvit, tmp_path: Path) -> None
     assert told.code == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "Means over seeds" in told.out
+    assert "bootstrap over test images. None: too few test images to tell." in " ".join(told.out.split())
     for result in results:
         assert result["test"]["auc_interval"] == [None, None], "six test images do not tell how sure it is"
         assert f" {result['test']['auc']:.3f} " in told.out
     read = json.loads(qvit("compare", *folders, "--json").out)
     assert [run["auc"]["value"] for run in read["runs"]] == [result["test"]["auc"] for result in results]
+    assert {run["acc"]["why"] for run in read["runs"]} == {"too few test images to tell"}
     assert read["means"][0]["auc"]["value"] == pytest.approx(sum(result["test"]["auc"] for result in results) / 2)
     assert "Means over seeds" not in qvit("compare", folders[0]).out
 
@@ -473,7 +476,8 @@ def test_waiting_for_a_busy_study_is_told(qvit: Qvit, tmp_path: Path, monkeypatc
     told = qvit("study", "status", tmp_path)
     assert (told.code, "Waiting for it." in told.err) == (0, True)
     assert tmp_path.name in " ".join(told.out.split()), "it has no title yet"
-    assert "Waiting for it." in qvit("study", "report", tmp_path).err
+    for how in ([], ["--json"]):  # also to whoever asks for nothing but JSON on stdout
+        assert "Waiting for it." in qvit("study", "report", tmp_path, *how).err
 
 
 # --- demo ---

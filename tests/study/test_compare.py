@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from qvit.distill import DistillConfig, Teacher, TeacherGuide
 from qvit.errors import RunError
-from qvit.evaluation.statistics import mean_interval
+from qvit.evaluation.statistics import Interval, mean_interval
 from qvit.study.compare import (
     COLUMNS,
+    FEW,
     GROUP_COLUMNS,
     as_json,
+    caption,
     cells,
     group_cells,
     group_rows,
@@ -71,6 +74,14 @@ def test_cells_match_their_columns(make_run: MakeRun) -> None:
     assert shown["seeds"] == "1"
     assert shown["test AUC"] == f"{row.auc.value:.3f}", "one seed has no interval over seeds"
     assert shown["parameters"] == str(row.parameters)
+
+
+def test_what_has_no_interval_is_explained(make_run: MakeRun) -> None:
+    row = read_row(make_run(seed=4))
+    assert (row.auc.why, row.acc.why) == ("", "")
+    assert caption([row]) == "Intervals: 95 %, bootstrap over test images."
+    untold = replace(row, acc=Interval(row.acc.value, None, None, 0.95, FEW))
+    assert caption([row, untold]) == f"{caption([row])} None: too few test images to tell."
 
 
 def test_seeds_are_averaged(make_run: MakeRun) -> None:

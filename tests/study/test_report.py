@@ -25,7 +25,7 @@ from qvit.study.forest import MEAN, _style, forest
 from qvit.study.report import build_sections, write_report
 from qvit.study.results import Cell, Results, load_results
 from qvit.study.spec import Job
-from qvit.study.tables import main_table
+from qvit.study.tables import MISSING, headline_table, main_table
 
 MakeStudy = Callable[..., Path]
 TEXT = """
@@ -353,6 +353,33 @@ def test_what_few_images_cannot_tell_is_left_out_and_said(
     assert ("c", "auc") not in compared
 
 
+@pytest.mark.parametrize(
+    ("dataset", "images", "known", "missing"),
+    [
+        ("b.npz", 24, ["AUC", "p (AUC)", "what is shown of the AUC"], ["ACC", "p (ACC)"]),  # 12 a class, 24 in all
+        ("c.npz", 32, ["ACC", "p (ACC)"], ["AUC", "p (AUC)", "what is shown of the AUC"]),  # 8 a class, 32 in all
+    ],
+)
+def test_what_one_metric_cannot_tell_another_may(
+    make_study: MakeStudy,
+    monkeypatch: pytest.MonkeyPatch,
+    dataset: str,
+    images: int,
+    known: list[str],
+    missing: list[str],
+) -> None:
+    monkeypatch.undo()  # the limits are those of users
+    folder = make_study(f"datasets: {dataset}\nmodels: [qvit_4q1h, vit_4q1h_matched, cosine_4q1h]", images=images)
+    results = load_results(folder)
+    check(write_report(folder).html.read_text(encoding="utf-8"), results)
+    table = headline_table(headline(results), results)
+    assert len(table.rows) == 2
+    for cells in table.rows:
+        row = dict(zip(table.columns, cells, strict=True))
+        assert all(row[column] == MISSING for column in missing)
+        assert all(row[column] != MISSING for column in known)
+
+
 def test_a_run_that_answers_two_jobs_counts_once(make_study: MakeStudy) -> None:
     folder = make_study("datasets: b.npz\nmodels: [qvit_4q1h, {name: qvit_4q1h, label: again}]\nseeds: 2")
     [text] = [s.text for s in build_sections(load_results(folder), [], []) if s.key == "provenance"]
@@ -548,6 +575,9 @@ def test_tables_stay_on_the_page(page: Page, folder: Path) -> None:
     assert ".scroll { overflow: visible" in paper
     assert ".interval { white-space: normal; }" in paper
     assert "pre-wrap" in screen
+    # A file's name may be one word that is longer than a line on a phone.
+    assert re.search(r"body \{[^}]*overflow-wrap: break-word;", screen)
+    assert "nav li, figure { min-width: 0; }" in screen, "what a flex box or grid holds is else as wide as that word"
 
 
 def every_chart(results: Results) -> list[Chart]:

@@ -1,8 +1,13 @@
 """A study's folder put together: arms and their runs, in whatever state it is."""
 
+import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -188,6 +193,46 @@ def test_labels_that_are_gone(make_study: MakeStudy, content: bytes | None) -> N
         assert "`qvit study run` makes it again" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"images": np.array(3)}, "0-d"),
+        ({"images": np.array([1200, 8, 41])}, "for 41 images"),
+        ({"images": np.array([np.inf, 1, 2])}, "infinity"),
+        ({"test": np.zeros(40, np.int64)}, "of the shape"),
+        ({"test": np.zeros((40, 1), "U3")}, "its labels are <U3"),
+        ({"names": np.array("one")}, "its labels"),
+        ({"task": np.array("guessing")}, "guessing"),
+        ({"title": np.array([{}], dtype=object)}, "Python objects"),
+    ],
+)
+def test_labels_of_other_kinds(make_study: MakeStudy, changed: dict[str, Any], told: str) -> None:
+    folder = make_study("datasets: a.npz\nmodels: vit_4q1h")
+    path = labels_file(folder, "a.npz")
+    with np.load(path) as kept:
+        arrays = dict(kept)
+    np.savez(path, allow_pickle=True, **(arrays | changed))
+    with pytest.raises(RunError, match=rf"a\.npz cannot be read \(.*{told}.*`qvit study run` makes it again"):
+        read_labels(folder, "a.npz")
+
+
+def test_labels_that_are_a_pipe_or_have_headers_of_nonsense(make_study: MakeStudy) -> None:
+    """Neither waits for ever, nor ends in what numpy's reader has to say."""
+    folder = make_study("datasets: a.npz\nmodels: vit_4q1h")
+    path = labels_file(folder, "a.npz")
+    with ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"{'descr'", b"{(((((((") if name == "test.npy" else content)
+    with pytest.raises(RunError, match=r"a\.npz cannot be read .*no header of an array"):
+        read_labels(folder, "a.npz")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(RunError, match=r"a\.npz cannot be read .*a pipe or a device"):
+        read_labels(folder, "a.npz")
+
+
 def test_labels_with_flipped_bytes(make_study: MakeStudy) -> None:
     folder = make_study(TEXT)
     path = labels_file(folder, "a.npz")
@@ -208,6 +253,23 @@ def test_labels_that_lack_something(make_study: MakeStudy) -> None:
     folder = make_study(TEXT)
     np.savez(labels_file(folder, "a.npz"), test=np.zeros((2, 1), np.int64))
     with pytest.raises(RunError, match=r"a\.npz cannot be read"):
+        load_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("result", "told"),
+    [
+        ("{}", "the result of .* holds no parameters"),
+        ("[]", "a value is list instead of dict"),
+        ('{"parameters": "many"}', "the result of .* at parameters"),
+        ("[" * 100_000, "a value is not JSON"),
+    ],
+)
+def test_figures_that_are_none(make_study: MakeStudy, result: str, told: str) -> None:
+    folder = make_study("datasets: a.npz\nmodels: vit_4q1h")
+    with closing(sqlite3.connect(folder / FILE)) as database, database:
+        database.execute("UPDATE runs SET result = ?", (result,))
+    with pytest.raises(RunError, match=rf"{FILE} cannot be used: .*{told}.*finished runs in its folder are found"):
         load_results(folder)
 
 

@@ -34,8 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
     0 if all went well, 2 with one line on stderr for a user's mistake or a refusal of the system, such as a full disk
-    or too little memory, 1 where `qvit study run` has failed runs, 130 after Ctrl-C. What is none of these is a defect
-    of ours and ends in a traceback.
+    or too little memory, 1 where `qvit study run` leaves runs undone, 130 after Ctrl-C. What is none of these is a
+    defect of ours and ends in a traceback.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in arguments

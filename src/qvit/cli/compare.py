@@ -19,7 +19,7 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare runs: parameters, test AUC and accuracy with intervals; runs that differ in the seed are averaged."""
-    from qvit.study.compare import COLUMNS, GROUP_COLUMNS, as_json, cells, group_cells, group_rows, read_rows
+    from qvit.study.compare import COLUMNS, GROUP_COLUMNS, as_json, caption, cells, group_cells, group_rows, read_rows
     from qvit.training.folder import Run
 
     opened = [Run(folder) for folder in runs]
@@ -28,9 +28,7 @@ def compare(
     if json:
         print_json(as_json(rows, groups))
     else:
-        print_table(
-            "Runs", COLUMNS, [cells(row) for row in rows], caption="Intervals: 95 %, bootstrap over test images."
-        )
+        print_table("Runs", COLUMNS, [cells(row) for row in rows], caption=caption(rows))
     if not json and any(len(group.seeds) > 1 for group in groups):
         print_table(
             "Means over seeds",

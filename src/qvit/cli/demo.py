@@ -23,7 +23,7 @@ def demo(
     root: Root = None,
 ) -> None:
     """Train qvit_4q2h and its dense twin vit_4q2h on a dataset, print a table and draw a picture."""
-    from qvit.study.compare import COLUMNS, cells, read_rows
+    from qvit.study.compare import COLUMNS, caption, cells, read_rows
     from qvit.study.pictures import draw_comparison
     from qvit.training.options import resolve
     from qvit.training.run import train_run
@@ -43,6 +43,6 @@ def demo(
         f"{dataset}{synthetic}: a QViT and its classical twin",
         [COLUMNS[place] for place in shown],
         [[cells(row)[place] for place in shown] for row in rows],
-        caption="Intervals: 95 %, bootstrap over test images. One seed: no claim that either is better.",
+        caption=f"{caption(rows)} One seed: no claim that either is better.",
     )
     say(f"Picture: {picture}\nRuns:    {', '.join(str(run.folder) for run in runs)}")

@@ -159,8 +159,7 @@ def report(
     with heavy_imports():
         from qvit.study.report import write_report
 
-    with_progress = None if json else say
-    written = write_report(folder, out, on_news=with_progress)
+    written = write_report(folder, out, on_news=None if json else say, on_wait=say)
     if json:
         print_json({"report": str(written.html), "answer": written.answer})
         return

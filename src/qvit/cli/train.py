@@ -85,7 +85,7 @@ def _run(
     options: dict[str, Any], out: Path | None, *, root: Path | None, resume: bool, offline: bool, json: bool
 ) -> None:
     with heavy_imports():
-        from qvit.study.compare import COLUMNS, cells, read_row
+        from qvit.study.compare import COLUMNS, caption, cells, read_row
         from qvit.training.folder import short_name
         from qvit.training.options import resolve
         from qvit.training.run import train_run
@@ -100,5 +100,6 @@ def _run(
     if json:
         print_json({"folder": str(run.folder), **run.result, "seconds": round(run.seconds, 2)})
         return
-    print_table("Result", COLUMNS, [cells(read_row(run))])
+    row = read_row(run)
+    print_table("Result", COLUMNS, [cells(row)], caption=caption([row]))
     say(f"Everything is in {run.folder}")

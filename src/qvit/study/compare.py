@@ -13,6 +13,8 @@ from qvit.training.run import FOUND_AT, weights_digest
 
 LEVEL = 0.95
 DIGITS = 8  # of a digest, where one is shown
+INTERVALS = "Intervals: 95 %, bootstrap over test images."
+FEW = "too few test images to tell"  # how much a figure varies over them
 GENERATIONS = 8  # of runs that started from one another that are told
 PRETRAIN = "pretrain"  # before the options of the run that a run started from
 SHOWN = ("model", "dataset", "size", "seed", "parameters")  # keys of config.json that have a column
@@ -81,7 +83,7 @@ def read_row(run: Run) -> Row:
 
 def _interval(figures: dict[str, Any], name: str) -> Interval:
     low, high = figures[f"{name}_interval"]
-    return Interval(figures[name], low, high, LEVEL)
+    return Interval(figures[name], low, high, LEVEL, FEW if low is None or high is None else "")
 
 
 def read_rows(runs: Sequence[Run]) -> list[Row]:
@@ -206,6 +208,12 @@ def cells(row: Row) -> list[str]:
         str(row.best_epoch),
         f"{row.seconds:.1f}",
     ]
+
+
+def caption(rows: Sequence[Row]) -> str:
+    """Return what the intervals of rows are, and why some have none."""
+    none = any(interval.why for row in rows for interval in (row.auc, row.acc))
+    return f"{INTERVALS} None: {FEW}." if none else INTERVALS
 
 
 def group_cells(group: Group) -> list[str]:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qvit.data.arrays import Dataset
-from qvit.data.registry import is_path
 from qvit.errors import RunError
 from qvit.evaluation.metrics import decide
 from qvit.files import write_atomic
@@ -123,12 +122,6 @@ def _draw_grid(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str], d
     for place, axis in zip(range(count), axes.flat, strict=False):
         axis.imshow(images[place].squeeze(), cmap="gray" if images.shape[-1] == 1 else None, vmin=0, vmax=255)
         _caption(axis, labels[place], [decision[place] for decision in decisions], data)
-
-
-def _data(run: Run) -> tuple[str, str]:
-    """Return what the data of a run are: a file of the user's is told by its digest, wherever it lies."""
-    name = run.config["dataset"]
-    return "" if is_path(name) else name, run.config["data_digest"]
 
 
 def _decisions(run: Run, data: Dataset) -> NDArray[np.int64]:

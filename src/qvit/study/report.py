@@ -16,6 +16,7 @@ from qvit.files import write_atomic
 from qvit.study import charts
 from qvit.study.answer import Line, answer
 from qvit.study.claims import Family, families, gain_differences, headline, ranking
+from qvit.study.database import OnWait
 from qvit.study.drawing import Chart
 from qvit.study.forest import forest
 from qvit.study.results import METRICS, Arm, Results, TestSet, load_results
@@ -57,14 +58,19 @@ class Written:
 
 
 def write_report(
-    folder: str | Path, out: str | Path | None = None, *, on_news: Callable[[str], None] | None = None
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    on_news: Callable[[str], None] | None = None,
+    on_wait: OnWait | None = None,
 ) -> Written:
     """Write a study's report into `out`, by default `report` in its folder; what lay there is replaced.
 
-    Of a study that is not finished it tells what is. Raises `RunError` if `folder` holds no study or no finished run.
+    Of a study that is not finished it tells what is. `on_news` is told what is done, `on_wait` of another process that
+    keeps the study's file for long. Raises `RunError` if `folder` holds no study or no finished run.
     """
     say = on_news or (lambda text: None)
-    results = load_results(folder, on_wait=on_news)
+    results = load_results(folder, on_wait=on_wait)
     out = Path(folder) / "report" if out is None else Path(out)
     try:
         (out / "tables").mkdir(parents=True, exist_ok=True)
@@ -122,7 +128,7 @@ def _main(results: Results) -> Section:
         )
     text += [
         f"{test.title}: {why}, too few to tell how much test {metric.upper()} varies over images; it stands without "
-        "intervals, and is compared nowhere."
+        "intervals, and is left out of all differences and their means."
         for test in results.tests
         for metric in METRICS
         if (why := test.untold(metric))

@@ -1,28 +1,31 @@
 """What a study has found so far: runs put together to arms, an arm being one model in one regime with all its seeds."""
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from sqlite3 import SQLITE_CORRUPT
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Int64
+from numpy.typing import NDArray
 
+from qvit.data.npz import find_header, read_array
 from qvit.data.registry import is_path
-from qvit.errors import RunError
-from qvit.evaluation.metrics import evaluate
+from qvit.errors import DataError, FileError, MetricError, RunError
+from qvit.evaluation.metrics import asks_per_label, evaluate
 from qvit.evaluation.statistics import Interval, crossed_interval, too_few_images
-from qvit.study.database import OnWait
+from qvit.study.database import ADVICE, OnWait
 from qvit.study.spec import SCRATCH
-from qvit.study.store import Store, StoredJob
+from qvit.study.store import FILE, Store, StoredJob
 from qvit.study.work import all_runs, final_run
 from qvit.training.folder import Run
+from qvit.training.stored import ResultFile, checked
 
 METRICS = ("auc", "acc")
+KEPT = ("test", "names", "task", "title", "images", "digest", "synthetic")  # what is read of the labels' file
 METRIC_NAMES = {"auc": "AUC", "acc": "ACC"}
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -187,6 +190,7 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
         jobs, costs, attempts = store.jobs(), store.costs(), store.attempts()
         said = {key: store.get(key) for key in ("name", "title", "description", "code", "machine", "specification")}
     finished = [job for job in jobs if job.status == "finished" and job.result is not None]
+    _check_figures(folder / FILE, finished)
     if not finished:
         raise RunError(f"No run of the study in {folder} is finished yet; go on with `qvit study run`.")
     tests = {name: read_labels(folder, name) for name in dict.fromkeys(job.dataset for job in jobs)}
@@ -213,6 +217,16 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
     )
 
 
+def _check_figures(path: Path, finished: Sequence[StoredJob]) -> None:
+    """Raise `RunError` unless the store holds of each finished run what its folder's result.json may hold."""
+    for job in finished:
+        try:
+            checked(job.result, ResultFile, f"the result of {job.name}")
+        except FileError as error:
+            told = str(error).rstrip(".")
+            raise RunError(f"{path} cannot be used: {told}. {ADVICE[SQLITE_CORRUPT]}") from error
+
+
 def _arm(job: StoredJob) -> Arm:
     options = {key: value for key, value in job.model["options"].items() if key != "n_layers"}
     return Arm(regime=job.regime, role=job.role, **job.model | {"options": json.dumps(options, sort_keys=True)})
@@ -237,21 +251,31 @@ def labels_file(folder: Path, dataset: str) -> Path:
 
 
 def read_labels(folder: Path, dataset: str) -> TestSet:
-    """Return the labels that the driver kept; raises `RunError` where they are gone."""
+    """Return the labels that the driver kept; raises `RunError` where they are gone or damaged."""
     path = labels_file(folder, dataset)
     try:
-        with path.open("rb") as file, np.load(file) as kept:
-            train, val, test = map(int, kept["images"])
-            return TestSet(
-                name=Path(dataset).stem,
-                title=str(kept["title"]),
-                task=str(kept["task"]),
-                classes=tuple(map(str, kept["names"])),
-                labels=kept["test"],
-                images=(train, val, test),
-                digest=str(kept["digest"]),
-                synthetic=bool(kept["synthetic"]),
-                official=not is_path(dataset),
-            )
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, BadZipFile, zlib.error) as error:  # all of zipfile's
-        raise RunError(f"{path} cannot be read ({error}); `qvit study run` makes it again.") from error
+        kept = {key: read_array(path, find_header(path, (key,))) for key in KEPT}
+        return _test_set(dataset, kept)
+    except (DataError, MetricError, ValueError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        raise RunError(f"{path} cannot be read ({reason}); `qvit study run` makes it again.") from error
+
+
+def _test_set(dataset: str, kept: dict[str, NDArray[Any]]) -> TestSet:
+    """Return what the arrays of the driver's file say; raises as their kinds and shapes do where they are others."""
+    train, val, test = map(int, kept["images"])
+    labels, task = kept["test"], str(kept["task"])
+    asks_per_label(task)  # refuses what is none
+    if labels.dtype.kind not in "iu" or labels.ndim != 2 or len(labels) != test or kept["names"].ndim != 1:
+        raise ValueError(f"its labels are {labels.dtype} of the shape {labels.shape}, for {test} images")
+    return TestSet(
+        name=Path(dataset).stem,
+        title=str(kept["title"]),
+        task=task,
+        classes=tuple(map(str, kept["names"])),
+        labels=labels.astype(np.int64),
+        images=(train, val, test),
+        digest=str(kept["digest"]),
+        synthetic=bool(kept["synthetic"]),
+        official=not is_path(dataset),
+    )

@@ -191,17 +191,17 @@ class Store:
                 identity=row[0],
                 role=row[1],
                 dataset=row[2],
-                model=_read_json(row[3]),
+                model=_read_json(row[3], dict),
                 regime=row[4],
                 seed=row[5],
-                options=_read_json(row[6]),
-                teachers=tuple(_read_json(row[7])),
+                options=_read_json(row[6], dict),
+                teachers=tuple(_read_json(row[7], list)),
                 folder=self.folder / row[8],
                 distilled=bool(row[9]),
                 status=row[10],
                 error=row[11],
                 seconds=row[12],
-                result=None if row[13] is None else _read_json(row[13]),
+                result=None if row[13] is None else _read_json(row[13], dict),
             )
             for row in rows
         ]
@@ -249,7 +249,7 @@ class Store:
     def costs(self) -> dict[tuple[str, str], dict[str, Any]]:
         """Return what models cost, by dataset and label."""
         rows = self._rows("SELECT dataset, model, cost FROM models")
-        return {(dataset, label): _read_json(cost) for dataset, label, cost in rows}
+        return {(dataset, label): _read_json(cost, dict) for dataset, label, cost in rows}
 
     def _set(self, identity: str, values: str, *parameters: Any, outcome: str) -> None:
         """Change a run, and end the attempt at it with an outcome."""
@@ -294,8 +294,11 @@ def _json(value: Any) -> str:
     return _text(json.dumps(value, ensure_ascii=False))
 
 
-def _read_json(text: str) -> Any:
+def _read_json(text: str, kind: type = object) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:  # the latter of brackets without end
         raise DamageError(f"a value is not JSON ({error})") from error
+    if not isinstance(value, kind):
+        raise DamageError(f"a value is {type(value).__name__} instead of {kind.__name__}")
+    return value

@@ -197,31 +197,31 @@ def headline_table(families: Sequence[Family], results: Results) -> Table:
     """Return what a circuit is worth against each thing in its place, over all sizes."""
     titles: dict[str | None, str] = {test.name: test.title for test in results.tests}
     titles[None] = "mean over datasets"
-    findings = [(one, f) for one in families for f in (*one.of("auc"), *one.mean("auc"))]
-    accuracy = {(one.key, f.dataset): f for one in families for f in (*one.of("acc"), *one.mean("acc"))}
-    rows = [
-        (
-            one.question,
-            titles[f.dataset],
-            signed(f),
-            p_value(f.corrected),
-            signed(accuracy[one.key, f.dataset]),
-            p_value(accuracy[one.key, f.dataset].corrected),
-            _worth(f),
-        )
-        for one, f in findings
-    ]
+    found = {(one.key, f.dataset, f.metric): f for one in families for f in (*one.findings, *one.pooled)}
+    places = [(one, name) for one in families for name in titles if any((one.key, name, m) in found for m in METRICS)]
+    rows = []
+    for one, name in places:
+        auc, acc = (found.get((one.key, name, metric)) for metric in METRICS)
+        rows.append((one.question, titles[name], *_signed_and_p(auc), *_signed_and_p(acc), _worth(auc)))
+    strong = [k for k, (one, name) in enumerate(places) if (f := found.get((one.key, name, "auc"))) and f.shown]
     return Table(
         "worth",
         "QViT minus the same network with something else in the circuits' place, mean over sizes",
         ("in the circuits' place", "dataset", "AUC", "p (AUC)", "ACC", "p (ACC)", "what is shown of the AUC"),
         tuple(rows),
         "Positive: circuits are better. p corrected by Holm over the comparisons of this table by one metric.",
-        frozenset(k for k, (_, f) in enumerate(findings) if f.shown),
+        frozenset(strong),
     )
 
 
-def _worth(finding: Finding) -> str:
+def _signed_and_p(finding: Finding | None) -> tuple[str, str]:
+    """Return a difference and its corrected p value; what too few images cannot tell is missing."""
+    return (MISSING, MISSING) if finding is None else (signed(finding), p_value(finding.corrected))
+
+
+def _worth(finding: Finding | None) -> str:
+    if finding is None:
+        return MISSING
     if not finding.shown:
         return finding.verdict
     return "circuits are better" if finding.comparison.difference > 0 else "circuits are worse"
