@@ -1,6 +1,9 @@
 """A study's folder put together: arms and their runs, in whatever state it is."""
 
+import io
+import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -209,6 +212,45 @@ def test_labels_that_lack_something(make_study: MakeStudy) -> None:
     np.savez(labels_file(folder, "a.npz"), test=np.zeros((2, 1), np.int64))
     with pytest.raises(RunError, match=r"a\.npz cannot be read"):
         load_results(folder)
+
+
+def test_labels_that_lie(make_study: MakeStudy) -> None:
+    """As any file from outside: what NumPy and zipfile make of it is no error for a user, or never ends."""
+    folder = make_study(TEXT)
+    path = labels_file(folder, "a.npz")
+    with np.load(path) as kept:
+        arrays = {key: io.BytesIO() for key in kept}
+        for key, file in arrays.items():
+            np.save(file, kept[key])
+    headers = (
+        b"{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000000, 1), }",
+        b"{'descr': '<i8', 'fortran_order': False, 'shape': (20, 1, }",
+        b"(" * 400,
+    )
+    for header in headers:
+        with zipfile.ZipFile(path, "w") as zipped:
+            for key, file in arrays.items():
+                head = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n"
+                zipped.writestr(f"{key}.npy", head + bytes(160) if key == "test" else file.getvalue())
+        with pytest.raises(RunError, match=r"a\.npz cannot be read .* makes it again"):
+            read_labels(folder, "a.npz")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(RunError, match=r"a\.npz cannot be read .*a pipe or a device.* makes it again"):
+        read_labels(folder, "a.npz")
+
+
+@pytest.mark.parametrize(
+    "changed", [{"test": np.zeros((20, 1))}, {"test": np.zeros(20, np.int64)}, {"images": np.array([1, 2])}]
+)
+def test_labels_of_another_kind(make_study: MakeStudy, changed: dict[str, np.ndarray]) -> None:
+    folder = make_study(TEXT)
+    path = labels_file(folder, "a.npz")
+    with np.load(path) as kept:
+        arrays = dict(kept) | changed
+    np.savez(path, **arrays)
+    with pytest.raises(RunError, match=r"a\.npz cannot be read"):
+        read_labels(folder, "a.npz")
 
 
 def test_a_run_that_has_been_deleted_since(make_study: MakeStudy) -> None:

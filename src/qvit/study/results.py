@@ -1,19 +1,19 @@
 """What a study has found so far: runs put together to arms, an arm being one model in one regime with all its seeds."""
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Int64
 
+from qvit.data.npz import find_header, read_array
 from qvit.data.registry import is_path
-from qvit.errors import RunError
+from qvit.documents import one_line
+from qvit.errors import DataError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.statistics import Interval, crossed_interval, too_few_images
 from qvit.study.database import OnWait
@@ -239,19 +239,22 @@ def labels_file(folder: Path, dataset: str) -> Path:
 def read_labels(folder: Path, dataset: str) -> TestSet:
     """Return the labels that the driver kept; raises `RunError` where they are gone."""
     path = labels_file(folder, dataset)
+    keys = ("images", "title", "task", "names", "test", "digest", "synthetic")
     try:
-        with path.open("rb") as file, np.load(file) as kept:
-            train, val, test = map(int, kept["images"])
-            return TestSet(
-                name=Path(dataset).stem,
-                title=str(kept["title"]),
-                task=str(kept["task"]),
-                classes=tuple(map(str, kept["names"])),
-                labels=kept["test"],
-                images=(train, val, test),
-                digest=str(kept["digest"]),
-                synthetic=bool(kept["synthetic"]),
-                official=not is_path(dataset),
-            )
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, BadZipFile, zlib.error) as error:  # all of zipfile's
-        raise RunError(f"{path} cannot be read ({error}); `qvit study run` makes it again.") from error
+        kept = {key: read_array(path, find_header(path, (key,))) for key in keys}
+        train, val, test = map(int, kept["images"])
+        if kept["test"].dtype.kind not in "iu" or kept["test"].ndim != 2 or len(kept["test"]) != test:
+            raise ValueError(f"labels of type {kept['test'].dtype} and shape {kept['test'].shape}")
+        return TestSet(
+            name=Path(dataset).stem,
+            title=str(kept["title"]),
+            task=str(kept["task"]),
+            classes=tuple(map(str, kept["names"])),
+            labels=kept["test"],
+            images=(train, val, test),
+            digest=str(kept["digest"]),
+            synthetic=bool(kept["synthetic"]),
+            official=not is_path(dataset),
+        )
+    except (DataError, ValueError, TypeError) as error:  # ValueError, TypeError: arrays of other shapes and types
+        raise RunError(f"{path} cannot be read ({one_line(error)}); `qvit study run` makes it again.") from error

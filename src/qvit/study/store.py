@@ -297,5 +297,5 @@ def _json(value: Any) -> str:
 def _read_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: of no text; RecursionError: nested deeply
         raise DamageError(f"a value is not JSON ({error})") from error
