@@ -27,7 +27,7 @@ import numpy as np
 import qvit
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.errors import RunError
-from qvit.files import sole_user, write_atomic
+from qvit.files import printable, sole_user, write_atomic
 from qvit.models.cost import cost_of
 from qvit.models.zoo import model_config
 from qvit.study.database import OnWait
@@ -137,6 +137,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _check_folder(folder: Path) -> None:
+    printable(folder, raised=RunError)  # or every run would be refused, one after another
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
