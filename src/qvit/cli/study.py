@@ -223,7 +223,8 @@ def _live(label: str) -> Iterator[Callable[["Progress"], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[news]}"))
+    words = [TextColumn(f"{{task.{what}}}", markup=False) for what in ("description", "fields[news]")]
+    columns = (words[0], BarColumn(), MofNCompleteColumn(), words[1])
     with Bars(*columns, console=Console(stderr=True)) as bars:
         whole = bars.add_task(label, total=None, news="")
         tasks: dict[str, Any] = {}
