@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import sqlite3
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -253,6 +254,42 @@ def test_labels_of_another_kind(make_study: MakeStudy, changed: dict[str, np.nda
         read_labels(folder, "a.npz")
 
 
+@pytest.mark.parametrize(
+    ("place", "values"),
+    [
+        ("jobs SET model", ["null", "[]", '{"label": 1}', '{"label": "a"}']),
+        ("jobs SET options", ["null", "[1]", "7"]),
+        ("jobs SET teachers", ["null", "7", "[1]", '{"a": 1}']),
+        ("runs SET result", ["null", "[]", "{}", '{"test": 1}', '{"test": {"auc": "high"}}']),
+        ("runs SET seconds", ["soon"]),
+        ("runs SET status", ["begun"]),
+        ("study SET value", ["null", "[]", "7"]),
+    ],
+)
+def test_values_that_should_not_be(make_study: MakeStudy, place: str, values: list[str]) -> None:
+    """The file came from outside; what cannot be used is told as damage, and never another exception."""
+    folder = make_study(TEXT)
+    whole, where = (folder / FILE).read_bytes(), "WHERE key != 'format'" if place.startswith("study") else ""
+    for value in values:
+        (folder / FILE).write_bytes(whole)
+        connection = sqlite3.connect(folder / FILE)
+        with connection:
+            connection.execute(f"UPDATE {place} = ? {where}", (value,))
+        connection.close()
+        with pytest.raises(RunError, match=r"is damaged|: delete it|is finished yet"):
+            load_results(folder)
+
+
+def test_costs_that_are_none_are_left_out(make_study: MakeStudy) -> None:
+    folder = make_study(TEXT)
+    for value in ("null", "[]", '{"parameters": 5}'):
+        connection = sqlite3.connect(folder / FILE)
+        with connection:
+            connection.execute("UPDATE models SET cost = ?", (value,))
+        connection.close()
+        assert load_results(folder).costs == {}
+
+
 def test_a_run_that_has_been_deleted_since(make_study: MakeStudy) -> None:
     folder = make_study(TEXT)
     results = load_results(folder)
@@ -273,7 +310,8 @@ def test_everything_is_read_only(make_study: MakeStudy) -> None:
 def test_circumstances(make_study: MakeStudy) -> None:
     folder = make_study(TEXT)
     with Store.open(folder) as store:
-        store.put(code="beef", machine={"cores": 64})
+        machine = store.get("machine") | {"cores": 64}
+        store.put(code="beef", machine=machine)
     results = load_results(folder)
-    assert (results.code, results.machine) == ("beef", {"cores": 64})
+    assert (results.code, results.machine) == ("beef", machine)
     assert (folder / FILE).exists()

@@ -142,7 +142,7 @@ def status(folder: Folder, json: Json = False) -> None:
     if json:
         print_json({"title": title, **counts, "errors": failed})
         return
-    print_table(title or folder.name, list(counts), [[str(count) for count in counts.values()]])
+    print_table(str(title or folder.name), list(counts), [[str(count) for count in counts.values()]])
     for name, error in failed.items():
         say(f"Failed: {name}: {error}")
 

@@ -13,14 +13,16 @@ from jaxtyping import Float, Int64
 from qvit.data.npz import find_header, read_array
 from qvit.data.registry import is_path
 from qvit.documents import one_line
-from qvit.errors import DataError, RunError
+from qvit.errors import DataError, FileError, RunError
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.statistics import Interval, crossed_interval, too_few_images
 from qvit.study.database import OnWait
 from qvit.study.spec import SCRATCH
-from qvit.study.store import Store, StoredJob
+from qvit.study.store import FILE, Store, StoredJob
+from qvit.study.stored import Said, is_cost
 from qvit.study.work import all_runs, final_run
 from qvit.training.folder import Run
+from qvit.training.stored import ResultFile, checked
 
 METRICS = ("auc", "acc")
 METRIC_NAMES = {"auc": "AUC", "acc": "ACC"}
@@ -186,6 +188,22 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
     with Store.read(folder, on_wait=on_wait) as store:
         jobs, costs, attempts = store.jobs(), store.costs(), store.attempts()
         said = {key: store.get(key) for key in ("name", "title", "description", "code", "machine", "specification")}
+    try:
+        return _results(folder, jobs, costs, attempts, checked(said, Said, FILE))
+    except FileError as error:
+        raise RunError(
+            f"{folder / FILE} is damaged ({one_line(error)}); delete it and run the study again: finished runs in its "
+            "folder are found and kept."
+        ) from error
+
+
+def _results(
+    folder: Path,
+    jobs: Sequence[StoredJob],
+    costs: dict[tuple[str, str], Any],
+    attempts: Sequence[dict[str, Any]],
+    said: Any,
+) -> Results:
     finished = [job for job in jobs if job.status == "finished" and job.result is not None]
     if not finished:
         raise RunError(f"No run of the study in {folder} is finished yet; go on with `qvit study run`.")
@@ -205,7 +223,7 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
             (Path(job.dataset).stem, label): costs[key]
             for job in jobs
             for label in [job.model["label"]]
-            if (key := (job.dataset, label)) in costs
+            if is_cost(costs.get(key := (job.dataset, label)))
         },
         jobs=tuple(jobs),
         attempts=tuple(attempts),
@@ -226,7 +244,7 @@ def _cell(test: TestSet, arm: Arm, jobs: Sequence[StoredJob]) -> Cell:
         seeds=tuple(job.seed for job in jobs),
         runs=tuple(final_run(job.folder, distilled=job.distilled) for job in jobs),
         stages=tuple(tuple(all_runs(job.folder, distilled=job.distilled)) for job in jobs),
-        results=tuple(job.result or {} for job in jobs),
+        results=tuple(dict(checked(job.result, ResultFile, f"{FILE}, {job.name}:")) for job in jobs),
         seconds=tuple(job.seconds or 0.0 for job in jobs),
     )
 
