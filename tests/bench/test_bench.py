@@ -1,5 +1,7 @@
 """Benchmarks measure what they say; their figures are not judged here."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,22 @@ def test_a_step_trains_the_model_it_times(monkeypatch: pytest.MonkeyPatch) -> No
     assert circuits[0].n_layers == 2
     row = bench_step("qvit_4q1h", "vit_4q1h", batch=2, repeats=3)
     assert row.ratio == pytest.approx(row.quantum_ms / row.classical_ms)
+
+
+@pytest.mark.parametrize(
+    "bench",
+    [
+        lambda: bench_step("qvit_4q1h", "vit_4q1h", batch=2, repeats=3),
+        lambda: bench_layer("ry_ring", 2, 1, tokens=3),
+        lambda: bench_engines("ry_ring", 2, 1, 3, repeats=1),
+        lambda: gradient_variance("ry_ring", 2, 1, samples=5),
+    ],
+    ids=["step", "layer", "engines", "gradients"],
+)
+def test_what_is_drawn_is_nobody_elses(bench: Callable[[], object]) -> None:
+    before = torch.get_rng_state()
+    bench()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_pictures_show_every_row(tmp_path) -> None:  # type: ignore[no-untyped-def]

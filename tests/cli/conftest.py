@@ -51,7 +51,7 @@ def process() -> Callable[..., Told]:
 
     def run(*arguments: object) -> Told:
         done = subprocess.run(
-            command(arguments), capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}
+            command(arguments), capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
         return Told(done.returncode, done.stdout, done.stderr)
 

@@ -76,6 +76,7 @@ def test_help_shows_the_defaults(qvit: Qvit) -> None:
     assert "[default: ($QVIT_DATA, else your cache folder)]" in told
     demo = re.sub(r"\s+", " ", qvit("demo", "--help").out)
     assert "[default: (runs/demo-DATASET)]" in demo
+    assert re.search(r"--epochs <int> .* \[default: 20\]", demo), "that many a slow machine does in two minutes"
     assert "$QVIT_DATA" in demo
 
 
@@ -496,6 +497,7 @@ def test_demo(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
         result = json.loads((out / model / "result.json").read_text())
         assert f" {result['test']['auc']:.3f} " in told.out
         assert f"{result['parameters']:,}" in told.out
+        assert len((out / model / "metrics.jsonl").read_text().splitlines()) == 1, "as many epochs as asked for"
     assert "synthetic" not in told.out
 
 

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from qvit.cli.console import heavy_imports, print_table
+from qvit.cli.console import epoch_progress, heavy_imports, print_table
+from qvit.cli.study import _news
+from qvit.study.runner import Progress
 
 
 class Terminal(io.StringIO):
@@ -45,6 +47,21 @@ def test_many_rows_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = shown(monkeypatch, WIDE * 9, columns=50, terminal=True)
     assert max(map(len, lines)) <= 50
     assert sum("0.700" in line for line in lines) == 9
+
+
+def test_brackets_in_names_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run, of a study and of its models; rich takes them for markup, and ends at a closing one."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    with epoch_progress("cells[red]-vit[/x]-s0", 2, quiet=False) as told:
+        assert told is not None
+        told({"epoch": 1, "train_loss": 1.0, "val_auc": 0.5, "val_acc": 0.5}, 1.0)
+    with _news("mine[bold]", quiet=False) as news:
+        assert news is not None
+        news(Progress(total=3, finished=1, failed=0, doing={"a [blue] seed 0": ("train", 1, 2)}, left=None, news=""))
+    for name in ("cells[red]-vit[/x]-s0", "mine[bold]", "a [blue] seed 0"):
+        assert name in re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", sys.stderr.getvalue())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("enabled", [True, False])

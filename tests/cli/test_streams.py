@@ -78,7 +78,9 @@ TABLES = (
     ["data", "info", "retinamnist"],
     ["circuit"],
     ["circuit", "strongly_entangling"],
+    ["models"],
     ["models", "--cost", "qvit_4q1h"],
+    ["study", "list"],
     ["evaluate", "été ⟨Z⟩"],
 )
 

@@ -746,7 +746,7 @@ def test_killed_processes_resume_bit_identically(files: Files, teachers: Files, 
     for stage in ("pretrain", "finetune"):
         process = _start(files(), teachers(), parts, cache)
         metrics = parts / stage / "metrics.jsonl"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)

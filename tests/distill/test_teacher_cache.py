@@ -402,7 +402,7 @@ def test_two_processes_at_once(folder: Path, capsys: pytest.CaptureFixture[str])
             time.sleep(0.001)
         here = PROCESS.replace("sys.stdin.readline()", "").replace("sys.argv[1]", repr(str(folder)))
         exec(here, {})
-        told, errors = other.communicate(timeout=60)
+        told, errors = other.communicate(timeout=600)
     assert (other.returncode, errors) == (0, "")
     assert "ready\n" + told == capsys.readouterr().out
     assert told.startswith("47 "), "both must have computed"

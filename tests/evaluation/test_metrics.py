@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ from qvit.evaluation.metrics import (
     sensitivity,
     specificity,
 )
+from qvit.evaluation.paired import compare_arms
+from qvit.evaluation.results import write_result
+from qvit.evaluation.statistics import crossed_interval
 
 Array = np.ndarray[Any, Any]
 
@@ -372,6 +376,17 @@ def test_scores_that_are_no_array() -> None:
     for scores in (torch.ones(3, 2, dtype=torch.bfloat16), torch.ones(3, 2, requires_grad=True), [[0.5, 0.5], [1.0]]):
         with pytest.raises(MetricError, match=r"Scores must be an array of numbers, .*detach\(\)\.cpu\(\)\.float\(\)"):
             evaluate([0, 1, 0], scores, "multi-class")
+
+
+@pytest.mark.parametrize("scores", [torch.ones(3, 2, dtype=torch.bfloat16), torch.ones(3, 2, requires_grad=True)])
+def test_nor_are_they_for_seeds_and_files(scores: torch.Tensor, tmp_path: Path) -> None:
+    told = r"Scores must be an array of numbers, .*detach\(\)\.cpu\(\)\.float\(\)"
+    with pytest.raises(MetricError, match=told):
+        crossed_interval([0, 1, 0], scores[None], "multi-class", metric="acc")
+    with pytest.raises(MetricError, match=told):
+        compare_arms([0, 1, 0], scores[None], scores[None], "multi-class")
+    with pytest.raises(MetricError, match=told):
+        write_result(tmp_path, "retinamnist", 28, "test", scores, 0.5, 0.5, "run")
 
 
 @pytest.mark.parametrize("task", TASKS)

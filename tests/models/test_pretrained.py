@@ -235,6 +235,13 @@ def test_a_damaged_file_is_replaced(server: tuple[str, Path], publish: Publish, 
     assert same(net.body.state_dict(), source.body.state_dict()) == net.body.state_dict().keys()
 
 
+def test_a_pipe_is_not_waited_for(publish: Publish, tmp_path: Path) -> None:
+    path = publish(tmp_path, "efficientnet_b0", b"")
+    path.unlink()
+    os.mkfifo(path)
+    refused(build("efficientnet_b0", 2), r"cannot be read \(a pipe or a device\); delete it", folder=tmp_path)
+
+
 def refused(net: Network, message: str, error: type[BaseException] = DataError, **options: Any) -> None:
     """Loading raises and leaves the network as it was."""
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 MODELS = ["qvit_4q2h", "vit_4q2h"]
-WAYS = ["compiled", "exported", "exported strictly", "traced"]
+WAYS = ["compiled", "exported", "exported strictly", "traced", "traced with a class token"]
 SCRIPT = """
 import io, json, sys, warnings
 import torch
@@ -61,6 +61,8 @@ for name in json.loads(sys.argv[1]):
     attempt(f"{name} exported", lambda: exported(model, False))
     attempt(f"{name} exported strictly", lambda: exported(model, True))
     attempt(f"{name} traced", lambda: traced(model))
+    other = create_model(name, num_classes=3, pool="cls")
+    attempt(f"{name} traced with a class token", lambda: traced(other))
 print(json.dumps(results))
 """
 

@@ -238,7 +238,7 @@ def test_two_processes_at_once(folder: Path) -> None:
         )
         for seed in ("1", "2")
     ]
-    told = [process.communicate(timeout=90) for process in started]
+    told = [process.communicate(timeout=600) for process in started]
     assert told == [(fingerprint(kernel.backward.py_func) + "\n", "")] * 2
     assert len([path for path in files(folder) if "shared" in path.name]) == 1
 

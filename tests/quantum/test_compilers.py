@@ -11,7 +11,7 @@ import pytest
 
 ENGINES = ["auto", "heisenberg", "statevector", "unitary", "subspace"]
 SCRIPT = """
-import io, json, sys, traceback, warnings
+import io, json, sys, tempfile, traceback, warnings
 import torch
 from qvit.quantum import QuantumLinear
 torch.set_num_threads(1)
@@ -84,6 +84,15 @@ for place, engine in enumerate(json.loads(sys.argv[1])):
 layer = QuantumLinear(2, n_layers=2, ansatz="reupload", engine="unitary").requires_grad_(False)
 attempt("unitary inductor", lambda: agrees(torch.compile(layer, fullgraph=True, dynamic=True), layer))
 
+def ahead_of_time(layer):
+    shapes = ({0: torch.export.Dim("batch", min=1, max=100_000)},)
+    program = torch.export.export(layer, (torch.randn(5, 2, layer.n_inputs),), dynamic_shapes=shapes)
+    with tempfile.TemporaryDirectory() as folder:
+        package = torch._inductor.aoti_compile_and_package(program, package_path=f"{folder}/layer.pt2")
+        agrees(torch._inductor.aoti_load_package(package), layer)
+
+attempt("unitary ahead of time", lambda: ahead_of_time(layer))
+
 # And what a chain of indexed additions adds into place is read too early: gradients of four rotations by weights.
 layer = QuantumLinear(4, n_layers=2, ansatz="ry_ring", engine="unitary")
 attempt("unitary inductor's gradients", lambda: same(torch.compile(layer, fullgraph=True), layer, 5))
@@ -107,6 +116,7 @@ def results() -> dict[str, str]:
         ("auto", "eager"),
         ("unitary", "inductor"),
         ("unitary", "inductor's gradients"),
+        ("unitary", "ahead of time"),
         *((engine, way) for engine in ENGINES for way in ("aot_eager", "dynamic", "export", "strict export", "jit")),
     ],
 )

@@ -244,7 +244,7 @@ def test_two_processes_average_their_gradients(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     try:
-        errors = [worker.communicate(timeout=90)[1] for worker in workers]
+        errors = [worker.communicate(timeout=600)[1] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from qvit.data.registry import DATASETS
 from qvit.study import plan
@@ -197,5 +198,7 @@ def test_models_are_timed_on_random_images(monkeypatch: pytest.MonkeyPatch, mode
     monkeypatch.setattr(plan, "STEPS", 1)
     options = "{batch_size: 4" + (", width: 0.125}" if model == "resnet18" else "}")
     monkeypatch.setattr(plan, "VIEWS", 8)
+    before = torch.get_rng_state()
     [row] = planned(f"datasets: {dataset}\nmodels: {model}\noptions: {options}").rows
     assert row.seconds > START
+    assert torch.equal(torch.get_rng_state(), before), "what is drawn for that is nobody else's"

@@ -4,7 +4,6 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -257,20 +256,39 @@ def test_labels_that_lack_something(make_study: MakeStudy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "told"),
+    ("place", "values"),
     [
-        ("{}", "the result of .* holds no parameters"),
-        ("[]", "a value is list instead of dict"),
-        ('{"parameters": "many"}', "the result of .* at parameters"),
-        ("[" * 100_000, "a value is not JSON"),
+        ("jobs SET model", ["null", "[]", '{"label": 1}', '{"label": "a"}']),
+        ("jobs SET options", ["null", "[1]", "7"]),
+        ("jobs SET teachers", ["null", "7", "[1]", '{"a": 1}']),
+        ("runs SET result", ["null", "[]", "{}", '{"test": 1}', '{"test": {"auc": "high"}}', "[" * 100_000]),
+        ("runs SET seconds", ["soon"]),
+        ("runs SET status", ["begun"]),
+        ("study SET value", ["null", "[]", "7"]),
     ],
 )
-def test_figures_that_are_none(make_study: MakeStudy, result: str, told: str) -> None:
-    folder = make_study("datasets: a.npz\nmodels: vit_4q1h")
-    with closing(sqlite3.connect(folder / FILE)) as database, database:
-        database.execute("UPDATE runs SET result = ?", (result,))
-    with pytest.raises(RunError, match=rf"{FILE} cannot be used: .*{told}.*finished runs in its folder are found"):
-        load_results(folder)
+def test_values_that_should_not_be(make_study: MakeStudy, place: str, values: list[str]) -> None:
+    """The file came from outside; what cannot be used is told as damage, and never another exception."""
+    folder = make_study(TEXT)
+    whole, where = (folder / FILE).read_bytes(), "WHERE key != 'format'" if place.startswith("study") else ""
+    for value in values:
+        (folder / FILE).write_bytes(whole)
+        connection = sqlite3.connect(folder / FILE)
+        with connection:
+            connection.execute(f"UPDATE {place} = ? {where}", (value,))
+        connection.close()
+        with pytest.raises(RunError, match=r"is damaged|: delete it|is finished yet"):
+            load_results(folder)
+
+
+def test_costs_that_are_none_are_left_out(make_study: MakeStudy) -> None:
+    folder = make_study(TEXT)
+    for value in ("null", "[]", '{"parameters": 5}'):
+        connection = sqlite3.connect(folder / FILE)
+        with connection:
+            connection.execute("UPDATE models SET cost = ?", (value,))
+        connection.close()
+        assert load_results(folder).costs == {}
 
 
 def test_a_run_that_has_been_deleted_since(make_study: MakeStudy) -> None:
@@ -293,7 +311,8 @@ def test_everything_is_read_only(make_study: MakeStudy) -> None:
 def test_circumstances(make_study: MakeStudy) -> None:
     folder = make_study(TEXT)
     with Store.open(folder) as store:
-        store.put(code="beef", machine={"cores": 64})
+        machine = store.get("machine") | {"cores": 64}
+        store.put(code="beef", machine=machine)
     results = load_results(folder)
-    assert (results.code, results.machine) == ("beef", {"cores": 64})
+    assert (results.code, results.machine) == ("beef", machine)
     assert (folder / FILE).exists()

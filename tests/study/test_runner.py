@@ -482,6 +482,13 @@ def test_other_folders_are_left_alone(study: MakeStudy, go: Go, tmp_path: Path) 
         go(study())
 
 
+def test_a_folder_whose_name_cannot_be_written_down(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    """It is told at once, and not by each run on its own."""
+    with pytest.raises(RunError, match=r"found bytes that are no UTF-8.*Rename that"):
+        go(study(), folder=tmp_path / os.fsdecode(b"caf\xe9") / "study")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_study_needs_a_worker(study: MakeStudy, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="at least one worker, got 0"):
         run_study(study(), tmp_path / "study", workers=0)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -323,11 +324,12 @@ def test_text_that_is_not_json_is_damage(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         fill(store, jobs_of())
         store.put(title="x")
-    for table, column in (("jobs", "options"), ("jobs", "model"), ("jobs", "teachers"), ("study", "value")):
+    places = ("jobs", "options"), ("jobs", "model"), ("jobs", "teachers"), ("study", "value")
+    for (table, column), text in product(places, ("{broken", "[" * 100_000)):
         kept = (tmp_path / FILE).read_bytes()
         connection = sqlite3.connect(tmp_path / FILE)
         with connection:
-            connection.execute(f"UPDATE {table} SET {column} = '{{broken'")
+            connection.execute(f"UPDATE {table} SET {column} = ?", (text,))
         connection.close()
         refused(tmp_path, "a value is not JSON", opened=table == "jobs")
         (tmp_path / FILE).write_bytes(kept)

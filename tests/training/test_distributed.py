@@ -229,7 +229,7 @@ def launch(*arguments: object) -> "subprocess.CompletedProcess[str]":
         out, errors = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
         process.terminate()  # torchrun then ends its processes; killed, it would leave them behind
-        out, errors = process.communicate(timeout=60)
+        out, errors = process.communicate(timeout=600)
         pytest.fail(f"no end after {LIMIT} seconds: {errors}")
     return subprocess.CompletedProcess(command, process.returncode, out, errors)
 

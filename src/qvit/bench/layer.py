@@ -11,6 +11,7 @@ from qvit.bench.timing import median_milliseconds
 from qvit.errors import ConfigError
 from qvit.quantum.ansatz import build_circuit, get_ansatz
 from qvit.quantum.engines import make_plan
+from qvit.training.seeding import seeded
 
 PEERS: dict[str, tuple[str, Callable[..., Any]]] = {
     "pennylane": ("pennylane", pennylane_layer),
@@ -46,13 +47,13 @@ def bench_layer(
     ansatz: str, qubits: int, layers: int, *, tokens: int = 1568, engine: str = "auto", peers: tuple[str, ...] = ()
 ) -> LayerRow:
     """Time one size; raises `ConfigError` if a peer is not installed or computes something else than we do."""
-    torch.manual_seed(0)
     circuit = build_circuit(get_ansatz(ansatz), qubits, layers)
     plan = make_plan(circuit, engine)
-    x = torch.randn(tokens, circuit.n_inputs)
-    w = torch.rand(circuit.n_weights) * 6.0
-    grad = torch.randn(tokens, len(circuit.observables))
-    dense = torch.nn.Linear(circuit.n_inputs, len(circuit.observables))
+    with seeded(0):
+        x = torch.randn(tokens, circuit.n_inputs)
+        w = torch.rand(circuit.n_weights) * 6.0
+        grad = torch.randn(tokens, len(circuit.observables))
+        dense = torch.nn.Linear(circuit.n_inputs, len(circuit.observables))
     leaf_x, leaf_w = x.clone().requires_grad_(), w.clone().requires_grad_()
 
     def ours() -> None:

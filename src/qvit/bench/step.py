@@ -10,6 +10,7 @@ from torch import nn
 from qvit.bench.timing import median_milliseconds
 from qvit.models import create_model
 from qvit.training.loop import Batch, TrainConfig, make_optimizer, train_step
+from qvit.training.seeding import seeded
 
 CLASSES, SIDE = 5, 28
 DEFAULT_PAIRS: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -57,7 +58,7 @@ def make_step(name: str, batch: int, **options: Any) -> Callable[[], None]:
 
 def bench_step(quantum: str, classical: str, *, batch: int = 64, repeats: int = 200, **options: Any) -> StepRow:
     """Time both, in turn; `options` are those of the quantum model."""
-    torch.manual_seed(0)
-    steps = [make_step(quantum, batch, **options), make_step(classical, batch)]
+    with seeded(0):
+        steps = [make_step(quantum, batch, **options), make_step(classical, batch)]
     ours, theirs = median_milliseconds(steps, repeats=repeats, warm_up=20, budget=60.0)
     return StepRow(quantum, int(options.get("n_layers", 1)), classical, batch, ours, theirs)

@@ -118,10 +118,10 @@ def epoch_progress(label: str, epochs: int, *, quiet: bool = False) -> Iterator[
 @contextmanager
 def _live(label: str, epochs: int) -> Iterator[OnEpoch]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a user's names: square brackets are no markup
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[news]}"),
+        TextColumn("{task.fields[news]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -142,7 +142,7 @@ def status(folder: Folder, json: Json = False) -> None:
     if json:
         print_json({"title": title, **counts, "errors": failed})
         return
-    print_table(title or folder.name, list(counts), [[str(count) for count in counts.values()]])
+    print_table(str(title or folder.name), list(counts), [[str(count) for count in counts.values()]])
     for name, error in failed.items():
         say(f"Failed: {name}: {error}")
 
@@ -222,7 +222,8 @@ def _live(label: str) -> Iterator[Callable[["Progress"], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[news]}"))
+    words = [TextColumn(f"{{task.{what}}}", markup=False) for what in ("description", "fields[news]")]
+    columns = (words[0], BarColumn(), MofNCompleteColumn(), words[1])
     with Bars(*columns, console=Console(stderr=True)) as bars:
         whole = bars.add_task(label, total=None, news="")
         tasks: dict[str, Any] = {}

@@ -40,7 +40,7 @@ def asks_per_label(task: str) -> bool:
 
 def _check_scores(scores: ArrayLike, task: str) -> Float[np.ndarray, "b c"]:
     """Return finite probabilities in two dimensions, as float64; for binary the one column of P(class 1)."""
-    array = _as_array(scores)
+    array = as_array(scores)
     binary, per_label = task == "binary", asks_per_label(task)
     if array.dtype.kind not in "fiub":
         raise MetricError(f"Scores must be real numbers, but their type is {array.dtype}.")
@@ -65,7 +65,8 @@ def _check_scores(scores: ArrayLike, task: str) -> Float[np.ndarray, "b c"]:
     return array[:, -1:] if binary else array
 
 
-def _as_array(scores: ArrayLike) -> NDArray[Any]:
+def as_array(scores: ArrayLike) -> NDArray[Any]:
+    """Return scores as NumPy has them; raises MetricError for what it cannot take."""
     try:
         return np.asarray(scores)
     except (
@@ -325,7 +326,7 @@ def check_sums(scores: ArrayLike, task: str, *, row_of: str = "row") -> None:
 
     Rounding to bfloat16 moves a sum by up to 2⁻⁸, so it may be off by 2⁻⁷ where all scores are numbers of that type.
     """
-    array = _as_array(scores)
+    array = as_array(scores)
     if array.ndim != 2 or array.shape[1] < 2 or task == "multi-label":
         return
     sums = array.astype(np.float64).sum(axis=1)

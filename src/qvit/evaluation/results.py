@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qvit.data.registry import SPLITS
 from qvit.errors import FileError, MetricError
+from qvit.evaluation.metrics import as_array
 from qvit.files import open_regular, write_atomic
 
 PLAIN_SIZE = 28  # the one size that names leave out
@@ -106,7 +107,7 @@ def write_result(
     shape, none, or not finite; RunError where the file system refuses.
     """
     path = Path(folder) / result_name(flag, size, split, auc, acc, run)
-    array = np.asarray(scores)
+    array = as_array(scores)
     if array.dtype.kind not in "fiub":
         raise MetricError(f"Scores must be real numbers, but their type is {array.dtype}.")
     if array.ndim not in (1, 2) or array.size == 0:

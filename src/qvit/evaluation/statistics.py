@@ -19,6 +19,7 @@ from qvit.errors import MetricError, nearest
 from qvit.evaluation.metrics import (
     AbsentClassWarning,
     accuracy,
+    as_array,
     asks_per_label,
     auc,
     check_inputs,
@@ -167,8 +168,10 @@ def check_seeds(
     """
     asks_per_label(task)  # an unknown task is no seed's fault
     try:
-        array = np.asarray(scores)
-    except ValueError as error:
+        array = as_array(scores)
+    except MetricError as error:
+        if not isinstance(error.__cause__, ValueError):
+            raise
         raise MetricError("All seeds must score the same images and classes, but their shapes differ.") from error
     if task == "binary" and array.ndim == 2:
         array = array[:, :, np.newaxis]
@@ -176,7 +179,7 @@ def check_seeds(
         wanted = "(S, N) or (S, N, C)" if task == "binary" else "(S, N, C)"
         raise MetricError(
             f"Scores of the seeds of a {task} task must have the shape {wanted} with S of at least 1, "
-            f"but came as {np.shape(scores)}."
+            f"but came as {array.shape}."
         )
     checked = []
     for seed, each in enumerate(array):

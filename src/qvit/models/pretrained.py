@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from qvit.data.fetch import Progress, user_cache, why_not_writable
-from qvit.errors import ConfigError, DataError, ModelError
-from qvit.files import PART
+from qvit.errors import ConfigError, DataError, FileError, ModelError
+from qvit.files import PART, open_regular
 from qvit.models.networks import Network, create_timm
 
 _CHUNK = 1 << 20
@@ -85,8 +85,9 @@ def _fetch(published: Published, folder: Path, base_url: str, *, download: bool)
     try:
         if path.exists() and _digest(path).startswith(published.digest):
             return path
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror or error}); delete it, or {by_hand}") from error
+    except (OSError, FileError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "found", None) or error
+        raise DataError(f"{path} cannot be read ({reason}); delete it, or {by_hand}") from error
     state = "is damaged" if path.exists() else "is not there"
     if not download:
         raise DataError(f"{path} {state}, and nothing may be downloaded. Allow it, {by_hand}")
@@ -127,7 +128,7 @@ def _download(url: str, path: Path) -> None:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -229,7 +229,7 @@ class ViT(Classifier):
         check_images(images, in_chans=self.config.in_chans, img_size=self.config.img_size)
         tokens = rearrange(self.patch_embed(self.preprocess(images)), "b d y x -> b (y x) d")
         if self.cls_token is not None:
-            tokens = torch.cat((self.cls_token.expand(len(tokens), -1, -1), tokens), dim=1)
+            tokens = torch.cat((self.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
         # Positions first: the sum takes their layout in memory, token after token, and not the convolution's.
         return self.pos_embed + tokens
 

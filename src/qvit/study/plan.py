@@ -32,7 +32,7 @@ from qvit.training.loop import (
 )
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict_logits
-from qvit.training.seeding import generator
+from qvit.training.seeding import generator, seeded
 from qvit.training.surroundings import surroundings
 
 ENOUGH = 0.4  # seconds that one model is timed for
@@ -191,7 +191,7 @@ class _Timer:
         architecture = _architecture(run, info)
         key = architecture, batch, info.task, run.train.loss, run.train.threads, run.train.device
         if key not in self._timed:
-            with warnings.catch_warnings(), surroundings(run.train.threads):
+            with warnings.catch_warnings(), surroundings(run.train.threads), seeded(0, alone=False):
                 warnings.simplefilter("ignore", CircuitWarning)
                 self._timed[key] = _time(run, architecture, info, batch)
         return self._timed[key]

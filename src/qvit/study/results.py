@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from sqlite3 import SQLITE_CORRUPT
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,14 @@ from numpy.typing import NDArray
 
 from qvit.data.npz import find_header, read_array
 from qvit.data.registry import is_path
+from qvit.documents import one_line
 from qvit.errors import DataError, FileError, MetricError, RunError
 from qvit.evaluation.metrics import asks_per_label, evaluate
 from qvit.evaluation.statistics import Interval, crossed_interval, too_few_images
-from qvit.study.database import ADVICE, OnWait
+from qvit.study.database import OnWait
 from qvit.study.spec import SCRATCH
 from qvit.study.store import FILE, Store, StoredJob
+from qvit.study.stored import Said, is_cost
 from qvit.study.work import all_runs, final_run
 from qvit.training.folder import Run
 from qvit.training.stored import ResultFile, checked
@@ -189,8 +190,23 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
     with Store.read(folder, on_wait=on_wait) as store:
         jobs, costs, attempts = store.jobs(), store.costs(), store.attempts()
         said = {key: store.get(key) for key in ("name", "title", "description", "code", "machine", "specification")}
+    try:
+        return _results(folder, jobs, costs, attempts, checked(said, Said, FILE))
+    except FileError as error:
+        raise RunError(
+            f"{folder / FILE} is damaged ({one_line(error)}); delete it and run the study again: finished runs in its "
+            "folder are found and kept."
+        ) from error
+
+
+def _results(
+    folder: Path,
+    jobs: Sequence[StoredJob],
+    costs: dict[tuple[str, str], Any],
+    attempts: Sequence[dict[str, Any]],
+    said: Any,
+) -> Results:
     finished = [job for job in jobs if job.status == "finished" and job.result is not None]
-    _check_figures(folder / FILE, finished)
     if not finished:
         raise RunError(f"No run of the study in {folder} is finished yet; go on with `qvit study run`.")
     tests = {name: read_labels(folder, name) for name in dict.fromkeys(job.dataset for job in jobs)}
@@ -209,22 +225,12 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
             (Path(job.dataset).stem, label): costs[key]
             for job in jobs
             for label in [job.model["label"]]
-            if (key := (job.dataset, label)) in costs
+            if is_cost(costs.get(key := (job.dataset, label)))
         },
         jobs=tuple(jobs),
         attempts=tuple(attempts),
         **said,
     )
-
-
-def _check_figures(path: Path, finished: Sequence[StoredJob]) -> None:
-    """Raise `RunError` unless the store holds of each finished run what its folder's result.json may hold."""
-    for job in finished:
-        try:
-            checked(job.result, ResultFile, f"the result of {job.name}")
-        except FileError as error:
-            told = str(error).rstrip(".")
-            raise RunError(f"{path} cannot be used: {told}. {ADVICE[SQLITE_CORRUPT]}") from error
 
 
 def _arm(job: StoredJob) -> Arm:
@@ -240,7 +246,7 @@ def _cell(test: TestSet, arm: Arm, jobs: Sequence[StoredJob]) -> Cell:
         seeds=tuple(job.seed for job in jobs),
         runs=tuple(final_run(job.folder, distilled=job.distilled) for job in jobs),
         stages=tuple(tuple(all_runs(job.folder, distilled=job.distilled)) for job in jobs),
-        results=tuple(job.result or {} for job in jobs),
+        results=tuple(dict(checked(job.result, ResultFile, f"{FILE}, {job.name}:")) for job in jobs),
         seconds=tuple(job.seconds or 0.0 for job in jobs),
     )
 
@@ -257,8 +263,7 @@ def read_labels(folder: Path, dataset: str) -> TestSet:
         kept = {key: read_array(path, find_header(path, (key,))) for key in KEPT}
         return _test_set(dataset, kept)
     except (DataError, MetricError, ValueError, TypeError, OverflowError) as error:
-        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
-        raise RunError(f"{path} cannot be read ({reason}); `qvit study run` makes it again.") from error
+        raise RunError(f"{path} cannot be read ({one_line(error)}); `qvit study run` makes it again.") from error
 
 
 def _test_set(dataset: str, kept: dict[str, NDArray[Any]]) -> TestSet:

@@ -27,7 +27,7 @@ import numpy as np
 import qvit
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.errors import RunError
-from qvit.files import sole_user, write_atomic
+from qvit.files import printable, sole_user, write_atomic
 from qvit.models.cost import cost_of
 from qvit.models.zoo import model_config
 from qvit.study.database import OnWait
@@ -37,6 +37,7 @@ from qvit.study.pool import Event, LocalPool, Pool, await_workers, cores
 from qvit.study.results import labels_file
 from qvit.study.spec import Study
 from qvit.study.store import Store, StoredJob
+from qvit.study.stored import is_cost
 from qvit.study.work import OUTPUTS, Work, read_outcome
 from qvit.training.record import processor
 
@@ -137,6 +138,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _check_folder(folder: Path) -> None:
+    printable(folder, raised=RunError)  # or every run would be refused, one after another
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
@@ -198,7 +200,7 @@ def _keep_costs(store: Store, study: Study, datasets: dict[str, Dataset]) -> Non
         )
         said = json.dumps([code_digest(), run.model, asdict(config)], sort_keys=True)
         of = hashlib.sha256(said.encode()).hexdigest()
-        if known.get(key, {}).get("of") != of:
+        if not is_cost(known.get(key)) or known[key].get("of") != of:
             found[key] = asdict(cost_of(config)) | {"of": of}
     store.set_costs((*key, cost) for key, cost in found.items())
 

@@ -16,16 +16,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from qvit.errors import RunError
+from qvit.documents import one_line
+from qvit.errors import FileError, RunError
 from qvit.study.database import READ, WRITE, DamageError, OnWait, connected, patiently
 from qvit.study.places import named, without_places
 from qvit.study.spec import Job
+from qvit.study.stored import JobRow, Status
+from qvit.training.stored import checked
 
 FILE = "study.sqlite"
 FORMAT = 1
-Status = Literal["waiting", "running", "finished", "failed"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -186,25 +188,17 @@ class Store:
             "SELECT jobs.identity, role, dataset, model, regime, seed, options, teachers, folder, distilled, status, "
             "error, seconds, result FROM jobs JOIN runs USING (identity) ORDER BY place"
         )
-        return [
-            StoredJob(
-                identity=row[0],
-                role=row[1],
-                dataset=row[2],
-                model=_read_json(row[3], dict),
-                regime=row[4],
-                seed=row[5],
-                options=_read_json(row[6], dict),
-                teachers=tuple(_read_json(row[7], list)),
-                folder=self.folder / row[8],
-                distilled=bool(row[9]),
-                status=row[10],
-                error=row[11],
-                seconds=row[12],
-                result=None if row[13] is None else _read_json(row[13], dict),
-            )
-            for row in rows
-        ]
+        return [self._job(dict(zip(JobRow.__annotations__, row, strict=True))) for row in rows]
+
+    def _job(self, row: dict[str, Any]) -> StoredJob:
+        for name in ("model", "options", "teachers", "result"):
+            row[name] = None if row[name] is None else _read_json(row[name])
+        try:
+            found = checked(row, JobRow, "it")
+        except FileError as error:
+            raise DamageError(one_line(error)) from error
+        kept: dict[str, Any] = {**found, "distilled": bool(found["distilled"]), "teachers": tuple(found["teachers"])}
+        return StoredJob(**kept | {"folder": self.folder / found["folder"]})
 
     def begin(self, identity: str, worker: str) -> None:
         """Record that a worker has begun a run."""
@@ -246,10 +240,10 @@ class Store:
         rows = [(named(dataset), label, _json(cost)) for dataset, label, cost in costs]
         self._write(lambda database: database.executemany("INSERT OR REPLACE INTO models VALUES (?, ?, ?)", rows))
 
-    def costs(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def costs(self) -> dict[tuple[str, str], Any]:
         """Return what models cost, by dataset and label."""
         rows = self._rows("SELECT dataset, model, cost FROM models")
-        return {(dataset, label): _read_json(cost, dict) for dataset, label, cost in rows}
+        return {(dataset, label): _read_json(cost) for dataset, label, cost in rows}
 
     def _set(self, identity: str, values: str, *parameters: Any, outcome: str) -> None:
         """Change a run, and end the attempt at it with an outcome."""
@@ -294,11 +288,8 @@ def _json(value: Any) -> str:
     return _text(json.dumps(value, ensure_ascii=False))
 
 
-def _read_json(text: str, kind: type = object) -> Any:
+def _read_json(text: str) -> Any:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:  # the latter of brackets without end
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: of no text; RecursionError: nested deeply
         raise DamageError(f"a value is not JSON ({error})") from error
-    if not isinstance(value, kind):
-        raise DamageError(f"a value is {type(value).__name__} instead of {kind.__name__}")
-    return value

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -85,9 +86,10 @@ def median_milliseconds(
     plan: ExactPlan, circuit: Circuit, tokens: int, groups: int, dtype: torch.dtype, device: str, repeats: int
 ) -> float:
     """Return the median time of a forward and backward pass of a plan, after warm-up."""
-    x = torch.randn(tokens, 1, circuit.n_inputs, dtype=dtype, device=device, requires_grad=True)
-    w = torch.randn(groups, circuit.n_weights, dtype=dtype, device=device, requires_grad=True)
-    grad = torch.randn(tokens, groups, len(circuit.observables), dtype=dtype, device=device)
+    like: Any = {"dtype": dtype, "device": device, "generator": torch.Generator(device).manual_seed(0)}
+    x = torch.randn(tokens, 1, circuit.n_inputs, requires_grad=True, **like)
+    w = torch.randn(groups, circuit.n_weights, requires_grad=True, **like)
+    grad = torch.randn(tokens, groups, len(circuit.observables), **like)
     wait: Callable[[], None] = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     times = []
     for repeat in range(repeats + 3):
