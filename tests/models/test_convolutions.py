@@ -52,6 +52,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "one image": (lambda: nn.Conv2d(3, 5, 1, stride=2), (3, 6, 6)),
     "no image": (lambda: nn.Conv2d(3, 5, 1, stride=2), (0, 3, 6, 6)),
     "reflecting": (lambda: nn.Conv2d(3, 5, 1, stride=2, padding_mode="reflect"), (2, 3, 6, 6)),
+    "pads by itself": (lambda: nn.Conv2d(3, 5, 1, stride=2, padding=1, padding_mode="reflect"), (2, 3, 6, 6)),
     "of its own": (lambda: Standardised(3, 5, 1, stride=2), (2, 3, 6, 6)),
     "1-d": (lambda: nn.Conv1d(3, 5, 1, stride=2), (2, 3, 9)),
     "3-d": (lambda: nn.Conv3d(3, 5, 1, stride=(1, 2, 2)), (2, 3, 4, 4, 4)),
@@ -60,7 +61,16 @@ HARMLESS = {
     "no stride": nn.Conv2d(3, 5, 1),
     "two pixels": nn.Conv2d(3, 5, (1, 2), stride=2),
     "padded": nn.Conv2d(3, 5, 1, stride=2, padding=1),
-    "transposed": nn.ConvTranspose2d(3, 5, 1, stride=2),
+    "transposed, of two pixels": nn.ConvTranspose2d(3, 5, 2, stride=2),
+}
+# The gradients of these are strided convolutions of maps that the stride divides.
+TRANSPOSED: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "planted": (nn.ConvTranspose2d(3, 5, 1, stride=2, output_padding=1), (8, 3, 8, 8)),
+    "one way": (nn.ConvTranspose2d(3, 5, 1, stride=(2, 1), output_padding=(1, 0), bias=False), (2, 3, 5, 4)),
+    "groups": (nn.ConvTranspose2d(6, 4, 1, stride=3, output_padding=2, groups=2), (2, 6, 4, 5)),
+    "one image": (nn.ConvTranspose2d(3, 5, 1, stride=2, output_padding=1), (3, 4, 4)),
+    "1-d": (nn.ConvTranspose1d(3, 5, 1, stride=2, output_padding=1), (2, 3, 9)),
+    "3-d": (nn.ConvTranspose3d(3, 5, 1, stride=(1, 2, 2), output_padding=(0, 1, 1)), (2, 3, 4, 3, 4)),
 }
 
 
@@ -79,10 +89,12 @@ def strides_seen(work: Callable[[], Any]) -> list[Any]:
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             packet = func.overloadpacket
-            if packet is torch.ops.aten.convolution and set(args[1].shape[2:]) == {1}:
+            if packet is torch.ops.aten.convolution and not args[6] and set(args[1].shape[2:]) == {1}:
                 seen.append(args[3])
             if packet is torch.ops.aten.convolution_backward and set(args[2].shape[2:]) == {1}:
-                seen.append(args[4])
+                stride, transposed, sides = args[4], args[7], args[0].shape[2:]
+                if not transposed or all(side % step == 0 for side, step in zip(sides, stride, strict=True)):
+                    seen.append(stride)
             return func(*args, **kwargs or {})
 
     with Watch():
@@ -137,6 +149,63 @@ def test_others_are_left_alone(name: str) -> None:
     assert type(layer) is kind
     with Unstrided():
         assert torch.equal(layer(pixels), expected)
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_no_stride_divides_what_a_transposed_one_returns(name: str) -> None:
+    plain, shape = TRANSPOSED[name]
+    layer, pixels = copy.deepcopy(plain), torch.randn(shape)
+    expected = computed(plain, pixels)
+    assert strided_pixels(layer) == [layer]
+    unstride(layer)
+    assert strides_seen(lambda: computed(plain, pixels))
+    assert strides_seen(lambda: computed(layer, pixels)) == []
+    for mine, value in zip(computed(layer, pixels), expected, strict=True):
+        torch.testing.assert_close(mine, value, rtol=1e-12, atol=1e-12)
+    with Unstrided():
+        torch.testing.assert_close(computed(plain, pixels), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_transposed_one_may_be_told_the_size() -> None:
+    layer, pixels = nn.ConvTranspose2d(3, 5, 1, stride=2), torch.randn(2, 3, 4, 4)
+    expected = layer(pixels, output_size=[8, 8])
+    unstride(layer)
+    assert torch.equal(layer(pixels, output_size=[8, 8]), expected)
+    assert strides_seen(lambda: layer(pixels, output_size=[8, 8]).sum().backward()) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # of torch, to itself
+@pytest.mark.parametrize("transposed", [False, True])
+def test_programs_and_operators_are_seen(transposed: bool) -> None:
+    """torch.export writes calls of operators, and of the most general one when it decomposes."""
+    kind, more = (nn.ConvTranspose2d, {"output_padding": 1}) if transposed else (nn.Conv2d, {})
+    layer, pixels = kind(4, 8, 1, stride=2, **more), torch.randn(2, 4, 8, 8)
+    program = torch.export.export(layer, (pixels,))
+    for exported in (program, program.run_decompositions()):
+        plain = exported.module()
+
+        def step(plain: nn.Module = plain) -> None:
+            with Unstrided():
+                differentiate(plain(pixels.requires_grad_()).sum())
+
+        assert strides_seen(lambda plain=plain: plain(pixels).sum().backward())
+        assert strides_seen(step) == []
+        with Unstrided():
+            torch.testing.assert_close(plain(pixels), layer(pixels))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_scripted_parts_are_trained_without_onednn() -> None:
+    """No mode sees what TorchScript calls."""
+    scripted, was = torch.jit.script(nn.Conv2d(4, 8, 1, stride=2)), torch._C._get_mkldnn_enabled()
+    ours = create_model("vit_4q1h")
+    ours.head = nn.Sequential(ours.head, scripted)
+    for model in (scripted, ours, nn.Sequential(scripted)):
+        with unstrided(model, nn.Module()):
+            assert not torch._C._get_mkldnn_enabled()
+        assert torch._C._get_mkldnn_enabled() == was
+    with unstrided(nn.Identity(), nn.Module()):
+        assert torch._C._get_mkldnn_enabled() == was
 
 
 def test_every_way_to_write_a_stride() -> None:
@@ -203,6 +272,22 @@ def test_what_needs_no_block_has_none() -> None:
     assert isinstance(unstrided(nn.Identity(), nothing), Unstrided), "what it calls is not known"
     ours.head = strange
     assert isinstance(unstrided(ours, nothing), Unstrided)
+
+
+class Calls(nn.Module):
+    """A part that calls a convolution which is no module."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return F.conv2d(pixels, torch.ones(1, 1, 1, 1), stride=2)
+
+
+def test_strange_parts_and_objectives_need_the_block() -> None:
+    ours = create_model("vit_4q1h")
+    assert isinstance(unstrided(ours, Calls()), Unstrided)
+    assert isinstance(unstrided(ours, lambda model, batch: model(batch.images)), Unstrided)
+    assert isinstance(unstrided(ours, Calls().forward), Unstrided)
+    ours.head = Calls()
+    assert isinstance(unstrided(ours, nn.Module()), Unstrided)
 
 
 def test_checkpointing_inside_a_block() -> None:

@@ -94,6 +94,11 @@ def test_layer_norm_is_torchs_own_to_the_last_bit() -> None:
     assert repr(ours) == repr(theirs), "teachers are recognised by this"
 
 
+def test_layer_norm_has_no_options_that_its_derivatives_do_not_know() -> None:
+    with pytest.raises(TypeError, match="elementwise_affine"):
+        LayerNorm(5, elementwise_affine=False)  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize("batched", [False, True])
 def test_layer_norm_by_torch_func_and_in_batches(batched: bool) -> None:
     norm = LayerNorm(3).double()

@@ -185,3 +185,15 @@ def test_a_circuit_is_drawn_as_text_or_as_a_figure() -> None:
     assert circuit.draw("figure").axes
     with pytest.raises(CircuitError, match="'text' or as a 'figure'"):
         circuit.draw("mpl")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("_unchecked")
+def test_numbers_of_numpy_are_whole_numbers_too() -> None:
+    """They overflow in 2ⁿ, and have no `bit_length`."""
+    wide = Circuit(np.int64(64), np.int64(2), np.int64(1), (Gate("RX", (0,), w(0)),), (), tuple(np.array([1, 2])))
+    assert wide == Circuit(64, 2, 1, (Gate("RX", (0,), w(0)),), (), (1, 2))
+    assert {type(number) for number in (wide.n_wires, wide.n_inputs, wide.n_weights, *wide.amplitudes)} == {int}
+    layer = QuantumLinear(np.int64(4), n_layers=np.int64(2), groups=tuple(np.array([3])))
+    assert (layer.n_qubits, layer.n_layers, layer.groups) == (4, 2, (3,))
+    assert {type(number) for number in (layer.n_qubits, layer.n_layers, *layer.groups)} == {int}
+    assert layer(torch.ones(5, 3, 4)).shape == (5, 3, 4)

@@ -39,7 +39,6 @@ FORMAT = 1
 LARGEST = 1 << 16  # bytes of cache.json
 VIEWS = 512  # images under a symmetry that the teacher sees at a time
 ABANDONED = 24 * 3600  # seconds after which a half-made folder belongs to nobody
-_MOST_SAID = 1 << 20  # bytes of cache.json, which has some hundred
 OnViews = Callable[[int, int], None]
 
 

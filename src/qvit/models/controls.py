@@ -145,7 +145,7 @@ class GivensProjection(nn.Module):
 
     def __init__(self, options: Givens, dim: int, heads: int) -> None:
         super().__init__()
-        check_circuit(dim // heads)
+        check_circuit(options.network, dim // heads)
         circuit = build_circuit(get_ansatz(options.network), dim // heads, 1)
         with torch.device("cpu"):  # plans are shared by all models, so none may hold meta tensors
             self._plan = subspace_plan(circuit)

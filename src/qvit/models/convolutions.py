@@ -5,11 +5,14 @@ channels_last layout, whose input channels are no multiple of 8, on processors w
 (`benchmarks/convolutions.py` shows it). It is the same function to leave the other pixels out first and to convolve
 those that remain. That is done on every processor, in every layout and for any number of channels; forward passes
 without gradients, such as a teacher's, never have the defect.
+
+The gradient of a transposed convolution is such a convolution, and has the defect where `output_padding` makes its
+stride divide the size of what it returns; it is the same function to pad that afterwards.
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -18,8 +21,23 @@ from torch.overrides import TorchFunctionMode
 
 from qvit.models.vit import Classifier
 
+_LAYERS = nn.Conv1d | nn.Conv2d | nn.Conv3d
+_TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _MODULES: dict[Any, Callable[..., Tensor]] = {nn.Conv1d: torch.conv1d, nn.Conv2d: torch.conv2d, nn.Conv3d: torch.conv3d}
-_FUNCTIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
+_PLAIN = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}  # by their dimensions
+_PLAIN_TRANSPOSED = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
+_KNOWN = ("qvit.", "torch.nn.", "monai.", "timm.")  # of whose networks it is known what they call
+
+
+def _called(name: str) -> list[Any]:
+    """Return all by which a function of torch's may be called: what torch.export makes calls overloads of operators."""
+    operator = getattr(torch.ops.aten, name)
+    return [getattr(torch, name), operator, *(getattr(operator, overload) for overload in operator.overloads())]
+
+
+_FUNCTIONS = {function: dims for dims in _PLAIN for function in _called(f"conv{dims}d")}
+_TRANSPOSING = {function: dims for dims in _PLAIN for function in _called(f"conv_transpose{dims}d")}
+_ANY = {torch.convolution, torch.ops.aten.convolution, torch.ops.aten.convolution.default}
 
 
 class Unstrided(TorchFunctionMode):
@@ -34,12 +52,16 @@ class Unstrided(TorchFunctionMode):
     ) -> Any:
         """Call a function of torch's, or what is equal to it."""
         if func in _FUNCTIONS:
-            return _convolve(func, *args, **kwargs or {})
+            return _convolve(_FUNCTIONS[func], *args, **kwargs or {})
+        if func in _TRANSPOSING:
+            return _transpose(_TRANSPOSING[func], *args, **kwargs or {})
+        if func in _ANY:
+            return _convolve_any(*args, **kwargs or {})
         return func(*args, **kwargs or {})
 
 
 def _convolve(
-    func: Callable[..., Tensor],
+    dims: int,
     input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
     bias: Tensor | None = None,
@@ -48,10 +70,46 @@ def _convolve(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    steps = _steps(_FUNCTIONS[func], weight.shape[2:], stride, padding)
+    steps = _steps(dims, weight.shape[2:], stride, padding)
     if steps is None:
-        return func(input, weight, bias, stride, padding, dilation, groups)
-    return func(_every(input, steps), weight, bias, 1, 0, 1, groups)
+        return _PLAIN[dims](input, weight, bias, stride, padding, dilation, groups)
+    return _PLAIN[dims](_every(input, steps), weight, bias, 1, 0, 1, groups)
+
+
+def _transpose(
+    dims: int,
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    function, more = _PLAIN_TRANSPOSED[dims], _each(output_padding, dims)
+    if not any(more) or _steps(dims, weight.shape[2:], stride, padding) is None:
+        return function(input, weight, bias, stride, padding, output_padding, groups, dilation)
+    out = function(input, weight, None, stride, padding, 0, groups, dilation)
+    out = nn.functional.pad(out, [size for extra in reversed(more) for size in (0, extra)])
+    return out if bias is None else out + bias.to(out.dtype).reshape(-1, *(1,) * dims)
+
+
+def _convolve_any(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Tensor:
+    dims = weight.ndim - 2
+    if transposed:
+        return _transpose(dims, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _convolve(dims, input, weight, bias, stride, padding, dilation, groups)
 
 
 def _steps(
@@ -77,13 +135,13 @@ def _every(pixels: Tensor, steps: tuple[int, ...]) -> Tensor:
 class _Unstrided:
     """What a convolution becomes by `unstride`: a subclass of its own class, by the same name."""
 
-    def forward(self: Any, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+    def forward(self: Any, input: Tensor, *more: Any, **named: Any) -> Tensor:  # noqa: A002 - torch's name
         """Return the convolution of the pixels that the stride reads."""
-        function, steps = _MODULES.get(_was(self)), _steps_of(self)
+        function, steps = _MODULES.get(_was(self)), _steps_of(self, self.padding)
         if function is not None and steps is not None:
             return function(_every(input, steps), self.weight, self.bias, 1, 0, 1, self.groups)
-        with Unstrided():  # a forward of its own, which may standardise the weights, say
-            return super().forward(input)  # type: ignore[misc]
+        with Unstrided():  # a forward of its own, which may pad first or standardise the weights, say
+            return super().forward(input, *more, **named)  # type: ignore[misc]
 
     def __reduce_ex__(self: Any, protocol: Any) -> tuple[Any, ...]:
         """Have copies and pickles find the class, which no module has by its name."""
@@ -105,15 +163,21 @@ def _blank(kind: Any) -> nn.Module:
     return nn.Module.__new__(_unstrided(kind))
 
 
-def _steps_of(module: Any) -> tuple[int, ...] | None:
-    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):  # and none is transposed
-        return None
-    return _steps(len(module.kernel_size), module.kernel_size, module.stride, module.padding)
+def _steps_of(module: Any, padding: Any) -> tuple[int, ...] | None:
+    return _steps(len(module.kernel_size), module.kernel_size, module.stride, padding)
+
+
+def _has_stride(module: Any) -> bool:
+    """Return whether a module is a convolution of one pixel that is computed with a stride, or the transpose of one."""
+    if isinstance(module, _Unstrided) or not isinstance(module, _LAYERS | _TRANSPOSED):
+        return False
+    # By any other mode a layer pads by itself first, and then convolves without padding.
+    return _steps_of(module, module.padding if module.padding_mode == "zeros" else 0) is not None
 
 
 def strided_pixels(module: nn.Module) -> list[nn.Module]:
     """Return the convolutions of one pixel with a stride, inside a module, that are computed with it."""
-    return [part for part in module.modules() if not isinstance(part, _Unstrided) and _steps_of(part) is not None]
+    return [part for part in module.modules() if _has_stride(part)]
 
 
 def unstride(module: nn.Module) -> None:
@@ -126,14 +190,33 @@ def unstride(module: nn.Module) -> None:
         convolution.__class__ = _unstrided(kind)
 
 
-def unstrided(model: nn.Module, objective: nn.Module) -> AbstractContextManager[Any]:
+def unstrided(model: nn.Module, objective: Callable[..., Any]) -> AbstractContextManager[Any]:
     """Return the block to train a model and its objective in: `Unstrided`, unless nothing here needs it.
 
     Of our own networks it is known what they call. A stranger's is not changed, so that it can be quantised or pickled
-    as ever.
+    as ever. What TorchScript calls nobody sees: where there is any, oneDNN is left out of the whole.
     """
-    safe = isinstance(model, Classifier) and not strided_pixels(model) and not strided_pixels(objective)
-    return nullcontext() if safe else Unstrided()
+    parts = [part for root in (model, objective) if isinstance(root, nn.Module) for part in root.modules()]
+    if any(isinstance(part, torch.jit.ScriptModule) for part in parts):
+        return _without_onednn()
+    known = isinstance(model, Classifier) and all(map(_is_known, (*map(type, parts), objective)))
+    return nullcontext() if known and not any(map(_has_stride, parts)) else Unstrided()
+
+
+def _is_known(maker: Any) -> bool:
+    """Return whether a class, or a function, is one of those whose convolutions are modules of their own."""
+    return str(getattr(maker, "__module__", None)).startswith(_KNOWN)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    was = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        with Unstrided():
+            yield
+    finally:
+        torch._C._set_mkldnn_enabled(was)
 
 
 def differentiate(loss: Tensor) -> None:

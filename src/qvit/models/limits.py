@@ -4,10 +4,12 @@ The bounds lie far above anything that has been trained, such as ViT-G/14 with i
 them is a mistake, or comes from a damaged file, and would otherwise take memory or hours before anybody noticed.
 """
 
+from math import prod
 from numbers import Integral
 from typing import Any
 
 from qvit.errors import ModelError
+from qvit.quantum.ansatz import get_ansatz
 
 LARGEST = {
     "img_size": 4096,
@@ -24,7 +26,8 @@ LARGEST = {
 MOST_TOKENS = 2**16  # in an image
 MOST_WEIGHTS = 2**31
 WIDEST = 8.0  # times the channels of a published ResNet
-MOST_QUBITS = 64  # in a head
+MOST_QUBITS = 256  # in a head: a ring of one layer takes a fraction of a second
+MOST_ANGLES = 5000  # in a circuit of one layer: of pyramids on more than 100 qubits the plan takes minutes
 MOST_LAYERED = 1024  # qubits times layers
 
 
@@ -44,9 +47,11 @@ def check_at_most(what: str, value: int, most: int) -> None:
         raise ModelError(f"{what} must be at most {most:,}, got {told}. Models have limits, see `qvit.models.limits`.")
 
 
-def check_circuit(qubits: int, layers: Any = 1) -> None:
+def check_circuit(ansatz: str, qubits: int, layers: Any = 1) -> None:
     """Raise `ModelError` for the circuits of a head of attention that nobody could simulate, or not in time."""
     check_at_most("The width of a head with circuits, dim / heads,", qubits, MOST_QUBITS)
+    angles = prod(get_ansatz(ansatz).weight_shape(qubits, 1))
+    check_at_most(f"The number of angles of '{ansatz}' in a head of width {qubits}", angles, MOST_ANGLES)
     if isinstance(layers, Integral):  # anything else is refused by the circuit
         check_at_most("n_layers", int(layers), LARGEST["n_layers"])
         check_at_most("The width of a head times n_layers", qubits * int(layers), MOST_LAYERED)

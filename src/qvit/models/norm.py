@@ -17,6 +17,9 @@ class LayerNorm(nn.LayerNorm):
     derivatives are wrong without a word.
     """
 
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)  # with weights, and of one dimension: what `_slopes` is written for
+
     def forward(self, input: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:  # noqa: A002 - torch's name
         """Return (x − mean)/√(variance + eps)·weight + bias."""
         if transformed():

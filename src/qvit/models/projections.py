@@ -7,6 +7,7 @@ the same interface, so two arms of a comparison share all other code.
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Annotated, Any, Literal
 
 import torch
@@ -151,7 +152,7 @@ class QuantumProjection(nn.Module):
     def __init__(self, options: Quantum, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        check_circuit(dim // heads, options.n_layers)
+        check_circuit(options.ansatz, dim // heads, options.n_layers)
         _check_fits(options, dim // heads)
         self.circuits = _circuits(options, options.ansatz, dim // heads, (3, heads))
 
@@ -171,7 +172,7 @@ class UnluProjection(nn.Module):
     def __init__(self, options: Unlu, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        check_circuit(dim // heads, options.n_layers)
+        check_circuit("unlu_v", dim // heads, options.n_layers)
         self.score_circuits = _circuits(options, "unlu_qk", dim // heads, (2, heads))
         self.value_circuits = _circuits(options, "unlu_v", dim // heads, (heads,))
 
@@ -198,7 +199,7 @@ def _circuits(options: Quantum | Unlu, ansatz: str, width: int, groups: tuple[in
 
 
 def _check_fits(options: Quantum, width: int) -> None:
-    if not isinstance(options.n_layers, int) or options.n_layers < 1:
+    if not isinstance(options.n_layers, Integral) or options.n_layers < 1:
         return  # QuantumLinear refuses these
     circuit = build_circuit(get_ansatz(options.ansatz), width, options.n_layers)
     have = circuit.n_inputs, len(circuit.observables)

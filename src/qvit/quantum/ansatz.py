@@ -202,8 +202,8 @@ def get_ansatz(name: str) -> Ansatz:
 
 def build_circuit(ansatz: Ansatz, n: int, n_layers: int) -> Circuit:
     """Return the circuit; raises `CircuitError` if it does not fit the weights that the ansatz says it has."""
-    whole("The number of qubits", n, least=1, most=MOST_WIRES)
-    whole("The number of layers", n_layers, least=1, most=MOST_LAYERS)
+    n = whole("The number of qubits", n, least=1, most=MOST_WIRES)
+    n_layers = whole("The number of layers", n_layers, least=1, most=MOST_LAYERS)
     count = math.prod(ansatz.weight_shape(n, n_layers))
     if count > MOST_GATES:
         raise CircuitError(

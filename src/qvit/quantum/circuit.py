@@ -164,9 +164,12 @@ class Circuit:
     amplitudes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        whole("The number of wires of a circuit", self.n_wires, least=1, most=MOST_WIRES)
+        # As Python's own numbers: NumPy's overflow in 2ⁿ, and count no bits.
+        wires = whole("The number of wires of a circuit", self.n_wires, least=1, most=MOST_WIRES)
+        object.__setattr__(self, "n_wires", wires)
         for name in ("n_inputs", "n_weights"):
-            whole(f"{name} of a circuit", getattr(self, name), least=0, most=MOST_NUMBERS)
+            number = whole(f"{name} of a circuit", getattr(self, name), least=0, most=MOST_NUMBERS)
+            object.__setattr__(self, name, number)
         for name, kind, most in (
             ("gates", Gate, MOST_GATES),
             ("observables", Pauli, MOST_OBSERVABLES),
@@ -176,7 +179,7 @@ class Circuit:
             for value in values:
                 if not isinstance(value, kind) or isinstance(value, bool):
                     raise CircuitError(f"The {name} of a circuit cannot hold {value!r:.80}.")
-            object.__setattr__(self, name, values)
+            object.__setattr__(self, name, tuple(map(int, values)) if kind is Integral else values)
         if not self.observables:
             object.__setattr__(self, "observables", tuple(map(Z, range(self.n_wires))))
         for gate in self.gates:

@@ -52,16 +52,15 @@ class QuantumLinear(nn.Module):
         super().__init__()
         if not isinstance(groups, tuple | list):
             raise CircuitError(f"groups must be a tuple such as (3, 2), got {groups!r}.")
-        for name, value, most in (("n_qubits", n_qubits, MOST_WIRES), ("n_layers", n_layers, MOST_LAYERS)):
-            whole(name, value, least=1, most=most)
-        for value in groups:
-            whole("groups", value, least=1, most=MOST_GROUPS)
+        n_qubits = whole("n_qubits", n_qubits, least=1, most=MOST_WIRES)
+        n_layers = whole("n_layers", n_layers, least=1, most=MOST_LAYERS)
+        groups = tuple(whole("groups", value, least=1, most=MOST_GROUPS) for value in groups)
         whole("The number of circuits in groups", math.prod(groups), least=1, most=MOST_GROUPS)
         if not isinstance(ansatz, str | Ansatz):
             raise CircuitError(f"ansatz must be a name or an Ansatz, got {ansatz!r:.80}.")
         row = get_ansatz(ansatz) if isinstance(ansatz, str) else ansatz
         self.n_qubits, self.n_layers, self.ansatz = n_qubits, n_layers, row.name
-        self.groups, self.engine = tuple(groups), engine
+        self.groups, self.engine = groups, engine
         self.circuit = build_circuit(row, n_qubits, n_layers)
         self._plan = make_plan(self.circuit, engine)
         on = torch.get_default_device() if device is None else torch.device(device)

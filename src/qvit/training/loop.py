@@ -193,7 +193,7 @@ def _fit(
         noise = NOISE, state.epoch, *team.place  # of dropout and the like
         # Again, as `on_epoch` may do what it likes.
         alone = isinstance(model, Classifier) and model.draws
-        with surroundings(config.threads), seeded(seed, *noise, alone=alone), unstrided(model, own):
+        with surroundings(config.threads), seeded(seed, *noise, alone=alone), unstrided(model, objective):
             record = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch, team=team)
             record |= validation_figures(model, data, config, team)
         _update(state, model, own, optimizer, record)

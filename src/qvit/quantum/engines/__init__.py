@@ -15,6 +15,7 @@ from qvit.quantum.circuit import Circuit
 from qvit.quantum.engines.explain import Explanation, explain
 from qvit.quantum.engines.plan import ENGINES, auto_plan, exact_plan
 from qvit.quantum.engines.tracing import sizes
+from qvit.quantum.engines.watched import plain
 
 __all__ = ["ENGINES", "Explanation", "Plan", "evaluate", "expectations", "explain", "make_plan"]
 
@@ -69,15 +70,7 @@ def evaluate(plan: Plan, inputs: Tensor, weights: Tensor) -> Float[Tensor, "*bat
     compute = torch.promote_types(torch.promote_types(inputs.dtype, weights.dtype), torch.float32)
     kind = inputs.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-        return plan.expectations(_plain(inputs).to(compute), _plain(weights).to(compute)).to(inputs.dtype)
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """Return a tensor of a subclass as a tensor, unless the subclass wants to see every operation."""
-    kind = type(tensor)
-    if kind is Tensor or kind is torch.nn.Parameter or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
-        return tensor
-    return tensor.as_subclass(Tensor)
+        return plan.expectations(plain(inputs).to(compute), plain(weights).to(compute)).to(inputs.dtype)
 
 
 def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:

@@ -16,6 +16,7 @@ from qvit.quantum.engines.angles import LinearAngles
 from qvit.quantum.engines.batching import Batching
 from qvit.quantum.engines.operators import Operator, Traceable
 from qvit.quantum.engines.tracing import Constant
+from qvit.quantum.engines.watched import transformed, unwatched
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class KernelCall:
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
     ) -> Float[Tensor, "*batch_and_groups o"]:
         """Return expectation values; leading dimensions of inputs and weights broadcast against each other."""
-        if self.n_loads == 0 and _nobody_watches(inputs, weights):
+        if self.n_loads == 0 and unwatched(inputs, weights):
             return _Eager.apply(inputs, weights, self)  # type: ignore[no-untyped-call]
         return self.spelt_out(inputs, weights)
 
@@ -42,7 +43,7 @@ class KernelCall:
         """Return the same by operations that torch can trace, transform and differentiate to any order."""
         batching = Batching.of(inputs, weights)
         arguments = self.arguments(batching, batching.split_inputs(inputs), weights)
-        if _transformed():  # wraps every tensor, but the code has to be read
+        if transformed():  # wraps every tensor, but the code has to be read
             return batching.join(self.operator.in_torch(*arguments[:4], self.code.array, self.n_wires, self.n_outputs))
         return batching.join(self.traceable.forward(*arguments))
 
@@ -106,26 +107,6 @@ def _batched(gradient: Tensor) -> bool:
     return torch._C._functorch.is_legacy_batchedtensor(gradient) or torch._C._functorch.is_functorch_wrapped_tensor(
         gradient
     )
-
-
-def _nobody_watches(inputs: Tensor, weights: Tensor) -> bool:
-    """Return whether this is a plain call on the CPU: no trace, no transform, no mode that wants to see operations."""
-    return (
-        inputs.device.type == "cpu"
-        and type(inputs) in (Tensor, torch.nn.Parameter)
-        and type(weights) in (Tensor, torch.nn.Parameter)
-        and not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None
-        and not _transformed()
-        and torch._C._len_torch_dispatch_stack() == 0
-    )
-
-
-def _transformed() -> bool:
-    """Return whether torch.func is at work, or forward-mode differentiation; both see through plain operations only."""
-    if torch.compiler.is_compiling():  # which has transforms of its own below
-        return False
-    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 def loaded(features: Float[Tensor, "s i t"], n: int) -> Float[Tensor, "s n t"]:

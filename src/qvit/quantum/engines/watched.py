@@ -30,6 +30,8 @@ def transformed() -> bool:
 
 def unwatched(*tensors: Tensor) -> bool:
     """Return whether memory of these may be read: plain tensors on the CPU, no trace, no transform, no batching."""
+    if compiler.is_compiling():  # first: it cannot trace some of the questions below
+        return False
     return (
         all(
             type(tensor) in _PLAIN
@@ -37,7 +39,6 @@ def unwatched(*tensors: Tensor) -> bool:
             and not _C._functorch.is_legacy_batchedtensor(tensor)  # `is_grads_batched`, vectorised Jacobians
             for tensor in tensors
         )
-        and not compiler.is_compiling()
         and _C._get_tracing_state() is None
         and not transformed()
         and _C._len_torch_dispatch_stack() == 0
