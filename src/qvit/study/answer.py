@@ -26,8 +26,8 @@ class Line:
 UNTOLD = Line(
     "Does the quantum part help?",
     "This study cannot tell",
-    "no model in it has circuits that lack their entangling gates or are not trained, or cosines in their place; what "
-    "is better than dense matrices need not be so by being quantum",
+    "it compares no model with circuits that lack their entangling gates or are not trained, or cosines in their "
+    "place; what is better than dense matrices need not be so by being quantum",
     "none",
 )
 
