@@ -173,13 +173,14 @@ def check_seeds(
         if not isinstance(error.__cause__, ValueError):
             raise
         raise MetricError("All seeds must score the same images and classes, but their shapes differ.") from error
+    shape = array.shape
     if task == "binary" and array.ndim == 2:
         array = array[:, :, np.newaxis]
     if array.ndim != 3 or len(array) == 0:
         wanted = "(S, N) or (S, N, C)" if task == "binary" else "(S, N, C)"
         raise MetricError(
             f"Scores of the seeds of a {task} task must have the shape {wanted} with S of at least 1, "
-            f"but came as {array.shape}."
+            f"but came as {shape}."
         )
     checked = []
     for seed, each in enumerate(array):

@@ -190,8 +190,11 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
     with Store.read(folder, on_wait=on_wait) as store:
         jobs, costs, attempts = store.jobs(), store.costs(), store.attempts()
         said = {key: store.get(key) for key in ("name", "title", "description", "code", "machine", "specification")}
+    finished = [job for job in jobs if job.status == "finished" and job.result is not None]
+    if not finished:  # what a study says of itself may be missing, too: it may have been stopped before
+        raise RunError(f"No run of the study in {folder} is finished yet; go on with `qvit study run`.")
     try:
-        return _results(folder, jobs, costs, attempts, checked(said, Said, FILE))
+        return _results(folder, jobs, finished, costs, attempts, checked(said, Said, FILE))
     except FileError as error:
         raise RunError(
             f"{folder / FILE} is damaged ({one_line(error)}); delete it and run the study again: finished runs in its "
@@ -202,13 +205,11 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
 def _results(
     folder: Path,
     jobs: Sequence[StoredJob],
+    finished: Sequence[StoredJob],
     costs: dict[tuple[str, str], Any],
     attempts: Sequence[dict[str, Any]],
     said: Any,
 ) -> Results:
-    finished = [job for job in jobs if job.status == "finished" and job.result is not None]
-    if not finished:
-        raise RunError(f"No run of the study in {folder} is finished yet; go on with `qvit study run`.")
     tests = {name: read_labels(folder, name) for name in dict.fromkeys(job.dataset for job in jobs)}
     by_arm: dict[tuple[str, Arm], list[StoredJob]] = {}
     for job in finished:
