@@ -54,6 +54,7 @@ class Angle:
         numbers = [self.constant, *(factor for _, factor in self.inputs + self.weights)]
         if not all(map(_finite, numbers)):
             raise CircuitError(f"An angle needs finite numbers, got {numbers!r:.80}.")
+        object.__setattr__(self, "constant", float(self.constant))
 
     def __add__(self, other: "Angle | float") -> "Angle":
         if not isinstance(other, Angle):

@@ -51,7 +51,7 @@ MOST_RUNS = 20_000  # of a study: to plan more and tell of them takes minutes
 MOST_SEEDS = 10_000
 MOST_MODELS = 1000  # or runs of a teacher; each is built once, without its numbers, to check its options
 MOST_OVERRIDES = 200  # each of which is compared with every run
-_NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>\d+)q(?P<heads>\d+)h(?P<matched>_matched)?")
+_NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>[0-9]{1,9})q(?P<heads>[0-9]{1,9})h(?P<matched>_matched)?")
 
 
 @dataclass(frozen=True)
