@@ -47,7 +47,7 @@ def connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
     A reader sees whole transactions, also where a killed writer left half of one and nothing may be changed.
     """
-    with _told(path):
+    with told(path):
         if mode == READ:
             with _as_it_should_be(path) as (found, writable), _opened(found, "rw" if writable else "ro") as connection:
                 connection.execute("PRAGMA query_only = ON")
@@ -58,7 +58,8 @@ def connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
+    """Raise a `RunError`, with what to do, for what SQLite or `DamageError` says of a file inside the block."""
     try:
         yield
     except sqlite3.Error as error:

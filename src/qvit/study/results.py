@@ -17,7 +17,7 @@ from qvit.documents import one_line
 from qvit.errors import DataError, FileError, MetricError, RunError
 from qvit.evaluation.metrics import asks_per_label, evaluate
 from qvit.evaluation.statistics import Interval, crossed_interval, too_few_images
-from qvit.study.database import OnWait
+from qvit.study.database import DamageError, OnWait, told
 from qvit.study.spec import SCRATCH
 from qvit.study.store import FILE, Store, StoredJob
 from qvit.study.stored import Said, is_cost
@@ -193,13 +193,11 @@ def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Result
     finished = [job for job in jobs if job.status == "finished" and job.result is not None]
     if not finished:  # what a study says of itself may be missing, too: it may have been stopped before
         raise RunError(f"No run of the study in {folder} is finished yet; go on with `qvit study run`.")
-    try:
-        return _results(folder, jobs, finished, costs, attempts, checked(said, Said, FILE))
-    except FileError as error:
-        raise RunError(
-            f"{folder / FILE} is damaged ({one_line(error)}); delete it and run the study again: finished runs in its "
-            "folder are found and kept."
-        ) from error
+    with told(folder / FILE):
+        try:
+            return _results(folder, jobs, finished, costs, attempts, checked(said, Said, "it"))
+        except FileError as error:
+            raise DamageError(one_line(error)) from error
 
 
 def _results(
@@ -247,7 +245,7 @@ def _cell(test: TestSet, arm: Arm, jobs: Sequence[StoredJob]) -> Cell:
         seeds=tuple(job.seed for job in jobs),
         runs=tuple(final_run(job.folder, distilled=job.distilled) for job in jobs),
         stages=tuple(tuple(all_runs(job.folder, distilled=job.distilled)) for job in jobs),
-        results=tuple(dict(checked(job.result, ResultFile, f"{FILE}, {job.name}:")) for job in jobs),
+        results=tuple(dict(checked(job.result, ResultFile, f"the result of {job.name}")) for job in jobs),
         seconds=tuple(job.seconds or 0.0 for job in jobs),
     )
 
