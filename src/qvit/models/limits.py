@@ -10,6 +10,7 @@ from typing import Any
 
 from qvit.errors import ModelError
 from qvit.quantum.ansatz import get_ansatz
+from qvit.quantum.limits import in_words
 
 LARGEST = {
     "img_size": 4096,
@@ -43,8 +44,9 @@ def check_size(name: str, value: Any) -> None:
 def check_at_most(what: str, value: int, most: int) -> None:
     """Raise `ModelError` for more than a bound."""
     if value > most:
-        told = f"{value:,}" if value.bit_length() <= 64 else "a number of more than 64 bits"
-        raise ModelError(f"{what} must be at most {most:,}, got {told}. Models have limits, see `qvit.models.limits`.")
+        raise ModelError(
+            f"{what} must be at most {most:,}, got {in_words(value)}. Models have limits, see `qvit.models.limits`."
+        )
 
 
 def check_circuit(ansatz: str, qubits: int, layers: Any = 1) -> None:

@@ -95,6 +95,8 @@ class Angle:
 
 
 def _finite(number: Any) -> bool:
+    if type(number) is float:  # as nearly all are, and quick
+        return math.isfinite(number)
     try:
         return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
     except OverflowError:  # a whole number beyond what a float holds

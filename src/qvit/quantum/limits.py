@@ -20,13 +20,17 @@ MOST_STATES = 2**20  # whose amplitudes are loaded
 
 def whole(what: str, value: Any, *, least: int, most: int) -> int:
     """Return a whole number within bounds; raises `CircuitError` for any other value."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
+    if type(value) is not int and (not isinstance(value, Integral) or isinstance(value, bool)):  # the first is quick
         raise CircuitError(f"{what} must be a whole number, got {value!r:.80}.")
     number = int(value)
     if not least <= number <= most:
-        told = f"{number:,}" if number.bit_length() <= 64 else "a number of more than 64 bits"
-        raise CircuitError(f"{what} must be from {least} to {most:,}, got {told}.")
+        raise CircuitError(f"{what} must be from {least} to {most:,}, got {in_words(number)}.")
     return number
+
+
+def in_words(number: int) -> str:
+    """Return a whole number of any length as a message can show it."""
+    return f"{number:,}" if number.bit_length() <= 64 else "a number of more than 64 bits"
 
 
 def series(what: str, values: Any, *, most: int) -> tuple[Any, ...]:
