@@ -20,8 +20,8 @@ class Partners:
     """For every basis state i its partner i ^ x and −(−1)^|i & z|, the sign with which it comes in.
 
     The partners of all are the amplitudes with the axes of the wires of x turned round: `sizes` are those of the axes
-    when neighbours that are treated alike are one, `turned` says which, from the last. Two to seven times faster than
-    an index, and its gradient adds nothing into place: what inductor makes of a chain of such additions is wrong.
+    when neighbours that are treated alike are one, `turned` says which, from the last. Mostly twice as fast as
+    an index or more, and its gradient adds nothing into place: inductor gets a chain of such additions wrong.
     """
 
     sizes: tuple[int, ...]
