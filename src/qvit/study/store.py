@@ -184,10 +184,8 @@ class Store:
 
     def jobs(self) -> list[StoredJob]:
         """Return what the specification asks for, in its order."""
-        rows = self._rows(
-            "SELECT jobs.identity, role, dataset, model, regime, seed, options, teachers, folder, distilled, status, "
-            "error, seconds, result FROM jobs JOIN runs USING (identity) ORDER BY place"
-        )
+        columns = ", ".join(JobRow.__annotations__)
+        rows = self._rows(f"SELECT {columns} FROM jobs JOIN runs USING (identity) ORDER BY place")
         return [self._job(dict(zip(JobRow.__annotations__, row, strict=True))) for row in rows]
 
     def _job(self, row: dict[str, Any]) -> StoredJob:

@@ -26,7 +26,7 @@ class ModelRow(TypedDict):
 
 
 class JobRow(TypedDict):
-    """A job and its run, in the order in which `Store.jobs` asks for them."""
+    """A job and its run, by their columns."""
 
     __pydantic_config__ = STRICT  # type: ignore[misc]
     identity: str
