@@ -32,7 +32,13 @@ study: .venv/base
 	$(BIN)/qvit study report "runs/study-$(STUDY)"
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_ARGS)
+
+test-quick: .venv/dev
+	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not trains and not processes" $(PYTEST_ARGS)
+
+test-slow: .venv/dev
+	$(BIN)/python -m pytest -n $(JOBS) -m slow $(PYTEST_ARGS)
 
 # Numba takes this processor's features, whatever its name is said to be, unless they are said, too: here, none beyond
 # the name's. Compiled kernels of both lie side by side.

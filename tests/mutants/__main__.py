@@ -1,0 +1,75 @@
+"""`python -m mutants [PACKAGE …] [--number N] [--seed S]`: change the code at places drawn by chance; do tests fail?"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+
+from mutants.covered import Covered, measure
+from mutants.places import Mutant, sample
+from mutants.trial import Outcome, Trials
+
+PACKAGES = ("quantum", "data", "models", "evaluation", "training", "distill", "study", "cli")
+
+
+def drawn(tree: Path, package: str, number: int, seed: int) -> list[Mutant]:
+    """Return a package's sample; the same for the same code, number and seed."""
+    paths = sorted((tree / "src/qvit" / package).rglob("*.py"))
+    sources = {str(path.relative_to(tree)): path.read_text() for path in paths}
+    return sample(sources, number, Random(f"{seed} {package}"))
+
+
+def main() -> int:
+    """Try the mutants, print the survivors and how many of each package were caught."""
+    parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
+    parser.add_argument("packages", nargs="*", default=PACKAGES, help=f"of {', '.join(PACKAGES)}")
+    parser.add_argument("--number", type=int, default=30, help="how many a package")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=2, help="how many at once")
+    parser.add_argument("--marks", default="", help="only tests that match, as for pytest's -m")
+    parser.add_argument("--tree", type=Path, default=Path(), help="another checkout, to compare with")
+    parser.add_argument("--folder", type=Path, default=Path("runs/mutants"), help="what is measured is kept there")
+    parser.add_argument("--measure", action="store_true", help="run all tests under coverage, as is done at first")
+    asked = parser.parse_args()
+    tree, folder = asked.tree.resolve(), asked.folder.resolve()
+    if asked.measure or not (folder / "costs").exists():
+        measure(tree, folder, asked.jobs)
+    covered = Covered(tree, folder)
+    mutants = [mutant for package in asked.packages for mutant in drawn(tree, package, asked.number, asked.seed)]
+    results = folder / f"results{'-' + asked.marks if asked.marks else ''}-{asked.seed}.jsonl"
+    done = {name: Outcome(**outcome) for name, outcome in map(json.loads, _lines(results))}
+    waiting = [(mutant, covered.tests(mutant)) for mutant in mutants if mutant.name not in done]
+    trials = Trials(tree, covered.costs, jobs=asked.jobs, marks=asked.marks)
+    for mutant, outcome in trials.outcomes(waiting):
+        done[mutant.name] = outcome
+        with results.open("a") as file:
+            file.write(json.dumps([mutant.name, asdict(outcome)]) + "\n")
+        print(f"{outcome.how:13} {outcome.seconds:6.1f} s  {mutant}  {outcome.test}", flush=True)
+    print(*table(mutants, done), sep="\n")
+    return 0
+
+
+def table(mutants: list[Mutant], outcomes: dict[str, Outcome]) -> list[str]:
+    """Return the survivors, then how many of each package were caught, as lines."""
+    lines = ["", "Survivors:"]
+    caught, tried = Counter[str](), Counter[str]()
+    for mutant in mutants:
+        package, outcome = mutant.path.split("/")[2], outcomes[mutant.name]
+        tried[package] += 1
+        caught[package] += outcome.caught
+        if not outcome.caught:
+            lines.append(f"  {mutant}  ({outcome.tests} tests)")
+    lines.append("")
+    lines += [f"{package:12} {caught[package]:4} of {number}" for package, number in tried.items()]
+    return [*lines, f"{'all':12} {caught.total():4} of {tried.total()}"]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

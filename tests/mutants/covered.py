@@ -1,0 +1,111 @@
+"""Which tests run a line, and how long they take: one run of all tests under coverage.py, kept."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from coverage import CoverageData
+
+from mutants.places import Mutant
+
+QUICK = 0.3  # seconds; quicker tests are tried first
+
+_SETTINGS = """
+[run]
+source = {tree}/src
+branch = true
+data_file = {data}
+context = ${{PYTEST_CURRENT_TEST-}}
+patch = subprocess
+"""
+
+
+def measure(tree: Path, folder: Path, jobs: int) -> None:
+    """Run all tests of a tree once and keep, in a folder, which lines each runs and how long it takes.
+
+    Processes that tests start are followed, too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "coverage.ini"
+    settings.write_text(_SETTINGS.format(tree=tree, data=folder / "coverage"))
+    command = [sys.executable, "-m", "pytest", "-n", str(jobs), "-p", "mutants.plugin", "--costs", folder / "costs"]
+    watched = ["--cov", "--cov-config", settings, "--cov-context", "test", "--cov-report", ""]
+    here = str(Path(__file__).parents[1])
+    path = os.pathsep.join([str(tree / "src"), str(tree / "tests"), here])
+    subprocess.run([*command, *watched], cwd=tree, env={**os.environ, "PYTHONPATH": path}, check=True)
+
+
+class Covered:
+    """What `measure` found."""
+
+    def __init__(self, tree: Path, folder: Path) -> None:
+        self.tree = tree
+        self.costs: dict[str, float] = json.loads((folder / "costs").read_text())
+        self._data = CoverageData(str(folder / "coverage"))
+        self._data.read()
+        self._lines: dict[str, dict[int, set[str]]] = {}
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """Return the tests that run a mutant's statement, those first which are likely to tell soonest.
+
+        What is run by the import alone, or compiled by Numba, is not seen by line: there it is the tests that run
+        anything of the module, or of those that import it.
+        """
+        path, found = mutant.path, set()
+        if mutant.called and path not in self._compiled:
+            lines = self.lines(path)
+            found = set().union(*(lines.get(line, set()) for line in range(mutant.first, mutant.line + 1)))
+        if not found and (not mutant.called or path in self._compiled):
+            found = self._of_module(path) if path not in self._compiled else set()
+            found = found or set().union(*(self._of_module(other) for other in self._importers(path)))
+        return self.ordered(found, near=path.split("/")[2])
+
+    def ordered(self, tests: Iterable[str], near: str) -> list[str]:
+        """Return tests in the order to try them in: quick ones of the same package, quick ones, then the rest."""
+        tests = [test for test in tests if test in self.costs]
+        order = {test: place for place, test in enumerate(self.costs)}
+        of_file: dict[str, float] = {}
+        for test in tests:
+            file = test.split("::")[0]
+            of_file[file] = of_file.get(file, 0) + self.costs[test]
+
+        def key(test: str) -> tuple[object, ...]:
+            file, far = test.split("::")[0], not test.startswith(f"tests/{near}/")
+            if self.costs[test] < QUICK:
+                return (0, far, of_file[file], file, order[test])
+            return (1, far, self.costs[test])
+
+        return sorted(tests, key=key)
+
+    def lines(self, path: str) -> dict[int, set[str]]:
+        """Return the tests that run each line of a file."""
+        if path not in self._lines:
+            contexts = self._data.contexts_by_lineno(str(self.tree / path))
+            self._lines[path] = {line: {_test(name) for name in names} - {""} for line, names in contexts.items()}
+        return self._lines[path]
+
+    def _of_module(self, path: str) -> set[str]:
+        return set().union(*self.lines(path).values())
+
+    @cached_property
+    def _compiled(self) -> set[str]:
+        compiled = re.compile(r"^@(jit|intrinsic)", re.MULTILINE)
+        modules = (self.tree / "src").rglob("*.py")
+        return {str(path.relative_to(self.tree)) for path in modules if compiled.search(path.read_text())}
+
+    def _importers(self, path: str) -> list[str]:
+        module = path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        package, _, name = module.rpartition(".")
+        pattern = re.compile(rf"(from|import) {re.escape(module)}\b|from {re.escape(package)} import .*\b{name}\b")
+        modules = (self.tree / "src").rglob("*.py")
+        return [str(other.relative_to(self.tree)) for other in modules if pattern.search(other.read_text())]
+
+
+def _test(context: str) -> str:
+    """Return the test of a context: `test|phase` as pytest-cov says it, `test (phase)` in processes that it starts."""
+    return re.sub(r"(\|(setup|run|teardown)| \((setup|call|teardown)\))$", "", context)
