@@ -1,6 +1,8 @@
 # make demo   train a quantum vision transformer and its classical twin, print a table, write a picture
 # make study  run a study of some minutes and write its report (STUDY=paper for the paper's, of days)
-# make test   run the tests
+# make test   run the tests but for the slow ones, which `make test-slow` runs; `make test-quick` those that take no time
+# make mutants   change the code at places drawn by chance and see whether tests fail
+# make coverage   lines and branches that tests run
 # make fuzz   try two hundred thousand damaged inputs
 # make check-cpus   run the tests as on a processor with AVX2 and no AVX-512, then as on this one
 # make check  formatting, lint, types, import floors
@@ -12,7 +14,9 @@ STUDY ?= smoke
 JOBS ?= 2
 BIN := .venv/bin
 
-.PHONY: demo study test check-cpus fuzz check format clean
+SEED ?= $(shell date +%N)
+
+.PHONY: demo study test test-quick test-slow test-random check-cpus coverage mutants fuzz check format clean
 
 .venv/base: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qvit needs Python >= 3.11, found " + sys.version.split()[0])'
@@ -31,22 +35,33 @@ study: .venv/base
 	$(BIN)/qvit study run "$(STUDY)" --out "runs/study-$(STUDY)"
 	$(BIN)/qvit study report "runs/study-$(STUDY)"
 
+PYTEST := $(BIN)/python -m pytest -n $(JOBS)
+
 test: .venv/dev
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" --every-error $(PYTEST_ARGS)
 
 test-quick: .venv/dev
-	$(BIN)/python -m pytest -n $(JOBS) -m "not slow and not trains and not processes" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not trains and not processes" $(PYTEST_ARGS)
 
 test-slow: .venv/dev
-	$(BIN)/python -m pytest -n $(JOBS) -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-random: .venv/dev
+	$(PYTEST) --random-order --random-order-seed=$(SEED) $(PYTEST_ARGS)
+
+coverage: .venv/dev
+	$(PYTEST) --cov --cov-report=term $(PYTEST_ARGS)
+
+mutants: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS_ARGS)
 
 # Numba takes this processor's features, whatever its name is said to be, unless they are said, too: here, none beyond
 # the name's. Compiled kernels of both lie side by side.
 AVX2 := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 NUMBA_CPU_NAME=znver3 NUMBA_CPU_FEATURES=
 
 check-cpus: .venv/dev
-	$(if $(filter x86_64,$(shell uname -m)),$(AVX2) $(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS),@echo "No AVX2 here.")
-	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	$(if $(filter x86_64,$(shell uname -m)),$(AVX2) $(PYTEST) $(PYTEST_ARGS),@echo "No AVX2 here.")
+	$(PYTEST) $(PYTEST_ARGS)
 
 fuzz: .venv/dev
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(FUZZ_ARGS)

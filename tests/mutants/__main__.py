@@ -2,15 +2,18 @@
 
 import argparse
 import json
+import os
 import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from mutants.covered import Covered, measure
 from mutants.places import Mutant, sample
-from mutants.trial import Outcome, Trials
+from mutants.trial import Loop, Outcome
 
 PACKAGES = ("quantum", "data", "models", "evaluation", "training", "distill", "study", "cli")
 
@@ -29,6 +32,7 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=30, help="how many a package")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
+    parser.add_argument("--results", default="results", help="name of the file to keep them in")
     parser.add_argument("--marks", default="", help="only tests that match, as for pytest's -m")
     parser.add_argument("--tree", type=Path, default=Path(), help="another checkout, to compare with")
     parser.add_argument("--folder", type=Path, default=Path("runs/mutants"), help="what is measured is kept there")
@@ -39,17 +43,45 @@ def main() -> int:
         measure(tree, folder, asked.jobs)
     covered = Covered(tree, folder)
     mutants = [mutant for package in asked.packages for mutant in drawn(tree, package, asked.number, asked.seed)]
-    results = folder / f"results{'-' + asked.marks if asked.marks else ''}-{asked.seed}.jsonl"
+    results = folder / f"{asked.results}.jsonl"
     done = {name: Outcome(**outcome) for name, outcome in map(json.loads, _lines(results))}
     waiting = [(mutant, covered.tests(mutant)) for mutant in mutants if mutant.name not in done]
-    trials = Trials(tree, covered.costs, jobs=asked.jobs, marks=asked.marks)
-    for mutant, outcome in trials.outcomes(waiting):
+
+    def told(mutant: Mutant, outcome: Outcome) -> None:
         done[mutant.name] = outcome
         with results.open("a") as file:
             file.write(json.dumps([mutant.name, asdict(outcome)]) + "\n")
-        print(f"{outcome.how:13} {outcome.seconds:6.1f} s  {mutant}  {outcome.test}", flush=True)
+        print(
+            f"{outcome.how:13} {outcome.seconds:6.1f} s  {mutant}  {' '.join(outcome.failed[:1])}",
+            file=screen,
+            flush=True,
+        )
+
+    screen = os.fdopen(os.dup(1), "w")  # pytest keeps its own output to itself
+    if waiting:
+        run(Loop(tree, waiting, told, costs=covered.costs, jobs=asked.jobs), tree, asked.marks)
     print(*table(mutants, done), sep="\n")
     return 0
+
+
+def run(loop: Loop, tree: Path, marks: str) -> None:
+    """Run pytest once, with the loop as what it does with its tests."""
+    os.chdir(tree)
+    sys.path[:0] = [str(tree / "src"), str(tree / "tests")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:pytest_cov",
+        *(["-m", marks] if marks else []),
+    ]
+    code = pytest.main(options, plugins=[loop])
+    if code not in (0, 5):
+        raise SystemExit(f"The tests could not be collected: pytest ended with {int(code)}.")
 
 
 def table(mutants: list[Mutant], outcomes: dict[str, Outcome]) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from coverage import CoverageData
 from mutants.places import Mutant
 
 QUICK = 0.3  # seconds; quicker tests are tried first
+
+Run = tuple[str, bool]  # a test, "" for an import, and whether it is in a process that the test starts
 
 _SETTINGS = """
 [run]
@@ -40,6 +43,14 @@ def measure(tree: Path, folder: Path, jobs: int) -> None:
     subprocess.run([*command, *watched], cwd=tree, env={**os.environ, "PYTHONPATH": path}, check=True)
 
 
+@dataclass(frozen=True)
+class Tests:
+    """Tests to try a mutant on: those that run it in their own process, and those that need it on disk."""
+
+    here: list[str]
+    there: list[str]
+
+
 class Covered:
     """What `measure` found."""
 
@@ -48,22 +59,26 @@ class Covered:
         self.costs: dict[str, float] = json.loads((folder / "costs").read_text())
         self._data = CoverageData(str(folder / "coverage"))
         self._data.read()
-        self._lines: dict[str, dict[int, set[str]]] = {}
+        self._lines: dict[str, dict[int, set[Run]]] = {}
 
-    def tests(self, mutant: Mutant) -> list[str]:
+    def tests(self, mutant: Mutant) -> Tests:
         """Return the tests that run a mutant's statement, those first which are likely to tell soonest.
 
         What is run by the import alone, or compiled by Numba, is not seen by line: there it is the tests that run
         anything of the module, or of those that import it.
         """
-        path, found = mutant.path, set()
+        path, near = mutant.path, mutant.path.split("/")[2]
         if mutant.called and path not in self._compiled:
             lines = self.lines(path)
-            found = set().union(*(lines.get(line, set()) for line in range(mutant.first, mutant.line + 1)))
-        if not found and (not mutant.called or path in self._compiled):
-            found = self._of_module(path) if path not in self._compiled else set()
-            found = found or set().union(*(self._of_module(other) for other in self._importers(path)))
-        return self.ordered(found, near=path.split("/")[2])
+            runs = set().union(*(lines.get(line, set()) for line in range(mutant.first, mutant.line + 1)))
+            here = {test for test, elsewhere in runs if test and not elsewhere}
+            there = {test for test, elsewhere in runs if test and elsewhere}
+            if ("", False) in runs:  # by an import, too
+                there |= here
+            return Tests(self.ordered(here, near), self.ordered(there, near))
+        found = set() if path in self._compiled else self._of_module(path)
+        found = found or set().union(*(self._of_module(other) for other in self._importers(path)))
+        return Tests([], self.ordered(found, near))
 
     def ordered(self, tests: Iterable[str], near: str) -> list[str]:
         """Return tests in the order to try them in: quick ones of the same package, quick ones, then the rest."""
@@ -82,15 +97,15 @@ class Covered:
 
         return sorted(tests, key=key)
 
-    def lines(self, path: str) -> dict[int, set[str]]:
-        """Return the tests that run each line of a file."""
+    def lines(self, path: str) -> dict[int, set[Run]]:
+        """Return what runs each line of a file."""
         if path not in self._lines:
             contexts = self._data.contexts_by_lineno(str(self.tree / path))
-            self._lines[path] = {line: {_test(name) for name in names} - {""} for line, names in contexts.items()}
+            self._lines[path] = {line: {_run(name) for name in names} for line, names in contexts.items()}
         return self._lines[path]
 
     def _of_module(self, path: str) -> set[str]:
-        return set().union(*self.lines(path).values())
+        return {test for runs in self.lines(path).values() for test, _ in runs if test}
 
     @cached_property
     def _compiled(self) -> set[str]:
@@ -106,6 +121,9 @@ class Covered:
         return [str(other.relative_to(self.tree)) for other in modules if pattern.search(other.read_text())]
 
 
-def _test(context: str) -> str:
-    """Return the test of a context: `test|phase` as pytest-cov says it, `test (phase)` in processes that it starts."""
-    return re.sub(r"(\|(setup|run|teardown)| \((setup|call|teardown)\))$", "", context)
+def _run(context: str) -> Run:
+    """Return what a context of coverage.py says: `test|phase` by pytest-cov, `test (phase)` in processes it starts."""
+    found = re.fullmatch(r"(.*) \((setup|call|teardown)\)", context)
+    if found:
+        return found[1], True
+    return re.sub(r"\|(setup|run|teardown)$", "", context), False

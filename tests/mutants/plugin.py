@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from mutants.trial import Noted
 
 
 class Costs:
@@ -24,11 +25,10 @@ class Costs:
 
 
 class Chosen:
-    """Run the chosen tests alone, in their order; say which began last, and which failed."""
+    """Run the tests named in a folder's file alone, in their order."""
 
-    def __init__(self, tests: list[str], folder: Path) -> None:
-        self.order = {test: place for place, test in enumerate(tests)}
-        self.began, self.failed = folder / "began", folder / "failed"
+    def __init__(self, folder: Path) -> None:
+        self.order = {test: place for place, test in enumerate((folder / "tests").read_text().splitlines())}
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -36,22 +36,16 @@ class Chosen:
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in self.order])
         items[:] = sorted(chosen, key=lambda item: self.order[item.nodeid])
 
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.began.write_text(nodeid)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed:
-            with self.failed.open("a") as file:
-                file.write(f"{report.nodeid}\n")
-
-    def pytest_collectreport(self, report: Any) -> None:
-        self.pytest_runtest_logreport(report)
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--costs", type=Path, help="file to write how many seconds each test takes to")
+    parser.addoption("--chosen", type=Path, help="folder whose file `tests` names those to run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--costs"):
         config.pluginmanager.register(Costs(config.getoption("--costs")))
+    if config.getoption("--chosen"):
+        folder = config.getoption("--chosen")
+        config.pluginmanager.register(Chosen(folder))
+        config.pluginmanager.register(Noted(folder))

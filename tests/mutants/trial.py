@@ -1,157 +1,245 @@
-"""Try mutants: each in a process of its own, forked from one that has imported what takes long, on a copy of the tree.
+"""Try mutants on tests: in forks of one process that has imported and collected everything, or from a copy of the tree.
 
 A mutant is caught when a test fails, cannot be collected, or hangs: takes twenty times as long as it should and a
 minute at least.
 """
 
-import importlib
 import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mutants.covered import Tests
 from mutants.places import Mutant
-from mutants.plugin import Chosen
+from mutants.swap import swap
 
-SLOW = ("torch", "numba", "scipy.stats", "monai.networks.nets", "sklearn.metrics", "matplotlib.pyplot", "pennylane")
-QUICK = (
-    "hypothesis",
-    "beartype",
-    "jaxtyping",
-    "pydantic",
-    "typer.testing",
-    "jinja2",
-    "safetensors.torch",
-    "pooch",
-    "medmnist",
-)
 HANGS = 20  # times as long as a test should take
 AT_LEAST = 60  # seconds
+NOT_SWAPPED = 77  # exit code of a fork that could not be given the mutant
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a mutant: the first test that failed and how, or that nothing did."""
+    """What came of a mutant: which tests failed, and how; how many there were that run its statement."""
 
-    caught: bool
-    how: str  # "failed", "hung", "not collected", "died"; "survived" or "not run" where it wasn't caught
-    test: str
-    tests: int  # that run its line
+    how: str  # "failed", "hung", "died", "not collected"; or "survived", "not run"
+    failed: tuple[str, ...]
+    tests: int
     seconds: float
+
+    @property
+    def caught(self) -> bool:
+        """Whether a test told."""
+        return self.how not in ("survived", "not run")
+
+
+class Loop:
+    """Pytest's loop over the tests it collected, for mutant after mutant; a plugin of one run of pytest.
+
+    `chosen` are mutants with the tests to try them on, in order, and `told` is given what comes of each.
+    """
+
+    def __init__(
+        self,
+        tree: Path,
+        chosen: Iterable[tuple[Mutant, Tests]],
+        told: Callable[[Mutant, Outcome], None],
+        *,
+        costs: dict[str, float],
+        jobs: int,
+        stop: bool = True,
+    ) -> None:
+        self.tree, self.told, self.costs, self.jobs, self.stop = tree, told, costs, jobs, stop
+        self.waiting = list(chosen)[::-1]
+        self.broken: set[str] = set()  # tests that fail without a mutant
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        items = {item.nodeid: item for item in session.items}
+        needed = {test for _, tests in self.waiting for test in tests.here if test in items}
+        with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
+            self.scratch, running = Path(scratch), list[_Fork]()
+            parts = [[test for test in items if test in needed][part :: self.jobs] for part in range(self.jobs)]
+            for part in parts:
+                running.append(self._fork(session, None, Tests(part, []), stop=False))
+            for fork in running:
+                while not self._ended(fork):
+                    time.sleep(0.1)
+                self.broken.update(fork.failed())
+            running.clear()
+            while self.waiting or running:
+                while self.waiting and len(running) < self.jobs:
+                    mutant, tests = self.waiting.pop()
+                    here = [test for test in tests.here if test in items and test not in self.broken]
+                    kept = [test for test in tests.there if test in items]
+                    running.append(self._fork(session, mutant, Tests(here, kept), stop=self.stop))
+                for fork in [fork for fork in running if self._ended(fork)]:
+                    running.remove(fork)
+                    self._tell(fork)
+                time.sleep(0.05)
+        return True
+
+    def _fork(self, session: pytest.Session, mutant: Mutant | None, tests: Tests, *, stop: bool) -> "_Fork":
+        folder = Path(tempfile.mkdtemp(dir=self.scratch))
+        fork = multiprocessing.get_context("fork")
+        process = fork.Process(target=self._run, args=(session, mutant, tests, folder, stop))
+        process.start()
+        return _Fork(mutant, tests, folder, process, time.monotonic())
+
+    def _run(self, session: pytest.Session, mutant: Mutant | None, tests: Tests, folder: Path, stop: bool) -> None:
+        """In the fork: take on the mutant, run the tests, one after the other."""
+        os.setsid()
+        with (folder / "output").open("w") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        chosen = {item.nodeid: item for item in session.items}
+        items = [chosen[test] for test in tests.here]
+        code = 0
+        if mutant is not None and swap(self.tree, mutant) == 0:
+            code, items = NOT_SWAPPED, []
+        noted = Noted(folder)
+        session.config.pluginmanager.register(noted)
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None if stop and noted.any else following)
+            if noted.any:
+                code = 1
+                if stop:
+                    break
+        _end(code)
+
+    def _ended(self, fork: "_Fork") -> bool:
+        return fork.ended(self.costs)
+
+    def _tell(self, fork: "_Fork") -> None:
+        """Say what came of a mutant; of one that forks cannot judge, once a copy of the tree was tried as well."""
+        assert fork.mutant is not None
+        outcome = fork.outcome()
+        code = fork.process.exitcode
+        again = fork.tests.there if code == 0 else [*fork.tests.here, *fork.tests.there]
+        if code == NOT_SWAPPED or (not outcome.caught and again):
+            outcome = from_copy(self.tree, fork.mutant, again, self.costs, Path(tempfile.mkdtemp(dir=self.scratch)))
+        shutil.rmtree(fork.folder, ignore_errors=True)
+        self.told(fork.mutant, outcome)
+
+
+class Noted:
+    """Write down which test began last, and those that failed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.began, self.failed, self.any = folder / "began", folder / "failed", False
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.began.write_text(nodeid)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.any = True
+            with self.failed.open("a") as file:
+                file.write(f"{report.nodeid}\n")
+
+    def pytest_collectreport(self, report: Any) -> None:
+        self.pytest_runtest_logreport(report)
 
 
 @dataclass
-class _Running:
-    mutant: Mutant
-    tests: list[str]
+class _Fork:
+    mutant: Mutant | None
+    tests: Tests
     folder: Path
     process: BaseProcess
     began: float
+    hung: bool = False
+
+    def ended(self, costs: dict[str, float]) -> bool:
+        if not self.process.is_alive():
+            self.process.join()
+            return True
+        if _hangs(self.folder, costs, self.began):
+            self.hung = True
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid or 0, signal.SIGKILL)
+            self.process.join()
+            return True
+        return False
+
+    def failed(self) -> list[str]:
+        return list(dict.fromkeys(_read(self.folder / "failed").splitlines()))
+
+    def outcome(self) -> Outcome:
+        code = self.process.exitcode
+        how = "hung" if self.hung else {0: "survived", 1: "failed"}.get(code or 0, "died")
+        failed = self.failed() or ([_read(self.folder / "began")] if how in ("hung", "died") else [])
+        if not self.tests.here and not self.tests.there:
+            how = "not run"
+        tests = len(self.tests.here) + len(self.tests.there)
+        return Outcome(how, tuple(failed), tests, round(time.monotonic() - self.began, 1))
 
 
-class Trials:
-    """Try mutants of a tree, some at once."""
-
-    def __init__(self, tree: Path, costs: dict[str, float], *, jobs: int = 2, marks: str = "") -> None:
-        self.tree, self.costs, self.jobs, self.marks = tree, costs, jobs, marks
-        for module in (*SLOW, *QUICK):
-            with suppress(ImportError):
-                importlib.import_module(module)
-
-    def outcomes(self, chosen: Iterable[tuple[Mutant, list[str]]]) -> Iterator[tuple[Mutant, Outcome]]:
-        """Yield what comes of each mutant that some tests run, in the order in which they end."""
-        waiting, running = list(chosen)[::-1], list[_Running]()
-        with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-            while waiting or running:
-                while waiting and len(running) < self.jobs:
-                    mutant, tests = waiting.pop()
-                    if tests:
-                        running.append(self._start(mutant, tests, Path(tempfile.mkdtemp(dir=scratch))))
-                    else:
-                        yield mutant, Outcome(False, "not run", "", 0, 0)
-                for trial in list(running):
-                    outcome = self._ended(trial)
-                    if outcome:
-                        running.remove(trial)
-                        shutil.rmtree(trial.folder, ignore_errors=True)
-                        yield trial.mutant, outcome
-                time.sleep(0.05)
-
-    def _start(self, mutant: Mutant, tests: list[str], folder: Path) -> _Running:
-        tree = copy(self.tree, folder / "tree")
-        (tree / mutant.path).write_text(mutant.source)
-        fork = multiprocessing.get_context("fork")
-        process = fork.Process(target=_run, args=(tree, tests, folder, self.marks))
-        process.start()
-        return _Running(mutant, tests, folder, process, time.monotonic())
-
-    def _ended(self, trial: _Running) -> Outcome | None:
-        alive, now = trial.process.is_alive(), time.monotonic()
-        test, since = _last(trial.folder / "began")
-        failed, _ = _last(trial.folder / "failed")
-        hung = (
-            alive and time.time() - max(since, 0) > max(AT_LEAST, HANGS * self.costs.get(test, 0))
-            if test
-            else (alive and now - trial.began > 5 * AT_LEAST)
-        )
-        if alive and not hung:
-            return None
-        if alive:
-            _kill(trial.process)
-        trial.process.join()
-        code = trial.process.exitcode
-        how = "hung" if hung else {0: "survived", 1: "failed", 2: "not collected", 5: "not run"}.get(code or 0, "died")
-        caught = how not in ("survived", "not run")
-        return Outcome(caught, how, failed or (test if caught else ""), len(trial.tests), round(now - trial.began, 1))
-
-
-def copy(tree: Path, to: Path) -> Path:
-    """Copy what the tests of a tree need, compiled kernels too."""
+def from_copy(tree: Path, mutant: Mutant, tests: list[str], costs: dict[str, float], folder: Path) -> Outcome:
+    """Try a mutant in a copy of the tree, by a pytest of its own."""
     left_out = shutil.ignore_patterns(".git", ".venv", "runs", ".hypothesis", ".*_cache")
-    shutil.copytree(tree, to, ignore=left_out, symlinks=True)
-    return to
-
-
-def _last(path: Path) -> tuple[str, float]:
-    """Return what a file says, on its first line, and when it was written; nothing if there is none."""
-    try:
-        return path.read_text().partition("\n")[0], path.stat().st_mtime
-    except OSError:
-        return "", 0.0
-
-
-def _kill(process: BaseProcess) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid or 0, signal.SIGKILL)
-
-
-def _run(tree: Path, tests: list[str], folder: Path, marks: str) -> None:
-    """In the new process: run the tests on the mutated tree, stop at the first that fails."""
-    os.setsid()
-    with (folder / "output").open("w") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
-    os.chdir(tree)
-    paths = [str(tree / "src"), str(tree / "tests")]
-    sys.path[:0] = paths
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    copied = Path(shutil.copytree(tree, folder / "tree", ignore=left_out, symlinks=True))
+    (copied / mutant.path).write_text(mutant.source)
+    (folder / "tests").write_text("\n".join(tests))
     (folder / "temporary").mkdir()
-    os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "temporary")
+    here = str(Path(__file__).parents[1])
+    paths = os.pathsep.join([str(copied / "src"), str(copied / "tests"), here])
     files = list(dict.fromkeys(test.split("::")[0] for test in tests))
-    options = ["-x", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", *(["-m", marks] if marks else [])]
-    code = pytest.main([*options, *files], plugins=[Chosen(tests, folder)])
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "mutants.plugin"]
+    began = time.monotonic()
+    with (folder / "output").open("w") as output:
+        process = subprocess.Popen(
+            [*command, "--chosen", str(folder), *files],
+            cwd=copied,
+            env=os.environ | {"PYTHONPATH": paths, "TMPDIR": str(folder / "temporary")},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        hung = False
+        while process.poll() is None and not hung:
+            time.sleep(0.1)
+            hung = _hangs(folder, costs, began)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        code = process.wait()
+    how = (
+        "hung"
+        if hung
+        else {0: "survived", 1: "failed", 2: "not collected", 4: "not collected", 5: "not run"}.get(code, "died")
+    )
+    failed = _read(folder / "failed").splitlines() or ([_read(folder / "began")] if how in ("hung", "died") else [])
+    shutil.rmtree(folder, ignore_errors=True)
+    return Outcome(how, tuple(failed), len(tests), round(time.monotonic() - began, 1))
+
+
+def _hangs(folder: Path, costs: dict[str, float], began: float) -> bool:
+    test = _read(folder / "began")
+    if not test:
+        return time.monotonic() - began > 5 * AT_LEAST
+    since = (folder / "began").stat().st_mtime
+    return time.time() - since > max(AT_LEAST, HANGS * costs.get(test, 0))
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _end(code: int) -> None:
     sys.stdout.flush()
-    with suppress(ProcessLookupError, PermissionError):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with suppress(OSError):
         os.killpg(0, signal.SIGTERM)  # what tests leave behind
-    os._exit(int(code))
+    os._exit(code)
