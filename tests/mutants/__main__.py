@@ -67,19 +67,11 @@ def main() -> int:
 def run(loop: Loop, tree: Path, marks: str) -> None:
     """Run pytest once, with the loop as what it does with its tests."""
     os.chdir(tree)
+    files = sorted({test.split("::")[0] for _, tests in loop.waiting for test in (*tests.here, *tests.there)})
     sys.path[:0] = [str(tree / "src"), str(tree / "tests")]
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
-    options = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-        "-p",
-        "no:pytest_cov",
-        *(["-m", marks] if marks else []),
-    ]
-    code = pytest.main(options, plugins=[loop])
+    options = ["-q", "-pno:cacheprovider", "-pno:xdist", "-pno:pytest_cov", *(["-m", marks] if marks else [])]
+    code = pytest.main([*options, *files], plugins=[loop])
     if code not in (0, 5):
         raise SystemExit(f"The tests could not be collected: pytest ended with {int(code)}.")
 

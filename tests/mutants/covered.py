@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,26 +22,30 @@ Run = tuple[str, bool]  # a test, "" for an import, and whether it is in a proce
 _SETTINGS = """
 [run]
 source = {tree}/src
-branch = true
-data_file = {data}
+data_file = {folder}/coverage
 context = ${{PYTEST_CURRENT_TEST-}}
+parallel = true
 patch = subprocess
 """
 
 
-def measure(tree: Path, folder: Path, jobs: int) -> None:
+def measure(tree: Path, folder: Path, jobs: int, tests: Sequence[str] = ()) -> None:
     """Run all tests of a tree once and keep, in a folder, which lines each runs and how long it takes.
 
     Processes that tests start are followed, too.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = folder / "coverage.ini"
-    settings.write_text(_SETTINGS.format(tree=tree, data=folder / "coverage"))
-    command = [sys.executable, "-m", "pytest", "-n", str(jobs), "-p", "mutants.plugin", "--costs", folder / "costs"]
-    watched = ["--cov", "--cov-config", settings, "--cov-context", "test", "--cov-report", ""]
-    here = str(Path(__file__).parents[1])
-    path = os.pathsep.join([str(tree / "src"), str(tree / "tests"), here])
-    subprocess.run([*command, *watched], cwd=tree, env={**os.environ, "PYTHONPATH": path}, check=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    settings = folder / "settings"
+    settings.write_text(_SETTINGS.format(tree=tree, folder=folder))
+    here = Path(__file__).parents[1]
+    path = os.pathsep.join(map(str, (tree / "src", tree / "tests", here)))
+    watched = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m"]
+    command = ["pytest", "-n", str(jobs), "-p", "mutants.plugin", f"--costs={folder / 'costs'}"]
+    ended = subprocess.run([*watched, *command, *tests], cwd=tree, env={**os.environ, "PYTHONPATH": path}, check=False)
+    if ended.returncode not in (0, 1):  # tests that fail as it is are left out later
+        raise SystemExit(f"The tests could not be run: pytest ended with {ended.returncode}.")
+    subprocess.run([*watched[:3], "combine", "-q", f"--rcfile={settings}", str(folder)], cwd=tree, check=True)
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,6 @@ class Covered:
 
 
 def _run(context: str) -> Run:
-    """Return what a context of coverage.py says: `test|phase` by pytest-cov, `test (phase)` in processes it starts."""
+    """Return what a context of coverage.py says: a test, or `test (phase)` in processes that it starts."""
     found = re.fullmatch(r"(.*) \((setup|call|teardown)\)", context)
-    if found:
-        return found[1], True
-    return re.sub(r"\|(setup|run|teardown)$", "", context), False
+    return (found[1], True) if found else (context, False)

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from coverage import Coverage
 
 from mutants.trial import Noted
 
@@ -18,9 +20,20 @@ class Costs:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0) + report.duration
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
+        """Have coverage.py know which test runs; what is imported meanwhile counts as that test's, once."""
+        watching = Coverage.current()
+        if watching is not None:
+            watching.switch_context(item.nodeid)
+        return (yield)
+
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if not hasattr(session.config, "workerinput"):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        watching = Coverage.current()
+        if hasattr(session.config, "workerinput"):
+            if watching is not None:
+                watching.save()  # such a process is ended before it could do so by itself
+        else:
             self.path.write_text(json.dumps(self.seconds))
 
 

@@ -17,7 +17,7 @@ def swap(tree: Path, mutant: Mutant) -> int:
     path = str(tree / mutant.path)
     new = {_key(code): code for code in _codes(compile(mutant.source, path, "exec", dont_inherit=True))}
     changed = 0
-    for function in [one for one in gc.get_objects() if isinstance(one, FunctionType)]:
+    for function in [one for one in gc.get_objects() if type(one) is FunctionType]:
         code = function.__code__
         if code.co_filename == path and mutant.line in _lines(code):
             found = new.get(_key(code))

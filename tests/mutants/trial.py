@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from mutants.swap import swap
 HANGS = 20  # times as long as a test should take
 AT_LEAST = 60  # seconds
 NOT_SWAPPED = 77  # exit code of a fork that could not be given the mutant
+OURS = 78  # of one in which something here is wrong
 
 
 @dataclass(frozen=True)
@@ -68,28 +70,38 @@ class Loop:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
-        needed = {test for _, tests in self.waiting for test in tests.here if test in items}
         with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
-            self.scratch, running = Path(scratch), list[_Fork]()
-            parts = [[test for test in items if test in needed][part :: self.jobs] for part in range(self.jobs)]
-            for part in parts:
-                running.append(self._fork(session, None, Tests(part, []), stop=False))
-            for fork in running:
-                while not self._ended(fork):
-                    time.sleep(0.1)
-                self.broken.update(fork.failed())
-            running.clear()
+            self.scratch = Path(scratch)
+            self._leave_out_broken(session, list(items))
+            running: list[_Fork | _Copy] = []
             while self.waiting or running:
                 while self.waiting and len(running) < self.jobs:
                     mutant, tests = self.waiting.pop()
                     here = [test for test in tests.here if test in items and test not in self.broken]
-                    kept = [test for test in tests.there if test in items]
-                    running.append(self._fork(session, mutant, Tests(here, kept), stop=self.stop))
-                for fork in [fork for fork in running if self._ended(fork)]:
-                    running.remove(fork)
-                    self._tell(fork)
+                    there = [test for test in tests.there if test in items and test not in self.broken]
+                    running.append(self._fork(session, mutant, Tests(here, there), stop=self.stop))
+                for trial in [trial for trial in running if trial.ended(self.costs)]:
+                    running.remove(trial)
+                    if isinstance(trial, _Copy):
+                        self.told(trial.mutant, trial.outcome())
+                    else:
+                        running += filter(None, [self._tell(trial)])
                 time.sleep(0.05)
         return True
+
+    def _leave_out_broken(self, session: pytest.Session, items: list[str]) -> None:
+        """Find the tests that fail without a mutant, in a fork or as it is."""
+        needed = {test for _, tests in self.waiting for test in tests.here}
+        tests = [test for test in items if test in needed]
+        forks = [
+            self._fork(session, None, Tests(tests[part :: self.jobs], []), stop=False) for part in range(self.jobs)
+        ]
+        for fork in forks:
+            while not fork.ended(self.costs):
+                time.sleep(0.1)
+            if fork.process.exitcode == OURS:
+                raise SystemExit(_read(fork.folder / "error"))
+            self.broken.update(_failed(fork.folder, ""))
 
     def _fork(self, session: pytest.Session, mutant: Mutant | None, tests: Tests, *, stop: bool) -> "_Fork":
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
@@ -104,34 +116,36 @@ class Loop:
         with (folder / "output").open("w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        chosen = {item.nodeid: item for item in session.items}
-        items = [chosen[test] for test in tests.here]
-        code = 0
-        if mutant is not None and swap(self.tree, mutant) == 0:
-            code, items = NOT_SWAPPED, []
-        noted = Noted(folder)
-        session.config.pluginmanager.register(noted)
-        for item, following in zip(items, [*items[1:], None], strict=True):
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=None if stop and noted.any else following)
-            if noted.any:
-                code = 1
-                if stop:
+        try:
+            if mutant is not None and swap(self.tree, mutant) == 0:
+                _end(NOT_SWAPPED)
+            noted = Noted(folder)
+            session.config.pluginmanager.register(noted)
+            session.config.pluginmanager.unregister(name="terminalreporter")
+            chosen = {item.nodeid: item for item in session.items}
+            items = [chosen[test] for test in tests.here]
+            for item, following in zip(items, [*items, None][1:], strict=True):
+                session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if noted.any and stop:
                     break
-        _end(code)
+            _end(int(noted.any))
+        except BaseException:
+            (folder / "error").write_text(traceback.format_exc())
+            _end(OURS)
 
-    def _ended(self, fork: "_Fork") -> bool:
-        return fork.ended(self.costs)
-
-    def _tell(self, fork: "_Fork") -> None:
-        """Say what came of a mutant; of one that forks cannot judge, once a copy of the tree was tried as well."""
+    def _tell(self, fork: "_Fork") -> "_Copy | None":
+        """Say what came of a mutant, or return a try on a copy of the tree where a fork cannot judge it."""
         assert fork.mutant is not None
-        outcome = fork.outcome()
         code = fork.process.exitcode
+        if code == OURS:
+            raise SystemExit(_read(fork.folder / "error"))
+        outcome = fork.outcome()
         again = fork.tests.there if code == 0 else [*fork.tests.here, *fork.tests.there]
-        if code == NOT_SWAPPED or (not outcome.caught and again):
-            outcome = from_copy(self.tree, fork.mutant, again, self.costs, Path(tempfile.mkdtemp(dir=self.scratch)))
         shutil.rmtree(fork.folder, ignore_errors=True)
+        if again and (code == NOT_SWAPPED or not outcome.caught):
+            return _Copy(self.tree, fork.mutant, again, Path(tempfile.mkdtemp(dir=self.scratch)))
         self.told(fork.mutant, outcome)
+        return None
 
 
 class Noted:
@@ -174,55 +188,58 @@ class _Fork:
             return True
         return False
 
-    def failed(self) -> list[str]:
-        return list(dict.fromkeys(_read(self.folder / "failed").splitlines()))
-
     def outcome(self) -> Outcome:
-        code = self.process.exitcode
-        how = "hung" if self.hung else {0: "survived", 1: "failed"}.get(code or 0, "died")
-        failed = self.failed() or ([_read(self.folder / "began")] if how in ("hung", "died") else [])
+        how = "hung" if self.hung else {0: "survived", 1: "failed"}.get(self.process.exitcode or 0, "died")
         if not self.tests.here and not self.tests.there:
             how = "not run"
         tests = len(self.tests.here) + len(self.tests.there)
-        return Outcome(how, tuple(failed), tests, round(time.monotonic() - self.began, 1))
+        return Outcome(how, _failed(self.folder, how), tests, round(time.monotonic() - self.began, 1))
 
 
-def from_copy(tree: Path, mutant: Mutant, tests: list[str], costs: dict[str, float], folder: Path) -> Outcome:
-    """Try a mutant in a copy of the tree, by a pytest of its own."""
-    left_out = shutil.ignore_patterns(".git", ".venv", "runs", ".hypothesis", ".*_cache")
-    copied = Path(shutil.copytree(tree, folder / "tree", ignore=left_out, symlinks=True))
-    (copied / mutant.path).write_text(mutant.source)
-    (folder / "tests").write_text("\n".join(tests))
-    (folder / "temporary").mkdir()
-    here = str(Path(__file__).parents[1])
-    paths = os.pathsep.join([str(copied / "src"), str(copied / "tests"), here])
-    files = list(dict.fromkeys(test.split("::")[0] for test in tests))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "mutants.plugin"]
-    began = time.monotonic()
-    with (folder / "output").open("w") as output:
-        process = subprocess.Popen(
-            [*command, "--chosen", str(folder), *files],
-            cwd=copied,
-            env=os.environ | {"PYTHONPATH": paths, "TMPDIR": str(folder / "temporary")},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-        hung = False
-        while process.poll() is None and not hung:
-            time.sleep(0.1)
-            hung = _hangs(folder, costs, began)
+class _Copy:
+    """A mutant in a copy of the tree, tried by a pytest of its own."""
+
+    def __init__(self, tree: Path, mutant: Mutant, tests: list[str], folder: Path) -> None:
+        self.mutant, self.tests, self.folder, self.hung = mutant, tests, folder, False
+        left_out = shutil.ignore_patterns(".git", ".venv", "runs", ".hypothesis", ".*_cache")
+        copied = Path(shutil.copytree(tree, folder / "tree", ignore=left_out, symlinks=True))
+        (copied / mutant.path).write_text(mutant.source)
+        (folder / "tests").write_text("\n".join(tests))
+        (folder / "temporary").mkdir()
+        paths = os.pathsep.join(map(str, (copied / "src", copied / "tests", Path(__file__).parents[1])))
+        files = list(dict.fromkeys(test.split("::")[0] for test in tests))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "mutants.plugin"]
+        self.began = time.monotonic()
+        with (folder / "output").open("w") as output:
+            self.process = subprocess.Popen(
+                [*command, f"--chosen={folder}", *files],
+                cwd=copied,
+                env=os.environ | {"PYTHONPATH": paths, "TMPDIR": str(folder / "temporary")},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def ended(self, costs: dict[str, float]) -> bool:
+        if self.process.poll() is None and not _hangs(self.folder, costs, self.began):
+            return False
+        self.hung = self.process.poll() is None
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        code = process.wait()
-    how = (
-        "hung"
-        if hung
-        else {0: "survived", 1: "failed", 2: "not collected", 4: "not collected", 5: "not run"}.get(code, "died")
-    )
-    failed = _read(folder / "failed").splitlines() or ([_read(folder / "began")] if how in ("hung", "died") else [])
-    shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(how, tuple(failed), len(tests), round(time.monotonic() - began, 1))
+            os.killpg(self.process.pid, signal.SIGKILL)  # and what tests leave behind
+        self.process.wait()
+        return True
+
+    def outcome(self) -> Outcome:
+        names = {0: "survived", 1: "failed", 2: "not collected", 4: "not collected", 5: "not run"}
+        how = "hung" if self.hung else names.get(self.process.returncode, "died")
+        failed = _failed(self.folder, how)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return Outcome(how, failed, len(self.tests), round(time.monotonic() - self.began, 1))
+
+
+def _failed(folder: Path, how: str) -> tuple[str, ...]:
+    named = _read(folder / "failed").splitlines() or ([_read(folder / "began")] if how in ("hung", "died") else [])
+    return tuple(dict.fromkeys(named))
 
 
 def _hangs(folder: Path, costs: dict[str, float], began: float) -> bool:

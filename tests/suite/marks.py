@@ -6,6 +6,7 @@ their reasons, and so is what took as long without one.
 """
 
 import multiprocessing.process
+import platform
 import subprocess
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -32,6 +33,7 @@ def _notice(owner: Any, name: str, mark: str) -> Callable[[], None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _noticed() -> Iterator[None]:
+    platform.platform()  # asks a process, once, and remembers; a run's record has it
     undo = [
         _notice(import_module("qvit.training.loop"), "train_epoch", "trains"),
         _notice(subprocess.Popen, "__init__", "processes"),

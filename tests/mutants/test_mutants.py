@@ -1,0 +1,101 @@
+"""From a tree with a planted hole in its tests to the survivors: measured, drawn, tried, told."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from mutants.places import Mutant, Places
+from mutants.swap import swap
+
+SUMS = '''"""Sums."""
+
+LIMIT = 10
+
+
+def bounded(x, y):
+    """Return a sum, at most the limit."""
+    total = x + y
+    if total > LIMIT:
+        raise ValueError(f"At most {LIMIT}.")
+    return total
+
+
+def unseen(x):
+    """Return the next number."""
+    return x + 1
+'''
+TESTS = """import pytest
+
+from qvit.toy.sums import bounded
+
+
+def test_a_sum():
+    assert bounded(2, 3) == 5
+    assert bounded(5, 5) == 10
+
+
+def test_the_limit():
+    with pytest.raises(ValueError):
+        bounded(5, 6)
+"""
+
+
+def mutants(path: str) -> dict[tuple[int, str], Mutant]:
+    places = Places(path, SUMS)
+    made = [places.mutant(place, Random(seed)) for place in range(len(places)) for seed in range(10)]
+    return {(mutant.line, mutant.after): mutant for mutant in made if mutant}
+
+
+def test_functions_take_on_a_mutant_and_constants_do_not(tmp_path: Path) -> None:
+    path = tmp_path / "sums.py"
+    path.write_text(SUMS)
+    spec = importlib.util.spec_from_file_location("sums", path)
+    assert spec is not None
+    assert spec.loader is not None
+    sums = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sums)
+    found = mutants("sums.py")
+    assert swap(tmp_path, found[3, "11"]) == 0
+    assert swap(tmp_path, found[8, "x - y"]) == 1
+    assert (sums.bounded(5, 3), sums.unseen(1)) == (2, 2)
+
+
+@pytest.mark.processes
+@pytest.mark.slow("runs pytest four times: to measure, in forks, on a copy")
+def test_survivors_are_the_holes(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name, text in {
+        "pyproject.toml": "[tool.pytest.ini_options]\ntestpaths = ['tests']\naddopts = '--import-mode=importlib'\n",
+        "src/qvit/__init__.py": "",
+        "src/qvit/toy/__init__.py": "",
+        "src/qvit/toy/sums.py": SUMS,
+        "tests/toy/test_sums.py": TESTS,
+    }.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    told = subprocess.run(
+        [sys.executable, "-m", "mutants", "toy", "--tree", tree, "--folder", tmp_path / "measured", "--number", "100"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = [line.split() for line in told.splitlines()]
+    how = {line[3].split(":")[1]: set[str]() for line in lines if len(line) > 4 and line[2] == "s"}
+    for line in lines:
+        if len(line) > 4 and line[2] == "s":
+            how[line[3].split(":")[1]].add(line[0])
+    assert how["8"] == {"failed"}  # the sum
+    assert "failed" in how["9"]  # the condition
+    assert "failed" in how["3"]  # the limit, on a copy of the tree
+    assert "survived" in how["10"]  # the message
+    assert how["16"] == {"not run"}
+    survivors = told.partition("Survivors:")[2]
+    assert "sums.py:10:" in survivors
+    assert "sums.py:16:" in survivors
+    assert "sums.py:8:" not in survivors
