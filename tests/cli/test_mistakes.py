@@ -289,12 +289,12 @@ def test_distillation_that_does_not_fit(
         (["run", "smok"], "Did you mean 'smoke'?"),
         (["run", "wrong.yaml"], "Study wrong: a study has no key 'model'. Did you mean 'models'?"),
         (["run", "."], "expected a regular file, found a folder"),
-        (["plan", "smoke", "--dataset", "phantom", "--dataset", "breastmnist"], "has no dataset 'breastmnist'"),
-        (["plan", "smoke", "--seeds", "0"], "not 0"),
-        (["plan", "smoke", "--seeds", "-1"], "not -1"),
-        (["plan", "smoke", "--seeds", "many"], "Invalid value for '--seeds'"),
-        (["run", "smoke", "--out", "wrong.yaml"], "Cannot use wrong.yaml as the folder of a study: "),
-        (["run", "smoke", "--out", "wrong.yaml/x"], "Choose another with --out"),
+        (["plan", "tiny.yaml", "--dataset", "phantom", "--dataset", "breastmnist"], "has no dataset 'breastmnist'"),
+        (["plan", "tiny.yaml", "--seeds", "0"], "not 0"),
+        (["plan", "tiny.yaml", "--seeds", "-1"], "not -1"),
+        (["plan", "tiny.yaml", "--seeds", "many"], "Invalid value for '--seeds'"),
+        (["run", "tiny.yaml", "--out", "wrong.yaml"], "Cannot use wrong.yaml as the folder of a study: "),
+        (["run", "tiny.yaml", "--out", "wrong.yaml/x"], "Choose another with --out"),
         (["run"], "Missing argument"),
         (["reprot", "x"], "No such command 'reprot'"),
         (["report", "."], "holds no study (study.sqlite is missing); make one with `qvit study run`."),
@@ -308,6 +308,8 @@ def test_studies(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wrong.yaml").write_text("datasets: phantom\nmodel: qvit_4q2h\n")
+    # Of a shipped study the runs alone take a second to work out.
+    (tmp_path / "tiny.yaml").write_text("datasets: phantom\nmodels: vit_4q1h\nseeds: 3\n")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "study.sqlite").write_bytes(b"no database at all" * 99)
     refused(["study", *arguments], told)
@@ -317,7 +319,7 @@ def test_a_damaged_study_is_left_as_it_is(qvit: Qvit, tmp_path: Path) -> None:
     path = tmp_path / "study.sqlite"
     path.write_bytes(b"no database at all" * 99)
     (tmp_path / "runs").mkdir()
-    check(qvit("study", "run", "smoke", "--out", tmp_path), "finished runs in its folder are found and kept.")
+    check(qvit("study", "run", "tiny.yaml", "--out", tmp_path), "finished runs in its folder are found and kept.")
     assert path.read_bytes() == b"no database at all" * 99
 
 

@@ -195,7 +195,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
     "study plan": (
         "mine.yaml",
         {
-            "file": ("smoke", {"study.name": ("mine", "smoke")}),
+            "file": ("other.yaml", {"study.name": ("mine", "other")}),
             "dataset": ("mine.yaml --dataset octmnist", {"study.datasets": (("phantom", "octmnist"), ("octmnist",))}),
             "seeds": ("mine.yaml --seeds 1", {"study.seeds": ((0, 1), (0,))}),
             "workers": ("mine.yaml --workers 3", {"workers": (None, 3)}),
@@ -206,7 +206,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
     "study run": (
         "mine.yaml",
         {
-            "file": ("smoke", {"study.name": ("mine", "smoke")}),
+            "file": ("other.yaml", {"study.name": ("mine", "other")}),
             "out": ("mine.yaml --out there", {"folder": ("runs/study-mine", "there")}),
             "workers": ("mine.yaml --workers 3", {"workers": (None, 3)}),
             "ray": ("mine.yaml --ray local", {"ray": (None, "local")}),
@@ -281,6 +281,7 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     shutil.copytree(run, "other")
     Path("options.yaml").write_text("lr: 0.25\n")
     Path("mine.yaml").write_text("datasets: [phantom, octmnist]\nseeds: 2\nmodels: [vit_4q1h]\n")
+    Path("other.yaml").write_text("datasets: phantom\nmodels: [vit_4q1h]\n")
     for name in ("one", "two"):
         Path(name).mkdir()
         with Store.open(Path(name)):
@@ -298,7 +299,7 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     monkeypatch.setattr("qvit.models.zoo.list_models", lambda: ["vit_4q1h"])
     border.at("qvit.models.zoo.count_parameters", gives=7)
     border.at("qvit.models.cost.cost_of")
-    monkeypatch.setattr("qvit.study.spec.shipped_studies", lambda: ["smoke"])
+    monkeypatch.setattr("qvit.study.spec.shipped_studies", lambda: ["other.yaml"])
     border.at("qvit.study.plan.estimate", gives=Planned((PlannedRuns("d", "m", "scratch", 2, 3.0),), 2, 1.0))
     border.at("qvit.study.runner.run_study", gives=Summary(total=1, finished=1, done_now=1, failed={}, seconds=1.0))
     border.at("qvit.study.report.write_report", gives=Written(Path("r.html"), Path("r.md"), ["Yes."]))

@@ -113,7 +113,6 @@ TABLES = (
     ["circuit", "strongly_entangling"],
     ["models"],
     ["models", "--cost", "qvit_4q1h"],
-    ["study", "list"],
     ["evaluate", "été ⟨Z⟩"],
 )
 
@@ -125,7 +124,6 @@ def test_every_command_can_be_shown(
     monkeypatch: pytest.MonkeyPatch, encoding: str, tables: tuple[list[str], ...]
 ) -> None:
     monkeypatch.setattr("qvit.models.zoo.list_models", lambda: ["qvit_4q1h"])
-    monkeypatch.setattr("qvit.study.spec.shipped_studies", lambda: ["smoke"])
     for words in tables:
         out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
         monkeypatch.setattr(sys, "stdout", out)
