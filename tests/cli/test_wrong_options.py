@@ -280,6 +280,7 @@ def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("qvit.distill.teacher_cache.user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # benchmarks do, for the whole process
     Path("empty").mkdir()
     Path("mine.yaml").write_text("datasets: breastmnist\nmodels: vit_4q1h\n")
     Path("tiny.yaml").write_text("datasets: phantom\nmodels: vit_4q1h\nseeds: 3\n")
