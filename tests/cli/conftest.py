@@ -1,6 +1,7 @@
-"""The command line, called in this process for speed or as a real process; and a made-up file to call it on."""
+"""The command line, called in this process for speed or as a real process; and made-up files and runs to call it on."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +13,8 @@ import pytest
 import torch
 
 from qvit.cli import main
+from qvit.training.options import resolve
+from qvit.training.run import train_run
 
 torch.set_num_threads(1)  # as runs do: on models this small, threads only wait for each other
 
@@ -58,15 +61,42 @@ def process() -> Callable[..., Told]:
     return run
 
 
+# --- what stands for an epoch ---
+
+
+def nothing_learnt(*of: Any, seed: int, epoch: int, team: Any) -> dict[str, Any]:
+    """In place of the steps of an epoch: the weights stay as they are, all around it goes on as ever."""
+    return {"epoch": epoch + 1, "lr": of[2].lr, "train_loss": 1.0}
+
+
 @pytest.fixture
-def arrays() -> Arrays:
-    """Three classes of noise, in MedMNIST's layout."""
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without learning: what a command makes of its options, files and figures does not depend on that."""
+    monkeypatch.setattr("qvit.training.loop.train_epoch", nothing_learnt)
+
+
+@pytest.fixture
+def small_phantom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The phantom in sixteenths: drawing it takes longer than all that is done with it."""
+    monkeypatch.setattr("qvit.data.phantom.SPLITS", {"train": 125, "val": 25, "test": 50})
+
+
+# --- files and runs ---
+
+
+def make_arrays() -> Arrays:
     rng = np.random.default_rng(0)
     made: Arrays = {}
     for split, n in COUNTS.items():
         made[f"{split}_images"] = rng.integers(0, 256, (n, 12, 12, 3)).astype(np.uint8)
         made[f"{split}_labels"] = (rng.permutation(np.arange(n)) % 3).astype(np.uint8)[:, None]
     return made
+
+
+@pytest.fixture
+def arrays() -> Arrays:
+    """Three classes of noise, in MedMNIST's layout."""
+    return make_arrays()
 
 
 @pytest.fixture
@@ -85,6 +115,28 @@ def train(qvit: Callable[..., Told], npz: Path) -> Callable[..., Told]:
         return qvit("train", npz, "--model", "vit_4q1h", "--epochs", 1, "--out", out, *named, *more)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the made-up file, which lies beside it."""
+    folder = tmp_path_factory.mktemp("shared")
+    np.savez(folder / "small.npz", **make_arrays())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qvit.training.loop.train_epoch", nothing_learnt)
+        config = resolve({"dataset": str(folder / "small.npz"), "model": "vit_4q1h", "epochs": 1})
+        train_run(config, folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def run(shared_run: Path, npz: Path, tmp_path: Path) -> Path:
+    """A finished run on `npz`, to do anything with."""
+    folder = tmp_path / "run"
+    shutil.copytree(shared_run, folder)
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace(str(shared_run.with_name("small.npz")), str(npz)))
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,33 @@ def test_brackets_in_names_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         assert name in re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", sys.stderr.getvalue())  # type: ignore[attr-defined]
 
 
+EVERY_SECOND = [*range(2, 45, 2), 45]
+EPOCH = {"train_loss": 1.23456, "val_auc": 0.5, "val_acc": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "lines"), [(1, [1]), (3, [1, 2, 3]), (39, range(1, 40)), (45, [*range(2, 45, 2), 45])]
+)
+def test_progress_is_plain_lines_away_from_a_terminal(
+    epochs: int, lines: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """About twenty of them, and the last epoch."""
+    with epoch_progress("a run", epochs) as told:
+        assert told is not None
+        for epoch in range(1, epochs + 1):
+            told(EPOCH | {"epoch": epoch}, 0.125)
+    out, err = capsys.readouterr()
+    news = "loss 1.235  val AUC 0.500  val ACC 0.250  0.12 s"
+    assert (out, err.splitlines()) == ("", [f"a run: epoch {epoch}/{epochs}  {news}" for epoch in lines])
+
+
+def test_no_progress_for_who_wants_none() -> None:
+    with epoch_progress("a run", 1, quiet=True) as told:
+        assert told is None
+    with _news("a study", quiet=True) as news:
+        assert news is None
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_imports_run_without_collections_which_then_go_on(enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     frozen: list[bool] = []

@@ -2,23 +2,22 @@
 
 import json
 import re
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from qvit.distill import DistillConfig, Teacher
-from qvit.distill.options import ALIASES, TEACHER_DEFAULTS
+from cli.borders import Border, told
+from qvit.cli.distill import _progress
+from qvit.distill import Teacher
+from qvit.distill.options import TEACHER_DEFAULTS
 from qvit.models import pretrained
 from qvit.training.folder import Run
-from qvit.training.loop import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("untrained")
 Qvit = Callable[..., Any]
 
 
@@ -63,25 +62,6 @@ def config_of(folder: Path) -> dict[str, Any]:
 # --- help ---
 
 
-def packages(code: str) -> set[str]:
-    """Return which packages a process has loaded after running some code."""
-    told = "print(*{name.partition('.')[0] for name in sys.modules} - sys.stdlib_module_names, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", f"import sys\n{code}\n{told}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return set(done.stderr.split())
-
-
-@pytest.mark.parametrize("command", ["circuit", "teacher", "distill"])
-def test_help_is_quick(command: str) -> None:
-    """It loads what a bare command line loads, and pydantic: what takes time is what is imported."""
-    bare = packages("import pydantic.main, pydantic.fields, typer.completion, typer.rich_utils")
-    found = packages(
-        "from qvit.cli import main\n"
-        f"try:\n    main(['{command}', '--help'])\nexcept SystemExit as end:\n    assert not end.code"
-    )
-    assert {name for name in found - bare if not name.startswith("_")} == {"qvit"}
-
-
 def test_help_shows_the_defaults(qvit: Qvit) -> None:
     told = re.sub(r"[\s│]+", " ", qvit("teacher", "--help").out)
     for default in ("resnet18", str(TEACHER_DEFAULTS["epochs"]), "runs/DATASET-MODEL-sSEED"):
@@ -94,7 +74,9 @@ def test_help_shows_the_defaults(qvit: Qvit) -> None:
 # --- teachers ---
 
 
-def test_a_teacher_of_the_phantom(qvit: Qvit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_of_the_phantom(
+    qvit: Qvit, small_phantom: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     told = qvit("teacher", "phantom", "--arch", "resnet18", "--set", "width=0.0625", "--epochs", 1)
     assert told.code == 0, told.err
@@ -106,35 +88,52 @@ def test_a_teacher_of_the_phantom(qvit: Qvit, tmp_path: Path, monkeypatch: pytes
     assert told.err.endswith("Everything is in runs/phantom-resnet18-s0\n")
 
 
-def test_defaults_of_teachers_give_way(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
-    options = tmp_path / "options.yaml"
-    options.write_text("lr: 0.004\nmodel: vit_8q1h\n")
-    given: dict[str, list[object]] = {
-        "defaults": ["--arch", "vit_4q1h"],
-        "file": ["--config", options, "--epochs", 1],
-        "arch": ["--config", options, "--arch", "vit_4q1h", "--epochs", 1, "--set", "lr=0.1"],
-    }
-    for name, arguments in given.items():
-        assert qvit("teacher", npz, *arguments, "--out", tmp_path / name).code == 0
-    train = {name: config_of(tmp_path / name)["train"] for name in given}
-    assert train["defaults"] == vars(TrainConfig(**TEACHER_DEFAULTS)) != vars(TrainConfig())
-    assert train["file"] == vars(TrainConfig(**(TEACHER_DEFAULTS | {"epochs": 1, "lr": 0.004})))
-    assert train["arch"]["lr"] == 0.1
-    assert [config_of(tmp_path / name)["model"] for name in given] == ["vit_4q1h", "vit_8q1h", "vit_4q1h"]
-
-
-def test_the_vit_among_teachers(qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def asked(
+    qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., dict[str, Any]]:
+    """Return what a command asks for, of training or of distilling: none of it is done."""
     monkeypatch.chdir(tmp_path)
-    told = qvit("teacher", npz.name, "--arch", "vit", "--epochs", 1, "--seed", 2, "--set", "mlp_dim=32", "--json")
-    assert (told.code, told.err) == (0, "")
-    made = json.loads(told.out)
-    config = config_of(tmp_path / made["folder"])
-    assert made["folder"] == "runs/small-vit_16q4h-s2"
-    assert config["seed"] == 2
-    expected = TEACHER_DEFAULTS | ALIASES["vit"] | {"epochs": 1, "mlp_dim": 32}  # what was set comes last
-    found = config["model_config"] | config["train"] | {"model": config["model"]}
-    assert {key: found[key] for key in expected} == expected
-    assert found["depth"] == ALIASES["vit"]["depth"] > 1
+    border = Border(monkeypatch)
+    border.at("qvit.training.run.train_run")
+    border.at("qvit.distill.distill")
+    monkeypatch.setattr("qvit.distill.Teacher.of_runs", lambda of, **_: border.seen.update(teachers=list(map(str, of))))
+
+    def ask(command: str, *arguments: object) -> dict[str, Any]:
+        return told(border, capsys, [command, *map(str, arguments)])
+
+    return ask
+
+
+def test_defaults_of_teachers_give_way(asked: Callable[..., dict[str, Any]]) -> None:
+    Path("options.yaml").write_text("lr: 0.004\nmodel: vit_8q1h\n")
+
+    def config(*arguments: object) -> dict[str, Any]:
+        found = asked("teacher", "phantom", *arguments)
+        keys = ("model", "train.epochs", "train.lr", "train.weight_decay", "train.schedule")
+        return {key.rpartition(".")[2]: found[f"config.{key}"] for key in keys}
+
+    defaults = {"model": "resnet18", "epochs": 40, "lr": 0.003, "weight_decay": 0.1, "schedule": "one_cycle"}
+    assert config() == defaults
+    assert config("--config", "options.yaml", "--epochs", 1) == defaults | {
+        "model": "vit_8q1h",
+        "epochs": 1,
+        "lr": 0.004,
+    }
+    more = ["--arch", "vit_4q1h", "--set", "lr=0.1"]
+    assert config("--config", "options.yaml", *more) == defaults | {"model": "vit_4q1h", "lr": 0.1}
+
+
+def test_the_vit_among_teachers(asked: Callable[..., dict[str, Any]]) -> None:
+    found = asked("teacher", "small.npz", "--arch", "vit", "--epochs", 1, "--seed", 2, "--set", "mlp_dim=32")
+    assert found["folder"] == "runs/small-vit_16q4h-s2"
+    options = {key.rpartition(".")[2]: value for key, value in found.items() if "model_options" in key}
+    assert options == {"depth": 4, "mlp_dim": 32, "dropout": 0.1}, "what was set comes last"
+    assert {key: found[f"config.train.{key}"] for key in ("epochs", "lr", "weight_decay")} == {
+        "epochs": 1,
+        "lr": 0.002,
+        "weight_decay": 0.1,
+    }
 
 
 @pytest.mark.parametrize("offline", [[], ["--offline"]], ids=["refused", "offline"])
@@ -205,92 +204,97 @@ def test_an_ensemble_as_json(distil: Qvit, taught: Qvit, tmp_path: Path, cache: 
     assert not (cache / "teachers").exists()
 
 
-def test_options_of_a_file(qvit: Qvit, npz: Path, taught: Qvit, tmp_path: Path) -> None:
+def test_options_of_a_file(asked: Callable[..., dict[str, Any]]) -> None:
     """Those named come last, also within a stage."""
-    folders = [taught("first"), taught("second", seed=1)]
-    (tmp_path / "options.yaml").write_text(
-        f"dataset: {npz}\nmodel: vit_8q1h\nteacher:\n  - {folders[0]}\n  - {folders[1]}\nepochs: 3\nkd_loss: mse\n"
+    Path("options.yaml").write_text(
+        "dataset: small.npz\nmodel: vit_8q1h\nteacher:\n  - one\n  - ~/two\nepochs: 3\nkd_loss: mse\n"
         "temperature: 3.0\nscratch: false\nmixtures: 0\n"
         "pretrain:\n  lr: 0.02\n  epochs: 2\nfinetune: {epochs: 2, lr: 0.03}\n"
     )
-    config = ["--config", tmp_path / "options.yaml"]
-    told = qvit("distill", *config, "--out", tmp_path / "file", "--json")
-    assert told.code == 0, told.err
-    assert json.loads(told.out)["teacher"]["name"] == "2 × vit_4q2h"
-    assert sorted(path.name for path in (tmp_path / "file").iterdir()) == ["distillation.json", "finetune", "pretrain"]
-    first, second = (config_of(tmp_path / "file" / stage) for stage in ("pretrain", "finetune"))
-    assert (first["model"], first["guide"]["kd_loss"], first["guide"]["temperature"]) == ("vit_8q1h", "mse", 3.0)
-    assert (first["train"]["lr"], first["train"]["epochs"]) == (0.02, 2)
-    assert (second["train"]["lr"], second["train"]["epochs"]) == (0.03, 2)
+    found = asked("distill", "--config", "options.yaml")
+    of_file = {
+        "teachers": ["one", str(Path.home() / "two")],
+        "config.student.dataset": "small.npz",
+        "config.student.model": "vit_8q1h",
+        "config.student.train.epochs": 3,
+        "config.how.kd_loss": "mse",
+        "config.how.temperature": 3.0,
+        "config.scratch": False,
+        "config.mixtures": 0,
+        "config.pretrain.lr": 0.02,
+        "config.pretrain.epochs": 2,
+        "config.finetune.lr": 0.03,
+        "config.finetune.epochs": 2,
+    }
+    assert {key: found[key] for key in of_file} == of_file
 
-    more = ["--student", "vit_4q1h", "--teacher", folders[1], "--epochs", 1, "--kd-loss", "decoupled", "--scratch"]
+    more = ["--student", "vit_4q1h", "--teacher", "two", "--epochs", 1, "--kd-loss", "decoupled", "--scratch"]
     more += ["--pretrain", "epochs=1", "--finetune", "lr=0.04", "--finetune", "epochs=1", "--temperature", "5"]
-    told = qvit("distill", *config, *more, "--set", "beta=3", "--out", tmp_path / "named", "--json")
-    assert told.code == 0, told.err
-    assert json.loads(told.out)["teacher"]["name"] == "vit_4q2h"
-    scratch, first, second = (config_of(tmp_path / "named" / stage) for stage in ("scratch", "pretrain", "finetune"))
-    assert {run["model"] for run in (scratch, first, second)} == {"vit_4q1h"}
-    how = DistillConfig(kd_loss="decoupled", temperature=5.0, beta=3.0)
-    assert {key: first["guide"][key] for key in vars(how)} == vars(how)
-    assert (scratch["train"]["epochs"], scratch["train"]["lr"]) == (1, 0.005)
-    assert (first["train"]["lr"], first["train"]["epochs"]) == (0.02, 1)
-    assert (second["train"]["lr"], second["train"]["epochs"]) == (0.04, 1)
+    found = asked("distill", "--config", "options.yaml", *more, "--set", "beta=3", "--set", "pool=cls")
+    named = of_file | {
+        "teachers": ["two"],
+        "config.student.model": "vit_4q1h",
+        "config.student.train.epochs": 1,
+        "config.student.model_options.pool": "cls",
+        "config.how.kd_loss": "decoupled",
+        "config.how.temperature": 5.0,
+        "config.how.beta": 3.0,
+        "config.scratch": True,
+        "config.pretrain.epochs": 1,
+        "config.finetune.lr": 0.04,
+        "config.finetune.epochs": 1,
+    }
+    assert {key: found[key] for key in named} == named
+    Path("options.yaml").write_text("teacher: ~/one\n")
+    assert asked("distill", "small.npz", "--config", "options.yaml")["teachers"] == [str(Path.home() / "one")]
 
 
 @pytest.mark.parametrize(("given", "alpha"), [([], 0.5), (["--alpha", "0.25"], 0.25), (["--set", "alpha=0.75"], 0.75)])
-def test_learning_jointly(distil: Qvit, taught: Qvit, tmp_path: Path, given: list[str], alpha: float) -> None:
-    told = distil("--teacher", taught(), "--joint", *given)
+def test_the_weight_of_a_teacher_beside_labels(
+    asked: Callable[..., dict[str, Any]], given: list[str], alpha: float
+) -> None:
+    assert asked("distill", "small.npz", "--teacher", "t", "--joint", *given)["config.how.alpha"] == alpha
+
+
+def test_learning_jointly(distil: Qvit, run: Path, tmp_path: Path) -> None:
+    told = distil("--teacher", run, "--joint")
     assert told.code == 0, told.err
     assert sorted(path.name for path in (tmp_path / "kd").iterdir()) == ["distillation.json", "joint", "scratch"]
-    assert config_of(tmp_path / "kd" / "joint")["guide"]["alpha"] == alpha
+    assert config_of(tmp_path / "kd" / "joint")["guide"]["alpha"] == 0.5
     assert "vit_4q1h: joint" in told.out
     assert f"the distilled student is {tmp_path / 'kd' / 'joint'}" in told.err
 
 
-def test_flags_reach_the_runs(qvit: Qvit, npz: Path, taught: Qvit, arrays: Any, tmp_path: Path) -> None:
-    np.savez(tmp_path / "more.npz", images=arrays["train_images"][:, ::-1])
-    arguments = ["--data", npz, "--task", "ordinal", "--size", 12, "--seed", 3, "--student", "cosine_4q1h"]
-    arguments += ["--epochs", 1, "--finetune", "epochs=1", "--transfer-set", tmp_path / "more.npz", "--no-scratch"]
-    arguments += ["--set", "feature_weight=0.5", "--set", "pool=cls", "--kd-loss", "ordinal"]
-    told = qvit("distill", *arguments, "--teacher", taught(task="ordinal"), "--out", tmp_path / "kd", "--json")
-    assert (told.code, told.err) == (0, "")
-    assert not (tmp_path / "kd" / "scratch").exists()
-    for stage in ("pretrain", "finetune"):
-        config = config_of(tmp_path / "kd" / stage)
-        found = [config[key] for key in ("dataset", "task", "size", "seed", "model")]
-        assert found == [str(npz), "ordinal", 12, 3, "cosine_4q1h"]
-        assert config["model_config"]["pool"] == "cls"
-    guide = config_of(tmp_path / "kd" / "pretrain")["guide"]
-    assert (guide["kd_loss"], guide["feature_weight"]) == ("ordinal", 0.5)
-    assert len(guide["transfer_set"]) == 32
-
-
-def test_the_default_folder_names_the_distillation(
-    qvit: Qvit, npz: Path, taught: Qvit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    short = ["--student", "vit_4q1h", "--epochs", 1, "--finetune", "epochs=1", "--seed", 2, "--mixtures", 600]
-    told = qvit("distill", npz.name, *short, "--teacher", taught().name)
-    assert told.code == 0
-    assert told.err.count("Asking the teacher about 600 views") == 1, "said once, though asked in parts"
-    folder = tmp_path / "runs" / "small-vit_4q1h-kd-s2"
-    assert {path.name for path in folder.iterdir()} == {"scratch", "pretrain", "finetune", "distillation.json"}
-
-
-def test_one_progress_bar_at_a_time(distil: Qvit, taught: Qvit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_progress_bar_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
     @contextmanager
     def progress(label: str, epochs: int, *, quiet: bool) -> Iterator[None]:
-        seen.append(f"{label} of {epochs} begins")
+        seen.append(f"{label} of {epochs} begins, {quiet=}")
         yield
         seen.append(f"{label} ends")
 
-    teacher = taught()
     monkeypatch.setattr("qvit.cli.distill.epoch_progress", progress)
-    assert distil("--teacher", teacher, "--finetune", "epochs=2").code == 0
-    stages = {"scratch": 1, "pretrain": 1, "finetune": 2}
-    assert seen == [line for stage, n in stages.items() for line in (f"{stage} of {n} begins", f"{stage} ends")]
+    with _progress(quiet=False) as (on_stage, _):
+        on_stage("pretrain", 1)
+        on_stage("finetune", 2)
+    assert seen == [
+        "pretrain of 1 begins, quiet=False",
+        "pretrain ends",
+        "finetune of 2 begins, quiet=False",
+        "finetune ends",
+    ]
+
+
+def test_asking_the_teacher_is_said_once_though_it_is_asked_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    with _progress(quiet=False) as (_, on_views):
+        assert on_views is not None
+        for done in (512, 1200):
+            on_views(done, 1200)
+    assert capsys.readouterr() == ("", "Asking the teacher about 1,200 views of images, once for all students …\n")
+    with _progress(quiet=True) as (on_stage, on_views):
+        assert on_views is None
+        assert on_stage("scratch", 1) is None
 
 
 # --- the runs of a distillation beside others ---
@@ -298,23 +302,18 @@ def test_one_progress_bar_at_a_time(distil: Qvit, taught: Qvit, monkeypatch: pyt
 
 def test_compare_tells_the_runs_apart(qvit: Qvit, distil: Qvit, taught: Qvit, tmp_path: Path) -> None:
     taught()
-    for seed in (0, 1):
-        told = distil("--teacher", tmp_path / "teacher", "--seed", seed, out=f"kd{seed}")
-        assert told.code == 0, told.err
-    assert distil("--teacher", tmp_path / "teacher", "--joint", out="both").code == 0
-    folders = [tmp_path / f"kd{seed}" / stage for seed in (0, 1) for stage in ("scratch", "pretrain", "finetune")]
+    assert distil("--teacher", tmp_path / "teacher", out="kd").code == 0
+    assert distil("--teacher", tmp_path / "teacher", "--joint", "--no-scratch", out="both").code == 0
+    folders = [tmp_path / "kd" / stage for stage in ("scratch", "pretrain", "finetune")]
     folders += [tmp_path / "both" / "joint", tmp_path / "teacher"]
     read = json.loads(qvit("compare", *folders, "--json").out)
     names = ["vit_4q1h", "vit_4q1h (taught by vit_4q2h)", "vit_4q1h (pre-trained on vit_4q2h)"]
     others = ["vit_4q1h (taught by vit_4q2h and labels)", "vit_4q2h"]
-    assert [run["model"] for run in read["runs"]] == [*names, *names, *others]
-    assert [(mean["model"], mean["seeds"]) for mean in read["means"]] == [
-        *((name, [0, 1]) for name in names),
-        *((name, [0]) for name in others),
-    ]
+    assert [run["model"] for run in read["runs"]] == [*names, *others]
+    assert [(mean["model"], mean["seeds"]) for mean in read["means"]] == [(name, [0]) for name in (*names, *others)]
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "kd0").rename(tmp_path / "elsewhere" / "kd0")
-    two = [tmp_path / "elsewhere" / "kd0" / stage for stage in ("scratch", "finetune")]
+    (tmp_path / "kd").rename(tmp_path / "elsewhere" / "kd")
+    two = [tmp_path / "elsewhere" / "kd" / stage for stage in ("scratch", "finetune")]
     told = qvit("compare", *two)
     assert told.code == 0
     shown = [line.split("│")[1].strip() for line in told.out.splitlines() if line.startswith("│")]

@@ -15,6 +15,7 @@ import pytest
 OFFICIAL = Path(os.environ.get("QVIT_DATA", "")) / "retinamnist.npz"
 needs_files = pytest.mark.skipif(not OFFICIAL.is_file(), reason="QVIT_DATA names no folder with the official files")
 
+pytestmark = pytest.mark.usefixtures("untrained", "small_phantom")
 Qvit = Callable[..., Any]
 Tree = Callable[[Path], dict[str, bytes | None]]
 Arrays = dict[str, np.ndarray]
@@ -44,13 +45,6 @@ def refused(qvit: Qvit, tmp_path: Path, tree: Tree) -> Callable[..., None]:
         assert tree(tmp_path) == before
 
     return call
-
-
-@pytest.fixture
-def run(train: Qvit, tmp_path: Path) -> Path:
-    """A finished run."""
-    assert train(tmp_path / "run").code == 0
-    return tmp_path / "run"
 
 
 # --- data ---
@@ -132,11 +126,7 @@ def test_not_an_npz(refused: Callable[..., None], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["train", "retinamist"], "Did you mean 'retinamnist'?"),
-        (["data", "info", "retinamist"], "Did you mean 'retinamnist'?"),
-        (["demo", "retinamist"], "Did you mean 'retinamnist'?"),
         (["train"], "No dataset given"),
-        (["train", "phantom", "--model", "qvit_4q3x"], "There is no model 'qvit_4q3x'"),
         (["train", "phantom", "--set", "epoch=3"], "There is no option 'epoch'. Did you mean 'epochs'?"),
         (["train", "phantom", "--set", "dim=8"], "There is no option 'dim'"),
         (["train", "phantom", "--set", "heads=2"], "There is no option 'heads'"),
@@ -147,7 +137,6 @@ def test_not_an_npz(refused: Callable[..., None], tmp_path: Path) -> None:
         (["train", "--data", "phantom"], "/phantom: expected an .npz file, found nothing there"),
         (["data", "info", "missing.npz"], "missing.npz: expected an .npz file, found nothing there"),
         (["data", "info", "./missing"], "missing: expected an .npz file, found nothing there"),
-        (["train", "phantom", "--set", "epochs"], "--set takes key=value"),
         (["train", "phantom", "--set", "lr=[1"], "'[1' is not a value"),
         (["train", "phantom", "--set", "epochs=many"], "Option epochs='many'"),
         (["train", "phantom", "--set", "lr=-1"], "lr must be positive, got -1"),
@@ -155,22 +144,12 @@ def test_not_an_npz(refused: Callable[..., None], tmp_path: Path) -> None:
         (["train", "phantom", "--set", "device=gpu"], "device='gpu'"),
         (["train", "phantom", "--set", "loss=emd"], "loss='emd' does not fit"),
         (["train", "phantom", "--size", "30", "--set", "patch_size=4"], "img_size=30 is not divisible by patch_size=4"),
-        (["train", "phantom", "--size", "29"], "29"),
-        (["train", "phantom", "--epochs", "0"], "epochs must be at least 1, got 0"),
         (["train", "phantom", "--epochs", "many"], "Invalid value for '--epochs'"),
-        (["train", "phantom", "--seed", "-1"], "seed must be zero or more, got -1"),
-        (["train", "phantom", "--epoks", "3"], "No such option"),
         (["train", "phantom", "--task", "binary"], "leave the task out"),
-        (["train", "phantom", "--config", "no.yaml"], "Cannot read the options file no.yaml"),
-        (["train", "phantom", "--data", "a.npz"], "Both a dataset ('phantom') and --data (a.npz)"),
         (["trian", "phantom"], "No such command 'trian'"),
         (["evaluate"], "Missing argument"),
         (["compare"], "Missing argument"),
         (["data", "verify", "phantom"], "made on the spot"),
-        (["data", "get", "retinamnist", "--size", "29"], "no files of size 29"),
-        (["models", "--size", "29"], "No patch size suits images of 29 pixels"),
-        (["models", "--classes", "0"], "num_classes must be at least 1"),
-        (["demo", "phantom", "--seed", "-1"], "seed must be zero or more"),
     ],
 )
 def test_names_and_options(
@@ -214,7 +193,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--arch", "resnet81"], "There is no model 'resnet81'. Did you mean 'resnet18'?"),
         (["--arch", "timm/resnet10t"], "timm is not installed: pip install 'qvit[timm]'"),
         (["--arch", "timm/"], "timm/NAME, such as timm/"),
         (["--arch", "monai_vit", "--pretrained"], "There are no published weights of 'monai_vit'"),
@@ -223,7 +201,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--set", "widht=0.5"], "There is no option 'widht'. Did you mean 'width'?"),
         (["--set", "arch=resnet18"], "There is no option 'arch'"),
         (["--arch", "densenet121", "--set", "stem=imagenet"], "densenet121 with stem 'imagenet' needs at least 29"),
-        (["--epochs", "0"], "epochs must be at least 1, got 0"),
     ],
 )
 def test_teachers(
@@ -242,33 +219,22 @@ def test_teachers(
     ("arguments", "told"),
     [
         (["--joint"], "No teacher given; name the folder of a trained run with --teacher (see `qvit teacher`)."),
-        (["--teacher", "nowhere"], "nowhere is not a run folder: result.json is missing"),
-        (["--teacher", "x", "--alpha", "0.3"], "alpha=1, got 0.3; learn from both at once with --joint"),
         (["--teacher", "x", "--joint", "--alpha", "2"], "alpha must be from 0 (labels alone) to 1 (the teacher alone)"),
         (["--teacher", "x", "--joint", "--transfer-set", "phantom"], "A transfer set and mixtures have no labels"),
         (["--teacher", "x", "--joint", "--mixtures", "9"], "A transfer set and mixtures have no labels"),
         (["--teacher", "x", "--transfer-set", "phantom", "--mixtures", "9"], "Both a transfer set and mixtures"),
-        (["--teacher", "x", "--mixtures", "-1"], "mixtures must be zero or more images, got -1"),
         (["--teacher", "x", "--joint", "--finetune", "lr=1"], "Learning jointly there are no stages"),
-        (["--teacher", "x", "--kd-loss", "softer"], "Option kd_loss='softer'"),
-        (["--teacher", "x", "--temperature", "0"], "temperature must be positive, got 0"),
         (["--teacher", "x", "--temperature", "hot"], "Invalid value for '--temperature'"),
-        (["--teacher", "x", "--finetune", "lr"], "--finetune takes key=value, such as lr=0.005; got 'lr'"),
         (["--teacher", "x", "--pretrain", "lr=[1"], "--pretrain lr: '[1' is not a value"),
         (["--teacher", "x", "--finetune", "epoch=3"], "no option 'epoch' for finetune. Did you mean 'epochs'?"),
-        (["--teacher", "x", "--finetune", "seed=3"], "no option 'seed' for finetune"),
         (["--teacher", "x", "--pretrain", "lr=-1"], "lr must be positive, got -1"),
         (["--teacher", "x", "--set", "pretrain=5"], "pretrain must hold `key: value` options of training"),
         (["--teacher", "x", "--set", "pretrain=5", "--pretrain", "lr=1"], "pretrain must hold `key: value` options"),
         (["--teacher", "x", "--set", "temprature=3"], "no option 'temprature'. Did you mean 'temperature'?"),
         (["--teacher", "x", "--set", "device=gpu"], "device='gpu' cannot be used here"),
-        (["--teacher", "x", "--epochs", "0"], "epochs must be at least 1, got 0"),
-        (["--teacher", "x", "--seed", "-1"], "seed must be zero or more, got -1"),
-        (["--teacher", "x", "--data", "a.npz"], "Both a dataset ('small.npz') and --data (a.npz)"),
         (["--set", "teacher=5"], "teacher must be the folder of a trained run, or a list of such, got 5."),
         (["--set", "teacher={a: b}"], "or a list of such, got {'a': 'b'}."),
         (["--set", "teacher=[1, 2]"], "or a list of such, got [1, 2]."),
-        (["--teachr", "x"], "No such option"),
         (["--alpha"], "requires an argument"),
     ],
 )
@@ -293,7 +259,6 @@ def test_distillation_that_does_not_fit(
     shutil.copytree(run, here / "unfinished")
     (here / "unfinished" / "result.json").unlink()
     mistakes: list[tuple[list[object], str]] = [
-        (["--student", "qvit_4q3x"], "There is no model 'qvit_4q3x'. Did you mean"),
         (["--kd-loss", "ordinal"], "kd_loss='ordinal' does not fit a multi-class task; use soft, mse, decoupled"),
         (["--finetune", "loss=emd"], "loss='emd' does not fit a multi-class task"),
         (["--finetune", "device=gpu"], "device='gpu' cannot be used here"),
@@ -321,28 +286,19 @@ def test_distillation_that_does_not_fit(
     ("arguments", "told"),
     [
         (["plan", "no.yaml"], "Cannot read the study no.yaml: "),
-        (["plan", "smok"], "Did you mean 'smoke'? Name a YAML file or one of: controls, paper, scaling, smoke."),
         (["run", "smok"], "Did you mean 'smoke'?"),
         (["run", "wrong.yaml"], "Study wrong: a study has no key 'model'. Did you mean 'models'?"),
         (["run", "."], "expected a regular file, found a folder"),
-        (["run", "smoke", "--dataset", "phantm"], "no dataset 'phantm'. Did you mean 'phantom'? It has: phantom."),
-        (["plan", "smoke", "--dataset", "phantom", "--dataset", "breastmnist"], "has no dataset 'breastmnist'"),
-        (["run", "smoke", "--seeds", "4"], "The study smoke has 3 seeds, so --seeds takes 1 to that, not 4."),
-        (["plan", "smoke", "--seeds", "0"], "not 0"),
-        (["plan", "smoke", "--seeds", "-1"], "not -1"),
-        (["plan", "smoke", "--seeds", "many"], "Invalid value for '--seeds'"),
-        (["run", "smoke", "--workers", "0"], "Invalid value for '--workers'"),
-        (["plan", "smoke", "--workers", "0"], "Invalid value for '--workers'"),
-        (["run", "smoke", "--out", "."], "is not empty and holds no study; choose another with --out."),
-        (["run", "smoke", "--out", "wrong.yaml"], "Cannot use wrong.yaml as the folder of a study: "),
-        (["run", "smoke", "--out", "wrong.yaml/x"], "Choose another with --out"),
+        (["plan", "tiny.yaml", "--dataset", "phantom", "--dataset", "breastmnist"], "has no dataset 'breastmnist'"),
+        (["plan", "tiny.yaml", "--seeds", "0"], "not 0"),
+        (["plan", "tiny.yaml", "--seeds", "-1"], "not -1"),
+        (["plan", "tiny.yaml", "--seeds", "many"], "Invalid value for '--seeds'"),
+        (["run", "tiny.yaml", "--out", "wrong.yaml"], "Cannot use wrong.yaml as the folder of a study: "),
+        (["run", "tiny.yaml", "--out", "wrong.yaml/x"], "Choose another with --out"),
         (["run"], "Missing argument"),
-        (["run", "smoke", "--seed", "1"], "No such option"),
         (["reprot", "x"], "No such command 'reprot'"),
         (["report", "."], "holds no study (study.sqlite is missing); make one with `qvit study run`."),
-        (["report", "nowhere"], "nowhere holds no study"),
         (["report", "wrong.yaml"], "wrong.yaml holds no study"),
-        (["status", "."], "holds no study"),
         (["report", "damaged"], "study.sqlite cannot be used: file is not a database. It is damaged: delete it"),
         (["status", "damaged"], "study.sqlite cannot be used: file is not a database."),
     ],
@@ -352,6 +308,8 @@ def test_studies(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "wrong.yaml").write_text("datasets: phantom\nmodel: qvit_4q2h\n")
+    # Of a shipped study the runs alone take a second to work out.
+    (tmp_path / "tiny.yaml").write_text("datasets: phantom\nmodels: vit_4q1h\nseeds: 3\n")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "study.sqlite").write_bytes(b"no database at all" * 99)
     refused(["study", *arguments], told)
@@ -361,7 +319,7 @@ def test_a_damaged_study_is_left_as_it_is(qvit: Qvit, tmp_path: Path) -> None:
     path = tmp_path / "study.sqlite"
     path.write_bytes(b"no database at all" * 99)
     (tmp_path / "runs").mkdir()
-    check(qvit("study", "run", "smoke", "--out", tmp_path), "finished runs in its folder are found and kept.")
+    check(qvit("study", "run", "tiny.yaml", "--out", tmp_path), "finished runs in its folder are found and kept.")
     assert path.read_bytes() == b"no database at all" * 99
 
 
@@ -488,17 +446,3 @@ def test_a_demo_does_not_replace_what_it_did_not_make(
     out = tmp_path / "runs"
     assert train(out / "qvit_4q2h").code == 0
     refused(["demo", npz, "--epochs", 1, "--out", out], "qvit_4q2h already holds a finished run")
-
-
-# --- --debug ---
-
-
-def test_debug_shows_the_traceback(process: Qvit, tmp_path: Path) -> None:
-    told = process("evaluate", tmp_path / "nowhere", "--debug")
-    assert told.code != 0
-    assert "Traceback (most recent call last)" in told.err
-    assert "RunError" in told.err
-
-
-def test_a_real_process_tells_one_line(process: Qvit, npz: Path, tmp_path: Path) -> None:
-    check(process("train", npz, "--model", "qvit_4q1h", "--out", npz / "x"), "Cannot use")

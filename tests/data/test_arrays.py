@@ -1,5 +1,7 @@
+import hashlib
 import io
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -49,8 +51,6 @@ def test_own_file_arrives_as_it_was_saved(arrays: Arrays, save: Save) -> None:
         assert split.labels.dtype == np.int64
         assert np.array_equal(split.labels, arrays[f"{name}_labels"])
         assert len(split) == data.info.splits[name]
-    with pytest.raises(ConfigError, match="Unknown split 'tests'"):
-        data["tests"]
 
 
 @pytest.mark.parametrize("form", ["(N, S, S)", "(N, S, S, 1)", "Fortran", "stored"])
@@ -90,19 +90,16 @@ def test_tasks_are_inferred_or_given(arrays: Arrays, save: Save) -> None:
     data = load_dataset(save(multi))
     assert (data.info.task, data.info.num_classes, data.train.labels.shape) == ("multi-label", 3, (23, 3))
     assert load_dataset(save(arrays), task="ordinal").info.task == "ordinal"
-    with pytest.raises(ConfigError, match=r"Unknown task 'ordinl'\. Did you mean 'ordinal'"):
-        load_dataset(save(arrays), task="ordinl")
-    refuses(save(arrays), r"train_labels from 0 to 1 \(binary\), found 4 .*image \d+", task="binary")
-    refuses(save(arrays), "several columns of labels for the task multi-label, found one", task="multi-label")
-    refuses(save(multi), r"1 column\(s\) in train_labels for the task ordinal, found 3", task="ordinal")
 
 
 def test_suspicious_labels_are_warned_of(arrays: Arrays, save: Save) -> None:
     gap = {k: np.where(v == 3, 2, v) if "train_labels" in k else v for k, v in arrays.items()}
-    with pytest.warns(UserWarning, match="no training image of class 3"):
-        assert load_dataset(save(gap)).info.num_classes == 5
+    path = save(gap)
+    with pytest.warns(UserWarning, match=rf"^{re.escape(str(path))}: no training image of class 3\.$"):
+        assert load_dataset(path).info.num_classes == 5
     one_hot = {k: v if "images" in k else np.eye(5, dtype=int)[v[:, 0]] for k, v in arrays.items()}
-    with pytest.warns(UserWarning, match="if these are one-hot classes, save class numbers"):
+    message = "read as multi-label, but every image has exactly one label; if these are one-hot classes, save class "
+    with pytest.warns(UserWarning, match=rf"^{re.escape(str(path))}: {message}numbers instead\.$"):
         load_dataset(save(one_hot))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -122,127 +119,10 @@ def test_batches_keep_the_order_asked_for(arrays: Arrays, save: Save) -> None:
     images, _ = split.batch(np.array([1]))
     images.zero_()
     assert split.images[1].any(), "a batch is a copy"
-    for bad, message in (
-        ([23], "positions below 23, .* got 23 to 23"),
-        ([-24, 0], "got -24 to 0"),
-        ([0.5], "whole-number positions, got float64"),
-        ([[1]], "got int64"),
-    ):
-        with pytest.raises(DataError, match=message):
-            split.batch(np.array(bad))
 
 
 def test_names_and_paths() -> None:
     assert [is_path(n) for n in ("retinamnist", "phantom", "a.npz", "./a", Path("a"))] == [0, 0, 1, 1, 1]
-
-
-# --- files as they should not be: a wrong array ---
-
-
-def nan_image(a: Arrays) -> Any:
-    images = a["val_images"] / 255
-    images[5, 3, 3, 1] = np.nan
-    return images
-
-
-def bright_image(a: Arrays) -> Any:
-    images = a["val_images"] / 255
-    images[2] *= 2
-    return images
-
-
-WRONG: dict[str, tuple[Callable[[Arrays], Arrays], str]] = {
-    "missing key": (
-        lambda a: {k: v for k, v in a.items() if k != "val_labels"},
-        r"expected the arrays train_images, .* found no val_labels \(it holds .*\). Save all six",
-    ),
-    "dtype": (
-        lambda a: {**a, "train_images": a["train_images"].astype(np.int32)},
-        r"uint8 in train_images, found int32. Convert them",
-    ),
-    "bool images": (
-        lambda a: {**a, "train_images": a["train_images"] > 9},
-        "uint8 in train_images, found bool",
-    ),
-    "two channels": (
-        lambda a: {**a, "train_images": a["train_images"][..., :2]},
-        r"found \(23, 28, 28, 2\). Save grey images as",
-    ),
-    "flat images": (
-        lambda a: {**a, "val_images": a["val_images"].reshape(7, -1)},
-        r"val_images of shape \(N, S, S\) or \(N, S, S, 3\), found \(7, 2352\)",
-    ),
-    "not square": (
-        lambda a: {**a, "train_images": a["train_images"][:, :20]},
-        "square images in train_images, found 20 x 28 pixels. Crop or pad",
-    ),
-    "another size": (
-        lambda a: {**a, "test_images": a["test_images"][:, :20, :20]},
-        r"test_images like train_images uint8 \(23, 28, 28, 3\), found uint8 \(11, 20, 20, 3\)",
-    ),
-    "other channels": (lambda a: {**a, "val_images": a["val_images"][..., 0]}, r"found uint8 \(7, 28, 28\)"),
-    "mixed types": (lambda a: {**a, "val_images": a["val_images"] / 255}, r"found float64 \(7, 28, 28, 3\)"),
-    "empty split": (
-        lambda a: {**a, "val_images": a["val_images"][:0], "val_labels": a["val_labels"][:0]},
-        "images in val_images, found none",
-    ),
-    "lengths": (lambda a: {**a, "val_labels": a["val_labels"][:6]}, "7 rows in val_labels, found 6"),
-    "label shape": (lambda a: {**a, "val_labels": a["val_labels"][..., None]}, r"found \(7, 1, 1\)"),
-    "label columns": (
-        lambda a: {**a, "val_labels": np.zeros((7, 2), int)},
-        r"1 column\(s\) in val_labels, as in train, found 2",
-    ),
-    "negative label": (
-        lambda a: {**a, "val_labels": np.array([0, 1, 2, -1, 0, -3, 1])},
-        r"val_labels of 0 or more, found -3 \(first at image 3\)",
-    ),
-    "fractional label": (
-        lambda a: {**a, "val_labels": np.array([0, 1, 2.5, 1, 0, 1, 1])},
-        "whole numbers in val_labels, found 2.5 at image 2",
-    ),
-    "NaN label": (
-        lambda a: {**a, "val_labels": np.array([0, 1, 2, np.nan, 0, 1, 1])},
-        "found nan at image 3",
-    ),
-    "text labels": (
-        lambda a: {**a, "val_labels": np.array(list("abcdefg"))},
-        "found <U1. Number the classes",
-    ),
-    "multi-label of 2": (
-        lambda a: {k: v if "images" in k else np.repeat(v, 2, axis=1) for k, v in a.items()},
-        r"train_labels from 0 to 1 \(multi-label\), found 4",
-    ),
-    "absurd class": (
-        lambda a: {**a, "val_labels": a["val_labels"] + 200},
-        "classes numbered from 0, found 20",
-    ),
-    "one class": (
-        lambda a: {k: v if "images" in k else v * 0 for k, v in a.items()},
-        r"at least two classes in train_labels, found only \[0\]",
-    ),
-    "NaN image": (
-        lambda a: {k: v / 255 if "images" in k else v for k, v in a.items()} | {"val_images": nan_image(a)},
-        "finite numbers in val_images, found NaN or infinity in image 5. Repair",
-    ),
-    "bright image": (
-        lambda a: {k: v / 255 if "images" in k else v for k, v in a.items()} | {"val_images": bright_image(a)},
-        r"numbers in \[0, 1\] in val_images, found [\d.e-]+ to [\d.]+ in image 2. Scale",
-    ),
-    "0 to 255 floats": (
-        lambda a: {k: v * 1.0 if "images" in k else v for k, v in a.items()},
-        "found 0 to 255 in image 0. Scale the images",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_array_is_refused(case: str, arrays: Arrays, save: Save) -> None:
-    change, message = WRONG[case]
-    refuses(save(change(arrays)), message)
-
-
-def test_a_size_that_the_file_does_not_have(arrays: Arrays, save: Save) -> None:
-    refuses(save(arrays), "images of 64 x 64 pixels, found 28 x 28. Leave the size out", size=64)
 
 
 # --- files as they should not be: damaged, or something else ---
@@ -344,30 +224,37 @@ def test_official_file_is_checked_by_md5_first(
 def test_official_file_must_hold_what_its_row_says(
     arrays: Arrays, save: Save, official: Callable[..., None], tmp_path: Path
 ) -> None:
+    """Also where it has been changed so that its MD5 is right."""
     path = save(arrays, "retinamnist.npz")
-    for changes, message in (
-        ({"splits": {"train": 23, "val": 8, "test": 11}}, "8 images in val, found 7. It is not the official"),
-        ({"channels": 1}, r"28 x 28 pixels in 1 channel\(s\), found uint8 \(23, 28, 28, 3\)"),
-        ({"labels": ("a", "b")}, r"from 0 to 1 \(ordinal\), found 4"),
-        ({"task": "multi-label"}, r"5 column\(s\) in train_labels for the task multi-label, found 1"),
-    ):
-        official(path, **changes)
-        with pytest.raises(DataError, match=message):
-            load_dataset("retinamnist", root=tmp_path)
+    official(path, task="multi-label")
+    with pytest.raises(DataError, match=r"5 column\(s\) in train_labels for the task multi-label, found 1"):
+        load_dataset("retinamnist", root=tmp_path)
     with pytest.raises(ConfigError, match="has the task multi-label, not binary; leave the task out"):
         load_dataset("retinamnist", root=tmp_path, task="binary")
-    with pytest.raises(ConfigError, match="has the task multi-class, not binary"):
-        load_dataset("phantom", task="binary")
-    with pytest.raises(ConfigError, match="no files of size 29"):
-        load_dataset("retinamnist", 29, root=tmp_path)
+    for way in (load_dataset, verify):
+        with pytest.raises(ConfigError, match=r"^Dataset 'retinamnist' has no files of size 29; expected one of 28"):
+            way("retinamnist", 29, root=tmp_path)
     with pytest.raises(ConfigError, match="made on the spot"):
         verify("phantom")
 
 
 def test_verify_reports_own_files(arrays: Arrays, save: Save) -> None:
-    report = verify(save(arrays))
-    assert (report["name"], report["official"], report["size"], report["channels"]) == ("own", False, 28, 3)
-    assert {s: r["images"] for s, r in report["splits"].items()} == {"train": 23, "val": 7, "test": 11}
+    path = save({**arrays, "val_labels": np.minimum(arrays["val_labels"], 3)})  # none of the last class
+    assert verify(path) == {
+        "name": "own",
+        "path": str(path),
+        "md5": hashlib.md5(path.read_bytes()).hexdigest(),
+        "official": False,
+        "task": "multi-class",
+        "size": 28,
+        "channels": 3,
+        "labels": ["0", "1", "2", "3", "4"],
+        "splits": {
+            "train": {"images": 23, "per_label": [5, 5, 5, 4, 4]},
+            "val": {"images": 7, "per_label": [2, 2, 1, 2, 0]},
+            "test": {"images": 11, "per_label": [3, 2, 2, 2, 2]},
+        },
+    }
     multi = {k: v if "images" in k else np.tile([0, 1, 1], (len(v), 1)) for k, v in arrays.items()}
     multi["train_labels"][0] = [1, 0, 0]
     assert verify(save(multi))["splits"]["train"]["per_label"] == [1, 22, 22]

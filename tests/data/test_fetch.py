@@ -13,7 +13,7 @@ from qvit.data import fetch as fetching
 from qvit.data.arrays import load_dataset
 from qvit.data.fetch import Progress, default_root, fetch, why_not_writable
 from qvit.data.registry import DATASETS, get_info
-from qvit.errors import ConfigError, DataError
+from qvit.errors import DataError
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
@@ -133,15 +133,6 @@ def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
         fetch("breastmnist", 28, tmp_path / "a\0b")
 
 
-def test_names_and_sizes_that_do_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no files of size 32; expected one of 28, 64, 128, 224"):
-        fetch("retinamnist", 32, tmp_path)
-    with pytest.raises(ConfigError, match="made on the spot"):
-        fetch("phantom", 28, tmp_path)
-    with pytest.raises(ConfigError, match="Unknown dataset"):
-        fetch("nonsense", 28, tmp_path)
-
-
 def test_default_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("QVIT_DATA", str(tmp_path))
     assert default_root() == tmp_path
@@ -161,7 +152,20 @@ def test_progress_is_shown_on_a_terminal_only(
         monkeypatch.setattr(sys, "stderr", stream)
         fetch("retinamnist", 28, tmp_path / str(shown), base_url=served[0])
         assert ("100 % of 0.1 MB" in stream.getvalue()) == shown
-    assert Progress("x").done == 0
+
+
+def test_progress_says_how_much_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    progress = Progress("a.npz")
+    progress.update(1_250_000)  # of an unknown total
+    progress.total = 5_000_000
+    progress.update(1_250_000)
+    progress.update(9_000_000)  # more than was announced
+    progress.reset()
+    progress.update(500_000)
+    progress.close()
+    told = ["1.2 MB, received", "2.5 MB,  50 % of 5.0 MB", "5.0 MB, 100 % of 5.0 MB", "0.5 MB,  10 % of 5.0 MB"]
+    assert sys.stderr.getvalue() == "".join(f"\ra.npz: {line}" for line in told) + "\n"  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif("QVIT_DATA" not in os.environ, reason="QVIT_DATA does not name a folder of official files")

@@ -53,9 +53,7 @@ def test_one_image_and_its_labels(split: Split) -> None:
         split.__getitems__([0, 23])
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_gives_what_batches_do(split: Split, workers: int) -> None:
+def check_loader(split: Split, workers: int) -> None:
     seen = 0
     for images, labels in DataLoader(split, batch_size=10, num_workers=workers):
         expected = split.batch(range(seen, seen + len(images)))
@@ -65,6 +63,17 @@ def test_a_loader_gives_what_batches_do(split: Split, workers: int) -> None:
     assert seen == 23
     (part,) = DataLoader(Subset(split, [3, 1]), batch_size=2)
     assert torch.equal(part[0], split.batch([3, 1])[0])
+
+
+def test_a_loader_gives_what_batches_do(split: Split) -> None:
+    check_loader(split, 0)
+
+
+@pytest.mark.processes
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+@pytest.mark.parametrize("split", ["unpacked"], indirect=True)
+def test_a_loader_of_several_processes_gives_what_batches_do(split: Split) -> None:
+    check_loader(split, 2)
 
 
 def test_pickled_and_copied(split: Split) -> None:

@@ -1,0 +1,306 @@
+"""A wrong value of each option of each command, and the line that answers it: a table compared with the application."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.borders import COMMANDS, parameters
+from qvit.quantum import ANSATZE
+
+pytestmark = pytest.mark.usefixtures("untrained", "small_phantom")
+Qvit = Callable[..., Any]
+Tree = Callable[[Path], dict[str, bytes | None]]
+Wrong = dict[str, tuple[str, str]]  # arguments, and what is said; HERE stands for the working directory
+ABOVE = "Input should be greater than or equal to"
+NEVER = "never"  # in place of arguments: no value is wrong, for the reason that follows
+KNOWN = (
+    "Expected one of: pathmnist, chestmnist, dermamnist, octmnist, pneumoniamnist, retinamnist, breastmnist, "
+    "bloodmnist, tissuemnist, organamnist, organcmnist, organsmnist, phantom; or the path of your own .npz file."
+)
+MODELS = (
+    "Names are {qvit|vit|cosine|identity|no_entangler|frozen|givens|circulant|unlu}_{qubits}q{heads}h, such "
+    "as qvit_4q2h; resnet18, resnet50, densenet121, efficientnet_b0, monai_vit; and timm/NAME."
+)
+WRITTEN = "it cannot be written (Not a directory). Choose another with --root or the environment variable QVIT_DATA."
+MISSING = "expected an .npz file, found nothing there. Check the path for a typing error."
+ANSATZ = f"Known ansätze: {', '.join(ANSATZE)}."
+
+# Of the commands that train.
+OF_RUNS: Wrong = {
+    "dataset": ("retinamist", f"Unknown dataset 'retinamist'. Did you mean 'retinamnist'? {KNOWN}"),
+    "seed": ("phantom --seed -1", "seed must be zero or more, got -1."),
+    "epochs": ("phantom --epochs 0", "epochs must be at least 1, got 0."),
+    "config": (
+        "phantom --config no.yaml",
+        "Cannot read the options file no.yaml: there is no such file. Give a YAML file of `key: value` lines, such "
+        "as `lr: 0.005`.",
+    ),
+    "assign": ("phantom --set epochs", "--set takes key=value, such as lr=0.005; got 'epochs'."),
+    "data": ("phantom --data a.npz", "Both a dataset ('phantom') and --data (a.npz) were given; use one of them."),
+    "task": (
+        "small.npz --task ordinl",
+        "Unknown task 'ordinl'. Did you mean 'ordinal'? Expected one of: binary, multi-class, multi-label, ordinal.",
+    ),
+    "size": ("phantom --size 29", "phantom: expected an even size of at least 28 pixels, got 29; try 28 or 64."),
+    "root": (
+        "breastmnist --root small.npz/x",
+        f"small.npz/x: expected a folder to download breastmnist.npz to, but {WRITTEN}",
+    ),
+    "out": (
+        "small.npz --out small.npz",
+        "Cannot use small.npz as a run folder: File exists. Choose another with --out.",
+    ),
+}
+WRONG: dict[str, Wrong] = {
+    "data info": {
+        "name": ("retinamist", f"Unknown dataset 'retinamist'. Did you mean 'retinamnist'? {KNOWN}"),
+    },
+    "data get": {
+        "name": ("retinamist", f"Unknown dataset 'retinamist'. Did you mean 'retinamnist'? {KNOWN}"),
+        "size": (
+            "retinamnist --size 29",
+            "Dataset 'retinamnist' has no files of size 29; expected one of 28, 64, 128, 224.",
+        ),
+        "root": (
+            "retinamnist --root small.npz/x",
+            f"small.npz/x: expected a folder to download retinamnist.npz to, but {WRITTEN}",
+        ),
+    },
+    "data verify": {
+        "name": ("missing.npz", f"missing.npz: {MISSING}"),
+        "size": (
+            "small.npz --size 64",
+            "small.npz: expected images of 64 x 64 pixels, found 12 x 12. Leave the size out, or resize the images.",
+        ),
+        "root": (
+            "retinamnist --root empty",
+            "empty/retinamnist.npz: expected the official file of RetinaMNIST, found nothing there. Run 'qvit data "
+            "get retinamnist', or save https://zenodo.org/records/10519652/files/retinamnist.npz?download=1 (MD5 "
+            "bd4c0672f1bba3e3a89f0e4e876791e4) there.",
+        ),
+    },
+    "models": {
+        "channels": ("--channels 0", "in_chans must be at least 1, got 0."),
+        "classes": ("--classes 0", "num_classes must be at least 1, got 0."),
+        "size": (
+            "--size 29",
+            "No patch size suits images of 29 pixels (4 or more, dividing 29, at most 14 × 14 patches); pass "
+            "patch_size, or resize the images.",
+        ),
+        "cost": ("--cost qvit_4q3x", f"There is no model 'qvit_4q3x'. Did you mean 'qvit_4q2h'? {MODELS}"),
+    },
+    "circuit": {
+        "ansatz": ("ry_rng", f"There is no ansatz 'ry_rng'. Did you mean 'ry_ring'? {ANSATZ}"),
+        "qubits": ("ry_ring --qubits 1001", "--qubits must be from 1 to 1000, got 1001."),
+        "layers": ("ry_ring --layers 0", "--layers must be from 1 to 1000, got 0."),
+        "picture": ("ry_ring --picture p.gif", "--picture needs a file that ends in .png, .svg, .pdf, got p.gif."),
+    },
+    "train": {
+        **OF_RUNS,
+        "model": ("phantom --model qvit_4q3x", f"There is no model 'qvit_4q3x'. Did you mean 'qvit_4q2h'? {MODELS}"),
+    },
+    "teacher": {
+        **OF_RUNS,
+        "arch": ("phantom --arch resnet81", f"There is no model 'resnet81'. Did you mean 'resnet18'? {MODELS}"),
+    },
+    "distill": {
+        **OF_RUNS,
+        "out": (
+            "--teacher run small.npz --out small.npz",
+            "Cannot use small.npz as a folder of runs: Not a directory. Choose another with --out.",
+        ),
+        "teacher": ("phantom --teacher nowhere", "nowhere is not a run folder: result.json is missing."),
+        "student": (
+            "--teacher run small.npz --student qvit_4q3x",
+            f"There is no model 'qvit_4q3x'. Did you mean 'qvit_4q2h'? {MODELS}",
+        ),
+        "kd_loss": (
+            "--teacher run small.npz --kd-loss softer",
+            "Option kd_loss='softer': Input should be 'soft', 'ordinal', 'mse', 'decoupled' or 'none'.",
+        ),
+        "temperature": ("--teacher run small.npz --temperature 0", "temperature must be positive, got 0.0."),
+        "alpha": (
+            "--teacher run small.npz --alpha 0.3",
+            "In stages the first learns from the teacher alone, alpha=1, got 0.3; learn from both at once with "
+            "--joint.",
+        ),
+        "transfer_set": ("--teacher run small.npz --transfer-set nowhere.npz", f"nowhere.npz: {MISSING}"),
+        "mixtures": ("--teacher run small.npz --mixtures -1", "mixtures must be zero or more images, got -1."),
+        "pretrain": (
+            "--teacher run small.npz --pretrain lr",
+            "--pretrain takes key=value, such as lr=0.005; got 'lr'.",
+        ),
+        "finetune": (
+            "--teacher run small.npz --finetune seed=3",
+            "There is no option 'seed' for finetune. Did you mean 'schedule'? A stage has the options of training: "
+            "epochs, batch_size, lr, weight_decay, schedule, warmup, clip_norm, loss, label_smoothing, "
+            "class_weights, augment, tta, patience, device, threads.",
+        ),
+        "cache": (
+            "--teacher run small.npz --cache small.npz",
+            "Cannot use small.npz as a folder of teacher outputs: File exists. Choose another with --cache.",
+        ),
+    },
+    "evaluate": {
+        "run": ("nowhere", "nowhere is not a run folder: result.json is missing."),
+        "split": ("run --split training", "Unknown split 'training'. Expected one of: train, val, test."),
+        "data": ("run --data nowhere.npz", f"nowhere.npz: {MISSING}"),
+        "root": (NEVER, "looked at where a run is of an official file: see data get"),
+    },
+    "compare": {
+        "runs": ("run nowhere", "nowhere is not a run folder: config.json is missing."),
+        "picture": (
+            "run --picture small.npz/p.png",
+            "Cannot write small.npz/p.png: Not a directory. Nothing was lost; free some space or choose a folder "
+            "that you may write to.",
+        ),
+        "data": ("run --picture p.png --data nowhere.npz", f"nowhere.npz: {MISSING}"),
+        "root": (NEVER, "looked at where a run is of an official file: see data get"),
+    },
+    "demo": {
+        "dataset": ("retinamist", f"Unknown dataset 'retinamist'. Did you mean 'retinamnist'? {KNOWN}"),
+        "epochs": ("--epochs 0", "epochs must be at least 1, got 0."),
+        "seed": ("--seed -1", "seed must be zero or more, got -1."),
+        "out": (
+            "small.npz --out small.npz",
+            "Cannot use small.npz/qvit_4q2h as a run folder: Not a directory. Choose another with --out.",
+        ),
+        "root": (
+            "breastmnist --root small.npz/x",
+            f"small.npz/x: expected a folder to download breastmnist.npz to, but {WRITTEN}",
+        ),
+    },
+    "study plan": {
+        "file": (
+            "smok",
+            "Cannot read the study smok: there is no such file. Did you mean 'smoke'? Name a YAML file or one of: "
+            "controls, paper, scaling, smoke.",
+        ),
+        "dataset": (
+            "tiny.yaml --dataset phantm",
+            "The study tiny has no dataset 'phantm'. Did you mean 'phantom'? It has: phantom.",
+        ),
+        "seeds": ("tiny.yaml --seeds 4", "The study tiny has 3 seeds, so --seeds takes 1 to that, not 4."),
+        "workers": (
+            "tiny.yaml --workers 0",
+            "Invalid value for '--workers': Input should be greater than or equal to 1",
+        ),
+        "data_dir": (NEVER, "nothing is downloaded: what it holds is looked at where it is there"),
+    },
+    "study run": {
+        "file": (
+            "no.yaml",
+            "Cannot read the study no.yaml: there is no such file. Name a YAML file or one of: controls, paper, "
+            "scaling, smoke.",
+        ),
+        "out": ("tiny.yaml --out .", ". is not empty and holds no study; choose another with --out."),
+        "workers": (
+            "tiny.yaml --workers 0",
+            "Invalid value for '--workers': Input should be greater than or equal to 1",
+        ),
+        "dataset": (
+            "tiny.yaml --dataset phantm",
+            "The study tiny has no dataset 'phantm'. Did you mean 'phantom'? It has: phantom.",
+        ),
+        "seeds": ("tiny.yaml --seeds 4", "The study tiny has 3 seeds, so --seeds takes 1 to that, not 4."),
+        "data_dir": (
+            "mine.yaml --data-dir empty --offline",
+            "empty/breastmnist.npz: expected the official file of BreastMNIST, found nothing there. Run 'qvit data "
+            "get breastmnist', or save https://zenodo.org/records/10519652/files/breastmnist.npz?download=1 (MD5 "
+            "750601b1f35ba3300ea97c75c52ff8f6) there.",
+        ),
+        "ray": (NEVER, "what Ray says of an address takes a cluster: see tests/study/test_pool.py"),
+    },
+    "study status": {
+        "folder": ("empty", "empty holds no study (study.sqlite is missing); make one with `qvit study run`."),
+    },
+    "study report": {
+        "folder": ("nowhere", "nowhere holds no study (study.sqlite is missing); make one with `qvit study run`."),
+        "out": (NEVER, "that takes a finished study: see tests/study/test_report.py"),
+    },
+    "bench layer": {
+        "sizes": ("--sizes 4", "--sizes takes QUBITSxLAYERS, such as 4x2,8x1, each up to 1000, got '4'."),
+        "ansatz": ("--ansatz ry_rin", f"There is no ansatz 'ry_rin'. Did you mean 'ry_ring'? {ANSATZ}"),
+        "tokens": ("--tokens 0", "Invalid value for '--tokens': Input should be greater than or equal to 1"),
+        "peers": (
+            "--peers penylane",
+            "There is no peer 'penylane'. Did you mean 'pennylane'? Known: pennylane, tensorcircuit, auto, none.",
+        ),
+        "threads": ("--threads 0", "Invalid value for '--threads': Input should be greater than or equal to 1"),
+        "out": ("--out small.npz", "Cannot use small.npz: File exists. Choose another folder with --out."),
+    },
+    "bench step": {
+        "batch": ("--batch 0", "Invalid value for '--batch': Input should be greater than or equal to 1"),
+        "repeats": ("--repeats 2", "Invalid value for '--repeats': Input should be greater than or equal to 3"),
+        "threads": ("--threads 1025", "Invalid value for '--threads': Input should be less than or equal to 1024"),
+        "out": ("--out small.npz", "Cannot use small.npz: File exists. Choose another folder with --out."),
+    },
+    "bench engines": {
+        "qubits": ("--qubits two", "--qubits takes whole numbers from 1 to 1,000, such as 4,8, got 'two'."),
+        "layers": ("--layers 1,0", "--layers takes whole numbers from 1 to 1,000, such as 4,8, got '1,0'."),
+        "tokens": ("--tokens 1000001", "--tokens takes whole numbers from 1 to 1,000,000, such as 4,8, got '1000001'."),
+        "ansatz": (
+            "--qubits 2 --layers 1 --tokens 1 --ansatz ry_rin",
+            f"There is no ansatz 'ry_rin'. Did you mean 'ry_ring'? {ANSATZ}",
+        ),
+        "repeats": ("--repeats 2", "Invalid value for '--repeats': Input should be greater than or equal to 3"),
+        "threads": ("--threads 0", "Invalid value for '--threads': Input should be greater than or equal to 1"),
+        "out": ("--out small.npz/x", "Cannot use small.npz/x: Not a directory. Choose another folder with --out."),
+    },
+    "bench gradients": {
+        "qubits": ("--qubits 1_0", "--qubits takes whole numbers from 1 to 1,000, such as 4,8, got '1_0'."),
+        "layers": ("--layers ,", "--layers takes whole numbers from 1 to 1,000, such as 4,8, got ','."),
+        "ansatz": (
+            "--qubits 2 --layers 1 --ansatz ry_rin",
+            f"There is no ansatz 'ry_rin'. Did you mean 'ry_ring'? {ANSATZ}",
+        ),
+        "samples": ("--samples 1", "Invalid value for '--samples': Input should be greater than or equal to 2"),
+        "threads": ("--threads 0", "Invalid value for '--threads': Input should be greater than or equal to 1"),
+        "out": ("--out small.npz", "Cannot use small.npz: File exists. Choose another folder with --out."),
+    },
+}
+
+
+def test_each_option_that_takes_a_value_is_in_the_table() -> None:
+    assert {" ".join(path): names for path in COMMANDS if (names := with_values(path))} == {
+        name: set(rows) for name, rows in WRONG.items()
+    }
+
+
+def with_values(path: tuple[str, ...]) -> set[str]:
+    return {name for name, parameter in parameters(path).items() if not getattr(parameter, "is_flag", False)}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
+    command: str, qvit: Qvit, tree: Tree, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("qvit.distill.teacher_cache.user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # benchmarks do, for the whole process
+    Path("empty").mkdir()
+    Path("mine.yaml").write_text("datasets: breastmnist\nmodels: vit_4q1h\n")
+    Path("tiny.yaml").write_text("datasets: phantom\nmodels: vit_4q1h\nseeds: 3\n")
+    before = tree(tmp_path)
+    for name, (words, line) in WRONG[command].items():
+        if words != NEVER:
+            before_words = ["--teacher", "run"] if command == "distill" and name in OF_RUNS else []
+            told = qvit(*command.split(), *before_words, *words.split())
+            assert (told.code, told.err.replace(str(tmp_path), "HERE")) == (2, f"Error: {line}\n"), name
+            # What was found before the mistake was noticed is not kept back.
+            assert bool(told.out) == (command == "compare" and name != "runs"), name
+    if command == "study run":  # its folder is made before its data are looked at
+        shutil.rmtree("runs")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_flags_take_no_value_and_no_command_takes_what_it_does_not_know(path: tuple[str, ...], qvit: Qvit) -> None:
+    for name, parameter in parameters(path).items():
+        if name not in with_values(path):
+            flag = parameter.opts[0]
+            assert qvit(*path, f"{flag}=1") == (2, "", f"Error: Option '{flag}' does not take a value.\n")
+    assert qvit(*path, "--zzzz", "3") == (2, "", "Error: No such option: --zzzz\n")
