@@ -408,6 +408,14 @@ def test_learns_on_images_without_labels(
     assert len(list(school.cache.iterdir())) == 2
 
 
+def test_tells_how_far_the_teacher_is(make_data: MakeData, linear_teacher: MakeTeacher, school: School) -> None:
+    data, told = make_data(), []
+    teacher = linear_teacher(data)
+    guide = TeacherGuide(teacher, DistillConfig(), cache=school.cache, on_views=lambda *views: told.append(views))
+    guide.prepare(school.build(data), data, TINY, seed=0)
+    assert told == [(168, 168)], "21 images under 8 symmetries"
+
+
 def test_datasets_and_symmetries_have_caches_of_their_own(
     make_data: MakeData, linear_teacher: MakeTeacher, school: School
 ) -> None:

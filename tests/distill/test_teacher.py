@@ -2,10 +2,11 @@
 
 import copy
 import io
+import random
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -313,6 +314,7 @@ def test_the_digest_knows_neither_places_in_memory_nor_the_order_of_sets() -> No
     class Options:
         classes: frozenset[int]
         more: Any
+        hidden: float = field(default_factory=random.random, repr=False)  # as it is in the `repr` of a module
 
     def module(*classes: int, name: str = "scale") -> nn.Module:
         class Scaled(nn.Identity):
@@ -376,7 +378,7 @@ def test_the_digest_sees_into_quantised_weights() -> None:
         quantised = torch.ao.quantization.quantize_dynamic(changed, {nn.Linear}, dtype=dtype)
         found.append(digest(quantised))
         assert digest(copy.deepcopy(quantised)) == found[-1]
-    numbers = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    numbers = torch.zeros(2, 2)  # the same integers by any scale
     for scale, zero in ((0.1, 0), (0.2, 0), (0.1, 1)):
         found.append(digest(Remembering(torch.quantize_per_tensor(numbers, scale, zero, torch.qint8))))
     for scales, axis in (([0.1, 0.2], 0), ([0.1, 0.2], 1), ([0.2, 0.1], 0)):
@@ -399,9 +401,13 @@ def test_the_digest_tells_everything_that_a_module_saves_apart() -> None:
     found = [digest(Remembering(value)) for value in LIKE_EACH_OTHER]
     assert len(set(found)) == len(LIKE_EACH_OTHER)
     assert [digest(Remembering(copy.deepcopy(value))) for value in LIKE_EACH_OTHER] == found
-    loop: list[Any] = [1]
-    loop.append(loop)
-    assert digest(Remembering(loop)) not in found
+    loops: list[list[Any]] = [[1], [], []]
+    loops[0].append(loops[0])
+    loops[1].append([loops[1]])  # back to the outer list
+    inner: list[Any] = []
+    inner.append(inner)  # or to the inner one
+    loops[2].append(inner)
+    assert len({*found, *(digest(Remembering(loop)) for loop in loops)}) == len(found) + 3
 
 
 def test_the_digest_is_the_same_in_every_process() -> None:

@@ -3,6 +3,7 @@
 Each is said before anything is trained and before any teacher's output is kept.
 """
 
+import errno
 import json
 import re
 import resource
@@ -158,6 +159,14 @@ def full_disk(w: World) -> None:
 def broken_disk(w: World) -> None:
     w.patch.setattr(teacher_cache, "_read", lambda *_: None)
     w.patch.setattr(teacher_cache, "_key", lambda *_: "k" * 64)
+    w.ask()
+
+
+def nothing_can_be_moved(w: World) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    w.patch.setattr(teacher_cache.Path, "replace", refuse)
     w.ask()
 
 
@@ -343,6 +352,11 @@ ERRORS: dict[str, Row] = {
         NO_CACHE.replace("{}", "file/cache: Not a directory"),
     ),
     "a full disk": (full_disk, RunError, NO_CACHE.replace("{}", "kept: File too large")),
+    "a folder that cannot be moved": (
+        nothing_can_be_moved,
+        RunError,
+        NO_CACHE.replace("{}", "kept: Invalid cross-device link"),
+    ),
     "a broken disk": (
         broken_disk,
         RunError,
