@@ -23,7 +23,7 @@ from torch import nn
 
 from qvit.distill import Distillation, DistillationConfig, DistillConfig, Teacher, TeacherGuide, distill
 from qvit.distill.pipeline import RESULT
-from qvit.errors import RunError
+from qvit.errors import DataError, RunError
 from qvit.training.folder import Run
 from qvit.training.run import FOUND_AT, evaluate_run, train_run
 
@@ -157,6 +157,16 @@ def test_a_quantised_module_teaches(settings: Settings, one_step: None, tmp_path
     assert (done.measures["teacher"]["name"], done.measures["teacher"]["parameters"]) == ("small", 0)
     again = distill(config, Teacher.of_module(copy.deepcopy(module), name="small"), resume=True, **places)
     assert again.measures == done.measures
+
+
+def test_data_on_which_nothing_can_be_measured(
+    settings: Settings, make_npz: Any, run_teacher: Teacher, tmp_path: Path
+) -> None:
+    arrays = dict(np.load(make_npz()))
+    np.savez(tmp_path / "one.npz", **(arrays | {"val_labels": np.zeros_like(arrays["val_labels"])}))
+    with pytest.raises(DataError, match=r"at least two classes in val_labels, found only \[0\]\. AUC compares classes"):
+        distill(settings(dataset=str(tmp_path / "one.npz")), run_teacher, tmp_path / "out", cache=tmp_path / "cache")
+    assert not (tmp_path / "out").exists()
 
 
 # --- going on with what there is ---
