@@ -1,6 +1,12 @@
-"""Made-up images that teachers can be told apart by, tiny teachers and students, and what must not change in them."""
+"""Made-up images that teachers can be told apart by, tiny teachers and students, and what must not change in them.
 
-from collections.abc import Callable
+Runs made here are real ones but for their epochs, each of which is a single step: see `one_step`.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +15,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import qvit.distill
 from qvit.data.arrays import Dataset, Split
 from qvit.data.registry import DatasetInfo
-from qvit.distill import Teacher
+from qvit.distill import DistillationConfig, Teacher, pipeline, resolve_distillation
 from qvit.models import Preprocess, create_model
+from qvit.training import loop
 from qvit.training.options import resolve
 from qvit.training.run import Run, train_run
-from qvit.training.seeding import INIT, seeded
+from qvit.training.seeding import INIT, ORDER, generator, seeded
 
 CLASSES = {"binary": 2, "multi-class": 4, "ordinal": 5, "multi-label": 3}
 COUNTS = {"train": 21, "val": 14, "test": 15}  # odd, so that the last batch is a short one
@@ -81,19 +89,77 @@ def make_npz(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+def _one_step(
+    model: Any, data: Dataset, config: Any, objective: Any, optimizer: Any, *, seed: int, epoch: int, team: Any
+) -> dict[str, Any]:
+    """Stand in for an epoch: one step on all images at once, each under a symmetry that is drawn."""
+    order = generator(seed, ORDER, epoch)
+    batch = loop.load_batch(
+        data.train, torch.arange(len(data.train)), loop.augmentation_group(data, config), order, "cpu"
+    )
+    loss = loop.train_step(model.train(), batch, objective, optimizer, lr=config.lr)
+    return {"epoch": epoch + 1, "lr": config.lr, "train_loss": loss.item()}
+
+
+@contextmanager
+def _stepping() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop, "train_epoch", _one_step)
+        patched.setattr(pipeline, "count_flops", lambda *_: 1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def stepping() -> Callable[[], Any]:
+    """`one_step` as a block, for fixtures that are made once."""
+    return _stepping
+
+
+@pytest.fixture
+def one_step() -> Iterator[None]:
+    """Epochs of a single step: what becomes of a run's data, options, guide and origin shows after one."""
+    with _stepping():
+        yield
+
+
 @pytest.fixture(scope="session")
 def make_run(make_npz: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
-    """A finished run, for all tests: not to be changed. The same options give the same one."""
+    """A finished run, for all tests: not to be changed. The same options give the same one; an epoch is `one_step`."""
     made: dict[str, Run] = {}
 
     def make(npz: Path | None = None, **options: Any) -> Run:
         given = {"dataset": str(npz or make_npz()), "model": "vit_4q1h", "epochs": 1, "batch_size": 8} | options
         key = repr(sorted(given.items()))
         if key not in made:
-            made[key] = train_run(resolve(given), tmp_path_factory.mktemp("run") / "run")
+            with _stepping():
+                made[key] = train_run(resolve(given), tmp_path_factory.mktemp("run") / "run")
         return Run(made[key].folder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def run_teacher(make_run: Callable[..., Run]) -> Teacher:
+    """The usual teacher of a distillation."""
+    return Teacher.of_runs([make_run(model="vit_8q1h").folder])
+
+
+@pytest.fixture(scope="session")
+def settings(make_npz: Callable[..., Path]) -> Callable[..., DistillationConfig]:
+    """A distillation of one epoch a stage on the usual images, none of them mixed."""
+
+    def make(task: str = "multi-class", **options: Any) -> DistillationConfig:
+        given: dict[str, Any] = {"dataset": str(make_npz(task)), "task": task, "model": "vit_4q1h", "epochs": 1}
+        given |= {"batch_size": 8, "mixtures": 0} | ({} if options.get("joint") else {"finetune": {"epochs": 1}})
+        return resolve_distillation(given | options)
+
+    return make
+
+
+@pytest.fixture
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting FLOPs takes longer than the rest of a distillation as small as these; see `test_measures`."""
+    monkeypatch.setattr(pipeline, "count_flops", lambda *_: 1)
 
 
 @pytest.fixture(scope="session")
@@ -151,3 +217,30 @@ def snapshot() -> Callable[..., Any]:
         ]
 
     return take
+
+
+def _template(message: ast.expr) -> str:
+    """A pattern of all that a message can be: its own text, and something in place of each value."""
+    if isinstance(message, ast.JoinedStr):
+        return "".join(
+            re.escape(str(part.value)) if isinstance(part, ast.Constant) else "(?s:.*)" for part in message.values
+        )
+    assert isinstance(message, ast.Constant), ast.dump(message)
+    return re.escape(str(message.value))
+
+
+@pytest.fixture(scope="session")
+def messages_of() -> Callable[[str], list[tuple[str, str]]]:
+    """Patterns of all messages that a module of `qvit.distill` raises, each with the function or class it is in."""
+
+    def find(module: str) -> list[tuple[str, str]]:
+        source = (Path(qvit.distill.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
+        return [
+            (owner.name, _template(node.exc.args[0]))
+            for owner in ast.parse(source).body
+            if isinstance(owner, ast.FunctionDef | ast.ClassDef)
+            for node in ast.walk(owner)
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+        ]
+
+    return find

@@ -15,8 +15,7 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import apply_element
 from qvit.distill import DistillationObjective, DistillConfig, Teacher, TeacherGuide, objectives
 from qvit.distill.guide import KD_LOSSES_OF_TASK
-from qvit.errors import ConfigError
-from qvit.training.loop import Batch, TrainConfig, TrainState, fit, load_batch
+from qvit.training.loop import Batch, TrainConfig, label_loss, load_batch, make_optimizer, train_step
 from qvit.training.losses import LOSSES_OF_TASK, make_loss
 from qvit.training.options import resolve
 from qvit.training.run import Run, train_run
@@ -44,11 +43,12 @@ class School:
         to_learn, objective = TeacherGuide(teacher, how, cache=self.cache).prepare(model, data, train, seed=0)
         return model, to_learn, objective
 
-    def train(
-        self, data: Dataset, teacher: Teacher, how: DistillConfig, train: TrainConfig = TINY, **student: Any
-    ) -> tuple[Any, Any, TrainState]:
-        model, to_learn, objective = self.prepare(data, teacher, how, train, **student)
-        return model, objective, fit(model, to_learn, train, seed=0, objective=objective)
+    def step(self, model: Any, to_learn: Dataset, objective: Any, *, steps: int, lr: float = 0.02) -> list[float]:
+        """Take steps on one batch of all images, each turned as it may be; returns the loss before each."""
+        parts = [model, objective] if isinstance(objective, nn.Module) else [model]
+        optimizer = make_optimizer(nn.ModuleList(parts), TINY)
+        batch = load_batch(to_learn.train, torch.arange(len(to_learn.train)), "d4", generator(0, ORDER), "cpu")
+        return [train_step(model.train(), batch, objective, optimizer, lr=lr).item() for _ in range(steps)]
 
 
 @pytest.fixture
@@ -65,19 +65,34 @@ def same_weights(first: nn.Module, second: nn.Module) -> bool:
     return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
 
 
-def plain_kd(how: DistillConfig, task: str, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """What the configuration means, written down once more."""
-    temperature = how.temperature
-    if how.kd_loss == "mse":
-        return objectives.logit_mse(student, teacher)
-    if how.kd_loss == "ordinal":
-        return objectives.ordinal_soft_targets(student, teacher, temperature=temperature)
-    if how.kd_loss == "decoupled":
-        target = teacher.argmax(1) if how.alpha == 1 else labels[:, 0]
-        return objectives.decoupled(student, teacher, target, temperature=temperature, beta=how.beta)
-    if task == "multi-label":
-        return objectives.binary_soft_targets(student, teacher, temperature=temperature)
-    return objectives.soft_targets(student, teacher, temperature=temperature)
+def soft(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+    return objectives.soft_targets(student, teacher, temperature=3.0)
+
+
+def per_label(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+    return objectives.binary_soft_targets(student, teacher, temperature=3.0)
+
+
+def by_grade(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+    return objectives.ordinal_soft_targets(student, teacher, temperature=3.0)
+
+
+def mse(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+    return objectives.logit_mse(student, teacher)
+
+
+def decoupled(student: Tensor, teacher: Tensor, target: Tensor) -> Tensor:
+    return objectives.decoupled(student, teacher, target, temperature=3.0, beta=1.5)
+
+
+# What each name stands for, at a temperature of 3 and a β of 1.5.
+MEANT: dict[tuple[str, str], Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    **{(task, "soft"): soft for task in ("binary", "multi-class", "ordinal")},
+    ("multi-label", "soft"): per_label,
+    ("ordinal", "ordinal"): by_grade,
+    **{(task, "mse"): mse for task in ("binary", "multi-class", "ordinal", "multi-label")},
+    **{(task, "decoupled"): decoupled for task in ("binary", "multi-class", "ordinal")},
+}
 
 
 # --- the mixture ---
@@ -85,76 +100,99 @@ def plain_kd(how: DistillConfig, task: str, student: Tensor, teacher: Tensor, la
 
 def test_every_task_has_its_losses() -> None:
     assert KD_LOSSES_OF_TASK.keys() == LOSSES_OF_TASK.keys()
-    named = {loss for losses in KD_LOSSES_OF_TASK.values() for loss in losses}
+    assert set(EVERY) == MEANT.keys()
     (kind,) = [field.type for field in fields(DistillConfig) if field.name == "kd_loss"]
-    assert named | {"none"} == set(kind.__args__)
+    assert {loss for _, loss in MEANT} | {"none"} == set(kind.__args__)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.75, 1.0])
-@pytest.mark.parametrize(("task", "kd_loss"), EVERY)
+@pytest.mark.parametrize(("task", "kd_loss"), MEANT)
 def test_mixes_teacher_and_labels(
-    make_data: MakeData, linear_teacher: MakeTeacher, school: School, task: str, kd_loss: Any, alpha: float
-) -> None:
-    data = make_data(task)
-    teacher, train = linear_teacher(data), replace(TINY, label_smoothing=0.1)
-    how = DistillConfig(kd_loss=kd_loss, alpha=alpha, temperature=3.0, beta=1.5)
-    model, to_learn, objective = school.prepare(data, teacher, how, train)
-    assert to_learn is data
-    batch = a_batch(data)
-    student, taught = model(batch.images), teacher.outputs(batch.images).logits
-    of_labels = make_loss(task, smoothing=0.1)(student, batch.labels)
-    expected = alpha * plain_kd(how, task, student, taught, batch.labels) + (1 - alpha) * of_labels
-    found = objective(model, batch)
-    assert found.shape == (7,)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("field", ["temperature", "alpha", "beta", "feature_weight", "attention_weight", "kd_loss"])
-def test_every_option_bites(make_data: MakeData, school: School, build: Build, field: str) -> None:
-    assert field in {one.name for one in fields(DistillConfig)}
-    data = make_data()
-    teacher = Teacher.of_module(build(data, "vit_8q1h", seed=1))
-    common = DistillConfig(kd_loss="decoupled", alpha=0.5, feature_weight=1.0, attention_weight=1.0)
-    change = "soft" if field == "kd_loss" else 0.9 * getattr(common, field)
-    first, _, _ = school.train(data, teacher, common)
-    second, _, _ = school.train(data, teacher, replace(common, **{field: change}))
-    assert len(fields(DistillConfig)) == 6, "there is a new option: add it above"
-    assert not same_weights(first, second)
-
-
-def test_without_the_teacher_it_is_plain_training_bit_for_bit(
-    make_data: MakeData, linear_teacher: MakeTeacher, school: School, build: Build
-) -> None:
-    data, train = make_data(), replace(TINY, class_weights="balanced", label_smoothing=0.1)
-    teacher, plain = linear_teacher(data), build(data, dropout=0.2)
-    fit(plain, data, train, seed=0)
-    for how in (DistillConfig(alpha=0.0), DistillConfig(kd_loss="none", alpha=0.0, beta=3.0)):
-        model, objective, _ = school.train(data, teacher, how, train, dropout=0.2)
-        assert same_weights(model, plain)
-        assert not isinstance(objective, nn.Module)
-    assert teacher.members[0].seen == 2, "one image each, to see whether it fits"
-    model, _, _ = school.train(data, teacher, DistillConfig(alpha=0.01), train, dropout=0.2)
-    assert not same_weights(model, plain)
-
-
-@pytest.mark.parametrize(("task", "kd_loss"), EVERY)
-def test_without_labels_the_labels_play_no_part(
     make_data: MakeData, linear_teacher: MakeTeacher, school: School, task: str, kd_loss: Any
 ) -> None:
-    data = make_data(task)
-    teacher, how = linear_teacher(data), DistillConfig(kd_loss=kd_loss)
-    wrong = data.train.labels[::-1].copy(), 1 - data.train.labels if task == "multi-label" else 0 * data.train.labels
-    models = [school.train(data, teacher, how)[0]]
-    for labels in (*wrong, np.full_like(data.train.labels, -1)):
-        garbled = replace(data, train=Split(data.train.images, labels))
-        models.append(school.train(garbled, teacher, how)[0])
-    assert all(same_weights(models[0], model) for model in models[1:])
-    garbled = replace(data, train=Split(data.train.images, wrong[0]))
-    halves = [school.train(each, teacher, replace(how, alpha=0.5))[0] for each in (data, garbled)]
-    assert not same_weights(*halves), "the case is of no use if labels never do"
+    """With α = 1 labels play no part, and the target of a decoupled teacher is what the teacher takes for it."""
+    data, train = make_data(task), replace(TINY, label_smoothing=0.1)
+    teacher, batch = linear_teacher(data, seed=1), a_batch(make_data(task))
+    for alpha in (0.3, 1.0):
+        how = DistillConfig(kd_loss=kd_loss, alpha=alpha, temperature=3.0, beta=1.5)
+        model, to_learn, objective = school.prepare(data, teacher, how, train)
+        assert to_learn is data
+        student, taught = model(batch.images), teacher.outputs(batch.images).logits
+        target = batch.labels[:, 0] if alpha == 0.3 else taught.argmax(dim=1)
+        assert alpha == 0.3 or not torch.equal(target, batch.labels[:, 0]), "the case is of no use if both agree"
+        of_labels = make_loss(task, smoothing=0.1)(student, batch.labels)
+        expected = alpha * MEANT[task, kd_loss](student, taught, target) + (1 - alpha) * of_labels
+        found = objective(model, batch)
+        assert found.shape == (7,)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+        kinds = 2 if task == "multi-label" else data.info.num_classes
+        garbled = replace(batch, labels=(batch.labels + 1) % kinds)
+        assert torch.equal(objective(model, garbled), found) == (alpha == 1.0)
 
 
-@pytest.mark.parametrize(("task", "kd_loss"), EVERY)
+def test_weights_of_classes_are_those_of_the_labels(
+    make_data: MakeData, linear_teacher: MakeTeacher, school: School
+) -> None:
+    data = make_data("ordinal")
+    train = replace(TINY, class_weights="balanced", loss="emd")
+    objective = school.prepare(data, linear_teacher(data), DistillConfig(alpha=0.25), train)[2]
+    logits, labels = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), a_batch(data).labels
+    torch.testing.assert_close(objective.label_loss(logits, labels), label_loss(data, train)(logits, labels))
+    plain = make_loss("ordinal")(logits, labels)
+    assert (objective.label_loss(logits, labels) - plain).abs().min() > 1e-3
+
+
+# A value for each option, beside the usual ones, under which the loss is another.
+USUAL = DistillConfig(kd_loss="decoupled", alpha=0.5, feature_weight=1.0, attention_weight=1.0)
+OTHER = {
+    "kd_loss": "soft",
+    "temperature": 2.5,
+    "alpha": 0.6,
+    "beta": 3.0,
+    "feature_weight": 2.0,
+    "attention_weight": 9.0,
+}
+
+
+def test_every_option_is_among_those_that_bite() -> None:
+    assert OTHER.keys() == {field.name for field in fields(DistillConfig)}
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_every_option_bites(make_data: MakeData, school: School, build: Build, field: str) -> None:
+    """And those that weigh a term weigh that alone: twice the difference, twice the change."""
+    data = make_data()
+    teacher, batch = Teacher.of_module(build(data, "vit_8q1h", seed=1)), a_batch(data)
+
+    def loss(value: Any) -> Tensor:
+        model, _, objective = school.prepare(data, teacher, replace(USUAL, **{field: value}))
+        return objective(model, batch)
+
+    usual, other = getattr(USUAL, field), OTHER[field]
+    change = loss(other) - loss(usual)
+    assert change.abs().min() > 1e-7
+    if field not in ("kd_loss", "temperature"):
+        twice = loss(usual + 2 * (other - usual)) - loss(usual)
+        torch.testing.assert_close(twice, 2 * change, rtol=1e-3, atol=1e-6)
+
+
+def test_without_the_teacher_it_is_plain_training(
+    make_data: MakeData, linear_teacher: MakeTeacher, school: School
+) -> None:
+    data, train = make_data(), replace(TINY, class_weights="balanced", label_smoothing=0.1)
+    teacher, batch = linear_teacher(data), a_batch(data)
+    for how in (DistillConfig(alpha=0.0), DistillConfig(kd_loss="none", alpha=0.0, beta=3.0)):
+        model, to_learn, objective = school.prepare(data, teacher, how, train)
+        assert to_learn is data
+        assert not isinstance(objective, nn.Module)
+        assert torch.equal(objective(model, batch), label_loss(data, train)(model(batch.images), batch.labels))
+    assert teacher.members[0].seen == 2, "one image each, to see whether it fits"
+    assert not school.cache.exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "kd_loss"),
+    [("binary", "mse"), ("multi-class", "decoupled"), ("ordinal", "ordinal"), ("multi-label", "soft")],
+)
 def test_a_student_that_is_its_teacher_loses_nothing(
     make_data: MakeData, school: School, build: Build, task: str, kd_loss: Any
 ) -> None:
@@ -171,38 +209,46 @@ def test_a_student_that_is_its_teacher_loses_nothing(
 # --- it works ---
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.0])
-@pytest.mark.parametrize(("task", "kd_loss"), EVERY)
-def test_every_task_learns_by_each_of_its_losses(
+@pytest.mark.parametrize(
+    ("task", "kd_loss", "alpha"),
+    [
+        ("binary", "mse", 1.0),
+        ("multi-class", "soft", 0.5),
+        ("multi-class", "decoupled", 1.0),
+        ("ordinal", "ordinal", 0.5),
+        ("multi-label", "soft", 0.5),
+    ],
+)
+def test_every_task_and_every_loss_learns(
     make_data: MakeData, linear_teacher: MakeTeacher, school: School, task: str, kd_loss: Any, alpha: float
 ) -> None:
     data = make_data(task)
-    train = replace(TINY, epochs=8, schedule="constant", augment="mirror")
     how = DistillConfig(kd_loss=kd_loss, alpha=alpha)
-    _, _, state = school.train(data, linear_teacher(data), how, train)
-    losses = [record["train_loss"] for record in state.history]
-    assert losses[-1] < 0.9 * losses[0]
+    losses = school.step(*school.prepare(data, linear_teacher(data), how), steps=6)
+    assert losses[-1] < 0.95 * losses[0]
 
 
-def test_grey_images_and_a_network_as_a_student(
+def test_any_module_of_grey_images_may_be_a_student(
     make_data: MakeData, school: School, linear_teacher: MakeTeacher
 ) -> None:
     data = make_data(channels=1)
-    _, _, state = school.train(data, linear_teacher(data), DistillConfig(feature_weight=0.0), name="resnet18")
-    assert state.epoch == 2
+    student = linear_teacher(data, seed=1).members[0]
+    guide = TeacherGuide(linear_teacher(data), DistillConfig(), cache=school.cache)
+    losses = school.step(student, *guide.prepare(student, data, TINY, seed=0), steps=3, lr=1e-3)
+    assert losses[-1] < 0.95 * losses[0]
 
 
 def test_runs_end_to_end_with_an_ensemble(
-    make_npz: Callable[..., Path], make_run: MakeRun, tmp_path: Path, snapshot: Callable[..., Any]
+    make_npz: Callable[..., Path], make_run: MakeRun, tmp_path: Path, snapshot: Callable[..., Any], one_step: None
 ) -> None:
     """From folders to a folder: nothing of the teacher is in it, and the teacher is as it was."""
-    teacher = Teacher.of_runs([make_run(model="resnet18", width=1 / 16).folder, make_run().folder])
+    teacher = Teacher.of_runs([make_run(model="vit_8q1h").folder, make_run().folder])
     members = teacher.members
-    members[0].body.layer1.train()
+    members[0].blocks[0].train()
     before = snapshot(*members)
     how = DistillConfig(alpha=0.5, feature_weight=1.0)
     guide = TeacherGuide(teacher, how, cache=tmp_path / "cache")
-    settings = resolve({"dataset": str(make_npz()), "model": "qvit_4q1h", "epochs": 2, "batch_size": 8})
+    settings = resolve({"dataset": str(make_npz()), "model": "vit_4q1h", "epochs": 2, "batch_size": 8})
     states: list[dict[str, Any]] = []
 
     def on_epoch(record: dict[str, Any], _seconds: float) -> None:
@@ -227,8 +273,8 @@ def test_runs_end_to_end_with_an_ensemble(
     for state in states:
         assert state["model"].keys() == state["best"]["model"].keys() == saved.keys()
         assert {name: tuple(value.shape) for name, value in state["objective"].items()} == {
-            "map.weight": (32 + 4, 4),
-            "map.bias": (36,),
+            "map.weight": (8 + 4, 4),
+            "map.bias": (12,),
         }
         trained = len(list(student.parameters())) + 2
         assert len(state["optimizer"]["state"]) == trained
@@ -289,13 +335,13 @@ def test_features_are_standardised_over_all_images_and_symmetries(make_data: Mak
 
 def test_the_map_of_features_is_learned(make_data: MakeData, school: School) -> None:
     data, teacher = make_data(), Teacher.of_module(Shown())
-    how, train = DistillConfig(kd_loss="none", feature_weight=1.0), replace(TINY, epochs=10)
-    _, _, untrained = school.prepare(data, teacher, how)
-    model, objective, state = school.train(data, teacher, how, train)
+    model, to_learn, objective = school.prepare(data, teacher, DistillConfig(kd_loss="none", feature_weight=1.0))
+    before = [part.detach().clone() for part in (objective.map.weight, objective.map.bias)]
+    losses = school.step(model, to_learn, objective, steps=5)
     assert objective.map.weight.shape == (7, 4)
-    assert not torch.equal(objective.map.weight, untrained.map.weight)
-    assert not torch.equal(objective.map.bias, untrained.map.bias)
-    assert state.history[-1]["train_loss"] < 0.95 * state.history[0]["train_loss"]
+    assert not torch.equal(objective.map.weight, before[0])
+    assert not torch.equal(objective.map.bias, before[1])
+    assert losses[-1] < 0.95 * losses[0]
     assert not same_weights(model, school.build(data))
 
 
@@ -317,26 +363,24 @@ def test_the_seed_fixes_the_map(make_data: MakeData, school: School) -> None:
 # --- attention ---
 
 
-@pytest.mark.parametrize(("patch", "grid"), [(3, 4), (4, 3), (6, 2), (2, 6)])
+@pytest.mark.parametrize(("patch", "grid"), [(3, 4), (6, 2)])
 def test_attention_is_learned_from_a_teacher_of_any_grid(
     make_data: MakeData, school: School, build: Build, patch: int, grid: int
 ) -> None:
     data = make_data()
     teacher = Teacher.of_module(build(data, "vit_8q2h", seed=1, patch_size=patch))
     with torch.no_grad():
-        teacher.members[0].blocks[0].attention.project.requires_grad_(False)
         for parameter in teacher.members[0].blocks[0].attention.project.parameters():
             parameter.mul_(8)  # maps that are not flat
     how = DistillConfig(kd_loss="none", attention_weight=3.0)
-    train = replace(TINY, epochs=8)
-    model, _, objective = school.prepare(data, teacher, how)
+    model, to_learn, objective = school.prepare(data, teacher, how)
     assert objective.taught.attention.shape == (8, 21, grid, grid)
     batch = a_batch(data)
     taught = teacher.outputs(batch.images, attention=True).attention
     expected = 3.0 * objectives.attention_distance(model.forward_with_attention(batch.images)[1], taught)
     torch.testing.assert_close(objective(model, batch), expected, rtol=1e-3, atol=1e-6)
-    _, _, state = school.train(data, teacher, how, train)
-    assert state.history[-1]["train_loss"] < state.history[0]["train_loss"]
+    losses = school.step(model, to_learn, objective, steps=8)
+    assert losses[-1] < losses[0]
 
 
 # --- other images ---
@@ -347,7 +391,9 @@ def transfer_images(data: Dataset) -> tuple[Split, str]:
     return Split(images, np.full((13, 1), -1, np.int64)), "others"
 
 
-@pytest.mark.parametrize(("task", "kd_loss"), EVERY)
+@pytest.mark.parametrize(
+    ("task", "kd_loss"), [("binary", "decoupled"), ("ordinal", "ordinal"), ("multi-label", "soft")]
+)
 def test_learns_on_images_without_labels(
     make_data: MakeData, linear_teacher: MakeTeacher, school: School, task: str, kd_loss: Any
 ) -> None:
@@ -364,20 +410,19 @@ def test_learns_on_images_without_labels(
     torch.testing.assert_close(
         objective.taught.of(batch).logits, teacher.outputs(batch.images).logits, rtol=1e-4, atol=1e-4
     )
-    state = fit(model, to_learn, train, seed=0, objective=objective)
-    assert state.epoch == 2
+    losses = school.step(model, to_learn, objective, steps=6)
+    assert losses[-1] < losses[0]
     assert guide.described["transfer_set"] == "others"
     replace(guide, transfer=(transfer[0], "yet others")).prepare(model, data, train, seed=0)
     assert len(list(school.cache.iterdir())) == 2
 
 
-def test_a_transfer_set_goes_with_no_labels_alone(
-    make_data: MakeData, linear_teacher: MakeTeacher, tmp_path: Path
-) -> None:
-    data = make_data()
-    for alpha in (0.0, 0.5, 0.999):
-        with pytest.raises(ConfigError, match=rf"A transfer set has no labels, so alpha must be 1 there, got {alpha}"):
-            TeacherGuide(linear_teacher(data), DistillConfig(alpha=alpha), transfer=transfer_images(data))
+def test_tells_how_far_the_teacher_is(make_data: MakeData, linear_teacher: MakeTeacher, school: School) -> None:
+    data, told = make_data(), []
+    teacher = linear_teacher(data)
+    guide = TeacherGuide(teacher, DistillConfig(), cache=school.cache, on_views=lambda *views: told.append(views))
+    guide.prepare(school.build(data), data, TINY, seed=0)
+    assert told == [(168, 168)], "21 images under 8 symmetries"
 
 
 def test_datasets_and_symmetries_have_caches_of_their_own(
@@ -391,77 +436,5 @@ def test_datasets_and_symmetries_have_caches_of_their_own(
         (make_data(seed=1, digest="another"), TINY),
         (data, replace(TINY, augment="d4")),  # what "auto" is
     ):
-        school.train(each, teacher, DistillConfig(), train)
+        school.prepare(each, teacher, DistillConfig(), train)
     assert len(list(school.cache.iterdir())) == 3
-
-
-# --- refusals ---
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
-        ({"temperature": -1.0}, "temperature must be positive"),
-        ({"temperature": float("inf")}, "temperature must be positive"),
-        ({"temperature": float("nan")}, "temperature must be positive"),
-        ({"alpha": -0.1}, r"alpha must be from 0 \(labels alone\) to 1 \(the teacher alone\), got -0.1"),
-        ({"alpha": 1.1}, "alpha must be from 0"),
-        ({"alpha": float("nan")}, "alpha must be from 0"),
-        ({"beta": -1.0}, "beta must be zero or more, got -1.0"),
-        ({"beta": float("inf")}, "beta must be zero or more"),
-        ({"feature_weight": -1.0}, "feature_weight must be zero or more"),
-        ({"attention_weight": float("nan")}, "attention_weight must be zero or more"),
-        ({"kd_loss": "none"}, "leaves nothing to learn from; set feature_weight or attention_weight"),
-        ({"kd_loss": "none", "alpha": 0.5}, "leaves nothing to learn from"),
-    ],
-)
-def test_refuses_values_out_of_range(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        DistillConfig(**change)
-
-
-@pytest.mark.parametrize(
-    ("task", "kd_loss"),
-    [(task, loss) for task in KD_LOSSES_OF_TASK for loss in ("soft", "ordinal", "mse", "decoupled", "hard")],
-)
-def test_refuses_a_loss_that_does_not_fit_the_task(
-    make_data: MakeData, linear_teacher: MakeTeacher, school: School, task: str, kd_loss: Any
-) -> None:
-    data = make_data(task)
-    how = DistillConfig()
-    object.__setattr__(how, "kd_loss", kd_loss)
-    choices = {
-        "multi-label": ("soft", "mse"),
-        "ordinal": ("soft", "ordinal", "mse", "decoupled"),
-    }.get(task, ("soft", "mse", "decoupled"))
-    if kd_loss in choices:
-        school.prepare(data, linear_teacher(data), how)
-        return
-    message = rf"kd_loss='{kd_loss}' does not fit a {task} task; use {', '.join(choices)}\."
-    for alpha in (0.0, 1.0):
-        object.__setattr__(how, "alpha", alpha)
-        with pytest.raises(ConfigError, match=message):
-            school.prepare(data, linear_teacher(data), how)
-    assert not school.cache.exists()
-
-
-def test_refuses_a_student_that_shows_nothing(
-    make_data: MakeData, school: School, build: Build, linear_teacher: MakeTeacher
-) -> None:
-    data = make_data()
-    vit, bare = Teacher.of_module(build(data)), linear_teacher(data)
-    attention, features = DistillConfig(attention_weight=1.0), DistillConfig(feature_weight=1.0)
-    with pytest.raises(
-        ConfigError, match=r"needs a ViT, and the student \(Network\) is none; set attention_weight to 0"
-    ):
-        school.prepare(data, vit, attention, name="resnet18")
-    with pytest.raises(ConfigError, match=r"which the student \(Counting\) does not show"):
-        TeacherGuide(vit, features).check(bare.members[0], data)
-    with pytest.raises(ConfigError, match=r"which the teacher \(Counting\) does not show"):
-        school.prepare(data, bare, features)
-    with pytest.raises(ConfigError, match=r"the teacher \(Counting\) is none"):
-        school.prepare(data, bare, attention)
-    with pytest.raises(ConfigError, match=r"logits for one image are \(1, 5\)"):
-        school.prepare(data, linear_teacher(make_data("ordinal")), DistillConfig())
-    assert not school.cache.exists()

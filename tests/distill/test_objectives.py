@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from inspect import isfunction, signature
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy.special import expit, rel_entr, softmax
 from scipy.stats import entropy
 from torch import Tensor
 
+from qvit.distill import objectives
 from qvit.distill.objectives import (
     attention_distance,
     binary_soft_targets,
@@ -101,6 +103,15 @@ SLOW: dict[Loss, Callable[..., float]] = {
     _mse: slow_mse,
     _features: slow_mse,
     _attention: slow_attention,
+}
+NAMED = {
+    "soft_targets": "_soft",
+    "binary_soft_targets": "_binary",
+    "ordinal_soft_targets": "_ordinal",
+    "decoupled": "_decoupled",
+    "logit_mse": "_mse",
+    "feature_distance": "_features",
+    "attention_distance": "_attention",
 }
 EVERY: list[Loss] = list(SLOW)
 SOFTENED: list[Loss] = [_soft, _binary, _ordinal, _decoupled]
@@ -194,16 +205,36 @@ def test_a_student_equal_to_its_teacher_costs_nothing(loss: Loss, dtype: torch.d
     scale=st.floats(1e-3, 1e3),
     temperature=st.floats(0.5, 20.0),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_never_negative(loss: Loss, b: int, c: int, seed: int, scale: float, temperature: float) -> None:
     s, t, y = _data(b, c, seed=seed, scale=scale)
     assert loss(s, t, y, temperature).min() >= -1e-14 * temperature**2
+
+
+def test_every_loss_and_option_is_tested() -> None:
+    """Each by a loop of its own, and each option of each as one that bites."""
+    public = {name: one for name, one in vars(objectives).items() if isfunction(one) and not name.startswith("_")}
+    assert NAMED.keys() == public.keys()
+    assert set(NAMED.values()) == {loss.__name__ for loss in SLOW}
+    softened = {name for name, one in public.items() if "temperature" in signature(one).parameters}
+    assert {NAMED[name] for name in softened} == {loss.__name__ for loss in SOFTENED}
+    named = {
+        key for one in public.values() for key, of in signature(one).parameters.items() if of.kind is of.KEYWORD_ONLY
+    }
+    assert named == {"temperature", "beta"}
 
 
 @pytest.mark.parametrize("loss", SOFTENED)
 def test_temperature_bites(loss: Loss) -> None:
     s, t, y = _data()
     assert (loss(s, t, y, 1.0) - loss(s, t, y, 3.0)).abs().min() > 1e-3
+
+
+def test_beta_weighs_the_others() -> None:
+    s, t, y = _data()
+    none, one, four = (decoupled(s, t, y, temperature=2.0, beta=beta) for beta in (0.0, 1.0, 4.0))
+    assert (one - none).min() > 1e-3
+    torch.testing.assert_close(four - none, 4 * (one - none))
 
 
 # Examples

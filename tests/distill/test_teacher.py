@@ -2,14 +2,11 @@
 
 import copy
 import io
-import os
+import random
 import shutil
-import subprocess
-import sys
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from qvit.data.arrays import Dataset
 from qvit.distill import Teacher
 from qvit.distill.fingerprint import digest_of
 from qvit.distill.outputs import outputs
-from qvit.errors import ConfigError, QvitError, RunError
+from qvit.errors import QvitError, RunError
 from qvit.models import Network, NetworkConfig, Preprocess, ViT, ViTConfig
 from qvit.models.projections import Linear
 from qvit.training.loop import TrainConfig
@@ -92,7 +89,7 @@ def test_a_students_dropout_before_the_head_is_kept_when_features_are_asked_for(
 
 def test_runs_are_teachers(make_data: MakeData, make_run: MakeRun) -> None:
     data = make_data()
-    runs = [make_run(), make_run(seed=1), make_run(model="qvit_4q1h")]
+    runs = [make_run(), make_run(seed=1), make_run(model="vit_8q1h")]
     folders = [run.folder for run in runs]
     one = Teacher.of_runs(folders[:1])
     images = some_images(data)
@@ -102,9 +99,9 @@ def test_runs_are_teachers(make_data: MakeData, make_run: MakeRun) -> None:
     torch.testing.assert_close(Teacher.of_runs(folders).outputs(images).logits, torch.stack(each).mean(0))
     assert one.name == "vit_4q1h"
     assert Teacher.of_runs(folders[:2]).name == "2 × vit_4q1h"
-    assert Teacher.of_runs(folders).name == "3 × vit_4q1h + qvit_4q1h"
+    assert Teacher.of_runs(folders).name == "3 × vit_4q1h + vit_8q1h"
     assert Teacher.of_runs([str(folder) for folder in folders]).described == {
-        "name": "3 × vit_4q1h + qvit_4q1h",
+        "name": "3 × vit_4q1h + vit_8q1h",
         "digest": Teacher.of_runs(folders).digest,
         "members": 3,
         "found_at": [str(folder) for folder in folders],
@@ -310,13 +307,14 @@ def test_the_digest_tells_types_and_shapes_of_the_same_bytes_apart() -> None:
     assert len({digest(module) for module in found}) == 8
 
 
-def test_the_digest_is_the_same_in_every_process() -> None:
+def test_the_digest_knows_neither_places_in_memory_nor_the_order_of_sets() -> None:
     """Where an object lies in memory, and in which order a set is walked through, is another in each."""
 
     @dataclass(frozen=True)
     class Options:
         classes: frozenset[int]
         more: Any
+        hidden: float = field(default_factory=random.random, repr=False)  # as it is in the `repr` of a module
 
     def module(*classes: int, name: str = "scale") -> nn.Module:
         class Scaled(nn.Identity):
@@ -380,7 +378,7 @@ def test_the_digest_sees_into_quantised_weights() -> None:
         quantised = torch.ao.quantization.quantize_dynamic(changed, {nn.Linear}, dtype=dtype)
         found.append(digest(quantised))
         assert digest(copy.deepcopy(quantised)) == found[-1]
-    numbers = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    numbers = torch.zeros(2, 2)  # the same integers by any scale
     for scale, zero in ((0.1, 0), (0.2, 0), (0.1, 1)):
         found.append(digest(Remembering(torch.quantize_per_tensor(numbers, scale, zero, torch.qint8))))
     for scales, axis in (([0.1, 0.2], 0), ([0.1, 0.2], 1), ([0.2, 0.1], 0)):
@@ -403,126 +401,48 @@ def test_the_digest_tells_everything_that_a_module_saves_apart() -> None:
     found = [digest(Remembering(value)) for value in LIKE_EACH_OTHER]
     assert len(set(found)) == len(LIKE_EACH_OTHER)
     assert [digest(Remembering(copy.deepcopy(value))) for value in LIKE_EACH_OTHER] == found
-    loop: list[Any] = [1]
-    loop.append(loop)
-    assert digest(Remembering(loop)) not in found
+    loops: list[list[Any]] = [[1], [], []]
+    loops[0].append(loops[0])
+    loops[1].append([loops[1]])  # back to the outer list
+    inner: list[Any] = []
+    inner.append(inner)  # or to the inner one
+    loops[2].append(inner)
+    assert len({*found, *(digest(Remembering(loop)) for loop in loops)}) == len(found) + 3
 
 
-SAVES_A_SET = """
-import io, sys, torch
-from torch import nn
-from qvit.distill.fingerprint import digest_of
-class Own(nn.Module):
-    def get_extra_state(self):
-        return {"set": {"a", "b", "c", 1, None}, "file": io.BytesIO(b"a"), "part": [torch.ones(2), torch.int8, print]}
-found = digest_of([Own()])
-"""
+def test_the_digest_is_the_same_in_every_process() -> None:
+    """Known ones: they change with neither the seed of hashes nor where objects lie, or all caches were lost."""
+
+    class Own(nn.Module):
+        def __init__(self, config: Any, extra: Any) -> None:
+            super().__init__()
+            self.config, self.extra = config, extra
+            self.register_buffer("numbers", torch.arange(3.0))
+
+        def get_extra_state(self) -> Any:
+            return self.extra
+
+    Own.__module__ = "somewhere"
+    first = Own({"a": {"y", "x", "z"}}, None)
+    second = Own((1, ["b"]), {"set": {"a", "b", "c", 1, None}, "file": io.BytesIO(b"a"), "part": [torch.int8, print]})
+    assert digest(first) == "0f5356af098092583af7514c2ec6d3ade2124a3fe0684e38d2667c7942f905e9"
+    assert digest(second) == "46aaeede184af131e09bd0653abc910feedd9e3f1820073e5c98eb644b190ba3"
+    assert digest(first, second) == "e84da8d1c154100048f4c97f4e641978f6ffebc3949b58f9d79c218b2e59784a"
 
 
-def test_the_digest_of_what_is_no_tensor_is_the_same_in_every_process() -> None:
-    here: dict[str, Any] = {"__name__": "__main__"}
-    exec(SAVES_A_SET, here)
-    there = subprocess.run(
-        [sys.executable, "-c", SAVES_A_SET + "print(found)"],
-        env=os.environ | {"PYTHONHASHSEED": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert there.stdout.strip() == here["found"]
-
-
-@pytest.mark.parametrize("value", [threading.Lock(), lambda: 1], ids=["lock", "lambda"])
-def test_what_cannot_be_told_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"by what it saves as 'part\._extra_state': it holds a (lock|function), wh"):
-        Teacher.of_module(nn.ModuleDict({"part": Remembering({"a": [value]})}))
-
-
-# --- who is refused ---
-
-
-@pytest.mark.parametrize(
-    ("features", "attention", "name", "message"),
-    [
-        (False, True, "resnet18", r"Attention transfer needs a ViT, and the teacher \(Network\) is none"),
-        (False, True, "bare", r"Attention transfer needs a ViT, and the teacher \(Counting\) is none"),
-        (True, False, "bare", r"needs pooled features, which the teacher \(Counting\) does not show; expected the met"),
-    ],
-)
-def test_refuses_who_cannot_show_it(
-    make_data: MakeData,
-    build: Build,
-    linear_teacher: Callable[..., Teacher],
-    features: bool,
-    attention: bool,
-    name: str,
-    message: str,
-) -> None:
-    data = make_data()
-    teacher = linear_teacher(data) if name == "bare" else Teacher.of_module(build(data, name))
-    teacher.check_fits(data)
-    with pytest.raises(ConfigError, match=message):
-        teacher.check_fits(data, features=features, attention=attention)
-
-
-def test_refuses_other_classes_channels_and_sizes(make_data: MakeData, build: Build) -> None:
-    data = make_data()
-    fits = "Made up has 4 classes and images \\(3, 12, 12\\): use a teacher that was trained for these"
-    for other in (make_data("ordinal"), make_data("binary")):
-        with pytest.raises(ConfigError, match=rf"logits for one image are \(1, {other.info.num_classes}\)\. {fits}"):
-            Teacher.of_module(build(other)).check_fits(data)
-    for other in (make_data(channels=1), replace(data, size=16)):
-        with pytest.raises(ConfigError, match=rf"The teacher cannot read these images \(Expected images .*{fits}"):
-            Teacher.of_module(build(other)).check_fits(data)
-    floats = nn.Sequential(nn.Flatten(), nn.Linear(432, 4))
-    with pytest.raises(ConfigError, match=rf"cannot read these images \(.*{fits}"):
-        Teacher.of_module(floats).check_fits(data)
-    second_only = Teacher("two", (build(data), build(make_data("binary"))), "")
-    with pytest.raises(ConfigError, match=r"\(1, 2\)"):
-        second_only.check_fits(data)
-
-
-def test_refuses_what_are_no_logits_and_no_features(make_data: MakeData) -> None:
-    class Pair(nn.Module):
-        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-            return images, images
-
-    class Unpooled(nn.Module):
-        def forward_features(self, images: Tensor) -> Tensor:
-            return images.float()
-
-        def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-            return features if pre_logits else features.flatten(1)[:, :4]
-
-        def forward(self, images: Tensor) -> Tensor:
-            return self.forward_head(self.forward_features(images))
-
-    data = make_data()
-    with pytest.raises(ConfigError, match="logits for one image are tuple"):
-        Teacher.of_module(Pair()).check_fits(data)
-    Teacher.of_module(Unpooled()).check_fits(data)
-    with pytest.raises(ConfigError, match=r"features for one image are \(1, 3, 12, 12\), not one vector \(1, f\)"):
-        Teacher.of_module(Unpooled()).check_fits(data, features=True)
-
-
-def test_refuses_maps_of_different_sizes(make_data: MakeData, build: Build) -> None:
-    data = make_data()
-    teacher = Teacher("two", (build(data), build(data, patch_size=3)), "")
-    teacher.check_fits(data, features=True)
-    with pytest.raises(ConfigError, match=r"attention maps differ in size \(3 × 3, 4 × 4\); use ViTs of one patch"):
-        teacher.check_fits(data, attention=True)
+# --- who is refused: see `test_wrong_inputs` too ---
 
 
 class Killed(BaseException):
     pass
 
 
-def test_refuses_what_is_no_finished_run(make_run: MakeRun, tmp_path: Path, make_npz: Callable[..., Path]) -> None:
+def test_refuses_what_is_no_finished_run(
+    make_run: MakeRun, tmp_path: Path, make_npz: Callable[..., Path], one_step: None
+) -> None:
     def stop(record: dict[str, Any], _seconds: float) -> None:
         raise Killed
 
-    with pytest.raises(ConfigError, match="No teacher given; name at least one folder of a trained run"):
-        Teacher.of_runs([])
     with pytest.raises(Killed):
         train_run(
             resolve({"dataset": str(make_npz()), "model": "vit_4q1h", "epochs": 2}), tmp_path / "half", on_epoch=stop
