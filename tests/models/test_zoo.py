@@ -1,4 +1,4 @@
-"""Names, parameter counts and matched twins; every knob changes something."""
+"""Names, parameter counts, and what every model can do."""
 
 import copy
 import pickle
@@ -55,7 +55,7 @@ COUNTS = {
     "circulant": (370, 834, 834, 2050),
     "unlu": (396, 886, 884, 2150),
 }
-MATCHED = {"vit_4q1h_matched": 371, "vit_4q2h_matched": 828, "vit_8q1h_matched": 841, "vit_8q2h_matched": 2060}
+MATCHED = {"vit_4q1h_matched": 373, "vit_4q2h_matched": 828, "vit_8q1h_matched": 841, "vit_8q2h_matched": 2051}
 SHIPPED = {
     f"{kind}_{size}": count
     for kind, counts in COUNTS.items()
@@ -164,12 +164,14 @@ def test_counting_does_not_warn_and_building_warns_once_a_block() -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("qvit_7q2h", {"n_layers": 2}),
-        ("qvit_7q2h", {"ansatz": "x"}),
-        ("frozen_9q2h", {"ansatz": "pyramid"}),
-        ("givens_11q2h", {}),
-        ("givens_13q2h", {"network": "x"}),
-        *((f"{kind}_7q2h", {}) for kind in KINDS),
+        ("qvit_7q1h", {}),
+        ("qvit_7q1h", {"ansatz": "x"}),
+        ("no_entangler_7q1h", {}),
+        ("frozen_9q1h", {"ansatz": "pyramid"}),
+        ("givens_11q1h", {}),
+        ("givens_13q1h", {"network": "x"}),
+        ("circulant_7q1h", {}),
+        ("unlu_6q1h", {}),
     ],
 )
 def test_a_model_that_was_counted_first_can_be_built(name: str, options: dict[str, Any], images: Images) -> None:
@@ -177,7 +179,7 @@ def test_a_model_that_was_counted_first_can_be_built(name: str, options: dict[st
 
     Engines keep one plan a circuit, so the widths are those of no other test.
     """
-    config = model_config(name, **options)
+    config = model_config(name, img_size=8, **options)
     state = torch.get_rng_state()
     count = count_parameters(config)
     assert torch.equal(torch.get_rng_state(), state)
@@ -273,7 +275,7 @@ def test_every_trainable_number_gets_a_gradient(kind: str, options: dict[str, An
 def test_blocks_and_seeds_differ(kind: str, options: dict[str, Any]) -> None:
     def build(seed: int) -> ViT:
         torch.manual_seed(seed)
-        return create_model(f"{kind}_4q2h", depth=3, img_size=8, **options)
+        return create_model(f"{kind}_2q2h", depth=3, img_size=8, **options)
 
     first, again, other = ([block.attention.project.state_dict() for block in build(seed).blocks] for seed in (5, 5, 6))
     assert (not first[0]) == (kind == "identity")
