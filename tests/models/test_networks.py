@@ -180,6 +180,7 @@ def test_the_transformer_has_a_position_for_every_patch_that_it_sees() -> None:
     for options, patches in (({"img_size": 12}, 9), ({"img_size": 12, "resize": 28}, 49)):
         net = build_without_numbers(config("monai_vit", **options))
         assert net.body.vit.patch_embedding.position_embeddings.shape == (1, patches, 192)
+        assert [block.attn.num_heads for block in net.body.vit.blocks] == [3] * 6
 
 
 @pytest.mark.parametrize("arch", NETWORKS)

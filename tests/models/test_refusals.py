@@ -252,6 +252,25 @@ def test_what_is_simulated_in_time_is_not_refused(ansatz: str, most: int, layers
         check_circuit(ansatz, most + (layers == 1), layers + (layers > 1))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"arch": "resnet18", "width": 8.0},
+        {"arch": "resnet50", "width": 1 / 64},
+        {"arch": "densenet121", "width": 1.0, "img_size": 8},
+        {"arch": "densenet121", "img_size": 29, "stem": "imagenet"},
+        {"arch": "monai_vit", "stem": "auto"},
+        {"arch": "timm/vit_tiny.patch16-224"},
+        *({"arch": "resnet18", "pretrained": "imagenet", "in_chans": in_chans} for in_chans in (1, 3)),
+        {"arch": "resnet18", "pretrained": "imagenet", "stem": "imagenet", "dropout": 0.0},
+    ],
+    ids=str,
+)
+def test_networks_that_are_just_allowed(options: dict[str, Any]) -> None:
+    config = NetworkConfig(**options)
+    assert {name: getattr(config, name) for name in options} == options
+
+
 def test_a_wide_circuit_can_be_built() -> None:
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")

@@ -1,6 +1,7 @@
 """Names, parameter counts, and what every model can do."""
 
 import copy
+import json
 import pickle
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qvit.errors import CircuitWarning
-from qvit.models import ViT, ViTConfig, count_parameters, create_model, list_models, model_config
+from qvit.models import NetworkConfig, ViT, ViTConfig, count_parameters, create_model, list_models, model_config
 from qvit.models.cost import cost_of
 from qvit.models.projections import (
     Circulant,
@@ -25,6 +26,7 @@ from qvit.models.projections import (
     Quantum,
     Unlu,
 )
+from qvit.models.zoo import build_without_numbers, read_config
 from qvit.validate import validated
 
 Images = Callable[..., Tensor]
@@ -218,6 +220,26 @@ def test_other_sizes_and_options() -> None:
     assert model_config("no_entangler_6q3h", n_layers=2).projection == NoEntangler(n_layers=2)
     assert model_config("vit_4q2h", bias=False).projection == Linear(bias=False)
     assert model_config("qvit_4q2h", depth="3").depth == 3  # as a command line gives it
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ViTConfig(img_size=8, dim=4, heads=1, projection=Circulant(bias=True)),
+        NetworkConfig("resnet18", resize=32, width=0.5),
+    ],
+    ids=str,
+)
+def test_a_configuration_is_read_as_it_was_written(config: ViTConfig | NetworkConfig) -> None:
+    written = json.loads(json.dumps(asdict(config)))
+    assert read_config(written) == config
+    del written["img_size"]
+    assert read_config(written) == replace(config, img_size=28)
+
+
+def test_who_takes_random_numbers_in_training_says_so() -> None:
+    assert [create_model("vit_2q1h", img_size=8, dropout=rate).draws for rate in (0.0, 0.1)] == [False, True]
+    assert build_without_numbers(NetworkConfig("resnet18", img_size=8)).draws
 
 
 def test_create_model_builds_what_model_config_says() -> None:
