@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fuzz.harness import Kind, fuzz, replay
+from fuzz.harness import VALID, Kind, prepared
 
 SHARED = ("__main__", "harness", "test_fuzz", "test_harness")
 # The modules of this folder that define a `KIND`.
@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, help="how many; each kind has its own number otherwise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first input")
+    parser.add_argument("--valid", type=int, default=VALID, help="how many valid inputs the others are measured by")
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"), help="where inputs that broke something go")
     parser.add_argument("--here", action="store_true", help="in this process, to debug")
     asked = parser.parse_args()
@@ -35,9 +36,10 @@ def main() -> int:
     failed = 0
     for name in asked.kinds or KINDS:
         kind = kind_of(name)
-        known = replay(kind)
         inputs = kind.inputs if asked.inputs is None else asked.inputs
-        found = fuzz(kind, inputs=inputs, seed=asked.seed, first=asked.first, keep=asked.keep)
+        with prepared(kind, seed=asked.seed, valid=asked.valid) as scene:
+            known = scene.replay()
+            found = scene.fuzz(inputs, seed=asked.seed, first=asked.first, keep=asked.keep)
         defects = known.defects + found.defects
         print(*defects[:50], f"corpus of {known.line()}", found.line(), sep="\n", flush=True)
         failed = failed or int(bool(defects))

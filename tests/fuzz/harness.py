@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from qvit.errors import QvitError
 
@@ -64,31 +65,26 @@ class Report:
         )
 
 
-def fuzz(kind: Kind, *, inputs: int, seed: int = 0, first: int = 0, keep: Path | None = None) -> Report:
-    """Try `inputs` damaged inputs, numbers `first` and on; those that break something are written to `keep`."""
-    report = Report(kind.name)
-    with tempfile.TemporaryDirectory(prefix="qvit-fuzz-") as name, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scene = _Scene(kind, Path(name), report, keep)
-        kind.warm()
-        scene.calibrate(Random(f"{kind.name} {seed} valid {n}") for n in range(VALID))
-        for n in range(first, first + inputs):
-            random = Random(f"{kind.name} {seed} {n}")
-            scene.attempt(kind.mutate(random, kind.valid(random)), f"seed {seed} input {n}")
-    return report
+def fuzz(kind: Kind, *, inputs: int, seed: int = 0, first: int = 0, keep: Path | None = None, **how: Any) -> Report:
+    """Try `inputs` damaged inputs, numbers `first` and on; those that break something are written to `keep`.
+
+    `how` are arguments of `prepared`.
+    """
+    with prepared(kind, seed=seed, **how) as scene:
+        return scene.fuzz(inputs, seed=seed, first=first, keep=keep)
 
 
-def replay(kind: Kind) -> Report:
-    """Try what is in the kind's corpus."""
-    report = Report(kind.name)
+@contextmanager
+def prepared(
+    kind: Kind, *, seed: int = 0, valid: int = VALID, clock: Callable[[], float] = time.perf_counter
+) -> Iterator["Scene"]:
+    """Have what takes inputs of a kind ready: warm, and measured by so many valid ones on a clock of seconds."""
     with tempfile.TemporaryDirectory(prefix="qvit-fuzz-") as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scene = _Scene(kind, Path(name), report, None)
+        scene = Scene(kind, Path(name), clock)
         kind.warm()
-        scene.calibrate(Random(f"{kind.name} 0 valid {n}") for n in range(VALID))
-        for path in sorted((CORPUS / kind.name).glob("*")):
-            scene.attempt(path.read_bytes(), path.name)
-    return report
+        scene.calibrate(Random(f"{kind.name} {seed} valid {n}") for n in range(valid))
+        yield scene
 
 
 class _TooSlow(BaseException):
@@ -96,14 +92,17 @@ class _TooSlow(BaseException):
 
 
 @dataclass
-class _Scene:
+class Scene:
+    """A folder to try inputs in, and what valid ones take."""
+
     kind: Kind
     folder: Path
-    report: Report
-    keep: Path | None
+    clock: Callable[[], float]
+    median: float = 0.0  # seconds of a valid input
     usual: int = 0  # bytes a valid input takes
 
     def calibrate(self, randoms: Iterator[Random]) -> None:
+        """Measure valid inputs, all of which have to succeed."""
         seconds = []
         contents = [self.kind.valid(random) for random in randoms]
         for content in (*contents[:3], *contents):  # the first ones warm up
@@ -114,45 +113,60 @@ class _Scene:
                 ) from outcome.error
             seconds.append(outcome.seconds)
             self.usual = max(self.usual, outcome.memory)
-        self.report.median = statistics.median(seconds[3:])
+        self.median = statistics.median(seconds[-len(contents) :])
 
-    def attempt(self, content: bytes, label: str) -> None:
+    def replay(self) -> Report:
+        """Try what is in the kind's corpus."""
+        report = Report(self.kind.name, median=self.median)
+        for path in sorted((CORPUS / self.kind.name).glob("*")):
+            self.attempt(path.read_bytes(), path.name, report)
+        return report
+
+    def fuzz(self, inputs: int, *, seed: int = 0, first: int = 0, keep: Path | None = None) -> Report:
+        """Try damaged inputs, as the function of this name."""
+        report = Report(self.kind.name, median=self.median)
+        for n in range(first, first + inputs):
+            random = Random(f"{self.kind.name} {seed} {n}")
+            self.attempt(self.kind.mutate(random, self.kind.valid(random)), f"seed {seed} input {n}", report, keep)
+        return report
+
+    def attempt(self, content: bytes, label: str, report: Report, keep: Path | None = None) -> None:
+        """Try one input, three times more if it seems slow, and report on it."""
         (self.folder / "current").write_bytes(content)  # what a crash of the process leaves to be looked at
         outcome = self._once(content)
-        limit = SLOWER * self.report.median
+        limit = SLOWER * self.median
         for _ in range(3):
             if outcome.seconds <= limit or isinstance(outcome.error, _TooSlow):
                 break
             again = self._once(content)  # a pause of the machine does not come back
             outcome = again if again.seconds < outcome.seconds else outcome
-        report = self.report
         report.tried += 1
         report.slowest = max(report.slowest, outcome.seconds)
         report.memory = max(report.memory, outcome.memory - self.usual)
-        error = outcome.error
-        if isinstance(error, QvitError):
-            report.refused += 1
-            text = str(error)
-            if not text.strip() or "\n" in text:
-                self._defect(content, label, f"a message that is not one line: {text!r:.200}")
-        elif error is not None:
-            self._defect(content, label, f"{type(error).__name__}: {' '.join(str(error).split()):.300}")
-        if outcome.seconds > limit:
-            self._defect(content, label, f"{outcome.seconds:.3f} s, over {SLOWER} x {self.report.median:.6f} s")
-        if outcome.memory - self.usual > MORE_MEMORY:
-            self._defect(content, label, f"{outcome.memory >> 20} MiB, a valid input takes {self.usual >> 20}")
+        report.refused += isinstance(outcome.error, QvitError)
+        found = list(self._complaints(outcome, limit))
+        report.defects += [f"{self.kind.name}, {label}: {what}" for what in found]
+        if found and keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            (keep / f"{self.kind.name}-{label.replace(' ', '-')}").write_bytes(content)
 
-    def _defect(self, content: bytes, label: str, what: str) -> None:
-        self.report.defects.append(f"{self.kind.name}, {label}: {what}")
-        if self.keep is not None:
-            self.keep.mkdir(parents=True, exist_ok=True)
-            (self.keep / f"{self.kind.name}-{label.replace(' ', '-')}").write_bytes(content)
+    def _complaints(self, outcome: "_Outcome", limit: float) -> Iterator[str]:
+        error, text = outcome.error, str(outcome.error)
+        if isinstance(error, QvitError):
+            if not text.strip() or "\n" in text:
+                yield f"a message that is not one line: {text!r:.200}"
+        elif error is not None:
+            yield f"{type(error).__name__}: {' '.join(text.split()):.300}"
+        if outcome.seconds > limit:
+            yield f"{outcome.seconds:.3f} s, over {SLOWER} x {self.median:.6f} s"
+        if outcome.memory - self.usual > MORE_MEMORY:
+            yield f"{outcome.memory >> 20} MiB, a valid input takes {self.usual >> 20}"
 
     def _once(self, content: bytes) -> "_Outcome":
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             before = _memory("VmRSS", fresh=True)
             error: BaseException | None = None
-            start = time.perf_counter()
+            start = self.clock()
             try:
                 with _alarm(HUNG):
                     self.kind.attempt(content, Path(name))
@@ -160,7 +174,7 @@ class _Scene:
                 raise
             except BaseException as caught:  # a panic of a library in Rust is no Exception either
                 error = caught
-            seconds = time.perf_counter() - start
+            seconds = self.clock() - start
             return _Outcome(error, seconds, _memory("VmHWM") - before)
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qvit.models import create_model
-from qvit.models.attention import NARROW, NarrowAttention, attend
+from qvit.models.attention import NarrowAttention, attend
 
 SHAPES = [(64, 2, 49, 4), (7, 3, 101, 5), (1, 1, 211, 7), (13, 1, 50, 8), (3, 2, 197, 1)]
 TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14}
@@ -33,7 +33,11 @@ def _plain(projected: Tensor) -> Tensor:
 
 def _used(projected: Tensor) -> bool:
     """Whether `attend` took the path for narrow heads."""
-    seen, todo = set(), [_attend(projected).grad_fn]
+    return _is_of_ours(_attend(projected))
+
+
+def _is_of_ours(found: Tensor) -> bool:
+    seen, todo = set(), [found.grad_fn]
     while todo:
         node = todo.pop()
         if node is not None and node not in seen:
@@ -108,14 +112,34 @@ def test_nan_stays_nan() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape",
-    [(64, 2, 49, NARROW + 1), (16, 2, 49, 64), (1, 2, 49, 4), (0, 2, 49, 4), (2, 1, 2049, 4)],
-    ids=["too wide", "much too wide", "few scores", "no image", "many scores"],
+    ("shape", "ours"),
+    [
+        ((1, 1, 127, 2), False),
+        ((1, 1, 128, 2), True),
+        ((1, 1, 91, 2), False),
+        ((1, 2, 91, 2), True),
+        ((2, 1, 91, 2), True),
+        ((2, 1, 91, 8), True),
+        ((2, 1, 91, 9), False),
+        ((2, 1, 91, 64), False),
+        ((1, 1, 2048, 1), True),
+        ((1, 1, 2049, 1), False),
+        ((0, 2, 49, 4), False),
+    ],
 )
-def test_other_shapes_go_to_torch(shape: tuple[int, int, int, int]) -> None:
+def test_narrow_heads_of_many_scores_are_ours_and_other_shapes_torchs(
+    shape: tuple[int, int, int, int], ours: bool
+) -> None:
+    """Up to 8 features and 2,048 tokens, from 2¹⁴ scores on."""
     projected = _projected(shape, torch.float32)
-    assert not _used(projected)
+    assert _used(projected) is ours
     torch.testing.assert_close(_attend(projected), F.scaled_dot_product_attention(*projected.unbind(0)))
+
+
+@pytest.mark.parametrize(("scores", "values", "ours"), [(2, 8, True), (2, 9, False), (9, 2, False)])
+def test_the_wider_of_scores_and_values_counts(scores: int, values: int, ours: bool) -> None:
+    leaves = [torch.randn(2, 1, 91, width, requires_grad=True) for width in (scores, scores, values)]
+    assert _is_of_ours(attend(*leaves)) is ours
 
 
 def test_half_precision_and_autocast_go_to_torch() -> None:

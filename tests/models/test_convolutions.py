@@ -312,6 +312,8 @@ def test_gradients_are_those_of_torch_and_add_up() -> None:
         differentiate(torch.ones(()))
 
 
+@pytest.mark.processes
+@pytest.mark.slow("what may die has to do so in a process of its own, which imports torch")
 def test_the_planted_case_on_avx2_without_avx512() -> None:
     """Without `unstride` this process died twelve times of twelve; see benchmarks/convolutions.py."""
     env = os.environ | {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}

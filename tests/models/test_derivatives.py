@@ -16,23 +16,31 @@ from torch.autograd import forward_ad
 from torch.autograd.functional import jacobian, jvp
 from torch.utils.checkpoint import checkpoint
 
-from qvit.models import create_model
+from qvit.models import ViT, ViTConfig
 from qvit.models.attention import attend
 from qvit.models.norm import LayerNorm
+from qvit.models.projections import PROJECTIONS
 
 # torch's own forward mode compiles decompositions the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
-# On both sides of 2¹⁴ scores, of width 8, and of the most tokens.
+# Of images, heads, tokens and features: on both sides of the fewest scores, of width 8, and of the most tokens, both
+# lowered by `small`. `test_attention` has the limits themselves.
 SHAPES = {
-    "few scores": (1, 1, 127, 2),
-    "enough scores": (1, 1, 128, 2),
-    "narrow": (1, 2, 91, 8),
-    "wide": (1, 2, 91, 9),
-    "long": (1, 2, 100, 1),
-    "too long": (1, 2, 101, 1),
+    "few scores": (1, 1, 5, 2),
+    "enough scores": (1, 1, 6, 2),
+    "narrow": (1, 2, 5, 8),
+    "wide": (1, 2, 5, 9),
+    "long": (1, 1, 7, 1),
+    "too long": (1, 1, 8, 1),
 }
-MODELS = ["qvit_4q2h", "vit_4q2h", "cosine_4q2h"]
-BATCHES = [1, 3, 4, 8]
+FEWEST, LONGEST = 36, 7
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention = import_module("qvit.models.attention")
+    monkeypatch.setattr(attention, "FEWEST_SCORES", FEWEST)
+    monkeypatch.setattr(attention, "LARGEST", LONGEST)
 
 
 def projected(shape: tuple[int, int, int, int], layout: str) -> list[Tensor]:
@@ -43,22 +51,35 @@ def projected(shape: tuple[int, int, int, int], layout: str) -> list[Tensor]:
     return [torch.randn(b, h, k, n, dtype=torch.float64).mT.requires_grad_() for _ in range(3)]
 
 
+def kernels(values: Tensor) -> set[str]:
+    """The attention kernels in the graph of a result."""
+    seen, todo = set(), [values.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [following for following, _ in node.next_functions]
+    names = {type(node).__name__ for node in seen}
+    return {kind for kind in ("NarrowAttention", "ScaledDotProduct") if any(kind in name for name in names)}
+
+
 @pytest.mark.parametrize("layout", ["features last", "tokens last"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-def test_attention_has_every_derivative(
-    shape: tuple[int, int, int, int], layout: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(import_module("qvit.models.attention"), "LARGEST", 100)
+@pytest.mark.usefixtures("small")
+def test_attention_has_every_derivative(shape: tuple[int, int, int, int], layout: str) -> None:
     leaves = projected(shape, layout)
+    ours = shape in [SHAPES[name] for name in ("enough scores", "narrow", "long")]
+    assert ("NarrowAttention" in kernels(attend(*leaves))) is ours
     many = {"fast_mode": True, "check_batched_grad": True}
     assert torch.autograd.gradcheck(attend, leaves, check_forward_ad=True, **many)
     assert torch.autograd.gradgradcheck(attend, leaves, check_fwd_over_rev=True, **many)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 127, 2), (1, 1, 128, 2)], ids=["torch's kernel", "our kernel"])
-def test_a_third_derivative_of_attention(shape: tuple[int, int, int, int]) -> None:
-    leaves = projected(shape, "features last")
+@pytest.mark.parametrize("name", ["few scores", "enough scores"])
+@pytest.mark.usefixtures("small")
+def test_a_third_derivative_of_attention(name: str) -> None:
+    leaves = projected(SHAPES[name], "features last")
 
     def slopes(*leaves: Tensor) -> tuple[Tensor, ...]:
         return torch.autograd.grad(attend(*leaves).sin().sum(), leaves, create_graph=True)
@@ -141,15 +162,18 @@ def third_is_off(norm: nn.Module, *, on_input: bool = True) -> float:
 
 
 class Problem:
-    """The loss of a model of two blocks as a function of all its parameters in one vector and of its images."""
+    """The loss of a model of one block and two tokens as a function of all its parameters and of its images."""
 
-    def __init__(self, name: str, batch: int) -> None:
+    def __init__(self, kind: str, batch: int) -> None:
         torch.manual_seed(batch)
-        self.model = create_model(name, num_classes=3, depth=2).double()
+        config = ViTConfig(4, 1, 3, patch_size=4, dim=4, heads=2, mlp_dim=3, pool="cls", projection=PROJECTIONS[kind]())
+        self.model = ViT(config).double()
+        for parameter in (self.model.pos_embed, self.model.cls_token):
+            nn.init.normal_(parameter)  # tokens that hardly differ are normalised by differences of nearly nothing
         self.labels = torch.randint(0, 3, (batch,))
         self.place = (
             nn.utils.parameters_to_vector(self.model.parameters()).detach().requires_grad_(),
-            torch.rand(batch, 3, 28, 28, dtype=torch.float64, requires_grad=True),
+            torch.rand(batch, 1, 4, 4, dtype=torch.float64, requires_grad=True),
         )
         self.along = tuple(scale * torch.randn_like(leaf) for leaf, scale in zip(self.place, (1.0, 0.1), strict=True))
 
@@ -180,13 +204,26 @@ def difference(function: Callable[[float], Tensor], step: float = 3e-5) -> Tenso
     return (8 * near - far) / (12 * step)
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-@pytest.mark.parametrize("name", MODELS)
-def test_derivatives_of_a_whole_model(name: str, batch: int) -> None:
+# Numbers of images below and above the fewest scores; which kernel attends is nothing to do with the projection.
+PROBLEMS = pytest.mark.parametrize(
+    ("kind", "batch"), [("quantum", 1), ("linear", 1), *((kind, 3) for kind in PROJECTIONS)]
+)
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the kernel of our own attend from three images on."""
+    monkeypatch.setattr(import_module("qvit.models.attention"), "FEWEST_SCORES", 3 * 2 * 2 * 2)
+
+
+@PROBLEMS
+@pytest.mark.usefixtures("small_batches")
+def test_derivatives_of_a_whole_model(kind: str, batch: int) -> None:
     """The gradient along one direction; of second and third derivatives every entry. `benchmarks/derivatives.py`
     takes every entry of the gradient too."""
-    problem = Problem(name, batch)
+    problem = Problem(kind, batch)
     flat, images = problem.place
+    assert ("NarrowAttention" in kernels(problem.loss(flat, images))) is (batch == 3)
     with torch.no_grad():
         values = difference(lambda t: problem.loss(flat + t * problem.along[0], images + t * problem.along[1]))
     gradient = problem.derivative(1, graph=False)
@@ -198,10 +235,10 @@ def test_derivatives_of_a_whole_model(name: str, batch: int) -> None:
         assert off < 1e-6, f"derivatives of order {order}"
 
 
-@pytest.mark.parametrize("batch", [3, 4])
-@pytest.mark.parametrize("name", MODELS)
-def test_slopes_by_other_ways(name: str, batch: int) -> None:
-    problem = Problem(name, batch)
+@PROBLEMS
+@pytest.mark.usefixtures("small_batches")
+def test_slopes_by_other_ways(kind: str, batch: int) -> None:
+    problem = Problem(kind, batch)
     wanted = problem.derivative(1, graph=False) @ torch.cat([way.flatten() for way in problem.along])
     twice = jvp(problem.loss, problem.place, problem.along)[1]
     torch.testing.assert_close(twice, wanted)
@@ -210,23 +247,24 @@ def test_slopes_by_other_ways(name: str, batch: int) -> None:
         torch.testing.assert_close(forward_ad.unpack_dual(problem.loss(*duals)).tangent, wanted)
 
 
-@pytest.mark.parametrize("batch", [3, 4])
-@pytest.mark.parametrize("name", MODELS)
-def test_jacobians_in_one_batched_pass(name: str, batch: int) -> None:
-    problem = Problem(name, batch)
+@PROBLEMS
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+def test_jacobians_in_one_batched_pass(kind: str, batch: int) -> None:
+    problem = Problem(kind, batch)
     logits = partial(problem.logits, images=problem.place[1])
     found, wanted = (jacobian(logits, problem.place[0], vectorize=vectorize) for vectorize in (True, False))
     assert found.shape == (batch, 3, len(problem.place[0]))
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize("batch", [3, 4])
-@pytest.mark.parametrize("name", MODELS)
-def test_checkpointed_blocks_have_the_same_derivatives(name: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = Problem(name, batch)
+@PROBLEMS
+@pytest.mark.usefixtures("small_batches")
+def test_checkpointed_blocks_have_the_same_derivatives(kind: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = Problem(kind, batch)
     plain = problem.derivative(1, graph=False), problem.derivative(3)
-    for block in problem.model.blocks:
-        monkeypatch.setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))
+    (block,) = problem.model.blocks
+    monkeypatch.setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))
     found = problem.derivative(1, graph=False), problem.derivative(3)
     for ours, theirs in zip(found, plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)

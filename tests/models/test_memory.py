@@ -2,7 +2,7 @@
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 
@@ -13,8 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qvit.models import create_model
 
-MODELS = ["qvit_4q2h", "vit_4q2h", "cosine_4q2h"]
-KEPT = 5
+KEPT = 2
 
 
 class _Mallinfo(ctypes.Structure):
@@ -36,7 +35,7 @@ class _Mallinfo(ctypes.Structure):
 
 
 @pytest.fixture
-def live() -> Callable[[], int]:
+def live() -> Iterator[Callable[[], int]]:
     """Return the bytes that are allocated and not freed."""
     mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo is None:
@@ -48,7 +47,10 @@ def live() -> Callable[[], int]:
         found = mallinfo()
         return found.uordblks + found.hblkhd
 
-    return count
+    gc.collect()
+    gc.freeze()  # or each count looks through all that the tests have imported
+    yield count
+    gc.unfreeze()
 
 
 def a_loss_holds(live: Callable[[], int], loss: Callable[[], Tensor], *, packed: bool = False) -> float:
@@ -59,31 +61,19 @@ def a_loss_holds(live: Callable[[], int], loss: Callable[[], Tensor], *, packed:
     return (live() - before) / len(kept)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_all_that_grows_is_in_autograds_hands(
-    name: str, live: Callable[[], int], images: Callable[..., Tensor]
+def test_all_that_grows_is_in_autograds_hands_and_checkpointing_frees_a_block(
+    live: Callable[[], int], images: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = create_model(name, num_classes=3)
-    batch = images(model.config, 64)
-
-    def loss() -> Tensor:
-        return model(batch).square().mean()
-
-    assert a_loss_holds(live, loss) > 1e6, "of no use if the case is small"
-    assert a_loss_holds(live, loss, packed=True) < 6e4
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_checkpointing_frees_a_block(
-    name: str, live: Callable[[], int], images: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = create_model(name, num_classes=3, depth=2)
+    """A qvit has all of ours that keeps anything: circuits, attention of narrow heads, norms."""
+    model = create_model("qvit_4q2h", num_classes=3, depth=2)
     batch = images(model.config, 64)
 
     def loss() -> Tensor:
         return model(batch).square().mean()
 
     whole = a_loss_holds(live, loss)
+    assert whole > 2e6, "of no use if the case is small"
+    assert a_loss_holds(live, loss, packed=True) < 1.2e5
     for block in model.blocks:
         monkeypatch.setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))
     assert a_loss_holds(live, loss) < 0.4 * whole

@@ -2,13 +2,15 @@
 
 import math
 import warnings
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from qvit.errors import CircuitWarning
+from qvit.errors import CircuitWarning, ConfigError
+from qvit.models import projections
 from qvit.models.attention import Attention
 from qvit.models.projections import (
     Circulant,
@@ -25,6 +27,7 @@ from qvit.models.projections import (
 )
 from qvit.quantum import ANSATZE, QuantumLinear, expectations, get_ansatz
 
+KINDS = projections.PROJECTIONS
 PROJECTIONS = [
     Quantum(),
     Quantum(n_layers=2, ansatz="basic_entangler"),
@@ -74,9 +77,19 @@ def loop_attention(queries: np.ndarray, keys: np.ndarray, values: np.ndarray) ->
 # --- one interface -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(BATCH, TOKENS), (5, 37)], ids=["few tokens", "many tokens"])
-@pytest.mark.parametrize("projection", PROJECTIONS, ids=str)
+def test_every_kind_is_in_the_table() -> None:
+    assert [type(projection) for projection in PROJECTIONS if projection == type(projection)()] == list(KINDS.values())
+    for kind, row in KINDS.items():
+        assert row().kind == kind
+
+
+@pytest.mark.parametrize(
+    ("projection", "shape"),
+    [*((projection, (BATCH, TOKENS)) for projection in PROJECTIONS), (Quantum(), (5, 37)), (Unlu(), (5, 37))],
+    ids=str,
+)
 def test_attention_is_a_loop_over_heads(projection: Projection, shape: tuple[int, int]) -> None:
+    """Of a few tokens, and of so many that a kernel of ours attends."""
     batch, n = shape
     tokens = torch.randn(batch, n, DIM, dtype=torch.float64)
     attention = Attention(projection.build(DIM, HEADS), DIM).double()
@@ -137,10 +150,10 @@ def test_each_head_of_each_projection_is_its_own_circuit(options: Quantum, token
     assert len({tuple(w.flatten().tolist()) for w in weights.flatten(0, 1)}) == 3 * HEADS
 
 
-@pytest.mark.parametrize("n_layers", [1, 2])
 @pytest.mark.parametrize("ansatz", SQUARE)
-def test_every_square_ansatz_attends(ansatz: str, n_layers: int) -> None:
+def test_every_square_ansatz_attends(ansatz: str) -> None:
     """What comes out is attention over ⟨Z⟩ of the circuits that the ansatz describes, with gradients."""
+    n_layers = 2
     options = Quantum(ansatz=ansatz, n_layers=n_layers)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -149,11 +162,11 @@ def test_every_square_ansatz_attends(ansatz: str, n_layers: int) -> None:
     assert len(dead) == len(caught) == (ansatz in DEAD_WEIGHTS)
     assert all(f"{ansatz} on 4 qubit(s)" in text and "weight(s) cannot influence any output" in text for text in dead)
     attention = Attention(project, 8).double()
-    tokens = torch.randn(2, 7, 8, dtype=torch.float64, requires_grad=True)
+    tokens = torch.randn(2, 3, 8, dtype=torch.float64, requires_grad=True)
     parts = project(tokens)
     circuit, weights = get_ansatz(ansatz).build(4, n_layers), project.circuits.weights
     for row in range(3):
-        assert parts[row].shape == (2, 2, 7, 4)
+        assert parts[row].shape == (2, 2, 3, 4)
         for h in range(2):
             flat = weights[row, h].detach().flatten()
             expected = expectations(circuit, tokens[..., 4 * h : 4 * h + 4].detach(), flat, engine="reference")
@@ -218,8 +231,7 @@ def test_frozen_weights_travel_with_the_state() -> None:
 # --- Unlu --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_layers", [1, 2])
-@pytest.mark.parametrize("shape", [(BATCH, TOKENS), (5, 37)], ids=["few tokens", "many tokens"])
+@pytest.mark.parametrize(("shape", "n_layers"), [((BATCH, TOKENS), 1), ((5, 37), 2)], ids=["few tokens", "many tokens"])
 def test_unlu_attends_by_squared_differences(shape: tuple[int, int], n_layers: int) -> None:
     tokens = torch.randn(*shape, DIM, dtype=torch.float64)
     attention = Attention(Unlu(n_layers=n_layers).build(DIM, HEADS), DIM).double()
@@ -239,13 +251,54 @@ def test_unlu_attends_by_squared_differences(shape: tuple[int, int], n_layers: i
 # --- by name -----------------------------------------------------------------------------------------------
 
 
-def test_made_by_name() -> None:
-    assert make_projection("quantum", n_layers=3, ansatz="reupload") == Quantum(n_layers=3, ansatz="reupload")
-    assert make_projection("linear", bias="false") == Linear(bias=False)
-    assert make_projection("cosine") == Cosine()
-    assert make_projection("identity") == Identity()
-    assert make_projection("no_entangler", n_layers="2") == NoEntangler(n_layers=2)
-    assert make_projection("frozen", ansatz="x", engine="subspace") == Frozen(ansatz="x", engine="subspace")
-    assert make_projection("givens", network="butterfly") == Givens(network="butterfly")
-    assert make_projection("circulant", bias=True) == Circulant(bias=True)
-    assert make_projection("unlu", n_layers=2) == Unlu(n_layers=2)
+# Each option of each kind, said as a command line says it, and what it becomes.
+SAID = {
+    ("quantum", "n_layers"): ("3", 3),
+    ("quantum", "ansatz"): ("reupload", "reupload"),
+    ("quantum", "engine"): ("unitary", "unitary"),
+    ("linear", "bias"): ("false", False),
+    ("no_entangler", "n_layers"): ("2", 2),
+    ("no_entangler", "engine"): ("reference", "reference"),
+    ("frozen", "n_layers"): (2, 2),
+    ("frozen", "ansatz"): ("x", "x"),
+    ("frozen", "engine"): ("subspace", "subspace"),
+    ("givens", "network"): ("butterfly", "butterfly"),
+    ("circulant", "bias"): (True, True),
+    ("unlu", "n_layers"): (2, 2),
+    ("unlu", "engine"): ("statevector", "statevector"),
+}
+
+
+def test_every_option_can_be_said() -> None:
+    assert set(SAID) == {(kind, field.name) for kind, row in KINDS.items() for field in fields(row)} - {
+        (kind, "kind") for kind in KINDS
+    }
+    for (kind, option), (said, meant) in SAID.items():
+        made = make_projection(kind, **{option: said})
+        assert made == replace(KINDS[kind](), **{option: meant})
+        assert made != KINDS[kind]()
+    assert projections.projection_options() == ["ansatz", "bias", "engine", "n_layers", "network"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (
+            "quantom",
+            {},
+            "There is no projection 'quantom'. Did you mean 'quantum'? Known: quantum, linear, cosine, identity, "
+            "no_entangler, frozen, givens, circulant, unlu.",
+        ),
+        (
+            "quantum",
+            {"n_layer": 2},
+            "The quantum projection has no option 'n_layer' (it takes n_layers, ansatz, engine). "
+            "Did you mean 'n_layers'?",
+        ),
+        ("cosine", {"bias": True}, "The cosine projection has no option 'bias' (it takes no options)."),
+    ],
+)
+def test_what_there_is_not(kind: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_projection(kind, **options)
+    assert str(caught.value) == message

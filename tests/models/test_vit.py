@@ -12,18 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from qvit.errors import ModelError
-from qvit.models import ViT, ViTConfig, create_model
+from qvit.models import ViT, ViTConfig, create_model, zoo
 from qvit.models.vit import Preprocess, default_patch_size
 
 Images = Callable[..., Tensor]
 
-KINDS = ["qvit", "vit", "cosine", "identity"]
+KINDS = list(zoo.KINDS)  # one for every projection
+TWO = ["qvit", "vit"]  # where it is the rest of the model that counts
 
 
 # --- images ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TWO)
 def test_bytes_and_floats_are_the_same_image(kind: str, images: Images) -> None:
     model = create_model(f"{kind}_4q2h")
     pixels = images(model.config)
@@ -169,7 +170,7 @@ def test_a_new_classifier_is_part_of_the_configuration(images: Images) -> None:
 # --- blocks ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TWO)
 def test_a_block_adds_attention_and_mlp_to_what_came_in(kind: str) -> None:
     block = create_model(f"{kind}_4q2h", mlp_dim=11).blocks[0]
     for norm in (block.norm_attention, block.norm_mlp):
@@ -190,7 +191,7 @@ def test_dropout_acts_on_attention_and_on_the_mlp() -> None:
 # --- initialisation and gradients --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["qvit", "vit", "cosine"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "identity"])
 def test_blocks_differ_at_initialisation(kind: str) -> None:
     model = create_model(f"{kind}_4q2h", depth=3)
     for first, second in ((0, 1), (1, 2), (0, 2)):
@@ -199,13 +200,15 @@ def test_blocks_differ_at_initialisation(kind: str) -> None:
         assert equal == {f"{norm}.{kind}" for norm in ("norm_attention", "norm_mlp") for kind in ("weight", "bias")}
 
 
-@pytest.mark.parametrize("pool", ["mean", "cls"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "pool"), [*((kind, "mean") for kind in KINDS), ("qvit", "cls")])
 def test_every_number_gets_a_gradient(kind: str, pool: str, images: Images) -> None:
-    model = create_model(f"{kind}_4q2h", num_classes=3, depth=2, pool=pool).double()
+    model = create_model(f"{kind}_4q2h", num_classes=3, depth=2, pool=pool, img_size=12).double()
     loss = nn.functional.cross_entropy(model(images(model.config, 6)), torch.arange(6) % 3)
     loss.backward()
     for name, parameter in model.named_parameters():
+        if kind == "frozen" and "project" in name:
+            assert parameter.grad is None
+            continue
         assert parameter.grad is not None, name
         alive = parameter.grad.abs() > 1e-10
         if name.endswith("project.dense.bias"):
@@ -215,14 +218,14 @@ def test_every_number_gets_a_gradient(kind: str, pool: str, images: Images) -> N
         assert alive.all(), (name, parameter.grad)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TWO)
 def test_different_images_have_different_logits(kind: str, images: Images) -> None:
     model = create_model(f"{kind}_4q2h", num_classes=3)
     logits = model(images(model.config, 7))
     assert torch.pdist(logits).min() > 1e-4
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TWO)
 def test_the_loss_starts_near_that_of_guessing(kind: str, images: Images) -> None:
     for classes in (2, 5, 11):
         model = create_model(f"{kind}_4q2h", num_classes=classes)
@@ -234,17 +237,17 @@ def test_the_loss_starts_near_that_of_guessing(kind: str, images: Images) -> Non
 # --- learning ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["qvit", "vit"])
+@pytest.mark.parametrize("kind", TWO)
 def test_one_batch_can_be_learnt_by_heart(kind: str, images: Images) -> None:
-    model = create_model(f"{kind}_4q2h", num_classes=3, in_chans=1)
-    pixels, labels = images(model.config, 21), torch.arange(21) % 3
+    model = create_model(f"{kind}_4q2h", num_classes=3, in_chans=1, img_size=8)
+    pixels, labels = images(model.config, 9), torch.arange(9) % 3
     assert (model(pixels).argmax(1) == labels).float().mean() < 0.7
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for _ in range(150):
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    for _ in range(50):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(pixels), labels).backward()
         optimizer.step()
-    assert (model(pixels).argmax(1) == labels).float().mean() > 0.95
+    assert torch.equal(model(pixels).argmax(1), labels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -262,7 +265,7 @@ def test_one_seed_gives_one_model(kind: str) -> None:
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TWO)
 def test_a_batch_is_its_singles(kind: str, pool: str, images: Images) -> None:
     model = create_model(f"{kind}_4q2h", depth=2, pool=pool, dropout=0.5).eval()
     pixels = images(model.config, 7)
@@ -281,7 +284,7 @@ def test_dropout_acts_in_training_only(images: Images) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_are_the_same_model(kind: str, images: Images, tmp_path: Path) -> None:
-    model = create_model(f"{kind}_4q2h", depth=2)
+    model = create_model(f"{kind}_4q2h", depth=2, img_size=8)
     pixels = images(model.config)
     expected = model(pixels)
     torch.save(model, tmp_path / "model.pt")
@@ -300,7 +303,7 @@ def test_copies_are_the_same_model(kind: str, images: Images, tmp_path: Path) ->
         assert torch.equal(twin(pixels), expected)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TWO)
 def test_autocast(kind: str, images: Images) -> None:
     model = create_model(f"{kind}_4q2h")
     pixels = images(model.config)
