@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from qvit.quantum import ENGINES, Circuit, Gate, QuantumLinear, w, x
@@ -144,27 +144,28 @@ def test_traced_for_any_batch(engine: str) -> None:
 # too early what a chain of indexed additions adds into place.
 
 
+@pytest.fixture
+def inductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # its own may hold code of another version of ours
+    with torch._inductor.config.patch(cpp_cache_precompile_headers=False):
+        yield
+
+
 @pytest.mark.slow("a C++ compiler makes two programs")
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore")  # torch's own, and of weights that do nothing
-def test_inductor_gets_values_and_gradients_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # its own may hold code of another version of ours
-    layers = nn.Sequential(*(QuantumLinear(4, n_layers=2, engine=engine) for engine in ("unitary", "statevector")))
-    run = torch.compile(layers, fullgraph=True, dynamic=True)
-    given = torch.randn(5, 4, requires_grad=True)
-    ours, theirs = run(given), layers(given)
-    close(ours, theirs)
-    leaves = [given, *layers.parameters()]
-    for a, b in zip(*(torch.autograd.grad(v.square().sum(), leaves) for v in (ours, theirs)), strict=True):
-        close(a, b)
+@pytest.mark.usefixtures("inductor")
+def test_inductor_gets_values_and_gradients_right() -> None:
+    layer = QuantumLinear(4, n_layers=2, engine="unitary")
+    same(torch.compile(layer, fullgraph=True), layer, 5)
 
 
 @pytest.mark.slow("a C++ compiler makes a program")
 @pytest.mark.processes
 @pytest.mark.filterwarnings("ignore")  # torch's own, and of weights that do nothing
-def test_compiled_ahead_of_time_for_any_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    layer = QuantumLinear(2, n_layers=2, ansatz="reupload", engine="unitary").requires_grad_(False)
+@pytest.mark.usefixtures("inductor")
+def test_compiled_ahead_of_time_for_any_batch(tmp_path: Path) -> None:
+    layer = layer_of("unitary").requires_grad_(False)
     program = torch.export.export(layer, (inputs_of(layer, 5),), dynamic_shapes=SHAPES)
     package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "layer.pt2"))
     agrees(torch._inductor.aoti_load_package(package), layer)
