@@ -145,10 +145,8 @@ def test_traced_for_any_batch(engine: str) -> None:
 
 
 @pytest.fixture
-def inductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def inductor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # its own may hold code of another version of ours
-    with torch._inductor.config.patch(cpp_cache_precompile_headers=False):
-        yield
 
 
 @pytest.mark.slow("a C++ compiler makes two programs")
