@@ -1,5 +1,6 @@
 """Run every kernel in a process of its own, for the processor that `NUMBA_CPU_NAME` names; print what came of it.
 
+The arguments are the kinds of numbers.
 Values and gradients against the reference engine, attention against plain torch, and which registers are used.
 """
 
@@ -67,11 +68,12 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     errors = {}
-    for dtype in (torch.float32, torch.float64):
+    for name in sys.argv[1:]:
+        dtype = getattr(torch, name)
         found = attention_errors(dtype)
-        for engine, name, n in CIRCUITS:
-            found += circuit_errors(engine, get_ansatz(name).build(n, 2), dtype)
-        errors[str(dtype).removeprefix("torch.")] = max(found)
+        for engine, ansatz, n in CIRCUITS:
+            found += circuit_errors(engine, get_ansatz(ansatz).build(n, 2), dtype)
+        errors[name] = max(found)
     _, name, _ = cpu_target.target_context.codegen().magic_tuple()
     json.dump({"processor": name, "errors": errors, "registers": registers()}, sys.stdout)
 

@@ -223,6 +223,8 @@ print(compiled.fingerprint(kernel.backward.py_func))
 """
 
 
+@pytest.mark.slow("two processes compile at once, each of which loads torch")
+@pytest.mark.processes
 def test_two_processes_at_once(folder: Path) -> None:
     """They load, write and drop the same file; and both find kernels under one name, whatever strings hash to."""
     from qvit.quantum.engines import kernel

@@ -1,15 +1,27 @@
 """Cases at the edge of what circuits and engines take, each of which went wrong once."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from jaxtyping import config
 
 from qvit.errors import CircuitError
-from qvit.quantum import Angle, Circuit, CircuitBuilder, Gate, Pauli, QuantumLinear, Z, analyse, expectations, w, x
+from qvit.quantum import (
+    ENGINES,
+    Angle,
+    Circuit,
+    CircuitBuilder,
+    Gate,
+    Pauli,
+    QuantumLinear,
+    Z,
+    analyse,
+    expectations,
+    w,
+    x,
+)
 from qvit.quantum.ansatz import Ansatz, build_circuit, get_ansatz
 from qvit.quantum.engines import make_plan
 from qvit.quantum.engines.heisenberg import heisenberg_plan
@@ -20,13 +32,13 @@ KERNELS = ("heisenberg", "statevector")
 
 def test_a_hopeless_heisenberg_plan_is_given_up_soon(work: Callable[..., int]) -> None:
     """What is done before giving up follows the limit, not the size of what there would be to do."""
-    program = compile_circuit(build_circuit(get_ansatz("strongly_entangling"), 30, 3))
+    program = compile_circuit(build_circuit(get_ansatz("strongly_entangling"), 20, 3))
 
     def give_up(limit: int) -> None:
         with pytest.raises(CircuitError, match=f"more than {limit} products"):
             heisenberg_plan(program, limit)
 
-    assert work(lambda: give_up(300)) < 4 * work(lambda: give_up(150))
+    assert work(lambda: give_up(80)) < 4 * work(lambda: give_up(40))
 
 
 @pytest.mark.parametrize("constant", [math.pi / 2 + 1e-9, 1001 * math.pi / 2 + 1e-6, 1e9, 37 * math.pi / 2, 1e-12])
@@ -114,15 +126,7 @@ def test_an_input_multiplied_by_zero_is_dead() -> None:
     assert analyse(circuit).dead_inputs == (0,)
 
 
-@pytest.fixture
-def _unchecked() -> Iterator[None]:
-    """As users run the code: without the type checks of the tests."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.usefixtures("unchecked")
 def test_lists_stand_for_tuples_and_plain_numbers_are_refused_as_angles() -> None:
     circuit = Circuit(2, 1, 0, [Gate("RY", [0], x(0)), Gate("CNOT", [0, 1])], [Z(1)])  # type: ignore[arg-type]
     assert circuit == CircuitBuilder(2).add("RY", 0, angle=x(0)).add("CNOT", 0, 1).measure(Z(1)).build()
@@ -131,7 +135,7 @@ def test_lists_stand_for_tuples_and_plain_numbers_are_refused_as_angles() -> Non
         Gate("RY", (0,), 0.3)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("engine", ["auto", "heisenberg", "statevector", "unitary", "reference"])
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "subspace"])
 def test_the_identity_has_the_value_one(engine: str) -> None:
     circuit = Circuit(1, 1, 0, (Gate("RY", (0,), x(0)),), (Pauli(0, 0), -Pauli(0, 0), Z(0)))
     found = expectations(circuit, torch.tensor([[0.3]]), torch.zeros(0), engine=engine)
@@ -150,25 +154,18 @@ def test_an_ansatz_with_a_single_weight_works_in_groups() -> None:
 
 def test_too_many_qubits_are_refused_with_advice() -> None:
     with pytest.raises(CircuitError, match=r"statevector engine holds .* Use fewer qubits"):
-        QuantumLinear(30, n_layers=2)
+        QuantumLinear(21, n_layers=2)
     with pytest.raises(CircuitError, match="n_layers must be a whole number"):
         QuantumLinear(2, n_layers=True)
 
 
-def test_light_cones_in_blocks_are_those_of_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than 1,024 rotations are compared in several blocks."""
-    program = compile_circuit(build_circuit(get_ansatz("ry_ring"), 40, 40))
-    assert len(program.rotations) > 1024
-    cones = light_cones(program)
-    strings = [rotation.pauli for rotation in program.rotations]
-    row = np.zeros(len(strings), dtype=bool)
-    for r in range(len(strings) - 1, -1, -1):
-        later = [strings[k] for k in np.flatnonzero(row)] + [program.observables[7]]
-        row[r] = any(not strings[r].commutes(other) for other in later)
-        if row[r + 1 :].all() and r < len(strings) - 80:
-            row[:r] = True  # all of what is left, as is seen below
-            break
-    assert np.array_equal(cones[7], row)
+def test_light_cones_in_blocks_are_those_of_one_block() -> None:
+    """More than 1,024 rotations are compared in several blocks; here each matters on its own wire and on no other."""
+    gates = tuple(Gate(("RX", "RY")[k // 3 % 2], (k % 3,), w(k)) for k in range(1100))
+    program = compile_circuit(Circuit(3, 0, 1100, gates))
+    assert len(program.rotations) == 1100
+    expected = [[k % 3 == wire for k in range(1100)] for wire in range(3)]
+    assert light_cones(program).tolist() == expected
 
 
 def test_explain_of_a_layer_is_that_of_its_circuit() -> None:
@@ -178,7 +175,7 @@ def test_explain_of_a_layer_is_that_of_its_circuit() -> None:
     assert "← chosen" in text
 
 
-@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.usefixtures("unchecked")
 def test_a_circuit_is_drawn_as_text_or_as_a_figure() -> None:
     circuit = build_circuit(get_ansatz("ry_ring"), 2, 1)
     assert "RY(x0)" in circuit.draw()
@@ -187,7 +184,7 @@ def test_a_circuit_is_drawn_as_text_or_as_a_figure() -> None:
         circuit.draw("mpl")  # type: ignore[arg-type]
 
 
-@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.usefixtures("unchecked")
 def test_numbers_of_numpy_are_whole_numbers_too() -> None:
     """They overflow in 2ⁿ, and have no `bit_length`."""
     wide = Circuit(np.int64(64), np.int64(2), np.int64(1), (Gate("RX", (0,), w(0)),), (), tuple(np.array([1, 2])))
