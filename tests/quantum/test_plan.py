@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -33,30 +34,27 @@ def test_the_engines() -> None:
         assert isinstance(make_plan(circuit, engine), Plan)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("name", ANSATZE)
-@pytest.mark.parametrize("n_layers", [1, 3])
-def test_only_what_can_run_is_chosen(name: str, n_layers: int, device: str, engines_for: EnginesFor) -> None:
-    circuit = get_ansatz(name).build(4, n_layers)
+def test_only_what_can_run_is_chosen(name: str, engines_for: EnginesFor) -> None:
+    circuit = get_ansatz(name).build(4, 2)
     plan = auto_plan(circuit)
-    for tokens in (0, 1, 100, 100_000):
-        for groups in (1, 24):
-            for itemsize in (4, 8):
-                chosen = plan.choose(tokens, groups, itemsize, device)
-                assert chosen in engines_for(circuit)
-                predicted = plan.predicted(tokens, groups, itemsize, device)
-                assert predicted[chosen] == min(predicted.values())
-                assert all(seconds >= 0 for seconds in predicted.values())
+    can = engines_for(circuit)
+    for tokens, groups, itemsize in product((0, 1, 100_000), (1, 24), (4, 8)):
+        for device in ("cpu", "cuda"):
+            chosen = plan.choose(tokens, groups, itemsize, device)
+            assert chosen in can
+            predicted = plan.predicted(tokens, groups, itemsize, device)
+            assert predicted[chosen] == min(predicted.values())
+            assert all(seconds >= 0 for seconds in predicted.values())
 
 
 def test_small_circuits_go_to_a_kernel() -> None:
     assert auto_plan(get_ansatz("ry_ring").build(12, 1)).choose(1568) == "heisenberg"
-    assert auto_plan(get_ansatz("ry_ring").build(200, 1)).choose(1568) == "heisenberg"
+    assert auto_plan(get_ansatz("ry_ring").build(70, 1)).choose(1568) == "heisenberg"
     assert auto_plan(get_ansatz("strongly_entangling").build(6, 3)).choose(1568) == "statevector"
     assert auto_plan(get_ansatz("pyramid").build(8, 1)).choose(1568) == "subspace"
-    for name in ("ry_ring", "reupload", "unlu_v"):
-        for n, n_layers in ((2, 1), (3, 2), (4, 1), (4, 2)):
-            assert auto_plan(get_ansatz(name).build(n, n_layers)).choose(1568) in ("heisenberg", "statevector")
+    for name, n, n_layers in (("ry_ring", 4, 2), ("reupload", 3, 2), ("unlu_v", 2, 1)):
+        assert auto_plan(get_ansatz(name).build(n, n_layers)).choose(1568) in ("heisenberg", "statevector")
 
 
 def test_auto_gives_what_its_choice_gives() -> None:
