@@ -26,6 +26,9 @@ from qvit.quantum import (
 )
 from qvit.quantum.ansatz import ORTHOGONAL_NETWORKS
 from qvit.quantum.engines.heisenberg import heisenberg_plan
+from qvit.quantum.engines.plan import auto_plan
+from qvit.quantum.engines.statevector import statevector_plan
+from qvit.quantum.program import light_cones
 
 EnginesFor = Callable[[Circuit], list[str]]
 
@@ -162,6 +165,8 @@ def test_many_qubits_in_closed_form(n: int) -> None:
 
 def test_work_grows_with_the_square_of_the_qubits_at_most(work: Callable[..., int]) -> None:
     def lines(n: int) -> int:
+        for cached in (compile_circuit, light_cones, analyse, auto_plan, heisenberg_plan, statevector_plan):
+            cached.cache_clear()  # or what other tests have made would count as no work
         return work(lambda: QuantumLinear(n))
 
     assert lines(24) < 4 * lines(12)
@@ -248,12 +253,12 @@ def test_zero_features_have_no_direction() -> None:
 # --- your own ------------------------------------------------------------------------------------------------
 
 
-def own(name: str = "mine", *, count: int = 1, weights: tuple[int, ...] | None = None) -> Ansatz:
+def own(name: str = "mine", *, count: int = 1) -> Ansatz:
     def build(n: int, n_layers: int) -> Circuit:
         gates = tuple(Gate("RX", (i,), x(i) + w(k)) for k in range(count) for i in range(n))
         return Circuit(n, n, count, gates)
 
-    return Ansatz(name, lambda n, n_layers: (count,) if weights is None else weights, build)
+    return Ansatz(name, lambda n, n_layers: (count,), build)
 
 
 @pytest.fixture
@@ -275,21 +280,6 @@ def test_register_your_own(registry: dict[str, Ansatz]) -> None:
         register_ansatz(own())
     assert register_ansatz(own(), replace=True).build(2, 1).n_weights == 1
     assert get_ansatz("mine") is registry["mine"] is not row
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (own(count=2, weights=(3, 2)), r"'mine' says that 2 wires and 1 layer\(s\) have 6 weights, but builds 2"),
-        (Ansatz("mine", lambda n, n_layers: (1,), lambda n, n_layers: "no circuit"), r"but builds a str"),  # type: ignore[arg-type, return-value]
-    ],
-)
-@pytest.mark.usefixtures("registry")
-def test_what_does_not_fit_is_not_registered(row: Ansatz, message: str) -> None:
-    with pytest.raises(CircuitError, match=message):
-        register_ansatz(row)
-    with pytest.raises(CircuitError, match="no ansatz 'mine'"):
-        get_ansatz("mine")
 
 
 def test_warnings_name_what_does_nothing() -> None:
