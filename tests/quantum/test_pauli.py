@@ -70,12 +70,13 @@ def test_products_on_three_wires(words: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_quarter_turns(n: int) -> None:
-    for axis, string in itertools.product(every_string(n)[1:], every_string(n, signs=True)):
-        for turns in (-1, 0, 1, 2, 3, 5):
-            half = turns * np.pi / 4
-            u = np.cos(half) * np.eye(2**n) - 1j * np.sin(half) * dense(axis, n)
-            turned = dense(quarter_turn(axis, turns, string), n)
-            np.testing.assert_allclose(turned, u.conj().T @ dense(string, n) @ u, atol=1e-12)
+    strings = every_string(n, signs=True)
+    matrices = np.stack([dense(string, n) for string in strings])
+    for axis, turns in itertools.product(every_string(n)[1:], (-1, 0, 1, 2, 3, 5)):
+        half = turns * np.pi / 4
+        u = np.cos(half) * np.eye(2**n) - 1j * np.sin(half) * dense(axis, n)
+        turned = np.stack([dense(quarter_turn(axis, turns, string), n) for string in strings])
+        np.testing.assert_allclose(turned, u.conj().T @ matrices @ u, atol=1e-12)
 
 
 PLACED = [
