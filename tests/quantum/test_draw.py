@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from qvit.errors import CircuitError
-from qvit.quantum import ANSATZE, Circuit, CircuitBuilder, Gate, Pauli, X, Y, Z, get_ansatz, w, x
+from qvit.quantum import ANSATZE, Angle, Circuit, CircuitBuilder, Gate, Pauli, X, Y, Z, get_ansatz, w, x
 from qvit.quantum.circuit import GATE_WIRES, ROTATIONS
 from qvit.quantum.draw import as_figure, as_text
 
@@ -173,10 +173,41 @@ def test_folded_strips_hold_every_gate_once() -> None:
     assert sum(row.count("●") for row in rows) == sum(row.count("⊕") for row in rows) == 35
 
 
-def test_a_long_angle_is_cut() -> None:
-    long = sum((0.123 * x(k) for k in range(50)), w(0))
-    [line] = lines(CircuitBuilder(1).add("RY", 0, angle=long).build())
-    assert line == "0: ─RY(0.123·x0 + 0.123·x1 + …)─┤ ⟨Z⟩"
+@pytest.mark.parametrize(("width", "first"), [(1, 24), (60, 24), (61, 25), (62, 25), (63, 26)])
+def test_as_many_gates_as_fit_are_in_a_strip(width: int, first: int) -> None:
+    """The last strip is longest: `0: …─`, two characters a gate, then `┤ ⟨Z⟩`; sixty is the least width."""
+    told = lines(Circuit(1, 0, 0, (Gate("H", (0,)),) * 40), width=width)
+    assert told == ["0: ─" + "H─" * first + "…", "", "0: …─" + "H─" * (40 - first) + "┤ ⟨Z⟩"]
+
+
+@pytest.mark.parametrize(
+    ("constant", "shown"),
+    [(0.125, "x0 + x1 + x2 + x3 + x4 + 0.125"), (0.0625, "x0 + x1 + x2 + x3 + x4 + …")],
+)
+def test_a_long_angle_is_cut(constant: float, shown: str) -> None:
+    """After thirty characters, a quarter of the width, and a whole term."""
+    angle = sum((x(k) for k in range(5)), Angle(constant=constant))
+    [line] = lines(CircuitBuilder(1).add("RY", 0, angle=angle).build())
+    assert line == f"0: ─RY({shown})─┤ ⟨Z⟩"
+
+
+def test_long_outputs_are_cut() -> None:
+    five = [X(0), Y(0), Z(0), X(0), Y(0)]
+    for signs, shown in ((1, "⟨-X⟩ ⟨Y⟩ ⟨Z⟩ ⟨X⟩ ⟨Y⟩"), (2, "⟨-X⟩ ⟨-Y⟩ ⟨Z⟩ ⟨X⟩ …")):
+        read = [-string for string in five[:signs]] + five[signs:]
+        assert lines(CircuitBuilder(1).measure(*read).build()) == [f"0: ─┤ {shown}"]
+    ten = Pauli.of("Z" * 10)
+    for string, shown in ((-ten, str(-ten)), (ten @ Z(10), f"{ten}…"), (-(ten @ Z(10)), f"{str(-ten)[:29]}…")):
+        assert lines(CircuitBuilder(11).measure(string).build(), width=60)[-1] == f"Outputs: ⟨{shown}⟩"
+
+
+@pytest.mark.parametrize(("count", "end"), [(24, "⟨-X0·Z24⟩"), (25, "⟨-X0·Z24⟩ and 1 more")])
+def test_two_dozen_outputs_are_listed(count: int, end: str) -> None:
+    """Lines break between outputs, never at a sign, and start under the first."""
+    told = lines(CircuitBuilder(26).measure(*(-(X(0) @ Z(k + 1)) for k in range(count))).build(), width=60)[27:]
+    assert told[0] == "Outputs: ⟨-X0·Z1⟩, ⟨-X0·Z2⟩, ⟨-X0·Z3⟩, ⟨-X0·Z4⟩, ⟨-X0·Z5⟩,"
+    assert all(line.startswith(" " * 9 + "⟨-X0·Z") for line in told[1:])
+    assert told[-1].endswith(end)
 
 
 def test_every_gate_is_drawn() -> None:
@@ -339,6 +370,20 @@ def test_a_long_figure_is_folded() -> None:
     assert labels(figure).count("⟨Z⟩") == 2
     assert [text for text in labels(figure) if text in ("0", "1")] == ["0", "1"] * 2
     measured(figure)
+
+
+def test_a_strip_of_a_figure_has_room_for_twenty_five_small_boxes() -> None:
+    for count, strips in ((25, 1), (26, 2)):
+        shown = labels(as_figure(Circuit(1, 0, 0, (Gate("H", (0,)),) * count)))
+        assert shown.count("H") == count
+        assert (shown.count("0"), shown.count("…")) == (strips, 2 * (strips - 1))
+
+
+def test_a_long_angle_is_cut_in_a_figure() -> None:
+    """After 26 characters, and a whole term."""
+    for constant, shown in ((0.0625, "x0 + x1 + x2 + x3 + 0.0625"), (0.03125, "x0 + x1 + x2 + x3 + …")):
+        angle = sum((x(k) for k in range(4)), Angle(constant=constant))
+        assert f"RY\n{shown}" in labels(as_figure(CircuitBuilder(1).add("RY", 0, angle=angle).build()))
 
 
 def test_a_figure_in_axes_of_ones_own() -> None:
