@@ -115,6 +115,7 @@ def test_a_single_reason_for_entangling_to_matter() -> None:
 def test_cones_of_one_ring_layer() -> None:
     assert analyse(get_ansatz("ry_ring").build(4, 1)).cones == ((1, 2, 3), (0, 1), (0, 1, 2), (0, 1, 2, 3))
     assert analyse(get_ansatz("no_entangler").build(3, 2)).cones == ((0,), (1,), (2,))
+    assert analyse(CircuitBuilder(2).add("CNOT", 0, 1).build()).cones == ((0,), (0, 1))  # without any rotation
 
 
 def test_which_ansatze_are_real() -> None:
