@@ -27,29 +27,34 @@ def largest_gradients(circuit: Circuit, points: int = 4) -> tuple[Tensor, Tensor
     return found[0], found[1]
 
 
-def assert_dead_in_numbers(circuit: Circuit) -> None:
+def assert_dead_in_numbers(circuit: Circuit) -> tuple[int, int, int]:
+    """Return how many inputs and weights are called dead, how many are not, and how many of these do something."""
     by_input, by_weight = largest_gradients(circuit)
     analysis = analyse(circuit)
     assert (by_input[list(analysis.dead_inputs)] < 1e-12).all()
     assert (by_weight[list(analysis.dead_weights)] < 1e-12).all()
+    dead = len(analysis.dead_inputs) + len(analysis.dead_weights)
+    works = int((by_input > 1e-9).sum()) + int((by_weight > 1e-9).sum())
+    return dead, circuit.n_inputs + circuit.n_weights - dead, works
 
 
 # --- circuits as published -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize("n", [1, 3])
 def test_hadamards_before_rx_make_every_input_dead(n: int) -> None:
     gates = angle_encoding(n, ("RX",), hadamard=True) + rotation_layer(n, ("RY",)) + ring(range(n))
     circuit = Circuit(n, n, n, gates)
     assert analyse(circuit).dead_inputs == tuple(range(n))
     assert analyse(circuit).dead_weights == ()
-    assert f"{n} input(s) cannot influence any output: 0" in analyse(circuit).complaints()[0]
+    named = {1: "0", 3: "0, 1, 2"}[n]
+    assert analyse(circuit).complaints() == [f"{n} input(s) cannot influence any output: {named}."]
     assert_dead_in_numbers(circuit)
     seen = Circuit(n, n, n, angle_encoding(n, ("RX",)) + gates[2 * n :])
     assert analyse(seen).dead_inputs == ()
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("n", [2, 4])
 def test_cz_right_before_z_does_nothing(n: int) -> None:
     phases = tuple(Gate("CZ", (i, i + 1)) for i in range(n - 1))
     gates = angle_encoding(n) + rotation_layer(n, ("RY", "RZ")) + phases
@@ -64,8 +69,7 @@ def test_cz_right_before_z_does_nothing(n: int) -> None:
     assert analyse(followed).dead_weights == ()
 
 
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
-@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize(("n", "n_layers"), [(1, 1), (3, 1), (2, 3)])
 @pytest.mark.parametrize(("name", "size"), [("strongly_entangling", 3), ("reupload", 2)])
 def test_the_last_rz_is_dead(name: str, size: int, n: int, n_layers: int) -> None:
     circuit = get_ansatz(name).build(n, n_layers)
@@ -75,16 +79,15 @@ def test_the_last_rz_is_dead(name: str, size: int, n: int, n_layers: int) -> Non
     assert_dead_in_numbers(circuit)
 
 
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
 @pytest.mark.parametrize("name", [name for name in ANSATZE if name not in ("strongly_entangling", "reupload")])
-def test_the_other_ansatze_in_numbers(name: str, n_layers: int) -> None:
-    """What is not called dead does influence an output, in all of them."""
-    circuit = get_ansatz(name).build(4, n_layers)
-    by_input, by_weight = largest_gradients(circuit)
-    analysis = analyse(circuit)
-    assert tuple((by_input < 1e-9).nonzero()[:, 0].tolist()) == analysis.dead_inputs
-    assert tuple((by_weight < 1e-9).nonzero()[:, 0].tolist()) == analysis.dead_weights
-    assert not analysis.dead_inputs + analysis.dead_weights
+def test_nothing_is_dead_in_the_other_ansatze(name: str) -> None:
+    for n, n_layers in ((4, 1), (2, 2)):
+        circuit = get_ansatz(name).build(n, n_layers)
+        by_input, by_weight = largest_gradients(circuit)
+        analysis = analyse(circuit)
+        assert (by_input > 1e-9).all()
+        assert (by_weight > 1e-9).all()
+        assert not analysis.dead_inputs + analysis.dead_weights
 
 
 @pytest.mark.parametrize(
@@ -102,9 +105,17 @@ def test_whether_entangling_matters(name: str, n: int, matters: bool, n_layers: 
     assert analyse(get_ansatz(name).build(n, n_layers)).entangling_matters is matters
 
 
+def test_a_single_reason_for_entangling_to_matter() -> None:
+    """A gate on two wires of each kind: a fixed one, and a rotation."""
+    for gate in (Gate("CNOT", (0, 1)), Gate("RXX", (0, 1), w(0))):
+        assert analyse(Circuit(2, 2, 1, (*angle_encoding(2), gate))).entangling_matters
+    assert not analyse(Circuit(2, 2, 1, (*angle_encoding(2), Gate("RZZ", (0, 1), w(0))))).entangling_matters
+
+
 def test_cones_of_one_ring_layer() -> None:
     assert analyse(get_ansatz("ry_ring").build(4, 1)).cones == ((1, 2, 3), (0, 1), (0, 1, 2), (0, 1, 2, 3))
     assert analyse(get_ansatz("no_entangler").build(3, 2)).cones == ((0,), (1,), (2,))
+    assert analyse(CircuitBuilder(2).add("CNOT", 0, 1).build()).cones == ((0,), (0, 1))  # without any rotation
 
 
 def test_which_ansatze_are_real() -> None:
@@ -114,10 +125,11 @@ def test_which_ansatze_are_real() -> None:
 
 
 def test_complaints_stop_after_a_dozen() -> None:
-    gates = [*(Gate("RZ", (0,), x(i)) for i in range(20)), Gate("RX", (0,), w(0))]
-    circuit = Circuit(1, 20, 1, tuple(gates))
-    (complaint,) = analyse(circuit).complaints()
-    assert complaint == "20 input(s) cannot influence any output: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, …."
+    dozen = "cannot influence any output: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
+    for count, end in ((12, "."), (13, ", ….")):
+        gates = [Gate("RZ", (0,), x(i) + w(i)) for i in range(count)]
+        complaints = analyse(Circuit(1, count, count, tuple(gates))).complaints()
+        assert complaints == [f"{count} input(s) {dozen}{end}", f"{count} weight(s) {dozen}{end}"]
 
 
 def test_loaded_amplitudes_are_alive() -> None:
@@ -131,14 +143,8 @@ def test_loaded_amplitudes_are_alive() -> None:
 
 def test_random_circuits_in_numbers(random_circuit: RandomCircuit) -> None:
     """What is called dead is; of what is not, more than nine in ten do influence an output."""
-    alive = works = dead = 0
-    for seed in range(600, 660):
-        circuit = random_circuit(seed, n=2 + seed % 4, loaded=seed % 4 == 0)
-        assert_dead_in_numbers(circuit)
-        analysis, (by_input, by_weight) = analyse(circuit), largest_gradients(circuit)
-        for slopes, named in ((by_input, analysis.dead_inputs), (by_weight, analysis.dead_weights)):
-            rest = [k for k in range(len(slopes)) if k not in named]
-            dead, alive = dead + len(named), alive + len(rest)
-            works += int((slopes[rest] > 1e-9).sum())
-    assert dead > 20
+    sizes = [(600 + k, 2 + k % 3, k % 4 == 0) for k in range(18)]
+    counts = [assert_dead_in_numbers(random_circuit(seed, n=n, loaded=loaded)) for seed, n, loaded in sizes]
+    dead, alive, works = map(sum, zip(*counts, strict=True))
+    assert dead > 5
     assert works / alive > 0.9

@@ -17,7 +17,6 @@ RandomBatch = Callable[..., Batch]
 EnginesFor = Callable[[Circuit], list[str]]
 
 ROTATIONS = ("RX", "RY", "RZ", "RXX", "RYY", "RZZ", "PauliRot")
-KERNELS = ("heisenberg", "statevector")
 
 
 def batch_for(circuit: Circuit, tokens: int = 2, groups: int = 2) -> Batch:
@@ -25,37 +24,42 @@ def batch_for(circuit: Circuit, tokens: int = 2, groups: int = 2) -> Batch:
     return inputs, torch.randn(groups, circuit.n_weights, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("tokens", [2, 9])  # fewer and more than 2³: both paths of the unitary engine
 @pytest.mark.parametrize("engine", ["heisenberg", "statevector", "unitary", "reference"])
-@pytest.mark.parametrize("name", ["ry_ring", "reupload", "dense_ring", "unlu_qk"])
+@pytest.mark.parametrize(("name", "tokens"), [("ry_ring", 5), ("reupload", 5), ("dense_ring", 2), ("unlu_qk", 2)])
 def test_gradcheck(name: str, engine: str, tokens: int) -> None:
-    circuit = get_ansatz(name).build(3, 2 if name != "unlu_qk" else 1)
+    """With fewer and more tokens than 2²: both paths of the unitary engine."""
+    circuit = get_ansatz(name).build(2, 2 if name != "unlu_qk" else 1)
     batch = batch_for(circuit, tokens)
     assert torch.autograd.gradcheck(lambda x, w: expectations(circuit, x, w, engine=engine), batch, fast_mode=True)
 
 
-@pytest.mark.parametrize("engine", ["subspace", "statevector", "unitary", "reference"])
-@pytest.mark.parametrize("name", ["pyramid", "butterfly", "x", "amplitude_ring"])
+@pytest.mark.parametrize(
+    ("name", "engine"),
+    [
+        *(("x", engine) for engine in ("subspace", "statevector", "unitary", "reference")),
+        *(("amplitude_ring", engine) for engine in ("auto", "statevector", "unitary", "reference")),
+        ("pyramid", "subspace"),
+        ("butterfly", "subspace"),
+    ],
+)
 def test_gradcheck_of_loaded_amplitudes(name: str, engine: str) -> None:
     circuit = get_ansatz(name).build(2 if name == "amplitude_ring" else 4, 1)
-    if engine == "subspace" and name == "amplitude_ring":
-        engine = "auto"
     batch = batch_for(circuit)
     assert torch.autograd.gradcheck(lambda x, w: expectations(circuit, x, w, engine=engine), batch, fast_mode=True)
 
 
 @pytest.mark.parametrize(
     ("name", "engine"),
-    [*((name, engine) for name in ("ry_ring", "reupload") for engine in KERNELS), ("pyramid", "statevector")],
+    [("ry_ring", "heisenberg"), ("reupload", "heisenberg"), ("reupload", "statevector"), ("pyramid", "statevector")],
 )
 def test_second_derivatives(name: str, engine: str) -> None:
-    circuit = get_ansatz(name).build(3, 1)
-    batch = batch_for(circuit, tokens=3)
+    circuit = get_ansatz(name).build(2 if name == "reupload" else 3, 1)
+    batch = batch_for(circuit, tokens=2)
 
     def run(x: Tensor, w: Tensor) -> Tensor:
         return expectations(circuit, x, w, engine=engine)
 
-    assert torch.autograd.gradgradcheck(run, batch)
+    assert torch.autograd.gradgradcheck(run, batch, fast_mode=True)
     hessians = [
         torch.autograd.functional.hessian(lambda x, w, e=e: expectations(circuit, x, w, engine=e).sum(), batch)
         for e in (engine, "reference")
@@ -110,34 +114,36 @@ def parameter_shift(circuit: Circuit, x: Tensor, w: Tensor) -> Batch:
     return by_input, by_weight
 
 
-def assert_shift_rule(circuit: Circuit, engine: str) -> None:
+def assert_shift_rule(circuit: Circuit, engines: list[str]) -> None:
     x, w = (torch.randn(n, dtype=torch.float64) for n in (circuit.n_inputs, circuit.n_weights))
-    ours = torch.autograd.functional.jacobian(lambda x, w: expectations(circuit, x, w, engine=engine), (x, w))
-    for mine, shifted in zip(ours, parameter_shift(circuit, x, w), strict=True):
-        torch.testing.assert_close(mine, shifted, atol=1e-12, rtol=0)
+    expected = parameter_shift(circuit, x, w)
+    for engine in engines:
+        ours = torch.autograd.functional.jacobian(lambda x, w, e=engine: expectations(circuit, x, w, engine=e), (x, w))
+        for mine, shifted in zip(ours, expected, strict=True):
+            torch.testing.assert_close(mine, shifted, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name", [name for name in ANSATZE if name not in ("pyramid", "butterfly", "x")])
 def test_autograd_is_the_parameter_shift_rule(name: str, engines_for: EnginesFor) -> None:
-    circuit = get_ansatz(name).build(3, 2)
+    circuit = get_ansatz(name).build(2, 2)
     if name == "amplitude_ring":  # amplitudes are no angles
         circuit = replace(circuit, amplitudes=())
-    for engine in engines_for(circuit):
-        assert_shift_rule(circuit, engine)
+    assert_shift_rule(circuit, engines_for(circuit))
 
 
-@pytest.mark.parametrize("seed", range(700, 712))
-def test_parameter_shift_on_random_circuits(seed: int, random_circuit: RandomCircuit, engines_for: EnginesFor) -> None:
-    circuit = random_circuit(seed, n=2 + seed % 3, names=(*ROTATIONS, "CNOT", "H", "T"))
-    for engine in engines_for(circuit):
-        assert_shift_rule(circuit, engine)
+@pytest.mark.parametrize(("seed", "n"), [(700, 2), (701, 3), (702, 3)])
+def test_parameter_shift_on_random_circuits(
+    seed: int, n: int, random_circuit: RandomCircuit, engines_for: EnginesFor
+) -> None:
+    circuit = random_circuit(seed, n=n, names=(*ROTATIONS, "CNOT", "H", "T"))
+    assert_shift_rule(circuit, engines_for(circuit))
 
 
 # --- float32 -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("engine", ["heisenberg", "statevector", "unitary"])
-@pytest.mark.parametrize("name", ["ry_ring", "reupload", "unlu_v"])
+@pytest.mark.parametrize("name", ["ry_ring", "reupload"])
 def test_whole_turns_cost_no_digits(name: str, engine: str) -> None:
     """Weights of many turns in float32: as exact as small ones that stand for the same angle."""
     circuit = get_ansatz(name).build(3, 1)
@@ -166,7 +172,7 @@ def test_sums_of_large_weights_keep_their_digits() -> None:
 # --- broadcasting ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["heisenberg", "statevector", "unitary", "auto"])
+@pytest.mark.parametrize("engine", ["heisenberg", "statevector", "unitary"])
 @pytest.mark.parametrize("shared", [(3, 5), (1, 5), (3, 1), (1, 1)])
 def test_shared_sources_collect_the_gradients_of_all_groups(shared: tuple[int, int], engine: str) -> None:
     circuit = get_ansatz("reupload").build(2, 1)
@@ -184,7 +190,7 @@ def test_shared_sources_collect_the_gradients_of_all_groups(shared: tuple[int, i
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("engine", ["heisenberg", "statevector", "unitary", "auto"])
+@pytest.mark.parametrize("engine", ["heisenberg", "statevector", "unitary"])
 @pytest.mark.parametrize(("lead", "groups"), [((4,), (3, 5)), ((5,), (3, 5)), ((3, 5), (5,)), ((), (2,)), ((2, 3), ())])
 def test_leading_dimensions_broadcast_as_everywhere(
     lead: tuple[int, ...], groups: tuple[int, ...], engine: str

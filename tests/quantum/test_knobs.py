@@ -1,145 +1,183 @@
-"""Every option of a layer, of `explain` and of `expectations` does what it says; a new one has to be added here."""
+"""Every option bites: another value of it changes what comes out, for each option that there is."""
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from matplotlib.figure import Figure
 
-from qvit.quantum import ENGINES, QuantumLinear, expectations, explain, get_ansatz
-from qvit.quantum.engines.plan import auto_plan
+from qvit.errors import CircuitError
+from qvit.quantum import (
+    ANSATZE,
+    Angle,
+    Ansatz,
+    Circuit,
+    CircuitBuilder,
+    Gate,
+    Pauli,
+    QuantumLinear,
+    X,
+    expectations,
+    explain,
+    get_ansatz,
+    register_ansatz,
+    w,
+    x,
+)
+from qvit.quantum.ansatz import _layers, angle_encoding, rotation_layer
+from qvit.quantum.circuit import ring
+from qvit.quantum.draw import as_figure, as_text
+from qvit.quantum.engines import make_plan
+
+RING = get_ansatz("ry_ring").build(3, 4)
+PHASE = Gate("RY", (0,), x(0))
 
 
-def options_of(function: Callable[..., Any], *left_out: str) -> dict[str, Any]:
-    """The options of a function with their defaults."""
-    parameters = inspect.signature(function).parameters.values()
-    return {one.name: one.default for one in parameters if one.name not in ("self", *left_out)}
+def of_layer(layer: QuantumLinear) -> tuple[Any, ...]:
+    weights = layer.weights.detach()
+    plan = type(layer._plan)
+    zeros = weights.device.type != "meta" and bool((weights == 0).all())
+    return layer.circuit, weights.shape, weights.dtype, weights.device, layer.engine, plan, layer.ansatz, zeros
 
 
-@dataclass
-class Knob:
-    """A value that is not the default, and what is seen of it in a layer: with the default, and with the value."""
-
-    value: Any
-    seen: Callable[[QuantumLinear], Any]
-    before: Any
-    after: Any
+def of_explanation(explanation: Any) -> tuple[Any, ...]:
+    costs = [(row.predicted, row.measured is None) for row in explanation.engines]
+    return explanation.circuit, explanation.tokens, explanation.groups, costs
 
 
-def circuit_of(layer: QuantumLinear) -> Any:
-    return layer.circuit
+def of_plan(plan: Any) -> tuple[Any, ...]:
+    return type(plan), sorted(getattr(plan, "plans", {}))
 
 
-KNOBS = {
-    "n_qubits": Knob(
-        3, lambda layer: (layer.n_inputs, layer.n_outputs, *layer.weights.shape), (2, 2, 1, 2), (3, 3, 1, 3)
+def registered(**options: Any) -> Any:
+    try:
+        return register_ansatz(**options)
+    except CircuitError as error:
+        return str(error)
+
+
+# What is called with which options, what each is then changed to, and what is looked at.
+Knobs = tuple[Callable[..., Any], dict[str, Any], dict[str, Any], Callable[[Any], Any]]
+KNOBS: list[Knobs] = [
+    (angle_encoding, {"n": 2}, {"n": 3, "rotations": ("RX",), "hadamard": True}, tuple),
+    (rotation_layer, {"n": 2, "rotations": ("RY",)}, {"n": 3, "rotations": ("RX",), "first": 1}, tuple),
+    (ring, {"wires": (0, 1, 2)}, {"wires": (2, 1, 0), "reach": 2}, tuple),
+    (
+        _layers,
+        {"encoding": ("RY",), "rotations": ("RY",)},
+        {"encoding": ("RX",), "rotations": ("RX",), "entangled": False},
+        lambda build: build(2, 1),
     ),
-    "n_layers": Knob(3, lambda layer: (layer.n_inputs, *layer.weights.shape), (2, 1, 2), (2, 3, 2)),
-    "ansatz": Knob("rx_ring", circuit_of, get_ansatz("ry_ring").build(2, 1), get_ansatz("rx_ring").build(2, 1)),
-    "groups": Knob(
-        (3, 2),
-        lambda layer: (layer.groups, tuple(layer.weights.shape), tuple(layer(torch.zeros(5, 1, 1, 2)).shape)),
-        ((), (1, 2), (5, 1, 1, 2)),
-        ((3, 2), (3, 2, 1, 2), (5, 3, 2, 2)),
+    (
+        registered,
+        {"ansatz": get_ansatz("ry_ring")},
+        {"ansatz": get_ansatz("rx_ring"), "replace": True},
+        lambda found: found.name if isinstance(found, Ansatz) else found,
     ),
-    "engine": Knob("unitary", lambda layer: type(layer._plan).__name__, "AutoPlan", "UnitaryPlan"),
-    "init_method": Knob(
-        lambda weights: nn.init.constant_(weights, 9.0), lambda layer: layer.weights.max().item() == 9.0, False, True
+    (
+        Circuit,
+        {"n_wires": 2, "n_inputs": 2, "n_weights": 1, "gates": (PHASE,)},
+        {
+            "n_wires": 3,
+            "n_inputs": 3,
+            "n_weights": 2,
+            "gates": (),
+            "observables": (X(0),),
+            "amplitudes": (0, 1),
+        },
+        lambda circuit: (circuit, hash(circuit), repr(expectations(circuit, *batch_for(circuit)))),
     ),
-    "device": Knob("meta", lambda layer: layer.weights.device.type, "cpu", "meta"),
-    "dtype": Knob(torch.float64, lambda layer: layer.weights.dtype, torch.float32, torch.float64),
-}
+    (Gate, {"name": "X", "wires": (0,)}, {"name": "Y", "wires": (1,), "angle": w(0), "word": "X"}, repr),
+    (Angle, {}, {"inputs": ((0, 1.0),), "weights": ((0, 1.0),), "constant": 1.0}, str),
+    (Pauli.of, {"word": "X"}, {"word": "Y", "wires": (1,)}, str),
+    (
+        CircuitBuilder(2).add,
+        {"name": "PauliRot", "angle": 0.5, "word": "XY"},
+        {"name": "RXX", "angle": 0.25, "word": "YX"},
+        lambda builder: builder._gates[-1],
+    ),
+    (
+        QuantumLinear,
+        {"n_qubits": 2},
+        {
+            "n_qubits": 3,
+            "n_layers": 2,
+            "ansatz": "rx_ring",
+            "groups": (2,),
+            "engine": "statevector",
+            "init_method": torch.nn.init.zeros_,
+            "device": "meta",
+            "dtype": torch.float64,
+        },
+        of_layer,
+    ),
+    (QuantumLinear(2).explain, {"tokens": 5, "measure": False}, {"tokens": 5000, "measure": True}, of_explanation),
+    (
+        explain,
+        {"circuit": RING, "tokens": 5, "measure": False, "repeats": 1},
+        {
+            "circuit": get_ansatz("rx_ring").build(3, 2),
+            "tokens": 5000,
+            "groups": 3,
+            "dtype": torch.float64,
+            "device": "cuda",
+            "measure": True,
+        },
+        of_explanation,
+    ),
+    (make_plan, {"circuit": RING}, {"circuit": get_ansatz("x").build(3, 1), "engine": "unitary"}, of_plan),
+    (RING.draw, {}, {"output": "figure"}, type),
+    (as_text, {"circuit": RING}, {"circuit": get_ansatz("rx_ring").build(3, 2), "width": 60}, str),
+    (
+        as_figure,
+        {"circuit": RING},
+        {"circuit": get_ansatz("unlu_v").build(3, 2), "ax": Figure(figsize=(3, 2)).subplots()},
+        lambda figure: (tuple(figure.get_size_inches()), len(figure.axes[0].patches)),
+    ),
+]
+ELSEWHERE = {"explain": {"repeats"}}  # how often a time is measured, which differs anyway
 
 
-@pytest.mark.parametrize("name", options_of(QuantumLinear.__init__))
-def test_every_option_of_a_layer(name: str) -> None:
-    knob = KNOBS[name]
-    options = {"n_qubits": 2, name: knob.value}
-    assert knob.seen(QuantumLinear(2)) == knob.before
-    assert knob.seen(QuantumLinear(**options)) == knob.after
+def batch_for(circuit: Circuit) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.linspace(0.3, 0.9, circuit.n_inputs), torch.zeros(circuit.n_weights)
 
 
-def test_no_option_of_a_layer_that_it_has_not() -> None:
-    assert set(KNOBS) == set(options_of(QuantumLinear.__init__))
+def options_of(function: Callable[..., Any]) -> set[str]:
+    """The names a function can be called with, of `register_ansatz` for what stands for it."""
+    parameters = inspect.signature(register_ansatz if function is registered else function).parameters.values()
+    return {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
 
 
-def test_an_ansatz_may_be_given_itself() -> None:
-    row = get_ansatz("rx_ring")
-    layer = QuantumLinear(3, ansatz=row)
-    assert layer.ansatz == "rx_ring"
-    assert layer.circuit == row.build(3, 1)
+@pytest.mark.parametrize("knobs", KNOBS, ids=lambda knobs: knobs[0].__qualname__)
+def test_every_option_bites(knobs: Knobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, options, others, look = knobs
+    monkeypatch.setattr("qvit.quantum.ansatz.ANSATZE", dict(ANSATZE))
+    assert set(others) | ELSEWHERE.get(function.__qualname__, set()) == options_of(function)
+    torch.manual_seed(0)
+    before = look(function(**options))
+    for name, other in others.items():
+        torch.manual_seed(0)
+        assert look(function(**{**options, name: other})) != before, name
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_every_engine_runs_a_layer(engine: str) -> None:
-    """By the plan of its name, to the values of the reference."""
-    ansatz = "pyramid" if engine == "subspace" else "ry_ring"
-    layer = QuantumLinear(2, n_layers=2, ansatz=ansatz, engine=engine, dtype=torch.float64)
-    assert type(layer._plan).__name__ == f"{engine.capitalize()}Plan"
-    inputs = torch.randn(5, layer.n_inputs, dtype=torch.float64)
-    expected = expectations(layer.circuit, inputs, layer.weights.flatten(), engine="reference")
-    torch.testing.assert_close(layer(inputs), expected, atol=1e-12, rtol=0)
+def test_options_by_hand() -> None:
+    assert angle_encoding(2, ("RX", "RZ"), hadamard=True) == (
+        Gate("H", (0,)), Gate("H", (1,)), Gate("RX", (0,), x(0)), Gate("RX", (1,), x(1)),
+        Gate("RZ", (0,), x(2)), Gate("RZ", (1,), x(3)),
+    )  # fmt: skip
+    assert angle_encoding(1) == (Gate("RY", (0,), x(0)),)
+    assert rotation_layer(2, ("RX", "RY"), 5) == (
+        Gate("RX", (0,), w(5)), Gate("RX", (1,), w(7)), Gate("RY", (0,), w(6)), Gate("RY", (1,), w(8)),
+    )  # fmt: skip
+    assert ring((4, 2, 7), reach=2) == (Gate("CNOT", (4, 7)), Gate("CNOT", (2, 4)), Gate("CNOT", (7, 2)))
+    assert ring((4, 2)) == (Gate("CNOT", (4, 2)), Gate("CNOT", (2, 4)))
+    assert ring((4,)) == ()
 
 
-# --- explain ---------------------------------------------------------------------------------------------------
-
-CIRCUIT = get_ansatz("ry_ring").build(3, 2)
-EXPLAINED: dict[str, Any] = {
-    "tokens": 20, "groups": 3, "dtype": torch.float64, "device": "cuda", "measure": False, "repeats": 2,
-}  # fmt: skip
-
-
-USUAL = {"tokens": 1568, "groups": 1, "dtype": torch.float32, "device": "cpu", "measure": True, "repeats": 15}
-
-
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What would be measured."""
-    asked: list[tuple[Any, ...]] = []
-    module = inspect.getmodule(inspect.unwrap(explain))
-
-    def measure(plan: Any, circuit: Any, *given: Any) -> float:
-        asked.append(given)
-        return 1.5
-
-    monkeypatch.setattr(module, "median_milliseconds", measure)
-    return asked
-
-
-@pytest.mark.parametrize("name", options_of(explain, "circuit"))
-def test_every_option_of_explain(name: str, measured: list[tuple[Any, ...]]) -> None:
-    value = EXPLAINED[name]
-    usual = options_of(explain, "circuit")
-    assert usual == {
-        "tokens": 1568,
-        "groups": 1,
-        "dtype": torch.float32,
-        "device": "cpu",
-        "measure": True,
-        "repeats": 15,
-    }
-    chosen = usual | {name: value}
-    found = explain(CIRCUIT, **{name: value})
-    assert (found.tokens, found.groups) == (chosen["tokens"], chosen["groups"])
-    itemsize = 8 if chosen["dtype"] == torch.float64 else 4
-    predicted = auto_plan(CIRCUIT).predicted(chosen["tokens"], chosen["groups"], itemsize, chosen["device"])
-    assert {row.engine: row.predicted for row in found.engines} == {key: 1e3 * s for key, s in predicted.items()}
-    assert found.chosen == min(predicted, key=predicted.__getitem__)
-    asked = tuple(chosen[key] for key in ("tokens", "groups", "dtype", "device", "repeats"))
-    assert set(measured) == ({asked} if chosen["measure"] else set())
-    assert {row.measured for row in found.engines} <= {1.5, None}
-
-
-def test_a_layer_is_explained_as_it_is(measured: list[tuple[Any, ...]]) -> None:
-    layer = QuantumLinear(3, n_layers=2, groups=(2, 3), dtype=torch.float64)
-    assert options_of(layer.explain) == {"tokens": 1568, "measure": True}
-    assert layer.explain().circuit == layer.circuit
-    assert set(measured) == {(1568, 6, torch.float64, "cpu", 15)}
-    measured.clear()
-    assert layer.explain(tokens=7, measure=False) == explain(
-        CIRCUIT, tokens=7, groups=6, dtype=torch.float64, measure=False
-    )
-    assert measured == []
+def test_defaults_of_a_layer() -> None:
+    layer = QuantumLinear(3)
+    assert layer.circuit == get_ansatz("ry_ring").build(3, 1)
+    assert (layer.n_layers, layer.groups, layer.engine, layer.weights.dtype) == (1, (), "auto", torch.float32)
+    assert layer.weights.device.type == "cpu"

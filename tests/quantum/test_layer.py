@@ -4,10 +4,9 @@ import copy
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from qvit.quantum import ANSATZE, QuantumLinear, expectations
@@ -17,15 +16,10 @@ QUIET = [name for name in ANSATZE if name not in ("strongly_entangling", "reuplo
 ENGINES = ["auto", "heisenberg", "statevector", "unitary"]
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    name=st.sampled_from(QUIET),
-    n=st.sampled_from([2, 4]),
-    n_layers=st.integers(1, 3),
-    scale=st.sampled_from([0.0, 1.0, 100.0]),
-)
-def test_outputs_lie_between_minus_one_and_one(name: str, n: int, n_layers: int, scale: float) -> None:
-    layer = QuantumLinear(n, n_layers=n_layers, ansatz=name)
+@pytest.mark.parametrize("name", QUIET)
+@pytest.mark.parametrize("scale", [0.0, 100.0])
+def test_outputs_lie_between_minus_one_and_one(name: str, scale: float) -> None:
+    layer = QuantumLinear(4, n_layers=2, ansatz=name)
     values = layer(scale * torch.randn(13, layer.n_inputs))
     assert values.shape == (13, layer.n_outputs)
     assert (values.abs() <= 1 + 1e-5).all()
@@ -41,7 +35,7 @@ def test_a_layer_is_its_circuit(name: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("lead", [(), (1,), (7,), (11, 13), (2, 3, 5, 7), (0,), (3, 0), (0, 5)])
+@pytest.mark.parametrize("lead", [(), (1,), (11, 13), (2, 3, 5, 7), (0,), (3, 0)])
 def test_any_leading_dimensions(lead: tuple[int, ...], engine: str) -> None:
     layer = QuantumLinear(5, engine=engine)
     inputs = torch.randn(*lead, 5, requires_grad=True)
@@ -106,20 +100,21 @@ def test_the_output_is_a_tensor_of_its_own(engine: str, tokens: int) -> None:
     torch.testing.assert_close(torch.autograd.grad(first.sum(), inputs)[0], expected)
 
 
-@pytest.mark.parametrize("shared", [(3, 5), (1, 5), (3, 1), (1, 1)])
-@pytest.mark.parametrize("name", ["ry_ring", "rx_ring", "pyramid", "unlu_qk", "amplitude_ring"])
+@pytest.mark.parametrize(
+    ("name", "shared"),
+    [("ry_ring", (2, 3)), ("rx_ring", (1, 3)), ("pyramid", (2, 1)), ("unlu_qk", (1, 1)), ("amplitude_ring", (1, 3))],
+)
 def test_groups_are_separate_layers(name: str, shared: tuple[int, int]) -> None:
-    groups, n = (3, 5), 2
+    groups, n = (2, 3), 2
     layer = QuantumLinear(n, n_layers=2, ansatz=name, groups=groups, dtype=torch.float64)
     inputs = torch.randn(7, *shared, layer.n_inputs, dtype=torch.float64)
     values = layer(inputs)
     assert values.shape == (7, *groups, layer.n_outputs)
     everyone = inputs.expand(7, *groups, layer.n_inputs)
-    for a in range(3):
-        for b in range(5):
-            alone = QuantumLinear(n, n_layers=2, ansatz=name, dtype=torch.float64)
-            alone.load_state_dict({"weights": layer.weights[a, b]})
-            torch.testing.assert_close(values[:, a, b], alone(everyone[:, a, b]), atol=1e-12, rtol=0)
+    alone = QuantumLinear(n, n_layers=2, ansatz=name, dtype=torch.float64)
+    for a, b in np.ndindex(*groups):
+        alone.load_state_dict({"weights": layer.weights[a, b]})
+        torch.testing.assert_close(values[:, a, b], alone(everyone[:, a, b]), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -207,8 +202,8 @@ def test_autocast_does_not_reach_inside(name: str, engine: str) -> None:
 
 
 def test_weights_start_uniform_over_the_circle() -> None:
-    weights = QuantumLinear(5, n_layers=7, groups=(3, 11)).weights.detach()
-    assert weights.shape == (3, 11, 7, 5)
+    weights = QuantumLinear(5, n_layers=2, groups=(3, 40)).weights.detach()
+    assert weights.shape == (3, 40, 2, 5)
     assert 0 <= weights.min() < 0.1
     assert 2 * math.pi - 0.1 < weights.max() < 2 * math.pi
     assert abs(weights.mean().item() - math.pi) < 0.2
@@ -245,6 +240,14 @@ def test_device_and_dtype_are_those_asked_for() -> None:
     made = _on_meta().to_empty(device="cpu")
     made.reset_parameters()
     assert made(torch.zeros(2, 3, dtype=torch.float64)).shape == (2, 3)
+
+
+def test_a_layer_says_what_it_is() -> None:
+    layer = QuantumLinear(3, n_layers=2, ansatz="dense_ring")
+    assert repr(layer) == "QuantumLinear(3, n_layers=2, ansatz='dense_ring')"
+    assert repr(QuantumLinear(2, groups=(3, 4))) == "QuantumLinear(2, n_layers=1, ansatz='ry_ring', groups=(3, 4))"
+    assert (layer.n_inputs, layer.n_outputs, layer.engine) == (6, 3, "auto")
+    assert QuantumLinear(4, n_layers=2, ansatz="unlu_qk").n_outputs == 1
 
 
 def _on_meta() -> QuantumLinear:

@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from qvit.quantum import Circuit, expectations, get_ansatz
@@ -17,8 +15,7 @@ RandomCircuit = Callable[..., Circuit]
 RandomBatch = Callable[..., tuple[Tensor, Tensor]]
 EnginesFor = Callable[[Circuit], list[str]]
 
-SEEDS = range(200)
-CASES = [(seed, seed % 7 < 2) for seed in SEEDS]  # some with loaded amplitudes, of every size
+CASES = [(seed, seed % 7 < 2) for seed in range(40)]  # every size twice or more, some with loaded amplitudes
 
 
 def values_and_gradients(circuit: Circuit, x: Tensor, w: Tensor, engine: str) -> list[Tensor]:
@@ -60,10 +57,12 @@ def test_the_random_circuits_are_worth_their_name(
     """Every gate, every size and engine occurs, and most of the outputs are neither 0 nor ±1."""
     circuits = [random_circuit(seed, loaded=loaded) for seed, loaded in CASES]
     names = Counter(gate.name for circuit in circuits for gate in circuit.gates)
-    assert min(names[name] for name in GATE_WIRES) >= 50
+    assert min(names[name] for name in GATE_WIRES) >= 15
+    for loaded in (True, False):
+        assert {circuit.n_wires for circuit in circuits if bool(circuit.amplitudes) == loaded} >= set(range(2, 8))
     assert {circuit.n_wires for circuit in circuits} == set(range(2, 10))
-    assert Counter(engine for circuit in circuits[:40] for engine in engines_for(circuit))["heisenberg"] >= 20
-    outputs = [expectations(circuit, *random_batch(circuit, seed)) for seed, circuit in enumerate(circuits[:80])]
+    assert Counter(engine for circuit in circuits for engine in engines_for(circuit))["heisenberg"] >= 20
+    outputs = [expectations(circuit, *random_batch(circuit, seed)) for seed, circuit in enumerate(circuits)]
     values = torch.cat([output.flatten().abs() for output in outputs])
     assert ((values > 1e-3) & (values < 0.999)).double().mean() > 0.6
 
@@ -80,15 +79,3 @@ def test_more_tokens_than_amplitudes(name: str, monkeypatch: pytest.MonkeyPatch)
     ours = values_and_gradients(circuit, x, w, "unitary")
     assert made
     assert_close(ours, values_and_gradients(circuit, x, w, "reference"), 1e-12, name)
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(1000, 2**32 - 1), n=st.integers(2, 4), loaded=st.booleans())
-def test_more_random_circuits(
-    seed: int, n: int, loaded: bool, random_circuit: RandomCircuit, random_batch: RandomBatch, engines_for: EnginesFor
-) -> None:
-    circuit = random_circuit(seed, n=n, loaded=loaded)
-    x, w = random_batch(circuit, seed)
-    expected = values_and_gradients(circuit, x, w, "reference")
-    for engine in engines_for(circuit):
-        assert_close(values_and_gradients(circuit, x, w, engine), expected, 1e-10, engine)

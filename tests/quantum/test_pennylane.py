@@ -87,7 +87,7 @@ GATES = [
 
 @pytest.mark.parametrize("gate", GATES, ids=lambda gate: f"{gate.name}{gate.word}{gate.wires}")
 def test_the_reference_gate_by_gate(gate: Gate) -> None:
-    for theta in (0.7, -2.9, math.pi / 2, 5.0):
+    for theta in (0.7, -2.9):
         ours = gate_matrix(gate, 3, torch.tensor([theta], dtype=torch.float64), torch.zeros(0))
         expected = qml.matrix(theirs(gate, theta), wire_order=range(3))
         np.testing.assert_allclose(ours.numpy().reshape(8, 8), expected, atol=1e-14)
@@ -105,7 +105,7 @@ def test_a_beam_splitter_by_hand() -> None:
     np.testing.assert_allclose(matrix.reshape(4, 4).numpy(), expected, atol=1e-15)
 
 
-@pytest.mark.parametrize("seed", range(300, 324))
+@pytest.mark.parametrize("seed", range(300, 308))
 def test_random_circuits(
     seed: int, random_circuit: RandomCircuit, random_batch: RandomBatch, engines_for: EnginesFor
 ) -> None:
@@ -156,8 +156,7 @@ def template(name: str, x: Tensor, weights: Tensor) -> Callable[[], None]:
     }[name]
 
 
-@pytest.mark.parametrize("n_layers", [1, 2, 3])
-@pytest.mark.parametrize("n", [3, 4, 5])
+@pytest.mark.parametrize(("n", "n_layers"), [(3, 3), (5, 2)])
 @pytest.mark.parametrize("name", ["ry_ring", "rx_ring", "basic_entangler", "strongly_entangling", "reupload"])
 def test_ansatze_against_templates(name: str, n: int, n_layers: int) -> None:
     """From three wires on; on two PennyLane's BasicEntanglerLayers has a single CNOT instead of a ring."""

@@ -133,7 +133,7 @@ def run(program: PauliProgram, x: Tensor, w: Tensor) -> np.ndarray:
     return np.array([(state.conj() @ dense(observable, n) @ state).real for observable in program.observables])
 
 
-@pytest.mark.parametrize("seed", range(400, 430))
+@pytest.mark.parametrize("seed", range(400, 414))
 def test_a_program_means_what_its_circuit_means(seed: int, random_circuit: Callable[..., Circuit]) -> None:
     circuit = random_circuit(seed, loaded=bool(seed % 2), n=2 + seed % 3)
     inputs, weights = (torch.randn(n, dtype=torch.float64) for n in (circuit.n_inputs, circuit.n_weights))
@@ -143,7 +143,7 @@ def test_a_program_means_what_its_circuit_means(seed: int, random_circuit: Calla
     assert all(rotation.pauli.sign == 1 for rotation in program.rotations)
 
 
-@pytest.mark.parametrize("seed", range(440, 460))
+@pytest.mark.parametrize("seed", range(440, 448))
 def test_light_cones_by_their_definition(seed: int, random_circuit: Callable[..., Circuit]) -> None:
     program = compile_circuit(random_circuit(seed, n=3 + seed % 3))
     expected = np.zeros((len(program.observables), len(program.rotations)), dtype=bool)
@@ -157,7 +157,7 @@ def test_light_cones_by_their_definition(seed: int, random_circuit: Callable[...
     assert expected.any(axis=0).all()  # a rotation that nothing sees was dropped
 
 
-@pytest.mark.parametrize("seed", range(500, 540))
+@pytest.mark.parametrize("seed", range(500, 516))
 def test_the_frame_in_which_amplitudes_are_real(seed: int) -> None:
     """Against every choice of wires: with S there, each rotation has an odd number of Y."""
     rng = np.random.default_rng(seed)
