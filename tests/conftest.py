@@ -5,6 +5,7 @@ over two seconds. A test that does the first or second without saying so fails, 
 """
 
 import multiprocessing.process
+import platform
 import subprocess
 from collections.abc import Callable
 from importlib import import_module
@@ -43,6 +44,7 @@ def _notice(owner: Any, name: str, mark: str) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput") and session.config.getoption("numprocesses", None):
         return  # this process runs no tests, its workers do
+    platform.platform()  # asks the system once, by a process of its own, which is no test's
     _notice(import_module("qvit.training.loop"), "train_epoch", "trains")
     _notice(subprocess.Popen, "__init__", "processes")
     _notice(multiprocessing.process.BaseProcess, "start", "processes")
