@@ -54,7 +54,7 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "pool": ("cls", ("model_config", "pool")),
     "dropout": (0.25, ("model_config", "dropout")),
     "n_layers": (2, ("model_config", "projection", "n_layers")),
-    "ansatz": ("ry_chain", ("model_config", "projection", "ansatz")),
+    "ansatz": ("rx_ring", ("model_config", "projection", "ansatz")),
     "engine": ("statevector", ("model_config", "projection", "engine")),
     "bias": (False, ("model_config", "projection", "bias")),
     "network": ("butterfly", ("model_config", "projection", "network")),
@@ -209,7 +209,7 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
         (None, "Option epochs=None: Input should be a valid integer."),
         (0, "epochs must be at least 1, got 0."),
         (100_001, "epochs must be at most 100,000, got 100001."),
-        (10**5000, "Option epochs: Input should be a number of at most 64 bits, found a larger one."),
+        (10**30, "Option epochs: Input should be a number of at most 64 bits, found a larger one."),
     ],
     "batch_size": [
         (0, "batch_size must be at least 1, got 0."),

@@ -42,7 +42,7 @@ def stop_after(epoch: int) -> Callable[[dict[str, Any], float], None]:
 @pytest.mark.parametrize(
     ("stops", "options"),
     [
-        ([1, 2, 3], {"model": "qvit_4q1h", "epochs": 3}),  # the last stop is after the last epoch
+        ([1, 2], {"model": "qvit_4q1h"}),  # the last stop is after the last epoch
         ([1], {"schedule": "warmup_cosine", "class_weights": "balanced", "label_smoothing": 0.1}),
         ([1], {"schedule": "constant", "model": "cosine_4q1h", "tta": "never"}),
     ],
