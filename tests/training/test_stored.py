@@ -244,8 +244,8 @@ def test_a_state_of_something_else(state: TrainState, tmp_path: Path, part: dict
     with pytest.raises(RunError) as caught:
         load_state(path)
     assert re.fullmatch(
-        rf"{path} cannot be read as a training state \(.+\)\. It is left untouched; delete it to start this run again from "
-        r"its first epoch\.",
+        rf"{path} cannot be read as a training state \(.+\)\. It is left untouched; delete it to start this run again "
+        r"from its first epoch\.",
         str(caught.value),
     )
 
