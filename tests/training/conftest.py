@@ -1,5 +1,6 @@
-"""Made-up datasets of coloured squares: tiny, learnable under every symmetry, in MedMNIST's layout."""
+"""Made-up datasets of coloured squares, tiny and learnable under every symmetry, and runs that only seem trained."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.registry import DatasetInfo
+from qvit.training.folder import Run
+from qvit.training.loop import TrainConfig
+from qvit.training.optimizer import AdamW
 from qvit.training.options import RunConfig, resolve
+from qvit.training.run import train_run
 
 CLASSES = {"binary": 2, "multi-class": 4, "ordinal": 5, "multi-label": 3}
 COUNTS = {"train": 37, "val": 21, "test": 23}  # odd, so that the last batch is a short one
@@ -99,13 +105,55 @@ def make_npz(make_arrays: Callable[..., Arrays], tmp_path: Path) -> Callable[...
 
 @pytest.fixture
 def config(make_npz: Callable[..., Path]) -> Callable[..., RunConfig]:
-    """A run of three epochs on a made-up file."""
+    """A run of two epochs of three steps on a made-up file."""
 
     def make(dataset: Path | None = None, **options: Any) -> RunConfig:
         path = make_npz() if dataset is None else dataset
-        return resolve({"dataset": str(path), "model": "qvit_4q1h", "epochs": 3, "batch_size": 8} | options)
+        return resolve({"dataset": str(path), "model": "vit_4q1h", "epochs": 2, "batch_size": 16} | options)
 
     return make
+
+
+def nudge(
+    model: nn.Module,
+    data: Dataset,
+    config: TrainConfig,
+    objective: Any,
+    optimizer: AdamW,
+    *,
+    seed: int,
+    epoch: int,
+    **_: Any,
+) -> dict[str, Any]:
+    """Move all that is trained a little, as seed, epoch and rate say, in the place of an epoch's steps."""
+    with torch.no_grad():
+        for parameter in optimizer.parameters:
+            parameter += config.lr * torch.randn_like(parameter)
+    return {"epoch": epoch + 1, "lr": config.lr, "train_loss": 1.0 / (epoch + 1)}
+
+
+@pytest.fixture
+def nudged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs without training: real in all but their steps. What is asked of folders needs no more."""
+    monkeypatch.setattr("qvit.training.loop.train_epoch", nudge)
+
+
+@pytest.fixture(scope="session")
+def finished(make_arrays: Callable[..., Arrays], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file of data, `cells.npz`, and a finished `run` of it. It is never changed: copy it."""
+    folder = tmp_path_factory.mktemp("finished")
+    np.savez(folder / "cells.npz", **make_arrays())
+    settings = {"dataset": str(folder / "cells.npz"), "model": "qvit_4q1h", "epochs": 2, "seed": 3}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qvit.training.loop.train_epoch", nudge)
+        train_run(resolve(settings), folder / "run")
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Run:
+    """A finished run to look at, or to spoil."""
+    return Run(Path(shutil.copytree(finished / "run", tmp_path / "run")))
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
-"""The loop: one seed fixes everything, every option bites, the best epoch is kept, the test split stays shut."""
+"""The loop: one seed fixes everything, every option bites, the best epoch is kept, the test split stays shut.
+
+What it trains here is two layers, for it does not know models; circuits are trained once.
+"""
 
 import copy
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -15,39 +17,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from qvit.data.arrays import Dataset, Split
-from qvit.errors import ConfigError, ModelError, TrainingError
+from qvit.data.augment import apply_element
+from qvit.errors import ConfigError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import Preprocess, create_model
-from qvit.training.loop import (
-    Batch,
-    TrainConfig,
-    TrainState,
-    fit,
-    load_batch,
-    make_optimizer,
-    supervised,
-    train_step,
-    validation_figures,
-)
+from qvit.training.loop import Batch, TrainConfig, TrainState, fit, supervised, train_step, validation_figures
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict
 from qvit.training.saved import copied
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import INIT, ORDER, generator, seeded
 
-TINY = TrainConfig(epochs=2, batch_size=8)
+pytestmark = pytest.mark.trains
+
+TINY = TrainConfig(epochs=2, batch_size=8, tta="never")
 MakeData = Callable[..., Dataset]
 
 
-def build(data: Dataset, seed: int = 0, **options: Any) -> nn.Module:
+def build(data: Dataset, seed: int = 0, *, dropout: float = 0.0) -> nn.Module:
     with seeded(seed, INIT):
-        return create_model(
-            "qvit_4q1h",
-            in_chans=data.info.channels,
-            num_classes=data.info.num_classes,
-            img_size=data.size,
-            **options,
-        )
+        pixels = data.info.channels * data.size**2
+        layers = nn.Linear(pixels, 5), nn.Tanh(), nn.Dropout(dropout), nn.Linear(5, data.info.num_classes)
+        return nn.Sequential(Preprocess(data.info.channels), nn.Flatten(), *layers)
 
 
 def trained(data: Dataset, config: TrainConfig = TINY, *, seed: int = 0, **options: Any) -> tuple[Any, TrainState]:
@@ -60,18 +51,37 @@ def same_weights(first: nn.Module, second: nn.Module) -> bool:
     return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
 
 
+@pytest.fixture
+def seen(make_data: MakeData) -> tuple[list[Batch], list[Tensor], Callable[[nn.Module, Batch], Tensor]]:
+    """An objective that keeps the batches and losses it sees."""
+    batches: list[Batch] = []
+    losses: list[Tensor] = []
+    plain = supervised(make_data(), TINY)
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        batches.append(batch)
+        losses.append(plain(model, batch))
+        return losses[-1]
+
+    return batches, losses, objective
+
+
 # --- one seed fixes everything ---
 
 
 def test_same_seed_same_bits_whatever_was_drawn_before(make_data: MakeData) -> None:
-    data, config = make_data(), replace(TINY, augment="d4")
-    torch.manual_seed(1)
-    first, first_state = trained(data, config, dropout=0.3)
-    torch.manual_seed(2)
-    np.random.seed(3)  # noqa: NPY002 - the point is that nobody listens to it
-    second, second_state = trained(data, config, dropout=0.3)
-    assert same_weights(first, second)
-    assert first_state.history == second_state.history
+    data, config = make_data(), replace(TINY, augment="d4", batch_size=16)
+    results = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        np.random.seed(noise)  # noqa: NPY002 - the point is that nobody listens to it
+        before = torch.random.get_rng_state()
+        with seeded(0, INIT):
+            model = create_model("qvit_4q1h", num_classes=4, img_size=data.size, dropout=0.3)
+        results.append((model, fit(model, data, config, seed=0).history))
+        assert torch.equal(torch.random.get_rng_state(), before), "the global generator is left alone"
+    assert same_weights(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
 
 
 @pytest.mark.parametrize(("augment", "dropout"), [("none", 0.0), ("d4", 0.0), ("none", 0.5)])
@@ -83,40 +93,48 @@ def test_another_seed_differs_by_order_alone_too(make_data: MakeData, augment: A
     assert first_state.history != second_state.history
 
 
-def test_leaves_the_global_generator_alone(make_data: MakeData) -> None:
-    data = make_data()
-    model = build(data, dropout=0.5)
-    torch.manual_seed(4)
-    before = torch.random.get_rng_state()
-    fit(model, data, TINY, seed=0)
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_every_image_is_seen_once_an_epoch_in_a_new_order(make_data: MakeData) -> None:
-    data = make_data()
-    seen: list[Batch] = []
-    plain = supervised(data, TINY)
-
-    def objective(model: nn.Module, batch: Batch) -> Tensor:
-        seen.append(batch)
-        return plain(model, batch)
-
+def test_every_image_is_seen_once_an_epoch_in_a_new_order(make_data: MakeData, seen: Any) -> None:
+    data, (batches, _, objective) = make_data(), seen
     fit(build(data), data, TINY, seed=0, objective=objective)
-    sizes = [len(batch.index) for batch in seen]
-    assert sizes == [8, 8, 8, 8, 5] * 2
-    first, second = (torch.cat([batch.index for batch in seen[part]]) for part in (slice(5), slice(5, 10)))
-    assert first.sort().values.tolist() == second.sort().values.tolist() == list(range(37))
-    assert not torch.equal(first, second)
-    for batch in seen:
+    assert [len(batch.index) for batch in batches] == [8, 8, 8, 8, 5] * 2
+    first, second = (torch.cat([batch.index for batch in batches[part]]) for part in (slice(5), slice(5, 10)))
+    assert torch.equal(first, torch.randperm(37, generator=generator(0, ORDER, 0)))
+    assert torch.equal(second, torch.randperm(37, generator=generator(0, ORDER, 1)))
+    for batch in batches:
         assert np.array_equal(batch.labels.numpy(), data.train.labels[batch.index.numpy()])
-    elements = torch.cat([batch.elements for batch in seen])
-    assert set(elements.tolist()) == set(range(8))
+        for image, index, element in zip(batch.images, batch.index, batch.elements, strict=True):
+            original = torch.from_numpy(data.train.images[int(index)])[None]
+            assert torch.equal(image, apply_element(original, int(element), "d4")[0])
+    assert set(torch.cat([batch.elements for batch in batches]).tolist()) == set(range(8))
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "sizes"),
+    [
+        (17, 8, [8, 9]),
+        (9, 8, [9]),
+        (16, 8, [8, 8]),
+        (18, 8, [8, 8, 2]),
+        (1, 8, [1]),
+        (5, 2, [2, 3]),
+        (4, 1, [1, 1, 1, 1]),
+        (18, None, [8, 8, 2]),
+    ],
+)
+def test_a_last_batch_of_one_joins_the_one_before(
+    make_data: MakeData, seen: Any, images: int, batch_size: int | None, sizes: list[int]
+) -> None:
+    data, (batches, _, objective) = make_data(), seen
+    few = replace(data, train=Split(data.train.images[:images], data.train.labels[:images]))
+    fit(build(data), few, replace(TINY, epochs=1, batch_size=batch_size), seed=0, objective=objective)
+    assert [len(batch.index) for batch in batches] == sizes
+    order = torch.randperm(images, generator=generator(0, ORDER, 0))
+    assert torch.equal(torch.cat([batch.index for batch in batches]), order)
 
 
 def test_noise_is_drawn_anew_each_epoch(make_data: MakeData) -> None:
-    data = make_data()
+    data, plain = make_data(), supervised(make_data(), TINY)
     drawn: list[float] = []
-    plain = supervised(data, TINY)
 
     def objective(model: nn.Module, batch: Batch) -> Tensor:
         drawn.append(torch.rand(()).item())
@@ -129,58 +147,67 @@ def test_noise_is_drawn_anew_each_epoch(make_data: MakeData) -> None:
     assert drawn == first
 
 
-def test_augmented_images_are_those_of_the_elements_told(make_data: MakeData) -> None:
-    from qvit.data.augment import apply_element
-
-    data = make_data()
-    batches: list[Batch] = []
-    plain = supervised(data, TINY)
-
-    def objective(model: nn.Module, batch: Batch) -> Tensor:
-        batches.append(batch)
-        return plain(model, batch)
-
-    fit(build(data), data, replace(TINY, epochs=1), seed=0, objective=objective)
-    for image, index, element in zip(batches[0].images, batches[0].index, batches[0].elements, strict=True):
-        original = torch.from_numpy(data.train.images[int(index)])[None]
-        assert torch.equal(image, apply_element(original, int(element), "d4")[0])
-
-
 # --- every option bites ---
 
-BITES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-    # field: task, what both runs have, what the second has
-    "epochs": ("multi-class", {}, {"epochs": 3}),
-    "batch_size": ("multi-class", {}, {"batch_size": 9}),
-    "lr": ("multi-class", {}, {"lr": 6e-3}),
-    "weight_decay": ("multi-class", {}, {"weight_decay": 0.5}),
-    "schedule": ("multi-class", {}, {"schedule": "warmup_cosine"}),
-    "warmup": ("multi-class", {}, {"warmup": 0.5}),
-    "clip_norm": ("multi-class", {}, {"clip_norm": 0.01}),
-    "loss": ("ordinal", {}, {"loss": "emd"}),
-    "label_smoothing": ("multi-class", {}, {"label_smoothing": 0.3}),
-    "class_weights": ("multi-label", {}, {"class_weights": "balanced"}),
-    "augment": ("multi-class", {"augment": "none"}, {"augment": "mirror"}),
-}
-# These do not reach the weights; each has its own test, by name.
-ELSEWHERE = {
-    "tta": "tests/training/test_predict.py",
-    "patience": "test_patience_stops",
-    "device": "test_model_and_batches_go_to_the_device",
-    "threads": "test_threads_are_those_asked_for_and_restored",
+
+def outcome(data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """What a configuration can change, by name."""
+    threads = set[int]()
+    plain = supervised(data, config)
+
+    def objective(model: nn.Module, batch: Batch) -> Tensor:
+        threads.add(torch.get_num_threads())
+        return plain(model, batch)
+
+    try:
+        state = fit(build(data), data, config, seed=0, objective=objective)
+    except ConfigError as error:
+        return {"refused": str(error).partition(" ")[0]}
+    return {
+        "refused": None,
+        "weights": [value.tolist() for value in state.model.values()],
+        "epochs": state.epoch,
+        "averaged over": [record["tta"] for record in state.history],
+        "threads": threads,
+    }
+
+
+BITES: dict[str, tuple[str, dict[str, Any], Any, str]] = {
+    # field: task, what both runs have, the value of the second, and what it changes
+    "epochs": ("multi-class", {}, 3, "epochs"),
+    "batch_size": ("multi-class", {}, 9, "weights"),
+    "lr": ("multi-class", {}, 6e-3, "weights"),
+    "weight_decay": ("multi-class", {}, 0.5, "weights"),
+    "schedule": ("multi-class", {}, "warmup_cosine", "weights"),
+    "warmup": ("multi-class", {}, 0.5, "weights"),
+    "clip_norm": ("multi-class", {}, 0.01, "weights"),
+    "loss": ("ordinal", {}, "emd", "weights"),
+    "label_smoothing": ("multi-class", {}, 0.3, "weights"),
+    "class_weights": ("multi-label", {}, "balanced", "weights"),
+    "augment": ("multi-class", {"augment": "none"}, "mirror", "weights"),
+    "tta": ("multi-class", {"tta": "always"}, "never", "averaged over"),
+    "patience": ("multi-class", {"lr": 1e-30}, 1, "epochs"),  # nothing moves, so that nothing gets better
+    "device": ("multi-class", {}, "meta", "refused"),  # see below for one that is taken
+    "threads": ("multi-class", {}, 2, "threads"),
 }
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(TrainConfig)])
+def test_the_bites_of_every_option_are_tried() -> None:
+    assert list(BITES) == [field.name for field in fields(TrainConfig)]
+
+
+@pytest.mark.parametrize("name", BITES)
 def test_every_option_bites(make_data: MakeData, name: str) -> None:
-    if name in ELSEWHERE:
-        return
-    task, common, change = BITES[name]
-    data = make_data(task)
-    assert list(change) == [name]
-    first, _ = trained(data, replace(TINY, **common))
-    second, _ = trained(data, replace(TINY, **(common | change)))
-    assert not same_weights(first, second)
+    task, common, value, changed = BITES[name]
+    data, config = (
+        make_data(task),
+        replace(TINY, **({"epochs": 4 if name == "patience" else 1, "batch_size": 16} | common)),
+    )
+    first, second = outcome(data, config), outcome(data, replace(config, **{name: value}))
+    assert first[changed] != second[changed]
+    if changed != "weights":
+        expected = {"epochs": 3, "tta": ["none"], "patience": 2, "device": "device='meta'", "threads": {2}}
+        assert second[changed] == expected[name]
 
 
 def test_no_clipping_is_an_option(make_data: MakeData) -> None:
@@ -207,74 +234,48 @@ def test_model_and_batches_go_to_the_device(make_data: MakeData, monkeypatch: py
         raise Arrived
 
     with pytest.raises(Arrived):
-        fit(build(data), data, replace(TINY, device="meta"), seed=0, objective=objective)
+        fit(build(data), data, replace(TINY, device="meta", augment="none"), seed=0, objective=objective)
 
 
-@pytest.mark.parametrize("device", ["meta", "gpu", "cuda:99"])
-def test_refuses_a_device_that_is_not_there(make_data: MakeData, device: str) -> None:
-    data = make_data()
-    with pytest.raises(ConfigError, match=f"device='{device}' cannot be used here"):
-        fit(build(data), data, replace(TINY, device=device), seed=0)
-
-
-@pytest.mark.parametrize("outputs", [2, 3, 5])
-def test_refuses_a_model_with_other_outputs_than_classes(make_data: MakeData, outputs: int) -> None:
-    data = make_data()
-    model = create_model("vit_4q1h", img_size=data.size, num_classes=outputs)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(
-        ModelError, match=rf"has {outputs} outputs and Made up has 4 classes; build it with num_classes=4"
-    ):
-        fit(model, data, TINY, seed=0)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_are_those_asked_for_and_restored(
-    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, threads: int
-) -> None:
-    data, config = make_data(), replace(TINY, threads=threads)
-    training, validating = set[int](), set[int]()
-    plain = supervised(data, config)
-
-    def objective(model: nn.Module, batch: Batch) -> Tensor:
-        training.add(torch.get_num_threads())
-        return plain(model, batch)
+def test_threads_are_those_asked_for_and_restored(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, config, validating = make_data(), replace(TINY, threads=2, epochs=1), list[int]()
 
     def figures(*args: Any) -> dict[str, Any]:
-        validating.add(torch.get_num_threads())
+        validating.append(torch.get_num_threads())
         return validation_figures(*args)
 
     def fail(model: nn.Module, batch: Batch) -> Tensor:
+        assert torch.get_num_threads() == 2
         raise TrainingError("no more")
 
     monkeypatch.setattr("qvit.training.loop.validation_figures", figures)
     before = torch.get_num_threads()
     try:
-        torch.set_num_threads(4)  # none of those asked for
-        fit(build(data), data, config, seed=0, objective=objective)
-        assert torch.get_num_threads() == 4
-        with pytest.raises(TrainingError, match="no more"):
+        torch.set_num_threads(3)  # not those asked for
+        fit(build(data), data, config, seed=0)
+        assert torch.get_num_threads() == 3
+        with pytest.raises(TrainingError, match=r"^no more$"):
             fit(build(data), data, config, seed=0, objective=fail)
-        assert torch.get_num_threads() == 4
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-    assert training == validating == {threads}
+    assert validating == [2]
 
 
 def test_the_state_is_told_after_each_epoch(make_data: MakeData) -> None:
     data = make_data()
     told: list[tuple[int, int, int]] = []
+    config = replace(TINY, epochs=3)
     state = fit(
         build(data),
         data,
-        replace(TINY, epochs=3),
+        config,
         seed=0,
         on_epoch=lambda state: told.append((state.epoch, len(state.history), len(state.seconds))),
     )
     assert told == [(epoch, epoch, epoch) for epoch in (1, 2, 3)]
-    assert all(seconds > 0 for seconds in state.seconds)
-    again = fit(build(data), data, replace(TINY, epochs=3), seed=0, state=None)
+    assert all(0.0 < seconds < 600.0 for seconds in state.seconds), "a duration, not a time of day"
+    again = fit(build(data), data, config, seed=0, state=None)
     assert (again.history, TrainState().history, TrainState().epoch) == (state.history, [], 0)
 
 
@@ -285,10 +286,10 @@ def test_the_schedule_sets_the_rate_of_each_step(
     used: list[float] = []
     original = AdamW.step
 
-    def step(self: AdamW, *args: Any, **kwargs: Any) -> Any:
+    def step(self: AdamW) -> None:
         used.append(self.param_groups[0]["lr"])
         assert self.param_groups[1]["lr"] == used[-1]
-        return original(self, *args, **kwargs)
+        original(self)
 
     monkeypatch.setattr(AdamW, "step", step)
     config = replace(TINY, schedule=name, lr=0.01, warmup=0.4)
@@ -297,118 +298,42 @@ def test_the_schedule_sets_the_rate_of_each_step(
     assert [record["lr"] for record in state.history] == [used[4], used[9]]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"threads": 0}, "threads must be at least 1"),
-        ({"lr": 0.0}, "lr must be positive"),
-        ({"lr": float("inf")}, "lr must be positive"),
-        ({"lr": float("nan")}, "lr must be positive"),
-        ({"weight_decay": -0.1}, "weight_decay must be zero or more"),
-        ({"warmup": 1.0}, r"warmup must be in \[0, 1\)"),
-        ({"clip_norm": 0.0}, "clip_norm must be positive or null"),
-        ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\)"),
-        ({"patience": 0}, "patience must be at least 1 or null"),
-    ],
-)
-def test_refuses_values_out_of_range(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        TrainConfig(**change)
+def test_each_step_is_told_its_place(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[tuple[int, int]] = []
 
+    def step(*args: Any, **options: Any) -> Tensor:
+        places.append((options["epoch"], options["step"]))
+        return train_step(*args, **options)
 
-# --- one step ---
-
-
-@pytest.mark.parametrize("clip_norm", [None, 0.05, 1e6])
-def test_a_step_is_the_plain_recipe(make_data: MakeData, clip_norm: float | None) -> None:
-    data, config = make_data(), replace(TINY, weight_decay=0.2)
-    ours, theirs = build(data), build(data)
-    objective = supervised(data, config)
-    optimizer = make_optimizer(ours, config)
-    plain = torch.optim.AdamW(
-        [{k: v for k, v in group.items() if k != "lr"} for group in make_optimizer(theirs, config).param_groups]
-    )
-    order = generator(0, ORDER, 0)
-    for step in range(4):
-        batch = load_batch(data.train, torch.arange(8) + step, "d4", order, "cpu")
-        loss = train_step(ours, batch, objective, optimizer, lr=0.01 / (1 + step), clip_norm=clip_norm)
-        expected = objective(theirs, batch).mean()
-        plain.zero_grad()
-        expected.backward()
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(theirs.parameters(), clip_norm)
-        for group in plain.param_groups:
-            group["lr"] = 0.01 / (1 + step)
-        plain.step()
-        assert not loss.requires_grad
-        torch.testing.assert_close(loss, expected.detach(), rtol=1e-5, atol=1e-6)
-        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
-            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
-
-
-def test_a_step_that_is_not_finite_changes_nothing(make_data: MakeData) -> None:
-    data = make_data()
-    model = build(data)
-    optimizer = make_optimizer(model, TINY)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    batch = load_batch(data.train, torch.arange(8), "none", generator(0, ORDER, 0), "cpu")
-
-    def overflowing(model: nn.Module, batch: Batch) -> Tensor:
-        return model(batch.images).sum(1) * torch.inf
-
-    with pytest.raises(TrainingError, match=r"no longer finite at epoch 3, step 5, learning rate 0\.01"):
-        train_step(model, batch, overflowing, optimizer, lr=0.01, clip_norm=1.0, epoch=3, step=5)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert optimizer.state_dict()["state"] == {}
-
-
-# --- what is decayed ---
-
-
-def test_only_matrices_decay(make_data: MakeData) -> None:
-    data = make_data()
-    for name, options in (("qvit_4q1h", {"pool": "cls"}), ("vit_4q1h", {"pool": "cls"}), ("cosine_4q1h", {})):
-        model = create_model(name, img_size=data.size, num_classes=4, **options)
-        decayed, rest = make_optimizer(model, replace(TINY, weight_decay=0.2)).param_groups
-        assert (decayed["weight_decay"], rest["weight_decay"]) == (0.2, 0.0)
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
-        dense = {f"{n}.weight" for n, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-        assert {names[id(parameter)] for parameter in decayed["params"]} == dense
-        assert {names[id(parameter)] for parameter in rest["params"]} == set(names.values()) - dense
-        assert not any("pos_embed" in n or "norm" in n or "bias" in n or "weights" in n for n in dense)
-
-
-def test_frozen_parameters_do_not_move(make_data: MakeData) -> None:
-    data = make_data()
-    model = build(data)
-    model.head.requires_grad_(False)
-    before = model.head.weight.clone()
-    fit(model, data, TINY, seed=0)
-    assert torch.equal(model.head.weight, before)
+    monkeypatch.setattr("qvit.training.loop.train_step", step)
+    trained(make_data(), replace(TINY, batch_size=16))
+    assert places == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
 
 
 # --- which epoch is kept ---
 
 
-def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData) -> None:
-    data = make_data(noise=800.0)
-    weights: list[dict[str, Tensor]] = []
+def figures(auc: float, loss: float = 1.0) -> dict[str, Any]:
+    return {"val_auc": auc, "val_loss": loss, "val_acc": 0.5, "tta": "none"}
+
+
+def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, weights = make_data(), list[dict[str, Tensor]]()
+    aucs = iter([0.5, 0.8, 0.9, 0.7])
+    monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: figures(next(aucs)))
     model = build(data)
-    config = replace(TINY, epochs=8, lr=0.03)
-    state = fit(model, data, config, seed=2, on_epoch=lambda state: weights.append(dict(state.model)))
-    aucs = [record["val_auc"] for record in state.history]
-    best = int(np.argmax(aucs))
-    assert 0 < best < 7, "the case is of no use if the best epoch is the first or the last"
-    assert state.best["epoch"] == best + 1
-    assert all(torch.equal(value, weights[best][name]) for name, value in model.state_dict().items())
-    assert validation_figures(model, data, config) == {
-        key: state.history[best][key] for key in ("val_loss", "val_auc", "val_acc", "tta")
-    }
-    assert state.best["tta"] == state.history[best]["tta"]
-    assert [record["epoch"] for record in state.history] == list(range(1, 9))
+    keep = lambda state: weights.append(dict(state.model))  # noqa: E731
+    state = fit(model, data, replace(TINY, epochs=4), seed=2, on_epoch=keep)
+    assert state.best | {"model": None} == state.history[2] | {"model": None}
+    assert [record["epoch"] for record in state.history] == [1, 2, 3, 4]
+    assert state.history[2] | {"lr": 0, "train_loss": 0} == {"epoch": 3, "lr": 0, "train_loss": 0, **figures(0.9)}
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, weights[2][name])
+        assert torch.equal(value, state.best["model"][name])
+    assert not torch.equal(weights[3]["2.weight"], weights[2]["2.weight"])
+    assert not torch.equal(weights[1]["2.weight"], weights[2]["2.weight"])
+    state.best["model"]["2.weight"].zero_()
+    assert model[2].weight.abs().sum() > 0, "the model has a copy"
 
 
 @pytest.mark.parametrize(
@@ -423,24 +348,27 @@ def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData) -> None
 def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch(
     make_data: MakeData, monkeypatch: pytest.MonkeyPatch, aucs: list[float], losses: list[float], kept: int
 ) -> None:
-    figures = iter(
-        [{"val_auc": a, "val_loss": b, "val_acc": 0.5, "tta": "none"} for a, b in zip(aucs, losses, strict=True)]
-    )
-    monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: next(figures))
-    _, state = trained(make_data(), replace(TINY, epochs=4))
+    pairs = zip(aucs, losses, strict=True)
+    monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: figures(*next(pairs)))
+    _, state = trained(make_data(), replace(TINY, epochs=4, batch_size=64))
     assert state.best["epoch"] == kept
 
 
-@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 4), (3, 7), (None, 9)])
+@pytest.mark.parametrize(
+    ("patience", "aucs", "epochs"),
+    [
+        (1, [0.5, 0.6, 0.6, 0.5, 0.6], 3),
+        (2, [0.5, 0.6, 0.6, 0.5, 0.6], 4),
+        (3, [0.5, 0.4, 0.4, 0.6, 0.1, 0.1, 0.1, 0.1], 7),
+        (None, [0.5, 0.6, 0.6, 0.5, 0.6, 0.55, 0.6, 0.7, 0.6], 9),
+    ],
+)
 def test_patience_stops(
-    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, patience: int | None, epochs: int
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, patience: int | None, aucs: list[float], epochs: int
 ) -> None:
-    aucs = iter([0.5, 0.6, 0.6, 0.5, 0.6, 0.55, 0.6, 0.7, 0.6] if patience != 3 else [0.5, 0.4, 0.4, 0.6] + [0.1] * 5)
-    monkeypatch.setattr(
-        "qvit.training.loop.validation_figures",
-        lambda *args: {"val_auc": next(aucs), "val_loss": 1.0, "val_acc": 0.5, "tta": "none"},
-    )
-    _, state = trained(make_data(), replace(TINY, epochs=9, patience=patience))
+    left = iter(aucs)
+    monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: figures(next(left)))
+    _, state = trained(make_data(), replace(TINY, epochs=9, batch_size=64, patience=patience))
     assert state.epoch == len(state.history) == epochs
 
 
@@ -460,82 +388,65 @@ class Shut(Split):
         raise AssertionError("the test split was counted")
 
 
-@pytest.mark.parametrize("tta", ["auto", "always", "never"])
-def test_never_touches_the_test_split(make_data: MakeData, tta: Any) -> None:
+def test_never_touches_the_test_split(make_data: MakeData) -> None:
     data = make_data("multi-label")
     sealed = replace(data, test=Shut())
-    config = replace(TINY, tta=tta, class_weights="balanced", patience=1)
+    config = replace(TINY, class_weights="balanced", patience=1)
     model, state = trained(sealed, config)
-    validation_figures(model, sealed, config)
     assert same_weights(model, trained(data, config)[0])
-    assert state.history
+    assert len(state.history) > 0
 
 
 def test_validation_images_do_not_reach_the_weights(make_data: MakeData) -> None:
     data = make_data()
     other = Split(255 - data.val.images, data.val.labels)
-    last = []
-    for val in (data.val, other):
-        state = fit(build(data), replace(data, val=val), TINY, seed=0)
-        last.append(state.model)
-    assert all(torch.equal(value, last[1][name]) for name, value in last[0].items())
+    first, second = (fit(build(data), replace(data, val=val), TINY, seed=0) for val in (data.val, other))
+    assert all(torch.equal(value, second.model[name]) for name, value in first.model.items())
+    assert first.history != second.history
 
 
 def test_validates_in_evaluation_mode_and_trains_in_training_mode(make_data: MakeData) -> None:
-    data = make_data()
-    modes: list[bool] = []
-    plain = supervised(data, TINY)
+    data, modes, plain = make_data(), set[bool](), supervised(make_data(), TINY)
 
     def objective(model: nn.Module, batch: Batch) -> Tensor:
-        modes.append(model.training)
+        modes.add(model.training)
         return plain(model, batch)
 
-    model = build(data, dropout=0.9)
-    config = replace(TINY, epochs=1, tta="never")
-    state = fit(model, data, config, seed=0, objective=objective)
-    assert all(modes)
+    model = build(data, dropout=0.9).eval()
+    state = fit(model, data, replace(TINY, epochs=1, tta="never"), seed=0, objective=objective)
+    assert modes == {True}
     scores = predict(model, data.val, data.info.task)  # in evaluation mode, as its own test says
     assert auc(data.val.labels, scores, data.info.task) == state.history[0]["val_auc"]
 
 
-@pytest.mark.parametrize(("tta", "group"), [("never", "none"), ("always", "d4")])
-def test_validation_figures(make_data: MakeData, tta: Any, group: str) -> None:
-    data = make_data("ordinal")
-    model = build(data)
-    scores = predict(model, data.val, "ordinal", group=group)
-    labels = data.val.labels[:, 0]
-    figures = validation_figures(model, data, replace(TINY, tta=tta))
-    assert figures["tta"] == group
-    assert figures["val_loss"] == pytest.approx(-np.log(scores[np.arange(21), labels]).mean(), rel=1e-12)
-    assert figures["val_acc"] == pytest.approx(np.mean(scores.argmax(axis=1) == labels), rel=1e-12)
-    assert figures["val_auc"] == auc(data.val.labels, scores, "ordinal")
-
-
 def test_the_first_loss_is_about_ln_c(make_data: MakeData) -> None:
     for task, expected in (("multi-class", np.log(4)), ("multi-label", np.log(2)), ("binary", np.log(2))):
-        _, state = trained(make_data(task), replace(TINY, epochs=1, lr=1e-8))
+        data = make_data(task)
+        model = create_model("vit_4q1h", num_classes=data.info.num_classes, img_size=data.size)
+        state = fit(model, data, TrainConfig(epochs=1, batch_size=64, lr=1e-8), seed=0)
         assert state.history[0]["train_loss"] == pytest.approx(expected, rel=0.25)
 
 
 def test_one_batch_can_be_learnt_by_heart(make_data: MakeData) -> None:
-    data = make_data(noise=30.0)
-    config = TrainConfig(epochs=60, batch_size=64, lr=0.05, weight_decay=0.0, augment="none")
-    _, state = trained(data, config)
-    assert state.history[-1]["train_loss"] < 0.2 < 1.0 < state.history[0]["train_loss"]
+    config = replace(TINY, epochs=30, batch_size=64, lr=0.05, weight_decay=0.0, augment="none", clip_norm=None)
+    _, state = trained(make_data(noise=30.0), config)
+    assert state.history[-1]["train_loss"] < 0.4 < 1.0 < state.history[0]["train_loss"]
 
 
-def test_train_loss_is_the_mean_over_images_not_over_batches(make_data: MakeData) -> None:
-    data = make_data()
-    losses: list[Tensor] = []
-    plain = supervised(data, TINY)
-
-    def objective(model: nn.Module, batch: Batch) -> Tensor:
-        losses.append(plain(model, batch))
-        return losses[-1]
-
+def test_train_loss_is_the_mean_over_images_not_over_batches(make_data: MakeData, seen: Any) -> None:
+    data, (_, losses, objective) = make_data(), seen
     state = fit(build(data), data, replace(TINY, epochs=1), seed=0, objective=objective)
     expected = torch.cat([loss.detach() for loss in losses]).mean().item()
     assert state.history[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_frozen_parameters_do_not_move(make_data: MakeData) -> None:
+    data = make_data()
+    model, fresh = build(data), build(data)
+    model[5].requires_grad_(False)
+    fit(model, data, TINY, seed=0)
+    assert torch.equal(model[5].weight, fresh[5].weight)
+    assert not torch.equal(model[2].weight, fresh[2].weight)
 
 
 # --- strange models ---
@@ -606,47 +517,37 @@ class Remembering(nn.Module):
 def test_what_a_model_saves_need_not_be_tensors(make_data: MakeData) -> None:
     """Also the best epoch's is kept as it was then, and it can be gone on with."""
     data, states = make_data(noise=800.0), []
-    config = replace(TINY, epochs=4, lr=0.05)
+    config = replace(TINY, epochs=4, lr=0.05, tta="never")
     torch.manual_seed(0)
     model = Remembering()
     twin = copy.deepcopy(model)
     done = fit(model, data, config, seed=0, on_epoch=lambda state: states.append(copied(vars(state))))
-    steps = math.ceil(len(data.train) / 8)
-    assert [state["model"]["_extra_state"]["batches"] for state in states] == [steps, 2 * steps, 3 * steps, 4 * steps]
-    assert model.seen["batches"] == steps * done.best["epoch"]
+    assert [state["model"]["_extra_state"]["batches"] for state in states] == [5, 10, 15, 20]
+    assert model.seen["batches"] == 5 * done.best["epoch"]
     model.seen["batches"] = -1
-    assert done.best["model"]["_extra_state"]["batches"] == steps * done.best["epoch"]
+    assert done.best["model"]["_extra_state"]["batches"] == 5 * done.best["epoch"]
     resumed = fit(twin, data, config, seed=0, state=TrainState(**states[1]))
     assert resumed.history == done.history
     assert torch.equal(twin.head.weight, model.head.weight)
 
 
-def test_nothing_to_train_is_said(make_data: MakeData) -> None:
+def test_batch_normalisation_survives_a_last_batch_of_one(make_data: MakeData) -> None:
     data = make_data()
-    model = build(data)
-    steps: list[Any] = []
+    nine = replace(data, train=Split(data.train.images[:9], data.train.labels[:9]))
+    model = nn.Sequential(Preprocess(3), nn.Flatten(), nn.BatchNorm1d(432), nn.Linear(432, 4))
+    state = fit(model, nine, TINY, seed=0)
+    assert np.isfinite(state.history[-1]["train_loss"])
+    assert model[2].num_batches_tracked == state.best["epoch"]
 
-    def objective(model: nn.Module, batch: Batch) -> Tensor:
-        steps.append(batch)
-        return model(batch.images).sum(1)
 
-    count = len(list(model.requires_grad_(False).parameters()))
-    with pytest.raises(
-        TrainingError, match=rf"nothing to train: expected .* got one whose {count} are all frozen\. Call"
-    ):
-        fit(model, data, TINY, seed=0, objective=objective)
-    constant = nn.Sequential(Preprocess(3), nn.Flatten(), nn.AdaptiveAvgPool1d(4))
-    with pytest.raises(TrainingError, match=r"nothing to train: expected .* got one without parameters"):
-        fit(constant, data, TINY, seed=0, objective=objective)
-    assert steps == []
+# --- what it refuses ---
 
 
 def test_a_loss_that_depends_on_nothing_is_said(make_data: MakeData) -> None:
-    with pytest.raises(TrainingError, match=r"The loss at epoch 1, step 1 depends on no parameter .*torch\.no_grad\?"):
-        fit(
-            build(make_data()),
-            make_data(),
-            TINY,
-            seed=0,
-            objective=lambda model, batch: model(batch.images).detach().sum(1),
-        )
+    data = make_data()
+    told = (
+        r"^The loss at epoch 1, step 1 depends on no parameter that can be trained, so there is nothing to learn; is "
+        r"the model's output detached, or computed under torch\.no_grad\?$"
+    )
+    with pytest.raises(TrainingError, match=told):
+        fit(build(data), data, TINY, seed=0, objective=lambda model, batch: model(batch.images).detach().sum(1))

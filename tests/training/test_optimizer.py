@@ -1,8 +1,6 @@
 """The lean AdamW against torch's, step by step, and its state in both directions."""
 
 import copy
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -112,18 +110,28 @@ def test_parameters_without_a_gradient_stay_as_they_are() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_training_does_not_import_the_compiler() -> None:
-    code = """
-import sys
-import torch
-from qvit.models import create_model
-from qvit.training.loop import TrainConfig, make_optimizer
-model = create_model("vit_4q1h")
-optimizer = make_optimizer(model, TrainConfig())
-optimizer.zero_grad()
-model(torch.zeros(2, 3, 28, 28)).sum().backward()
-optimizer.step()
-optimizer.load_state_dict(optimizer.state_dict())
-sys.exit("torch._dynamo" in sys.modules)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_a_state_of_other_parameters_is_refused() -> None:
+    model = _model()
+    optimizer = _ours(model)
+    _train(model, optimizer, range(1))
+    for name, value in (("exp_avg", torch.ones(2)), ("exp_avg_sq", torch.ones(7, 5, dtype=torch.float64))):
+        saved = optimizer.state_dict()
+        saved["state"][0][name] = value
+        before = optimizer.state_dict()
+        with pytest.raises(ValueError, match=rf"^{name} of parameter 0 is not like it$"):
+            optimizer.load_state_dict(saved)
+        after = optimizer.state_dict()
+        assert all(torch.equal(after["state"][0][key], kept) for key, kept in before["state"][0].items())
+    saved = optimizer.state_dict()
+    saved["param_groups"].pop()
+    with pytest.raises(ValueError, match="shorter than"):
+        optimizer.load_state_dict(saved)
+
+
+def test_rate_and_decay_are_taken_from_the_state() -> None:
+    optimizer = _ours(_model())
+    saved = optimizer.state_dict()
+    for number, group in enumerate(saved["param_groups"], 1):
+        group.update(lr=0.5 * number, weight_decay=0.25 * number)
+    optimizer.load_state_dict(saved)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.5, 0.25), (1.0, 0.5)]

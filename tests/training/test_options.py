@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "seed": (7, ("seed",)),
     "size": (12, ("size",)),
     "task": ("ordinal", ("task",)),
-    "epochs": (1, ("train", "epochs")),
+    "epochs": (2, ("train", "epochs")),
     "batch_size": (16, ("train", "batch_size")),
     "lr": (0.01, ("train", "lr")),
     "weight_decay": (0.5, ("train", "weight_decay")),
@@ -54,7 +54,7 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "pool": ("cls", ("model_config", "pool")),
     "dropout": (0.25, ("model_config", "dropout")),
     "n_layers": (2, ("model_config", "projection", "n_layers")),
-    "ansatz": ("ry_chain", ("model_config", "projection", "ansatz")),
+    "ansatz": ("rx_ring", ("model_config", "projection", "ansatz")),
     "engine": ("statevector", ("model_config", "projection", "engine")),
     "bias": (False, ("model_config", "projection", "bias")),
     "network": ("butterfly", ("model_config", "projection", "network")),
@@ -85,29 +85,77 @@ def test_keys_do_not_collide() -> None:
     assert set(TRAIN_KEYS) == {field.name for field in fields(TrainConfig)}
 
 
-def _another_ansatz() -> str:
-    from qvit.quantum import ansatz
-
-    names = [name for name in getattr(ansatz, "ANSATZE", getattr(ansatz, "ANSAETZE", ())) if name != "ry_ring"]
-    return names[0] if names else "ry_ring"
+def test_every_key_has_a_value_to_try() -> None:
+    assert set(VALUES) == set(option_keys()) - {"dataset"}
 
 
-@pytest.mark.parametrize("key", [key for key in option_keys() if key != "dataset"])
+@pytest.mark.parametrize("key", VALUES)
 def test_every_key_reaches_the_run(
     make_npz: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
+    """What config.json says is what is trained: the model that was built, and the configuration given to `fit`."""
+
+    class Arrived(Exception):  # noqa: N818 - not an error
+        pass
+
+    def arrive(model: Any, data: Any, config: TrainConfig, **options: Any) -> None:
+        said = json.loads((tmp_path / "run" / "config.json").read_text())
+        assert said["train"] == asdict(config)
+        assert said["model_config"] == asdict(model.config)
+        assert said["seed"] == options["seed"]
+        assert said["task"] == data.info.task
+        raise Arrived
+
     monkeypatch.setattr("qvit.training.run.load_imagenet", lambda network, **_: None)  # tests touch no network
-    assert key in VALUES, f"write down a value for the new option {key}"
+    monkeypatch.setattr("qvit.training.run.fit", arrive)
     value, place = VALUES[key]
-    if key == "ansatz":
-        value = _another_ansatz()
-    options = {"dataset": str(make_npz()), "model": "qvit_4q1h", "epochs": 1, "batch_size": 8}
-    options |= COMPANIONS.get(key, {}) | {key: value}
-    run = train_run(resolve(options), tmp_path / "run")
-    found: Any = json.loads((run.folder / "config.json").read_text())
+    options = {"dataset": str(make_npz()), "model": "qvit_4q1h", "epochs": 3, "batch_size": 8}
+    with pytest.raises(Arrived):
+        train_run(resolve(options | COMPANIONS.get(key, {}) | {key: value}), tmp_path / "run")
+    found: Any = json.loads((tmp_path / "run" / "config.json").read_text())
     for part in place:
         found = found[part]
     assert found == value
+
+
+# What each part of a run's configuration changes, of what a run leaves.
+RUN_BITES: dict[str, tuple[Any, str]] = {
+    "dataset": ("other.npz", "predictions"),
+    "model": ("cosine_4q1h", "names of weights"),
+    "seed": (1, "weights"),
+    "size": (12, "size"),  # of a file of one's own, that of the file
+    "task": ("ordinal", "task"),
+    "model_options": ({"depth": 2}, "names of weights"),
+    "train": (TrainConfig(epochs=1, lr=0.01), "weights"),
+}
+
+
+def test_the_bites_of_every_part_are_tried() -> None:
+    assert list(RUN_BITES) == [field.name for field in fields(RunConfig)]
+
+
+@pytest.mark.usefixtures("nudged")
+@pytest.mark.parametrize("part", RUN_BITES)
+def test_every_part_bites(make_npz: Callable[..., Path], tmp_path: Path, part: str) -> None:
+    make_npz(name="other.npz", seed=1)
+    plain = RunConfig(str(make_npz()), model="vit_4q1h", task="multi-class", train=TrainConfig(epochs=1, tta="never"))
+    value, changed = RUN_BITES[part]
+    value = str(tmp_path / value) if part == "dataset" else value
+    left = []
+    for number, config in enumerate((plain, replace(plain, **{part: value}))):
+        run = train_run(config, tmp_path / str(number))
+        weights = run.load_model().state_dict()
+        left.append(
+            {
+                "predictions": run.predictions("test").tolist(),
+                "names of weights": list(weights),
+                "weights": [weight.tolist() for weight in weights.values()],
+                "size": run.config["size"],
+                "task": run.load_data().info.task,
+            }
+        )
+    first, second = (found[changed] for found in left)
+    assert (first == second) == (part == "size")
 
 
 @pytest.mark.parametrize(
@@ -128,45 +176,125 @@ def test_converts_what_is_meant_clearly(options: dict[str, Any], expected: Any) 
     assert type(found) is type(expected)
 
 
-def test_converts_the_models_options_too(make_npz: Callable[..., Path], tmp_path: Path) -> None:
-    options = {"dataset": str(make_npz()), "model": "vit_4q1h", "depth": "2", "mlp_dim": "8", "bias": "false"}
-    run = train_run(resolve(options | {"epochs": 1}), tmp_path / "run")
-    assert (run.config["model_config"]["depth"], run.config["model_config"]["mlp_dim"]) == (2, 8)
-    assert run.config["model_config"]["projection"]["bias"] is False
+def test_converts_the_models_options_too() -> None:
+    run = resolve({"dataset": "phantom", "model": "vit_4q1h", "depth": "2", "mlp_dim": "8", "bias": "false"})
+    found = model_config(run.model, **run.model_options)
+    assert (found.depth, found.mlp_dim, found.projection.bias) == (2, 8, False)
+
+
+INTEGER = "Input should be a valid integer, unable to parse string as an integer."
+NUMBER = "Input should be a valid number"
+# For each option, what it does not take, and all that is said of it; the edges of what it takes.
+REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
+    "dataset": [
+        (3, "Option dataset=3: Input should be a valid string."),
+        (None, "No dataset given; name one (see `qvit data list`) or the path of an .npz file."),
+        ("", "No dataset given; name one (see `qvit data list`) or the path of an .npz file."),
+    ],
+    "model": [(5, "Option model=5: Input should be a valid string.")],
+    "seed": [
+        ("a", f"Option seed='a': {INTEGER}"),
+        (-1, "seed must be zero or more, got -1."),
+        (2**63, "seed must be at most 9223372036854775807, got 9223372036854775808."),
+    ],
+    "size": [
+        (0, "size must be from 1 to 10,000 pixels, got 0."),
+        (10_001, "size must be from 1 to 10,000 pixels, got 10001."),
+        ({}, "Option size={}: Input should be a valid integer."),
+    ],
+    "task": [(3, "Option task=3: Input should be a valid string.")],
+    "epochs": [
+        ("many", f"Option epochs='many': {INTEGER}"),
+        (2.5, "Option epochs=2.5: Input should be a valid integer, got a number with a fractional part."),
+        (None, "Option epochs=None: Input should be a valid integer."),
+        (0, "epochs must be at least 1, got 0."),
+        (100_001, "epochs must be at most 100,000, got 100001."),
+        (10**30, "Option epochs: Input should be a number of at most 64 bits, found a larger one."),
+    ],
+    "batch_size": [
+        (0, "batch_size must be at least 1, got 0."),
+        (1_000_001, "batch_size must be at most 1,000,000, got 1000001."),
+    ],
+    "lr": [
+        ([1, 2], f"Option lr=[1, 2]: {NUMBER}."),
+        ("fast", f"Option lr='fast': {NUMBER}, unable to parse string as a number."),
+        (0.0, "lr must be positive, got 0.0."),
+        (float("inf"), "lr must be positive, got inf."),
+        (float("nan"), "lr must be positive, got nan."),
+        (10**400, "Option lr: Input should be a number of at most 64 bits, found a larger one."),
+    ],
+    "weight_decay": [
+        (-0.1, "weight_decay must be zero or more, got -0.1."),
+        (float("inf"), "weight_decay must be zero or more, got inf."),
+        (float("nan"), "weight_decay must be zero or more, got nan."),
+    ],
+    "schedule": [
+        ("cosine", "Option schedule='cosine': Input should be 'one_cycle', 'warmup_cosine' or 'constant'."),
+    ],
+    "warmup": [(1.0, "warmup must be in [0, 1), got 1.0."), (-0.1, "warmup must be in [0, 1), got -0.1.")],
+    "clip_norm": [
+        (0.0, "clip_norm must be positive or null, got 0.0."),
+        (float("inf"), "clip_norm must be positive or null, got inf."),
+    ],
+    "loss": [("mse", "Option loss='mse': Input should be 'auto', 'ce', 'bce' or 'emd'.")],
+    "label_smoothing": [
+        (1.0, "label_smoothing must be in [0, 1), got 1.0."),
+        (-0.1, "label_smoothing must be in [0, 1), got -0.1."),
+    ],
+    "class_weights": [("equal", "Option class_weights='equal': Input should be 'none' or 'balanced'.")],
+    "augment": [("d5", "Option augment='d5': Input should be 'auto', 'none', 'mirror' or 'd4'.")],
+    "tta": [
+        ("maybe", "Option tta='maybe': Input should be 'auto', 'always' or 'never'."),
+        (False, "Option tta=False: Input should be 'auto', 'always' or 'never'."),  # what YAML makes of `off`
+    ],
+    "patience": [(0, "patience must be at least 1 or null, got 0.")],
+    "device": [(3, "Option device=3: Input should be a valid string.")],
+    "threads": [(0, "threads must be at least 1, got 0."), (1025, "threads must be at most 1,024, got 1025.")],
+}
+TAKEN_VALUES: dict[str, list[Any]] = {
+    "seed": [0, 2**63 - 1],
+    "size": [1, 10_000],
+    "epochs": [1, 100_000],
+    "batch_size": [None, 1, 1_000_000],
+    "lr": [1e-300, 1e300],
+    "weight_decay": [0.0, 1e300],
+    "warmup": [0.0, 0.999],
+    "clip_norm": [None, 1e-300, 1e300],
+    "label_smoothing": [0.0, 0.999],
+    "patience": [None, 1],
+    "threads": [1, 1024],
+}
+
+
+def test_wrong_values_of_every_option_are_tried() -> None:
+    assert list(REFUSED_VALUES) == [*RUN_KEYS, *TRAIN_KEYS]
+    bounded = {
+        key for key, told in REFUSED_VALUES.items() if any(text.startswith(f"{key} must be") for _, text in told)
+    }
+    assert set(TAKEN_VALUES) == bounded, "what has bounds is tried at its bounds"
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"epochs": "many"}, "Option epochs='many'.*integer"),
-        ({"epochs": 2.5}, "Option epochs=2.5.*integer"),
-        ({"epochs": None}, "Option epochs=None.*integer"),
-        ({"lr": [1, 2]}, "Option lr=.*number"),
-        ({"lr": "fast"}, "Option lr='fast'.*number"),
-        ({"schedule": "cosine"}, "Option schedule='cosine'.*'one_cycle', 'warmup_cosine' or 'constant'"),
-        ({"tta": "maybe"}, "Option tta='maybe'.*'auto', 'always' or 'never'"),
-        ({"tta": False}, "Option tta=False"),  # what YAML makes of `off`
-        ({"model": 5}, "Option model=5.*string"),
-        ({"seed": "a"}, "Option seed='a'.*integer"),
-        ({"seed": -1}, "seed must be zero or more, got -1"),
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"size": {}}, "Option size=.*integer"),
-        ({"dataset": 3}, "Option dataset=3.*string"),
-        ({"dataset": None}, "No dataset given"),
-        ({"dataset": ""}, "No dataset given"),
-    ],
+    ("key", "value", "told"), [(key, *row) for key, rows in REFUSED_VALUES.items() for row in rows]
 )
-def test_refuses_wrong_types_and_values(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as caught:
-        resolve({"dataset": "phantom"} | options)
-    assert "\n" not in str(caught.value)
+def test_refuses_wrong_types_and_values(key: str, value: Any, told: str) -> None:
+    for resolved in (resolve, resolve_distillation):
+        with pytest.raises(ConfigError) as caught:
+            resolved({"dataset": "phantom", key: value})
+        assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in TAKEN_VALUES.items() for value in values])
+def test_takes_what_is_just_within_bounds(key: str, value: Any) -> None:
+    run = resolve({"dataset": "phantom", key: value})
+    assert {**vars(run.train), **vars(run)}[key] == value
 
 
 @pytest.mark.parametrize("value", [True, False])
 @pytest.mark.parametrize("key", ["epochs", "seed", "lr", "patience", "size"])
 def test_yes_and_no_are_not_numbers(key: str, value: bool) -> None:
     """YAML reads `epochs: yes` as true, and Python takes true for 1."""
-    with pytest.raises(ConfigError, match=f"{key}={value}"):
+    with pytest.raises(ConfigError, match=rf"^Option {key}={value}: Input should be a number\.$"):
         resolve({"dataset": "phantom", key: value})
 
 
@@ -204,18 +332,16 @@ def test_refuses_what_the_run_cannot_do_before_it_begins(
     ("key", "suggestion"),
     [
         ("epoch", "epochs"),
-        ("learning_rate", ""),
         ("batchsize", "batch_size"),
         ("n_layer", "n_layers"),
-        ("img_size", ""),
+        ("qqqqqqqq", ""),
     ],
 )
 def test_unknown_keys_are_errors_with_the_nearest(key: str, suggestion: str) -> None:
-    with pytest.raises(ConfigError, match=f"There is no option '{key}'") as caught:
+    with pytest.raises(ConfigError) as caught:
         resolve({"dataset": "phantom", key: 1})
-    if suggestion:
-        assert f"Did you mean '{suggestion}'?" in str(caught.value)
-    assert "label_smoothing" in str(caught.value), "the valid keys are listed"
+    meant = f" Did you mean '{suggestion}'?" if suggestion else ""
+    assert str(caught.value) == f"There is no option '{key}'.{meant} Known options: {', '.join(option_keys())}."
 
 
 @pytest.mark.parametrize("key", ["train", "model_options", "kind", *GIVEN])
@@ -249,7 +375,7 @@ def test_an_empty_file_holds_no_options(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"- lr\n- epochs\n", "must hold `key: value` lines"),
+        (b"- lr\n- epochs\n", r"options\.yaml must hold `key: value` lines, such as `lr: 0\.005`\.$"),
         (b"just words", "must hold `key: value` lines"),
         (b"1: 2\n", "must hold `key: value` lines"),
         (b"lr: [1, 2\n", "is not valid YAML"),
@@ -274,8 +400,12 @@ def test_refuses_other_yaml(tmp_path: Path, content: bytes, message: str) -> Non
 
 
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"Cannot read the options file .*missing.yaml"):
+    with pytest.raises(ConfigError) as caught:
         read_options(tmp_path / "missing.yaml")
+    assert str(caught.value) == (
+        f"Cannot read the options file {tmp_path / 'missing.yaml'}: there is no such file. Give a YAML file of "
+        "`key: value` lines, such as `lr: 0.005`."
+    )
     for path in (tmp_path, Path("/dev/zero")):
         with pytest.raises(ConfigError, match=f"Cannot read {path}: expected a regular file"):
             read_options(path)
@@ -305,8 +435,16 @@ def test_assignments(text: str, expected: tuple[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ["lr", "=3", " =3", ""])
 def test_refuses_what_is_no_assignment(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"--set takes key=value, such as lr=0.005"):
-        parse_assignment(text)
+    for flag, more in (("--set", ()), ("--option", ("--option",))):
+        with pytest.raises(ConfigError, match=rf"^{flag} takes key=value, such as lr=0\.005; got '{text}'\.$"):
+            parse_assignment(text, *more)
+
+
+def test_long_texts_are_cut_short() -> None:
+    with pytest.raises(ConfigError, match=r"; got 'a{200}'\.$"):
+        parse_assignment("a" * 300)
+    with pytest.raises(ConfigError, match=r"^--set k{80}: '\[x{199}' is not a value: "):
+        parse_assignment(f"{'k' * 90}=[{'x' * 300}")
 
 
 @pytest.mark.parametrize("value", ["[1, 2", "!!int x", "{", "1e400", "9" * 5000, "\ud800", "{a: 1, a: 2}"])
@@ -368,17 +506,6 @@ def test_a_switch_is_true_or_false(word: str, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"epochs": 10**12}, "epochs must be at most 100,000, got 1000000000000"),
-        ({"epochs": 10**5000}, "Option epochs: Input should be a number of at most 64 bits"),
-        ({"lr": 10**400}, "Option lr: Input should be a number of at most 64 bits"),
-        ({"lr": float("inf")}, "lr must be positive, got inf"),
-        ({"clip_norm": float("inf")}, "clip_norm must be positive or null, got inf"),
-        ({"weight_decay": float("nan")}, "weight_decay must be zero or more, got nan"),
-        ({"batch_size": 10**9}, "batch_size must be at most 1,000,000"),
-        ({"threads": 5000}, "threads must be at most 1,024"),
-        ({"seed": 2**63}, "seed must be at most 9223372036854775807"),
-        ({"size": 0}, "size must be from 1 to 10,000 pixels, got 0"),
-        ({"size": 10**6}, "size must be from 1 to 10,000 pixels, got 1000000"),
         ({3: 1}, "There is no option '3'"),
         ({None: 1}, "There is no option 'None'"),
         ({"epochs\nlr": 1}, "There is no option 'epochs lr'"),
@@ -387,7 +514,7 @@ def test_a_switch_is_true_or_false(word: str, expected: Any) -> None:
         ({"epochs": "many\nmore"}, r"Option epochs='many\nmore'"),
     ],
 )
-def test_bounds(options: dict[Any, Any], told: str) -> None:
+def test_strange_names_and_texts_are_shown_on_one_line(options: dict[Any, Any], told: str) -> None:
     for resolved in (resolve, resolve_distillation):
         with pytest.raises(ConfigError) as caught:
             resolved({"dataset": "phantom"} | options)
@@ -396,5 +523,5 @@ def test_bounds(options: dict[Any, Any], told: str) -> None:
 
 
 def test_bounds_of_distillation() -> None:
-    with pytest.raises(ConfigError, match="mixtures must be at most 1,000,000 images, got 1000000000000"):
+    with pytest.raises(ConfigError, match=r"^mixtures must be at most 1,000,000 images, got 1000000000000\.$"):
         resolve_distillation({"dataset": "phantom", "mixtures": 10**12})

@@ -1,10 +1,12 @@
 """Random streams: fixed by seed and place alone."""
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +65,33 @@ def test_places_and_seeds_never_meet() -> None:
     places = [(), (0,), (1,), (0, 0), (1, 0), (0, 1)]
     seeds = [0, 1, 2**32, 2**32 + 1, 2**40]
     assert len({derive(seed, *place) for seed in seeds for place in places}) == len(seeds) * len(places)
+
+
+def test_all_global_generators_follow_seed_and_place() -> None:
+    def draw(seed: int, *place: int) -> tuple[float, float, float]:
+        with seeded(seed, *place, alone=False):
+            return torch.rand(()).item(), np.random.rand(), random.random()  # noqa: NPY002
+
+    first, again, other, elsewhere = draw(1, NOISE), draw(1, NOISE), draw(2, NOISE), draw(1, ORDER)
+    assert first == again
+    for one, another, third in zip(first, other, elsewhere, strict=True):
+        assert len({one, another, third}) == 3
+
+
+@pytest.mark.parametrize("dropout", [F.dropout, F.dropout2d])
+def test_dropout_of_ones_own_generator_is_torchs(dropout: Callable[..., torch.Tensor]) -> None:
+    """Bit for bit, at the edges of the rate, and in place; whole channels where torch drops these."""
+    values = torch.arange(1.0, 121.0).reshape(2, 3, 4, 5)
+    for p in (0.0, 0.3, 1.0):
+        with seeded(3, NOISE):
+            own, plain = dropout(values, p), dropout(values, p, False)
+        with seeded(3, NOISE, alone=False):
+            theirs = dropout(values, p)
+        assert torch.equal(own, theirs)
+        assert torch.equal(plain, values)
+    with seeded(3, NOISE):
+        kept = dropout(values, 0.3) != 0
+        other = values.clone()
+        assert dropout(other, 0.3, inplace=True) is other
+    assert 0 < kept.sum() < kept.numel()
+    assert not torch.equal(other, values)

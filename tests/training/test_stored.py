@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +13,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from qvit.errors import ConfigError, MetricError, ModelError, QvitError, RunError
+from qvit.errors import ConfigError, MetricError, QvitError, RunError
 from qvit.study.compare import group_rows, read_rows
 from qvit.study.pictures import draw_comparison
 from qvit.training.checkpoint import load_state, load_weights, save_state
 from qvit.training.folder import Run
-from qvit.training.loop import TrainConfig, fit
+from qvit.training.loop import TrainState
 from qvit.training.options import RunConfig
 from qvit.training.run import evaluate_run, train_run, weights_digest
 
 MakeConfig = Callable[..., RunConfig]
 DEEP = '{"a": ' * 3000 + "1" + "}" * 3000
-
-
-@pytest.fixture(scope="module")
-def finished(make_arrays: Callable[..., dict[str, np.ndarray]], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a file of data and a finished run, never changed."""
-    folder = tmp_path_factory.mktemp("finished")
-    np.savez(folder / "cells.npz", **make_arrays())
-    from qvit.training.options import resolve
-
-    settings = {"dataset": str(folder / "cells.npz"), "model": "qvit_4q1h", "epochs": 2, "batch_size": 8}
-    train_run(resolve(settings), folder / "run")
-    return folder
-
-
-@pytest.fixture
-def run(finished: Path, tmp_path: Path) -> Run:
-    return Run(Path(shutil.copytree(finished / "run", tmp_path / "run")))
 
 
 def change(run: Run, name: str, key: str, value: Any) -> None:
@@ -70,9 +52,19 @@ FILES = ("config.json", "result.json", "metrics.jsonl", "timings.jsonl")
 
 
 @pytest.mark.parametrize(
-    "content", [DEEP, "[" * 100_000, "9" * 5000, '{"epoch": ' + "9" * 5000 + "}", '"\\ud800"', "\x00"]
+    ("name", "content"),
+    [
+        ("config.json", DEEP),
+        ("metrics.jsonl", DEEP),
+        ("result.json", "[" * 100_000),
+        ("timings.jsonl", "9" * 5000),
+        ("metrics.jsonl", '{"epoch": ' + "9" * 5000 + "}"),
+        ("config.json", '"\\ud800"'),
+        ("timings.jsonl", "\x00"),
+        ("result.json", "\x00"),
+    ],
+    ids=lambda value: value[:20],
 )
-@pytest.mark.parametrize("name", FILES)
 def test_json_out_of_bounds(run: Run, name: str, content: str) -> None:
     (run.folder / name).write_text(content)
     with pytest.raises(RunError, match=re.escape(name)) as caught:
@@ -198,52 +190,64 @@ def test_a_run_that_says_it_started_from_itself(run: Run) -> None:
 # --- a state to go on from ---
 
 
-def test_a_state_of_something_else(make_data: Callable[..., Any], tmp_path: Path) -> None:
-    data, config = make_data(), TrainConfig(epochs=1, batch_size=8)
-    state = fit(torch.nn.Sequential(torch.nn.Flatten(), _Scaled(), torch.nn.Linear(432, 4)), data, config, seed=0)
-    path = tmp_path / "state.pt"
-    save_state(path, state)
-    kept = asdict(load_state(path))
-    with pytest.raises(ModelError, match="is not that of this model, objective and optimizer"):
-        fit(
-            torch.nn.Sequential(torch.nn.Flatten(), _Scaled(), torch.nn.Linear(432, 4, bias=False)),
-            data,
-            TrainConfig(epochs=2, batch_size=8),
-            seed=0,
-            state=load_state(path),
-        )
-    optimizer = kept["optimizer"] | {"state": {0: {"exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}}}
-    damaged = [
-        {"epoch": "1"},
+LINE = {"lr": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_auc": 0.5, "val_acc": 0.5, "tta": "none"}
+
+
+@pytest.fixture
+def state() -> TrainState:
+    """A state after two epochs, written by hand."""
+    weights = {"weight": torch.tensor([1.0, 2.0])}
+    history = [{"epoch": epoch, **LINE} for epoch in (1, 2)]
+    best = history[0] | {"model": {"weight": torch.tensor([3.0, 4.0])}}
+    objective = {"map": torch.tensor([5.0])}
+    return TrainState(2, weights, objective, {"state": {}, "param_groups": []}, best, history, [0.5, 0.25])
+
+
+def test_a_state_is_read_as_it_was_written(state: TrainState, tmp_path: Path) -> None:
+    save_state(tmp_path / "state.pt", state)
+    found = load_state(tmp_path / "state.pt")
+    for name in ("epoch", "history", "seconds", "optimizer"):
+        assert getattr(found, name) == getattr(state, name)
+    assert found.model["weight"].tolist() == [1.0, 2.0]
+    assert found.objective["map"].tolist() == [5.0]
+    assert found.best.pop("model")["weight"].tolist() == [3.0, 4.0]
+    assert found.best == state.history[0]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"epoch": "2"},
+        {"epoch": 2.0},
         {"epoch": 5},
-        {"seconds": ["a"]},
-        {"history": [{"epoch": 1}]},
+        {"epoch": 0, "history": [], "seconds": []},
+        {"seconds": ["a", "b"]},
+        {"seconds": [0.5]},
+        {"seconds": [0.5, -1.0]},
+        {"seconds": [0.5, float("inf")]},
+        {"seconds": [0.5, float("nan")]},
+        {"history": [{"epoch": 1}, {"epoch": 2}]},
+        {"history": [{"epoch": 2, **LINE}, {"epoch": 1, **LINE}]},
         {"model": {"a": 1}},
+        {"model": {1: torch.ones(1)}},
+        {"objective": {"a": 1}},
         {"best": {}},
+        {"best": {"epoch": 1, **LINE}},
+        {"best": {"epoch": 1, **LINE, "model": {"a": 1}}},
+        {"best": {"epoch": 1, **LINE, "val_auc": 2.0, "model": {}}},
         {"more": 1},
-    ]
-    for part in damaged:
-        torch.save(kept | part, path)
-        with pytest.raises(RunError, match="cannot be read as a training state"):
-            load_state(path)
-    torch.save(kept | {"optimizer": optimizer}, path)
-    with pytest.raises(ModelError, match="is not that of this model"):
-        fit(
-            torch.nn.Sequential(torch.nn.Flatten(), _Scaled(), torch.nn.Linear(432, 4)),
-            data,
-            TrainConfig(epochs=2, batch_size=8),
-            seed=0,
-            state=load_state(path),
-        )
-    path.unlink()
-    os.mkfifo(path)
-    with pytest.raises(RunError, match="cannot be read as a training state"):
+    ],
+)
+def test_a_state_of_something_else(state: TrainState, tmp_path: Path, part: dict[str, Any]) -> None:
+    path = tmp_path / "state.pt"
+    torch.save(vars(state) | part, path)
+    with pytest.raises(RunError) as caught:
         load_state(path)
-
-
-class _Scaled(torch.nn.Module):
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.float() / 255
+    assert re.fullmatch(
+        rf"{path} cannot be read as a training state \(.+\)\. It is left untouched; delete it to start this run again "
+        r"from its first epoch\.",
+        str(caught.value),
+    )
 
 
 # --- data that lie elsewhere now ---
@@ -327,7 +331,7 @@ def test_runs_on_data_that_were_moved_are_compared(moved: tuple[Run, Path], fini
     change(moved[0], "config.json", "seed", 1)
     rows = read_rows([Run(finished / "run"), Run(moved[0].folder)])
     [group] = group_rows(rows)
-    assert group.seeds == (0, 1)
+    assert group.seeds == (1, 3)
     change(moved[0], "config.json", "data_digest", "0" * 32)  # a file of the same name
     assert len(group_rows(read_rows([Run(finished / "run"), Run(moved[0].folder)]))) == 2
 
@@ -338,14 +342,16 @@ def test_data_of_an_official_set_are_told_by_their_folder(run: Run, finished: Pa
         run.load_data(file=finished / "cells.npz")
 
 
+@pytest.mark.usefixtures("nudged")
 def test_a_run_goes_on_with_data_that_were_moved(config: MakeConfig, moved: tuple[Run, Path]) -> None:
     run, file = moved
-    before = run.result
-    again = train_run(config(file, epochs=2), run.folder, resume=True)
+    before, like = run.result, {"model": "qvit_4q1h", "seed": 3, "batch_size": None}
+    again = train_run(config(file, **like), run.folder, resume=True)
     assert again.result == before
-    with pytest.raises(RunError, match="holds a run with another configuration"):
-        train_run(config(epochs=2, seed=1), run.folder, resume=True)
-    replaced = train_run(config(file, epochs=1), run.folder, replace=True)
+    assert again.config["dataset"] == str(file)
+    with pytest.raises(RunError, match=r"another configuration \(seed: 3 → 1\)\. Choose another --out\.$"):
+        train_run(config(file, **like | {"seed": 1}), run.folder, resume=True)
+    replaced = train_run(config(file, **like | {"epochs": 1}), run.folder, replace=True)
     assert len(replaced.history) == 1
 
 
@@ -359,17 +365,19 @@ def test_names_that_are_no_utf8(config: MakeConfig, finished: Path, tmp_path: Pa
     copy = Run(strange)
     assert evaluate_run(copy) == copy.result["test"]
     with pytest.raises(RunError, match=r"no UTF-8 in origin\.found_at: .* Rename that file or folder"):
-        train_run(config(finished / "cells.npz", epochs=1), tmp_path / "next", origin=copy)
+        train_run(config(finished / "cells.npz", model="qvit_4q1h"), tmp_path / "next", origin=copy)
     assert not (tmp_path / "next").exists()
 
 
 def test_a_run_that_could_not_be_read_back_is_not_begun(config: MakeConfig, finished: Path, tmp_path: Path) -> None:
     origin = Run(Path(shutil.copytree(finished / "run", tmp_path / "two\nlines")))
     with pytest.raises(RunError, match=r"can be read again, but it holds .* at origin\.found_at: .* line breaks"):
-        train_run(config(finished / "cells.npz", epochs=1), tmp_path / "next", origin=origin)
+        train_run(config(finished / "cells.npz", model="qvit_4q1h"), tmp_path / "next", origin=origin)
     assert not (tmp_path / "next").exists()
 
 
 def test_a_folder_of_too_long_a_name_cannot_be_resumed(config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"Cannot use .*x as a run folder: File name too long"):
+    with pytest.raises(
+        RunError, match=r"^Cannot use .*x as a run folder: File name too long\. Choose another with --out\.$"
+    ):
         train_run(config(), tmp_path / ("x" * 300), resume=True)

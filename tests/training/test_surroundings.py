@@ -4,7 +4,7 @@ import random
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,7 @@ def state() -> dict[str, Any]:
         "autocast": (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "precision": (legacy, *(torch._C._get_fp32_precision_getter(*one) for one in precisions)),
+        "products": [torch._C._get_fp32_precision_getter("mkldnn", of) for of in ("matmul", "conv", "rnn")],
         "fast": (
             torch._C._get_mkldnn_enabled(),
             torch._C._get_mkldnn_deterministic(),
@@ -168,7 +169,7 @@ def made(data: Dataset, name: str) -> nn.Module:
 def train(data: Dataset, name: str) -> bytes:
     """Build, train for an epoch and predict: the bytes of all that came out."""
     model = made(data, name)
-    done = fit(model, data, TrainConfig(epochs=1, tta="never"), seed=3)
+    done = fit(model, data, TrainConfig(epochs=1, batch_size=32, tta="never"), seed=3)
     with surroundings(1):
         scores = predict(model, data.test, data.info.task)
     values = [*model.state_dict().values(), torch.from_numpy(scores)]
@@ -180,13 +181,56 @@ def undisturbed(make_data: Callable[..., Dataset]) -> dict[str, bytes]:
     return {name: train(make_data(), name) for name in ("dropout and circuits", "wide heads", "convolutions")}
 
 
-OF_CONVOLUTIONS = ("seeded generators", "autocast", "no oneDNN", "no NNPACK")
-OF_CONVOLUTIONS += ("bfloat16 convolutions", "bfloat16 everywhere", "deterministic algorithms")
+# Those that could change each kind of network; what the others do is in the first table.
+OF_CONVOLUTIONS = ("seeded generators", "autocast", "no oneDNN", "no NNPACK", "bfloat16 convolutions")
 OF_WIDE_HEADS = ("medium precision", "bfloat16 products", "no flash attention", "no fast path", "flushed subnormals")
-CASES = [(one, "dropout and circuits") for one in DISTURBANCES]
-CASES += [(one, "convolutions") for one in OF_CONVOLUTIONS] + [(one, "wide heads") for one in OF_WIDE_HEADS]
+OF_CIRCUITS = ("drawing in another thread", "threads", "float64 by default", "another default device", "inference")
+CASES = [
+    *((one, "convolutions") for one in OF_CONVOLUTIONS),
+    *((one, "wide heads") for one in OF_WIDE_HEADS),
+    *((one, "dropout and circuits") for one in OF_CIRCUITS),
+]
 
 
+FRESH = {
+    "default": (torch.float32, torch.device("cpu")),
+    "gradients": (True, False),
+    "autocast": False,
+    "precision": ["none", "none", "none"],
+    "fast": (True, False, True, True, False, True, True, True, True),
+    "subnormal": 5e-324,
+    "numpy": {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"},
+}
+
+
+@pytest.mark.parametrize("disturbance", [None, *DISTURBANCES])
+def test_inside_it_is_as_in_a_fresh_process_and_afterwards_as_before(disturbance: str | None) -> None:
+    with DISTURBANCES[disturbance]() if disturbance else nullcontext():
+        before = state()
+        with surroundings(2):
+            inside = state()
+        after = state()
+        with pytest.raises(ZeroDivisionError), surroundings(1):
+            _ = 1 / 0
+        later = state()
+        with surroundings():
+            assert torch.get_num_threads() == before["threads"]
+    assert inside["threads"] == 2
+    for name, expected in FRESH.items():
+        found = inside[name]
+        if name == "gradients":
+            found = found[:2]
+        elif name == "autocast":
+            found = found[0]
+        elif name == "precision":
+            found = ["none" if torch_says in ("none", "ieee") else torch_says for torch_says in inside["products"]]
+        assert found == expected, name
+    for left in (after, later):
+        for name in left.keys() - ({"generators"} if disturbance == "drawing in another thread" else set()):
+            assert left[name] == before[name], name
+
+
+@pytest.mark.trains
 @pytest.mark.parametrize(("disturbance", "name"), CASES)
 def test_the_same_bits_and_no_trace(
     make_data: Callable[..., Dataset], undisturbed: dict[str, bytes], disturbance: str, name: str
@@ -201,6 +245,7 @@ def test_the_same_bits_and_no_trace(
     assert after == before, [key for key in after if after[key] != before[key]]
 
 
+@pytest.mark.trains
 def test_another_seed_gives_other_bits(make_data: Callable[..., Dataset], undisturbed: dict[str, bytes]) -> None:
     """The table above compares something."""
     assert train(make_data(seed=1), "wide heads") != undisturbed["wide heads"]
@@ -216,10 +261,11 @@ def disorder() -> Iterator[None]:
         yield
 
 
+@pytest.mark.trains
 def test_a_run_and_its_evaluation(
     config: Callable[..., RunConfig], kept: Callable[[Path], dict[str, bytes]], tmp_path: Path
 ) -> None:
-    settings = config(epochs=2, model="qvit_4q1h", dropout=0.2)
+    settings = config(epochs=1, model="qvit_4q1h", dropout=0.2, tta="never")
     plain = train_run(settings, tmp_path / "plain")
     figures = evaluate_run(plain)
     with disorder():
@@ -234,6 +280,7 @@ def test_a_run_and_its_evaluation(
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
 
 
+@pytest.mark.trains
 def test_what_is_done_between_epochs(
     config: Callable[..., RunConfig], kept: Callable[[Path], dict[str, bytes]], tmp_path: Path
 ) -> None:
@@ -242,7 +289,7 @@ def test_what_is_done_between_epochs(
         torch.set_default_dtype(torch.float64)
         torch.set_num_threads(3)
 
-    settings = config(epochs=3, dropout=0.2)
+    settings = config(dropout=0.2, tta="never")
     plain = train_run(settings, tmp_path / "plain")
     run = train_run(settings, tmp_path / "run", on_epoch=disturb)
     assert kept(run.folder) == kept(plain.folder)

@@ -1,0 +1,234 @@
+"""Whose a folder is, and all that is said of one that cannot be used or read."""
+
+import json
+import os
+import platform
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+
+from qvit.errors import ConfigError, RunError
+from qvit.models import model_config
+from qvit.models.zoo import build
+from qvit.training.checkpoint import check_weights, load_weights
+from qvit.training.folder import Run
+from qvit.training.loop import TrainState
+from qvit.training.record import check_recordable, claim, make_folder, processor, write_history
+
+
+def refusal(attempt: Callable[[], Any], kind: type[Exception] = RunError) -> str:
+    with pytest.raises(kind) as caught:
+        attempt()
+    return str(caught.value)
+
+
+def take(run: Run, described: dict[str, Any], **options: Any) -> None:
+    claim(run, described, **{"processes": 1, "resume": False, "replace": False} | options)
+
+
+# --- who may use a folder ---
+
+
+def test_a_new_folder_gets_its_configuration_and_surroundings(run: Run, tmp_path: Path) -> None:
+    for processes in (1, 3):
+        new = Run(tmp_path / str(processes))
+        make_folder(new.folder)
+        (new.folder / ".config.json.1234.part").write_text("left behind by a crash")
+        take(new, run.config, processes=processes)
+        assert sorted(path.name for path in new.folder.iterdir()) == ["config.json", "environment.json"]
+        assert (new.folder / "config.json").read_bytes() == (run.folder / "config.json").read_bytes()
+        said = json.loads((new.folder / "environment.json").read_text())
+        assert said.get("processes", 1) == processes
+        assert said["python"] == platform.python_version()
+        assert said["platform"] == platform.platform()
+        assert said["cpus"] == os.cpu_count()
+        assert said["processor"] == processor()
+
+
+def test_a_folder_with_a_run_is_gone_on_with_only_by_that_run(run: Run) -> None:
+    before = (run.folder / "environment.json").read_bytes()
+    take(run, run.config, resume=True, processes=2)
+    assert (run.folder / "environment.json").read_bytes() == before
+    told = "Go on with it by --resume, or choose another folder with --out."
+    assert refusal(lambda: take(run, run.config)) == f"{run.folder} already holds a finished run. {told}"
+    other = run.config | {"seed": 4, "guide": {"name": "a"}}
+    assert refusal(lambda: take(run, other, resume=True)) == (
+        f"{run.folder} holds a run with another configuration (seed: 3 → 4; guide.name: None → a). "
+        "Choose another --out."
+    )
+    (run.folder / "result.json").unlink()
+    assert refusal(lambda: take(run, run.config)) == f"{run.folder} already holds a started run. {told}"
+
+
+def test_a_file_of_another_name_or_content_is_another_dataset(run: Run) -> None:
+    lay = Path(run.config["dataset"])
+    for change in ({"dataset": "/elsewhere/beads.npz"}, {"dataset": "/elsewhere/cells.npz", "data_digest": "0" * 32}):
+        told = refusal(lambda change=change: take(run, run.config | change, resume=True))
+        assert f"(dataset: {lay} → {change['dataset']}" in told
+        told = refusal(lambda change=change: take(run, run.config | change, replace=True))
+        assert "already holds a finished run" in told
+    take(run, run.config | {"dataset": "/elsewhere/cells.npz"}, resume=True)
+    assert Run(run.folder).config["dataset"] == "/elsewhere/cells.npz", "written anew"
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"dataset": "/elsewhere/cells.npz"}])
+def test_replacing_empties_the_folder(run: Run, change: dict[str, Any]) -> None:
+    take(run, run.config | change, replace=True)
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "environment.json"]
+
+
+def test_the_result_is_deleted_first_and_the_configuration_last(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    order, unlink = list[str](), Path.unlink
+
+    def note(self: Path, **options: Any) -> None:
+        order.append(self.name)
+        unlink(self, **options)
+
+    monkeypatch.setattr(Path, "unlink", note)
+    take(run, run.config, replace=True)
+    assert (order[0], order[-1], len(order)) == ("result.json", "config.json", 8)
+
+
+def test_what_cannot_be_emptied_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Path, **_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", fail)
+        told = f"Cannot empty {run.folder}: Permission denied. Choose another with --out."
+        assert refusal(lambda: take(run, run.config, replace=True)) == told
+    (run.folder / "notes").mkdir()
+    told = f"{run.folder} holds folders that no run makes; it was left as it is. Choose another with --out."
+    assert refusal(lambda: take(run, run.config, replace=True)) == told
+    assert len(list(run.folder.iterdir())) == 9
+
+
+def test_a_folder_with_other_things_is_left(run: Run, tmp_path: Path) -> None:
+    home = Run(tmp_path / "home")
+    make_folder(home.folder)
+    (home.folder / "letter").write_text("dear")
+    told = f"{home.folder} is not empty and not a run folder; choose another with --out."
+    for options in ({}, {"resume": True}, {"replace": True}):
+        assert refusal(lambda options=options: take(home, run.config, **options)) == told
+    told = f"Cannot use {home.folder / 'letter'} as a run folder: File exists. Choose another with --out."
+    assert refusal(lambda: make_folder(home.folder / "letter")) == told
+
+
+def test_what_could_not_be_read_back_is_not_written(run: Run) -> None:
+    check_recordable(run.config)
+    assert refusal(lambda: check_recordable(run.config | {"guide": {"teacher": {"found_at": ["a", "b\udcff"]}}})) == (
+        "Expected names that can be written down, found bytes that are no UTF-8 in guide.teacher.found_at: 'b\\udcff'. "
+        "Rename that file or folder."
+    )
+    assert refusal(lambda: check_recordable(run.config | {"dataset": "a\nb"})) == (
+        "Expected a run whose config.json can be read again, but it holds what it should not at dataset: a name may "
+        "not hold line breaks or other control characters. Change that option, or rename that file or folder."
+    )
+
+
+def test_histories_are_lines(tmp_path: Path) -> None:
+    write_history(tmp_path, TrainState(history=[{"epoch": 1, "lr": 0.5}, {"epoch": 2}], seconds=[0.12344, 2.0]))
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1, "lr": 0.5}\n{"epoch": 2}\n'
+    lines = '{"epoch": 1, "seconds": 0.1234}\n{"epoch": 2, "seconds": 2.0}\n'
+    assert (tmp_path / "timings.jsonl").read_text() == lines
+
+
+# --- what is said of one that cannot be read ---
+
+
+def test_missing_files(run: Run, tmp_path: Path) -> None:
+    nowhere = Run(tmp_path / "nowhere")
+    assert refusal(lambda: nowhere.config) == f"{nowhere.folder} is not a run folder: config.json is missing."
+    assert refusal(lambda: nowhere.result) == f"{nowhere.folder} is not a run folder: result.json is missing."
+    assert refusal(lambda: nowhere.history) == (
+        f"{nowhere.folder / 'metrics.jsonl'} cannot be read (There is no file {nowhere.folder / 'metrics.jsonl'}); "
+        "train the run again."
+    )
+    (run.folder / "result.json").unlink()
+    told = f"The run in {run.folder} is not finished; go on with `qvit train … --resume`."
+    assert refusal(lambda: run.result) == told
+    [path] = run.folder.glob("*_val_*.csv")
+    path.with_name(f"{path.stem}x.csv").write_bytes(path.read_bytes())
+    told = f"Expected one prediction file of the val split in {run.folder}, found 2."
+    assert refusal(lambda: run.predictions("val")) == told
+    for name in run.folder.glob("*_val_*.csv"):
+        name.unlink()
+    assert refusal(lambda: run.predictions("val")) == told.replace("2.", "0.")
+
+
+def test_damaged_files(run: Run) -> None:
+    (run.folder / "result.json").write_text("{")
+    assert re.fullmatch(
+        rf"{run.folder}/result\.json is damaged \(.+ is not valid JSON: .+\); train the run again\.",
+        refusal(lambda: run.result),
+    )
+    line = (run.folder / "metrics.jsonl").read_text().splitlines()[0]
+    (run.folder / "metrics.jsonl").write_text(f"{line}\n{line}\n")
+    told = f"{run.folder / 'metrics.jsonl'} cannot be read (line 2 is of epoch 1); train the run again."
+    assert refusal(lambda: run.history) == told
+    (run.folder / "timings.jsonl").write_text("{}\n")
+    told = f"{run.folder / 'timings.jsonl'} cannot be read (line 1 holds no epoch); train the run again."
+    assert refusal(lambda: run.seconds) == told
+    run.weights_path.write_bytes(b"")
+    told = rf"{run.weights_path} cannot be read as weights \(.+\); train the run again\."
+    assert re.fullmatch(told, refusal(lambda: load_weights(run.weights_path)))
+
+
+def test_weights_and_predictions_of_another_model(run: Run) -> None:
+    [path] = run.folder.glob("*_test_*.csv")
+    path.write_text("0,0.5,0.5\n")
+    assert refusal(lambda: run.predictions("test")) == (
+        f"{path} holds 2 scores an image, and this run's model tells 4 classes apart; train the run again."
+    )
+    weights = safetensors.torch.load_file(run.weights_path)
+    del weights["head.bias"]
+    safetensors.torch.save_file(weights, run.weights_path)
+    told = f"{run.weights_path} does not fit the model in config.json; train the run again."
+    assert refusal(run.load_model) == told
+
+
+def test_weights_are_counted_before_a_model_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (model_config("vit_4q1h", img_size=12, num_classes=4, depth=depth) for depth in (1, 2))
+    weights = build(small).state_dict()
+    check_weights(weights, small)
+    other = {name: value.double() for name, value in weights.items()}
+    assert refusal(lambda: check_weights(other, small), RuntimeError) == "other weights than such a model has"
+    monkeypatch.setattr("qvit.training.checkpoint.build_without_numbers", lambda _: pytest.fail("it was built"))
+    assert refusal(lambda: check_weights(weights, large), RuntimeError) == "fewer weights than such a model has"
+    assert small.weights_without_circuits <= sum(value.numel() for value in weights.values())
+
+
+def test_data_that_are_not_those_of_the_run(run: Run, finished: Path, make_arrays: Any, tmp_path: Path) -> None:
+    lay, digest = run.config["dataset"], run.config["data_digest"]
+    np.savez(tmp_path / "other.npz", **make_arrays(seed=1))
+    told = (
+        rf"The run in {run.folder} was trained on other data: expected {lay} with digest {digest}, found [0-9a-f]{{32}}"
+    )
+    assert re.fullmatch(
+        rf"{told} in {tmp_path}/other\.npz\.", refusal(lambda: run.load_data(file=tmp_path / "other.npz"))
+    )
+    said = json.loads((run.folder / "config.json").read_text())
+    for name, kind, file, expected in (
+        (
+            "/nowhere/beads.npz",
+            RunError,
+            None,
+            "was trained on /nowhere/beads.npz, which is not there any more. Say where the file lies now with --data "
+            "FILE (in Python file=…).",
+        ),
+        (
+            "bloodmnist",
+            ConfigError,
+            finished / "cells.npz",
+            "was trained on bloodmnist, not on a file of yours; use --root FOLDER (in Python root=…) for the folder of "
+            "its file.",
+        ),
+    ):
+        (run.folder / "config.json").write_text(json.dumps(said | {"dataset": name}))
+        found = refusal(lambda file=file: Run(run.folder).load_data(file=file), kind)
+        assert found == f"The run in {run.folder} {expected}"
