@@ -319,7 +319,9 @@ def test_a_damaged_study_is_left_as_it_is(qvit: Qvit, tmp_path: Path) -> None:
     path = tmp_path / "study.sqlite"
     path.write_bytes(b"no database at all" * 99)
     (tmp_path / "runs").mkdir()
-    check(qvit("study", "run", "tiny.yaml", "--out", tmp_path), "finished runs in its folder are found and kept.")
+    study = tmp_path / "tiny.yaml"
+    study.write_text("datasets: phantom\nmodels: vit_4q1h\nseeds: 3\n")
+    check(qvit("study", "run", study, "--out", tmp_path), "finished runs in its folder are found and kept.")
     assert path.read_bytes() == b"no database at all" * 99
 
 

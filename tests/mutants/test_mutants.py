@@ -1,6 +1,7 @@
 """From a tree with a planted hole in its tests to the survivors: measured, drawn, tried, told."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -85,11 +86,9 @@ def test_survivors_are_the_holes(tmp_path: Path) -> None:
         text=True,
         check=True,
     ).stdout
-    lines = [line.split() for line in told.splitlines()]
-    how = {line[3].split(":")[1]: set[str]() for line in lines if len(line) > 4 and line[2] == "s"}
-    for line in lines:
-        if len(line) > 4 and line[2] == "s":
-            how[line[3].split(":")[1]].add(line[0])
+    how: dict[str, set[str]] = {}
+    for name, outcome in map(json.loads, (tmp_path / "measured/results.jsonl").read_text().splitlines()):
+        how.setdefault(name.split(":")[1], set()).add(outcome["how"])
     assert how["8"] == {"failed"}  # the sum
     assert "failed" in how["9"]  # the condition
     assert "failed" in how["3"]  # the limit, on a copy of the tree
