@@ -110,7 +110,7 @@ def test_what_it_tells(make_run: MakeRun, drawn: list[Any], tmp_path: Path) -> N
     labels = {"loss", "validation AUC", "epoch (dot: the checkpoint that was kept)"}
     assert labels <= set(texts)
     for place, run in enumerate(runs, 1):
-        marks = [text[3] for text in texts if text.startswith(f"{place}: ✓") or text.startswith(f"{place}: ✗")]
+        marks = [text[3] for text in texts if text.startswith((f"{place}: ✓", f"{place}: ✗"))]
         assert len(marks) == 18
         share = marks.count("✓") / 18
         assert abs(share - run.result["test"]["acc"]) <= 2 / 18, "18 of 20 images"

@@ -412,8 +412,9 @@ def test_folders_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no study"):
         write_report(tmp_path)
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(RunError, match=r"Cannot write a report to .*file: .*Choose another --out"):
+    with pytest.raises(RunError) as caught:
         write_report(folder, tmp_path / "file")
+    assert str(caught.value) == f"Cannot write a report to {tmp_path / 'file'}: Not a directory. Choose another --out."
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "tables").write_text("kept")
     with pytest.raises(RunError, match="Cannot write a report"):
