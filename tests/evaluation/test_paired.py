@@ -509,6 +509,7 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
+@settings(max_examples=40)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
 def test_holm_keeps_the_order(p_values: list[float]) -> None:
     adjusted = holm(p_values)

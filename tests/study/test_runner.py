@@ -528,13 +528,13 @@ def test_other_folders_are_left_alone(study: MakeStudy, go: Go, tmp_path: Path) 
         go(study(), folder=tmp_path / "mine")
     assert str(caught.value) == f"{tmp_path / 'mine'} is not empty and holds no study; choose another with --out."
     for name, told in (
-        ("config.json", "is not empty and holds no study; choose another with --out."),
-        ("runs", "is the folder of a run, not of a study; choose another with --out."),
+        ("config.json", " is not empty and holds no study; choose another with --out."),
+        ("runs", " is the folder of a run, not of a study; choose another with --out."),
     ):
         (tmp_path / "run" / name).mkdir(parents=True)
         with pytest.raises(RunError) as caught:
             go(study(), folder=tmp_path / "run")
-        assert str(caught.value) == f"{tmp_path / 'run'} {told}"
+        assert str(caught.value) == f"{tmp_path / 'run'}{told}"
     thesis = tmp_path / "mine" / "thesis.tex"
     with pytest.raises(RunError) as caught:
         go(study(), folder=thesis)
@@ -554,8 +554,9 @@ def test_a_folder_whose_name_cannot_be_written_down(study: MakeStudy, go: Go, tm
 
 
 def test_a_study_needs_a_worker(study: MakeStudy, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"^A study needs at least one worker, got 0\.$"):
+    with pytest.raises(RunError) as caught:
         run_study(study(), tmp_path / "study", workers=0)
+    assert str(caught.value) == "A study needs at least one worker, got 0."
 
 
 def test_as_many_workers_as_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -343,8 +343,8 @@ def test_text_that_is_not_json_is_damage(tmp_path: Path) -> None:
             "{": "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
             "[": "maximum recursion depth exceeded while decoding a JSON array from a unicode string",
         }[text[0]]
-        told = f"{tmp_path / FILE} cannot be used: a value is not JSON ({reason}). {advice}"
-        refused(tmp_path, told, opened=table == "jobs")
+        damage = f"a value is not JSON ({reason})"
+        refused(tmp_path, f"{tmp_path / FILE} cannot be used: {damage}. {advice}", opened=table == "jobs")
         (tmp_path / FILE).write_bytes(kept)
     assert len(read(tmp_path)) == 18
 
