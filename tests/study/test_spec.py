@@ -58,7 +58,8 @@ def test_kinds_without_layers_come_once() -> None:
     assert (vit.layers, vit.options) == (None, {})
 
 
-def test_a_matched_model_has_the_layers_of_its_qvit() -> None:
+def test_a_matched_model_has_the_layers_of_its_qvit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spec, "_check_options", lambda jobs: None)  # builds it, to match it
     found = parse("datasets: phantom\nmodels: {kind: vit_matched, qubits: 8, layers: [1, 2]}").models
     assert [(m.name, m.label, m.kind, m.layers) for m in found] == [
         ("vit_8q2h_matched", "vit_8q2h_matched", "vit_matched", 1),
@@ -295,6 +296,7 @@ def test_options_of_shipped_studies_are_known(name: str, monkeypatch: pytest.Mon
 
 def test_a_folder_does_not_hide_a_shipped_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(spec, "_check_options", lambda jobs: None)  # builds every model
     (tmp_path / "smoke").mkdir()
     assert read_study("smoke").name == "smoke"
     (tmp_path / "paper").write_text(SMALL)
@@ -344,6 +346,73 @@ def test_students_are_datasets_times_models_times_regimes_times_seeds(
     assert len(students(study)) == len(datasets) * models * (1 + regimes) * count
     assert len(teachers(study)) == (len(datasets) * members if regimes else 0)
     assert len({(j.role, j.dataset, j.model.label, j.regime, j.seed) for j in study.jobs}) == len(study.jobs)
+
+
+# --- every key ---
+
+FULL = {
+    "title": "One", "description": "what", "datasets": "phantom", "seeds": 1, "options": {"epochs": 3},
+    "models": {"kind": "qvit"}, "teachers": {"t": [{"arch": "vit_4q1h"}]},
+    "regimes": {"scratch": None, "kd": {"teacher": "t"}},
+    "overrides": [{"where": {"seed": 0}, "set": {"lr": 0.25}}],
+}  # fmt: skip
+CHANGES: dict[str, Any] = {
+    "title": "Other", "description": "other", "datasets": "breastmnist", "seeds": 2, "options": {"epochs": 4},
+    "models": {"kind": "vit"}, "teachers": {"t": [{"arch": "vit_8q1h"}]}, "regimes": {"scratch": None},
+    "overrides": [{"where": {"seed": 0}, "set": {"lr": 0.5}}],
+}  # fmt: skip
+OF_MODELS: dict[str, Any] = {
+    "name": {"name": "vit_4q2h"}, "kind": {"kind": "cosine"}, "qubits": {"kind": "qvit", "qubits": 6},
+    "heads": {"kind": "qvit", "heads": 1}, "layers": {"kind": "qvit", "layers": 3},
+    "label": {"kind": "qvit", "label": "ours"}, "options": {"kind": "qvit", "options": {"dropout": 0.5}},
+}  # fmt: skip
+WHERE = {"dataset": "phantom", "model": "qvit_4q2h", "regime": "kd", "seed": 0, "teacher": "t"}
+NOBODY = {"dataset": "other", "model": "vit*", "regime": "hot", "seed": 9, "teacher": "u"}
+
+
+def essence(said: dict[str, Any]) -> tuple[Any, ...]:
+    study = parse(yaml.safe_dump(said))
+    jobs = [(job.name, sorted(job.options.items())) for job in study.jobs]
+    return study.title, study.description, study.datasets, study.seeds, repr(study.models), study.regimes, repr(jobs)
+
+
+def test_every_key_of_a_study_bites() -> None:
+    assert set(FULL) == set(CHANGES) == set(spec.KEYS)
+    found = [essence(FULL), *(essence(FULL | {key: value}) for key, value in CHANGES.items())]
+    assert len(set(found)) == len(found)
+
+
+def test_every_key_of_a_model_bites() -> None:
+    assert set(OF_MODELS) == set(spec.MODEL_KEYS)
+    found = [essence(FULL), *(essence(FULL | {"models": entry}) for entry in OF_MODELS.values())]
+    assert len(set(found)) == len(found)
+
+
+def test_every_key_of_an_override_chooses() -> None:
+    assert set(WHERE) == set(NOBODY) == set(spec.WHERE_KEYS)
+    for key, value in WHERE.items():
+        entry = {"where": {key: value}, "set": {"patience": 77}}
+        assert essence(FULL | {"overrides": [entry]}) != essence(FULL | {"overrides": []})
+        where = {key: [str(NOBODY[key])]}
+        with pytest.raises(ConfigError) as caught:
+            parse(yaml.safe_dump(FULL | {"overrides": [entry | {"where": {key: NOBODY[key]}}]}))
+        assert str(caught.value) == f"Study study: No run fits the override where {where}; check its names."
+
+
+@pytest.mark.parametrize("key", spec.GIVEN)
+def test_what_a_study_gives_no_options_set(key: str) -> None:
+    for place, said in (
+        ("options", {"options": {key: 1}}),
+        ("a model's options", {"models": {"kind": "qvit", "options": {key: 1}}}),
+        ("teacher t", {"teachers": {"t": [{"arch": "vit_4q1h", key: 1}]}}),
+        ("regime kd", {"regimes": {"kd": {"teacher": "t", key: 1}}}),
+        ("set", {"overrides": [{"where": {"seed": 0}, "set": {key: 1}}]}),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse(yaml.safe_dump(FULL | said))
+        assert str(caught.value) == (
+            f"Study study: {place} cannot set '{key}': the study's datasets, models, seeds and regimes do."
+        )
 
 
 # --- mistakes ---
