@@ -4,7 +4,6 @@ Real processes, killed in earnest, are in test_killed.py.
 """
 
 import os
-import queue
 import signal
 import socket
 import sys
@@ -93,21 +92,16 @@ class Workers:
 @pytest.fixture
 def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     """Have pools start threads, whose runs do as their work says."""
-    seen, queues = Workers(), []
-
-    class Queue(queue.SimpleQueue):  # type: ignore[type-arg]
-        def __init__(self) -> None:
-            queues.append(self)
+    seen = Workers()
 
     def process(**options: Any) -> Process:
         seen.processes.append(Process(**options))
         return seen.processes[-1]
 
     def leave(code: int) -> None:
-        """End those that wait for work; a thread that listens ends by itself after this."""
+        """End the worker whose thread calls: the one that waits for work, and this one by itself after this."""
         seen.exits.append(code)
-        for one in queues:
-            one.put(END)
+        sys._getframe(1).f_locals["todo"].put(END)
 
     def execute(work: Any, tell: Callable[..., None]) -> str:
         if work.does == "leave":
@@ -126,7 +120,6 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
 
     context = SimpleNamespace(Pipe=Pipe, Process=process)
     monkeypatch.setattr(module.multiprocessing, "get_context", {"spawn": context}.__getitem__)
-    monkeypatch.setattr(module.queue, "SimpleQueue", Queue)
     monkeypatch.setattr(module.os, "_exit", leave)
     monkeypatch.setattr(module.signal, "signal", lambda *said: seen.signals.append(said))
     monkeypatch.setattr(torch, "set_num_threads", seen.cores.append)
