@@ -41,7 +41,7 @@ def test_agreement_counts_equal_decisions() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(ours=SEEDS, theirs=SEEDS, images=st.integers(1, 41), classes=st.integers(2, 7))
 def test_agreement_is_a_symmetrical_share(task: str, ours: int, theirs: int, images: int, classes: int) -> None:
     a, b = (make_scores(task, seed=seed, images=images, classes=classes) for seed in (ours, theirs))
@@ -83,7 +83,7 @@ def test_divergence_is_scipys(seed: int) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(ours=SEEDS, theirs=SEEDS, images=st.integers(1, 41), classes=st.integers(2, 7), single=st.booleans())
 def test_divergence_is_never_negative(
     task: str, ours: int, theirs: int, images: int, classes: int, single: bool

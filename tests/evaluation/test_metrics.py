@@ -88,7 +88,7 @@ def check_against_medmnist(labels: Array, scores: Array, task: Task) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     images=st.integers(7, 61),
@@ -158,7 +158,7 @@ def decided_and_true(task: Task, seed: int) -> tuple[Array, Array, Array, Array]
     return labels, scores, labels if task == "multi-label" else labels[:, 0], decide(scores, task)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("task", ["binary", "multi-class", "ordinal"])
 def test_single_label_measures_are_scikit_learns(task: Task, seed: int) -> None:
     labels, scores, true, said = decided_and_true(task, seed)
@@ -302,7 +302,7 @@ def test_one_label_keeps_its_axis() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_every_measure_is_a_number_in_its_range(task: Task, data: st.DataObject) -> None:
     images, classes = data.draw(st.integers(1, 6)), data.draw(st.integers(2, 4))
@@ -353,16 +353,25 @@ def test_evaluate_wants_rows_that_sum_to_one(task: Task) -> None:
         evaluate(labels, scores, task)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-@pytest.mark.parametrize("classes", [2, 3, 9, 100])
+@pytest.mark.parametrize(
+    ("dtype", "classes"),
+    [
+        (torch.bfloat16, 2),
+        (torch.bfloat16, 9),
+        (torch.bfloat16, 100),
+        (torch.float16, 3),
+        (torch.float32, 9),
+        (torch.float64, 2),
+    ],
+)
 def test_evaluate_takes_a_softmax_of_any_precision(dtype: torch.dtype, classes: int) -> None:
     """Each rounds its probabilities; the sum of a row is off by as much. Bfloat16 has to be widened for NumPy."""
     random = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(2000, classes, generator=random, dtype=torch.float64)
+    logits = 3 * torch.randn(1000, classes, generator=random, dtype=torch.float64)
     for of in (logits, logits.to(dtype)):
         scores = of.softmax(dim=1).to(dtype)
         scores = scores.float().numpy() if dtype == torch.bfloat16 else scores.numpy()
-        labels = np.arange(2000) % classes
+        labels = np.arange(1000) % classes
         assert 0 < evaluate(labels, scores, "multi-class")["log_loss"] < np.inf
         assert agreement(scores, scores, "multi-class") == 1
         assert divergence(scores, scores, "multi-class") == pytest.approx(0, abs=1e-12)

@@ -1,28 +1,34 @@
-"""Runs made on the spot: one epoch each on made-up files, kept for the whole session; and studies made up whole."""
+"""Runs as if trained on made-up files, kept for the whole session; and studies made up whole."""
 
 import json
+import platform
+import re
+import zlib
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from qvit.distill.guide import TeacherGuide
 from qvit.evaluation import statistics
-from qvit.evaluation.metrics import evaluate
-from qvit.evaluation.results import write_result
-from qvit.models.cost import cost_of
-from qvit.models.zoo import count_parameters, model_config
+from qvit.evaluation.metrics import accuracy, auc
+from qvit.evaluation.results import result_name
+from qvit.study import charts, forest, spec
 from qvit.study.spec import Job, parse_study
 from qvit.study.store import Store
+from qvit.training import run as training
 from qvit.training.folder import flag_of
-from qvit.training.options import model_keys, resolve
+from qvit.training.loop import TrainState
+from qvit.training.options import resolve
 from qvit.training.run import Run, train_run
 
+platform.platform()  # asks another program, and keeps the answer: now, so that no test starts one
 torch.set_num_threads(1)  # as runs do: on models this small, threads only wait for each other
 
 COUNTS = {"train": 24, "val": 16, "test": 20}
@@ -48,16 +54,49 @@ def make_npz(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
+def as_if_fitted(model: Any, data: Any, config: Any, *, seed: int, objective: Any = None, **_: Any) -> TrainState:
+    """Stand for `fit`: weights that depend on all that training depends on, and a history."""
+    torch.manual_seed(zlib.crc32(repr((config, seed, getattr(objective, "config", None))).encode()))
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights += 0.05 * torch.randn_like(weights)
+    still = {"lr": 0.001, "train_loss": 1.0, "val_loss": 1.25, "val_acc": 0.5, "tta": "none"}
+    history = [{"epoch": epoch, "val_auc": 0.5 + 0.125 / epoch} | still for epoch in range(1, config.epochs + 1)]
+    return TrainState(epoch=config.epochs, best=history[0], history=history, seconds=[1.5] * config.epochs)
+
+
+def few_resamples(*arguments: Any, **options: Any) -> Any:
+    return statistics.bootstrap_interval(*arguments, **options | {"resamples": 40})
+
+
 @pytest.fixture(scope="session")
-def make_run(make_npz: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
-    """A finished run; the same options give the same one."""
+def train_as_if() -> Callable[..., Run]:
+    """Do what `train_run` does without training: folder, predictions and figures are real."""
+
+    def make(config: Any, folder: Path, **options: Any) -> Run:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(training, "fit", as_if_fitted)
+            patched.setattr(training, "bootstrap_interval", few_resamples)
+            patched.setattr(
+                TeacherGuide, "prepare", lambda self, model, data, *_, **__: (data, SimpleNamespace(config=self.config))
+            )
+            return train_run(config, folder, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_run(
+    make_npz: Callable[..., Path], train_as_if: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Run]:
+    """A finished run, as if trained; the same options give the same one."""
     made: dict[str, Run] = {}
 
     def make(npz: Path | None = None, **options: Any) -> Run:
         given = {"dataset": str(npz or make_npz()), "model": "vit_4q1h", "epochs": 2} | options
         key = repr(sorted(given.items()))
         if key not in made:
-            made[key] = train_run(resolve(given), tmp_path_factory.mktemp("run") / "run")
+            made[key] = train_as_if(resolve(given), tmp_path_factory.mktemp("run") / "run")
         return made[key]
 
     return make
@@ -72,17 +111,33 @@ TASKS = {
 EPOCHS = 3
 
 
-@cache
-def _cost(model: str, options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    own = {key: value for key, value in options if key in model_keys()}
-    return asdict(cost_of(model_config(model, num_classes=3, **own)))
+QUANTUM = ("qvit", "no_entangler", "frozen", "unlu")  # kinds of models with circuits
 
 
-@cache
 def _parameters(model: str) -> int:
-    return count_parameters(model_config(model, num_classes=3))
+    """Return a number that grows with the sizes that a model's name says, and is the same for all kinds."""
+    sizes = re.search("_([0-9]+)q([0-9]+)h", model)
+    return 11000 if sizes is None else 700 + 40 * int(sizes[1]) * int(sizes[2])
 
 
+def _cost(model: str) -> dict[str, Any]:
+    """Return a cost as `models.cost` writes it down, with other figures in each place."""
+    number, circuits = _parameters(model), None
+    if re.sub("_[0-9]+q.*", "", model) in QUANTUM:
+        circuits = {
+            "circuits": 1200, "qubits": int(re.findall("_([0-9]+)q", model)[0]), "shots_per_circuit": 2000,
+            "shots": 2_400_000, "gates": {"ry": 5000, "cx": 4600}, "two_qubit_gates": 4600, "depth": 17,
+            "depth_in_sequence": 34, "kinds": [],
+        }  # fmt: skip
+    return {
+        "parameters": number, "parameters_in_projections": number // 4, "parameters_in_attention": number // 3,
+        "classical_flops": 38 * number, "engine": "statevector" if circuits else "",
+        "simulation_flops": 91 * number if circuits else 0, "simulation_flops_by_engine": {},
+        "flops": (129 if circuits else 38) * number, "hardware": circuits,
+    }  # fmt: skip
+
+
+@cache
 def _labels(task: str, classes: int, images: int) -> Any:
     rng = np.random.default_rng(5)
     if task == "multi-label":
@@ -101,6 +156,15 @@ def made_scores(labels: Any, task: str, classes: int, skill: float, seed: int) -
     return exponents / exponents.sum(axis=1, keepdims=True)
 
 
+@cache
+def _predicted(task: str, classes: int, images: int, skill: float, seed: int) -> tuple[str, int, float, float]:
+    """Return a file of predictions, the number of its columns, and their AUC and accuracy."""
+    labels = _labels(task, classes, images)
+    scores = made_scores(labels, task, classes, skill, seed)
+    lines = "".join(f"{k},{','.join(map(repr, row))}\n" for k, row in enumerate(scores.tolist()))
+    return lines, len(scores[0]), auc(labels, scores, task), accuracy(labels, scores, task)
+
+
 UNTOLD = {"auc_interval": [None, None], "acc_interval": [None, None]}
 
 
@@ -111,28 +175,37 @@ def few_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "FEWEST_IN_ALL", 0)
 
 
-def _write_run(folder: Path, job: Job, task: str, labels: Any, scores: Any) -> dict[str, Any]:
-    """The folder of a run that predicts these scores; returns its result."""
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are drawn as ever, but not laid out and written, which takes most of their time."""
+    empty = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>'
+    for module in (charts, forest):
+        monkeypatch.setattr(module, "svg", lambda figure: empty)
+
+
+def _write_run(folder: Path, job: Job, skill: float, images: int) -> dict[str, Any]:
+    """The folder of a run that predicts with a skill; returns its result."""
     folder.mkdir(parents=True)
     stem = Path(job.dataset).stem
-    measures = evaluate(labels, scores, task)
+    task, classes = TASKS[stem]
+    lines, columns, area, share = _predicted(task, classes, images, skill, job.seed)
     result = {
         "parameters": _parameters(job.model.name),
         "best_epoch": 2,
         "tta": "none",
-        "val": {"auc": 0.5 + measures["auc"] / 2, "acc": measures["acc"]} | UNTOLD,
-        "test": measures | UNTOLD,
+        "val": {"auc": 0.5 + area / 2, "acc": share} | UNTOLD,
+        "test": {"auc": area, "acc": share} | UNTOLD,
     }
     config = {"dataset": stem, "size": 28, "task": task, "data_digest": f"digest of {stem}", "model": job.model.name}
-    config |= {"model_config": {"num_classes": len(scores[0])}, "seed": job.seed, "train": {}}
+    config |= {"model_config": {"num_classes": columns}, "seed": job.seed, "train": {}}
     for name, content in (("config", config), ("result", result)):
         (folder / f"{name}.json").write_text(json.dumps(content))
     epochs = range(1, EPOCHS + 1)
     others = {"lr": 0.001, "train_loss": 1.0, "val_loss": 1.0, "val_acc": 0.5, "tta": "none"}
     metrics = [{"epoch": e, "val_auc": 0.5 + 0.1 * e + 0.01 * job.seed} | others for e in epochs]
-    for name, lines in (("metrics", metrics), ("timings", [{"epoch": e, "seconds": 1.5} for e in epochs])):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_result(folder, flag_of(stem), 28, "test", scores, measures["auc"], measures["acc"], "made")
+    for name, records in (("metrics", metrics), ("timings", [{"epoch": e, "seconds": 1.5} for e in epochs])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / result_name(flag_of(stem), 28, "test", area, share, "made")).write_text(lines)
     return result
 
 
@@ -155,7 +228,9 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     ) -> Path:
         folder = tmp_path_factory.mktemp("made") / name
         folder.mkdir()
-        study = parse_study(text, name=name, folder=folder.parent)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(spec, "_check_options", lambda jobs: None)  # builds every model
+            study = parse_study(text, name=name, folder=folder.parent)
         identities = {id(job): sha256(repr((job.dataset, job.options)).encode()).hexdigest() for job in study.jobs}
         (folder / "labels").mkdir()
         for dataset in study.datasets:
@@ -173,14 +248,13 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 synthetic=np.array(stem == "a"),
             )
         with Store.open(folder) as store:
+            store._db.execute("PRAGMA synchronous = OFF")  # no disk is waited for
             store.plan(
                 [(identities[id(job)], job) for job in study.jobs],
                 {identities[id(job)]: [identities[id(teacher)] for teacher in job.teachers] for job in study.jobs},
             )
             wanted = {(job.dataset, job.model.label): job for job in study.jobs}
-            store.set_costs(
-                (*key, _cost(job.model.name, tuple(job.model.options.items()))) for key, job in wanted.items()
-            )
+            store.set_costs((*key, _cost(job.model.name)) for key, job in wanted.items())
             machine = {"qvit": "0", "python": "3", "platform": "P", "processor": "one & only", "cores": 2}
             store.put(
                 name=study.name, title=study.title, description=study.description, specification=study.text,
@@ -195,14 +269,11 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
                 if state(job) == "failed":
                     store.fail(stored.identity, "ran out of <luck>")
                 elif state(job) == "finished":
-                    task, count = TASKS[Path(job.dataset).stem]
-                    labels = _labels(task, count, images)
-                    scores = made_scores(labels, task, count, skill(job), job.seed)
                     if not job.teachers:
-                        result = _write_run(stored.folder, job, task, labels, scores)
+                        result = _write_run(stored.folder, job, skill(job), images)
                     else:
-                        _write_run(stored.folder / "pretrain", job, task, labels, scores)
-                        result = _write_run(stored.folder / "finetune", job, task, labels, scores)
+                        _write_run(stored.folder / "pretrain", job, skill(job), images)
+                        result = _write_run(stored.folder / "finetune", job, skill(job), images)
                         (stored.folder / "distillation.json").write_text("{}")
                     store.finish(stored.identity, result, 4.5)
         return folder

@@ -191,8 +191,10 @@ def test_an_own_file_is_read(timed: list[tuple[str, int]], make_npz: Callable[..
     assert row.seconds == pytest.approx(run_seconds({"train": 24, "val": 16, "test": 20}))
 
 
-@pytest.mark.parametrize("model", ["qvit_4q1h", "resnet18"])
-@pytest.mark.parametrize("dataset", ["retinamnist", "breastmnist", "chestmnist"])
+@pytest.mark.parametrize(
+    ("model", "dataset"),
+    [("qvit_4q1h", "retinamnist"), ("resnet18", "breastmnist"), ("qvit_4q1h", "chestmnist")],
+)
 def test_models_are_timed_on_random_images(monkeypatch: pytest.MonkeyPatch, model: str, dataset: str) -> None:
     """For all tasks and any clock."""
     monkeypatch.setattr(plan, "STEPS", 1)

@@ -1,46 +1,142 @@
-"""Workers: real processes, killed in earnest; and a real Ray on this machine."""
+"""Workers: what they are told, what they tell, and how they end, with threads in the place of processes.
 
-import json
+Real processes, killed in earnest, are in test_killed.py.
+"""
+
 import os
-import shutil
 import signal
-import subprocess
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from qvit.errors import ConfigError, RunError
-from qvit.study import ray_pool
-from qvit.study.pool import LOCK, Event, LocalPool, _ending, attempt, await_workers, cores
-from qvit.study.ray_pool import RayPool, read_files, write_files
-from qvit.study.store import Store
-from qvit.study.work import Outcome, Work, execute, read_outcome
+from qvit.study import pool as module
+from qvit.study.pool import (
+    LOCK,
+    THREAD_VARIABLES,
+    Event,
+    LocalPool,
+    _ending,
+    _environment,
+    _share,
+    attempt,
+    await_workers,
+    cores,
+)
 
-MakeNpz = Callable[..., Path]
-TOO_LONG = 600.0  # seconds: ends what hangs, on any machine
+TOO_LONG = 60.0  # seconds: ends what hangs, on any machine
+END = SimpleNamespace(does="leave")
 
 
-@pytest.fixture(autouse=True)
-def few_will_do() -> None:
-    """Nothing: workers are processes of their own, and compare as users' do."""
+class Process:
+    """A thread that looks like a process to its pool."""
+
+    def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...], name: str, daemon: bool) -> None:
+        theirs, *rest = args
+        self.connection = Connection(
+            os.dup(theirs.fileno())
+        )  # a process has a copy, so that the pool may close its own
+        self.said = {"name": name, "daemon": daemon, "rest": tuple(rest)}
+        self.exitcode: int | None = None
+        self.killed = False
+        self._target, self._thread = target, threading.Thread(target=self._run, args=tuple(rest), daemon=True)
+
+    def _run(self, *rest: Any) -> None:
+        with suppress(SystemExit, OSError):  # the latter once it has been killed
+            self._target(self.connection, *rest)
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        with suppress(OSError), socket.socket(fileno=os.dup(self.connection.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+    def start(self) -> None:
+        self.environment = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+        self._thread.start()
+
+    def join(self, timeout: float | None = None) -> None:
+        if not self.killed:
+            self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive() and not self.killed
+
+    def kill(self) -> None:
+        self.killed, self.exitcode = True, -signal.SIGKILL
+        self.hang_up()
 
 
-def work_of(npz: Path, folder: Path, **options: Any) -> Work:
-    given = {"dataset": str(npz), "model": "vit_4q1h", "epochs": 2} | options
-    return Work(folder.name, folder.name, given, folder, folder.parent / "outputs", download=False)
+@dataclass
+class Workers:
+    """What the threads did that stand for processes."""
+
+    processes: list[Process] = field(default_factory=list)
+    exits: list[int] = field(default_factory=list)
+    signals: list[Any] = field(default_factory=list)
+    cores: list[int] = field(default_factory=list)
+    shared: list[Path] = field(default_factory=list)
+    stuck: threading.Event = field(default_factory=threading.Event)
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> Iterator[LocalPool]:
-    """One worker."""
-    made = LocalPool(1, tmp_path)
-    yield made
-    made.close()
+def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
+    """Have pools start threads, whose runs do as their work says."""
+    seen = Workers()
+
+    def process(**options: Any) -> Process:
+        seen.processes.append(Process(**options))
+        return seen.processes[-1]
+
+    def leave(code: int) -> None:
+        """End the worker whose thread calls: the one that waits for work, and this one by itself after this."""
+        seen.exits.append(code)
+        sys._getframe(1).f_locals["todo"].put(END)
+
+    def execute(work: Any, tell: Callable[..., None]) -> str:
+        if work.does == "leave":
+            raise SystemExit
+        if work.does == "die":
+            seen.processes[work.number].exitcode = -signal.SIGKILL
+            raise SystemExit
+        if work.does == "fail":
+            raise ConfigError("There is no model 'vit_5q3'.")
+        if work.does == "hang":
+            tell("train", 1, 9)
+            seen.stuck.wait(TOO_LONG)
+        for epoch in (1, 2):
+            tell("train", epoch, 2)
+        return f"result of {work.identity}"
+
+    context = SimpleNamespace(Pipe=Pipe, Process=process)
+    monkeypatch.setattr(module.multiprocessing, "get_context", {"spawn": context}.__getitem__)
+    monkeypatch.setattr(module.os, "_exit", leave)
+    monkeypatch.setattr(module.signal, "signal", lambda *said: seen.signals.append(said))
+    monkeypatch.setattr(torch, "set_num_threads", seen.cores.append)
+    monkeypatch.setattr(module, "_share", seen.shared.append)
+    monkeypatch.setattr("qvit.study.work.execute", execute)
+    yield seen
+    seen.stuck.set()
+    for one in seen.processes:
+        one.hang_up()
+    deadline = time.monotonic() + TOO_LONG
+    while len(seen.exits) < len(seen.processes):  # or what still listens would end this process in earnest
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def work(identity: str, does: str = "its work", **more: Any) -> SimpleNamespace:
+    return SimpleNamespace(identity=identity, does=does, **more)
 
 
 def until(pool: LocalPool, done: Callable[[list[Event]], bool]) -> list[Event]:
@@ -49,7 +145,7 @@ def until(pool: LocalPool, done: Callable[[list[Event]], bool]) -> list[Event]:
     deadline = time.monotonic() + TOO_LONG
     while not done(events):
         assert time.monotonic() < deadline, events
-        events += pool.events(0.2)
+        events += pool.events(0.05)
     return events
 
 
@@ -57,292 +153,207 @@ def over(events: list[Event]) -> bool:
     return bool(events) and events[-1].kind != "epoch"
 
 
-def test_a_worker_does_runs_and_survives_their_errors(pool: LocalPool, make_npz: MakeNpz, tmp_path: Path) -> None:
+def test_a_worker_does_one_run_after_another_whatever_becomes_of_them(workers: Workers, tmp_path: Path) -> None:
+    pool = LocalPool(1, tmp_path)
     assert pool.idle == 1
-    assert pool.submit(work_of(make_npz(), tmp_path / "a")) == "worker 1"
+    assert pool.events(0.0) == []
+    assert pool.submit(work("a")) == "worker 1"
     assert pool.idle == 0
-    events = until(pool, over)
-    assert [event.told for event in events[:-1]] == [("train", 1, 2), ("train", 2, 2)]
-    assert (events[-1].kind, events[-1].identity) == ("finished", "a")
-    assert isinstance(events[-1].told, Outcome)
-    alone = execute(work_of(make_npz(), tmp_path / "alone"))
-    assert events[-1].told.result == alone.result
-
-    pool.submit(work_of(make_npz(), tmp_path / "b", model="vit_5q3"))
-    (event,) = until(pool, over)
-    line, trace = event.told
-    assert event.kind == "failed"
-    assert line.startswith("ConfigError: There is no model 'vit_5q3'")
-    assert "Traceback" in trace
-    pool.submit(work_of(make_npz(), tmp_path / "c"))
-    assert until(pool, over)[-1].kind == "finished"
-
-
-def test_a_killed_worker_is_replaced_and_its_run_goes_on(pool: LocalPool, make_npz: MakeNpz, tmp_path: Path) -> None:
-    work = work_of(make_npz(), tmp_path / "a", epochs=300)
-    pool.submit(work)
-    until(pool, lambda events: len(events) > 2)
-    process = pool._workers[0].process
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    event = until(pool, over)[-1]
-    assert (event.kind, event.identity, event.told) == ("lost", "a", "its process was killed by SIGKILL")
+    assert until(pool, over) == [
+        Event("epoch", "a", "worker 1", ("train", 1, 2)),
+        Event("epoch", "a", "worker 1", ("train", 2, 2)),
+        Event("finished", "a", "worker 1", "result of a"),
+    ]
     assert pool.idle == 1
-    assert pool._workers[0].process.pid != process.pid
-    pool.submit(work)
-    events = until(pool, over)
-    assert events[0].told[1] > 2  # not from the first epoch
-    assert events[-1].told.result == execute(work_of(make_npz(), tmp_path / "alone", epochs=300)).result
-
-
-def test_close_ends_workers_whatever_they_do(make_npz: MakeNpz, tmp_path: Path) -> None:
-    pool = LocalPool(2, tmp_path)
-    pool.submit(work_of(make_npz(), tmp_path / "a", epochs=100000))
-    until(pool, bool)
-    processes = [worker.process for worker in pool._workers]
-    with pytest.raises(RunError, match="still at work"):
-        await_workers(tmp_path, patience=0.2)
+    pool.submit(work("b", "fail"))
+    [event] = until(pool, over)
+    line, trace = event.told
+    assert (event.kind, event.identity, line) == ("failed", "b", "ConfigError: There is no model 'vit_5q3'.")
+    assert trace.startswith("Traceback")
+    pool.submit(work("c"))
+    assert until(pool, over)[-1].told == "result of c"
+    assert len(workers.processes) == 1
     pool.close()
-    assert not any(process.is_alive() for process in processes)
-    await_workers(tmp_path, patience=5.0)
-    assert (tmp_path / LOCK).exists()
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_workers_compute_with_as_many_threads_as_they_are_given(make_npz: MakeNpz, tmp_path: Path) -> None:
-    pool = LocalPool(1, tmp_path, threads=1)
-    try:
-        pid = pool._workers[0].process.pid
-        environment = b""
-        while b"PATH=" not in environment:  # until it has begun
-            environment = Path(f"/proc/{pid}/environ").read_bytes()
-        assert b"OMP_NUM_THREADS=1" in environment.split(b"\0")
-    finally:
-        pool.close()
+def test_workers_do_as_many_runs_at_a_time_as_there_are_of_them(workers: Workers, tmp_path: Path) -> None:
+    pool = LocalPool(3, tmp_path)
+    assert [pool.submit(work(name, "hang")) for name in "ab"] == ["worker 1", "worker 2"]
+    assert pool.idle == 1
+    assert {(event.identity, event.worker) for event in until(pool, lambda found: len(found) == 2)} == {
+        ("a", "worker 1"),
+        ("b", "worker 2"),
+    }
+    workers.stuck.set()
+    ended = [event.identity for event in until(pool, lambda found: len(found) == 6) if event.kind == "finished"]
+    assert sorted(ended) == ["a", "b"]
+    assert pool.idle == 3
+    pool.close()
+
+
+def test_a_worker_that_dies_is_replaced_and_its_run_is_lost(workers: Workers, tmp_path: Path) -> None:
+    pool = LocalPool(1, tmp_path)
+    pool.submit(work("a", "die", number=0))
+    assert until(pool, bool) == [Event("lost", "a", "worker 1", "its process was killed by SIGKILL")]
+    assert (pool.idle, len(workers.processes)) == (1, 2)
+    pool.submit(work("b"))
+    assert until(pool, over)[-1] == Event("finished", "b", "worker 1", "result of b")
+    pool.close()
+
+
+def test_a_worker_that_dies_idle_is_replaced_without_a_word(workers: Workers, tmp_path: Path) -> None:
+    pool = LocalPool(1, tmp_path)
+    workers.processes[0].kill()
+    deadline = time.monotonic() + TOO_LONG
+    while len(workers.processes) == 1:
+        assert time.monotonic() < deadline
+        assert pool.events(0.05) == []
+    pool.submit(work("b"))
+    assert until(pool, over)[-1].kind == "finished"
+    pool.close()
+
+
+def test_work_for_a_worker_that_has_just_died_is_lost_and_no_error(workers: Workers, tmp_path: Path) -> None:
+    pool = LocalPool(1, tmp_path)
+    pool._workers[0].connection.close()
+    pool.submit(work("a"))
+    [event] = pool._workers[0].news()
+    assert (event.kind, event.identity) == ("lost", "a")
+    pool.close()
+
+
+def test_close_ends_idle_workers_by_a_word_and_others_by_force(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "GOODBYE", 0.2)
+    pool = LocalPool(2, tmp_path)
+    pool.submit(work("a", "hang"))
+    until(pool, bool)
+    pool.close()
+    assert [process.killed for process in workers.processes] == [True, False]
+    assert not any(process.is_alive() for process in workers.processes)
+    assert 1 in workers.exits
+
+
+def test_a_worker_knows_its_threads_and_folder_and_leaves_ctrl_c_to_the_driver(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    pool = LocalPool(1, tmp_path, threads=3)
+    pool.submit(work("a"))
+    until(pool, over)
+    [process] = workers.processes
+    assert process.said == {"name": "qvit worker 1", "daemon": True, "rest": (tmp_path, 3)}
+    assert process.environment == {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
+    assert not set(THREAD_VARIABLES) & set(os.environ), "the driver's own are as they were"
+    assert workers.cores == [3]
+    assert workers.shared == [tmp_path]
+    assert workers.signals == [(signal.SIGINT, signal.SIG_IGN)]
+    pool.close()
+    assert LocalPool(1, tmp_path)._threads == 1
+
+
+def test_variables_are_set_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QVIT_ONE", "before")
+    monkeypatch.delenv("QVIT_OTHER", raising=False)
+    with suppress(KeyError), _environment({"QVIT_ONE": "1", "QVIT_OTHER": "2"}):
+        assert (os.environ["QVIT_ONE"], os.environ["QVIT_OTHER"]) == ("1", "2")
+        raise KeyError
+    assert os.environ["QVIT_ONE"] == "before"
+    assert "QVIT_OTHER" not in os.environ
+
+
+# --- the workers' lock ---
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Descriptors of the lock, which a worker keeps until it ends."""
+    found: list[int] = []
+    real = os.open
+
+    def note(path: Any, *how: Any) -> int:
+        found.append(real(path, *how))
+        return found[-1]
+
+    monkeypatch.setattr(module.os, "open", note)
+    yield found
+    for descriptor in found:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
+def test_a_new_driver_waits_until_all_workers_of_the_old_one_are_gone(tmp_path: Path, opened: list[int]) -> None:
+    await_workers(tmp_path, patience=0.0)
+    _share(tmp_path)
+    _share(tmp_path)  # together with others
+    for left in opened[1:3]:
+        with pytest.raises(RunError) as caught:
+            await_workers(tmp_path, patience=0.06)
+        assert str(caught.value) == (
+            f"Workers of an earlier `qvit study run` are still at work in {tmp_path}; end them first."
+        )
+        os.close(left)
+    await_workers(tmp_path, patience=0.0)
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    assert (tmp_path / LOCK).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such locks")
+def test_a_file_system_without_locks_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    await_workers(tmp_path, patience=0.0)
+    _share(tmp_path)
+    _share(tmp_path / "nowhere")
+
+
+def test_windows_has_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    _share(tmp_path)
+    await_workers(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- attempts, endings, cores ---
 
 
 def test_attempt_tells_what_went_wrong() -> None:
     assert attempt(lambda a, b: a + b, 1, 2) == ("finished", 3)
-    kind, (line, trace) = attempt(lambda: [][0])
-    assert (kind, line) == ("failed", "IndexError: list index out of range")
-    assert "Traceback" in trace
+
+    def fail(error: BaseException) -> None:
+        raise error
+
+    for error, told in (
+        (IndexError("list index\n  out of range"), "IndexError: list index out of range"),
+        (RunError("two\nlines of ours"), "RunError: two lines of ours"),
+        (MemoryError(), "MemoryError: "),
+    ):
+        kind, (line, trace) = attempt(fail, error)
+        assert (kind, line) == ("failed", told)
+        assert trace.startswith("Traceback (most recent call last):\n")
+        assert "in fail\n" in trace
     with pytest.raises(KeyboardInterrupt):
-        attempt(_interrupt)
-
-
-def _interrupt() -> None:
-    raise KeyboardInterrupt
+        attempt(fail, KeyboardInterrupt())
 
 
 def test_endings_are_named() -> None:
     assert _ending(-9) == "its process was killed by SIGKILL"
+    assert _ending(0) == "its process ended with code 0"
     assert _ending(1) == "its process ended with code 1"
-    assert cores() >= 1
+    assert _ending(None) == "its process ended with code None"
 
 
-TINY = {
-    "models": ["vit_4q1h", "cosine_4q1h"],
-    "options": {"epochs": 20},
-    "seeds": 2,
-    "teachers": {"big": [{"arch": "vit_8q1h", "epochs": 5}]},
-    "regimes": {
-        "scratch": None,
-        "kd": {"teacher": "big", "mixtures": 0, "pretrain": {"epochs": 20}, "finetune": {"epochs": 20}},
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def study_file(make_npz: MakeNpz, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("study") / "tiny.yaml"
-    path.write_text(json.dumps(TINY | {"datasets": [str(make_npz())]}))
-    return path
-
-
-@pytest.fixture(scope="module")
-def undisturbed(study_file: Path) -> dict[str, Any]:
-    """The results of the study, done by one worker whom nobody disturbs."""
-    folder = study_file.parent / "whole"
-    finish(start(study_file, folder, "--workers", 1))
-    return results(folder)
-
-
-def start(file: Path, out: Path, *options: object) -> "subprocess.Popen[str]":
-    arguments = [sys.executable, "-m", "qvit", "study", "run", *map(str, (file, "--out", out, *options))]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: "subprocess.Popen[str]") -> str:
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-    return err
-
-
-def results(folder: Path) -> dict[str, Any]:
-    with Store.read(folder) as store:
-        return {job.name: job.result for job in store.jobs()}
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_workers_end_with_a_killed_driver_and_the_study_goes_on(
-    study_file: Path, undisturbed: dict[str, Any], tmp_path: Path
-) -> None:
-    out = tmp_path / "killed"
-    process = start(study_file, out, "--workers", 2)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[3/9]"):
-            break
-    workers = children(process.pid)
-    assert len(workers) >= 2
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    await_workers(out, patience=10.0)
-    for pid in workers:
-        assert not Path(f"/proc/{pid}").exists() or b"qvit" not in Path(f"/proc/{pid}/cmdline").read_bytes()
-    written = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/result.json")}
-    assert len(written) >= 3
-    finish(start(study_file, out, "--workers", 2))
-    assert results(out) == undisturbed
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-    with Store.read(out) as store:
-        ended: set[str] = set()
-        for one in store.attempts():
-            assert one["identity"] not in ended
-            ended |= {one["identity"]} if one["outcome"] == "finished" else set()
-
-
-def ray_task(driver: int) -> int | None:
-    """Return a process of a local Ray that does a task."""
-    todo, seen = [driver], set()
-    while todo:
-        pid = todo.pop()
-        seen.add(pid)
-        todo += [child for child in children(pid) if child not in seen]
-        try:
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::_task"):
-                return pid
-        except OSError:
-            continue
-    return None
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
-def test_ray_gives_the_same_though_a_worker_is_killed(
-    study_file: Path, undisturbed: dict[str, Any], tmp_path: Path
-) -> None:
-    pytest.importorskip("ray")
-    out = tmp_path / "by-ray"
-    process = start(study_file, out, "--ray", "local", "--workers", 2)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[2/9]"):
-            break
-    victim, deadline = None, time.monotonic() + TOO_LONG
-    while victim is None:
-        assert time.monotonic() < deadline
-        victim = ray_task(process.pid)
-    os.kill(victim, signal.SIGKILL)
-    finish(process)
-    assert results(out) == undisturbed
-    with Store.read(out) as store:
-        jobs = {job.name: job for job in store.jobs()}
-        assert {job.status for job in jobs.values()} == {"finished"}
-    student = jobs["first vit_4q1h kd seed 0"]
-    finetune = json.loads((student.folder / "finetune" / "config.json").read_text())
-    # Told as if it had been done here: where the images lie, and the run that it started from.
-    assert [finetune["dataset"]] == json.loads(study_file.read_text())["datasets"]
-    assert finetune["origin"]["found_at"] == str((student.folder / "pretrain").resolve())
-    guide = json.loads((student.folder / "pretrain" / "config.json").read_text())["guide"]
-    assert guide["teacher"]["found_at"] == [str(jobs["first vit_8q1h big seed 0"].folder.resolve())]
-    assert not list(student.folder.rglob("state.pt"))
-
-
-def test_ray_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ConfigError, match=r"pip install 'qvit\[ray\]'"):
-        RayPool("local", tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("cluster", "takes local, auto, or an address"),
-        ("127.0.0.1:1", "no Ray cluster at '127.0.0.1:1'"),
-        ("ray://127.0.0.1:1", "no Ray cluster"),
-        ("127.0.0.1:99999999", "no Ray cluster"),
-        (":6379", "takes local"),
-    ],
-)
-def test_addresses_without_a_cluster_are_refused_at_once(tmp_path: Path, address: str, message: str) -> None:
-    pytest.importorskip("ray")
-    with pytest.raises(ConfigError, match=message):
-        RayPool(address, tmp_path)
-
-
-def test_files_travel_whole_and_the_result_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = tmp_path / "source"
-    (source / "finetune").mkdir(parents=True)
-    contents = {"distillation.json": b"d", "finetune/result.json": b"r", "finetune/a.bin": b"\x00\xff", "z.txt": b""}
-    for name, content in contents.items():
-        (source / name).write_bytes(content)
-    (source / ".hidden.part").write_bytes(b"no")
-    files = read_files(source)
-    assert files == contents
-    written: list[str] = []
-    real = ray_pool.write_atomic
-    monkeypatch.setattr(
-        ray_pool, "write_atomic", lambda path, content: (written.append(path.name), real(path, content))
-    )
-    write_files(tmp_path / "target", files)
-    assert read_files(tmp_path / "target") == contents
-    assert written[-2:] == ["result.json", "distillation.json"]
-
-
-def test_outcomes_are_read_from_folders(make_npz: MakeNpz, tmp_path: Path) -> None:
-    work = work_of(make_npz(), tmp_path / "a")
-    assert read_outcome(work.folder, distilled=False) is None
-    done = execute(work)
-    found = read_outcome(work.folder, distilled=False)
-    assert found is not None
-    assert (found.result, found.seconds) == (done.result, done.seconds)
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "distillation.json").write_text("{}")
-    with pytest.raises(RunError, match="is damaged"):
-        read_outcome(tmp_path / "b", distilled=True)
-
-
-def test_warnings_of_a_run_are_kept(make_npz: MakeNpz, tmp_path: Path) -> None:
-    work = work_of(make_npz(), tmp_path / "a", model="qvit_4q1h", ansatz="strongly_entangling")
-    (said,) = execute(work).warnings
-    assert "cannot influence" in said or "weight" in said
-
-
-def test_what_a_machine_keeps_is_known_by_its_content(make_npz: MakeNpz, tmp_path: Path, monkeypatch: Any) -> None:
-    """A file or a teacher that was made anew in the same place is another, though an earlier one still lies there."""
-    npz, teacher = tmp_path / "own.npz", tmp_path / "teacher"
-    teacher.mkdir()
-    work = Work("x" * 64, "name", {"dataset": str(npz)}, tmp_path / "run", tmp_path / "outputs", (teacher,))
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(get=lambda content: content))
-    for number, options in enumerate(({}, {"seed": 5})):
-        shutil.copy(make_npz("again" * number or "first", **options), npz)
-        (teacher / "model.safetensors").write_bytes(bytes([number]))
-        pool = RayPool.__new__(RayPool)
-        pool._refs, pool._ray = {}, SimpleNamespace(put=lambda content: content)
-        sent = ray_pool._Sent({"dataset": pool._put(npz)}, (pool._put(teacher),))
-        here, places = ray_pool._unpacked(work, sent, tmp_path / "machine")
-        assert Path(here.options["dataset"]).read_bytes() == npz.read_bytes()
-        assert (here.teachers[0] / "model.safetensors").read_bytes() == bytes([number])
-        assert places[here.options["dataset"]] == str(npz)
-        assert (Path(here.options["dataset"]).name, here.teachers[0].name) == ("own.npz", "teacher")
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 64)
+    if sys.platform == "linux":
+        monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: {pid, 5, 9})
+        assert cores() == 3
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cores() == 64
+    monkeypatch.setattr(module.os, "cpu_count", lambda: None)
+    assert cores() == 1

@@ -4,18 +4,20 @@ import csv
 import io
 import re
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.statistics import Interval
+from qvit.study import results as results_module
 from qvit.study.claims import families, headline
 from qvit.study.published import PAPER_DATASETS, PUBLISHED
 from qvit.study.results import METRIC_NAMES, Results, load_results
-from qvit.study.spec import read_study
 from qvit.study.tables import (
     MISSING,
     Table,
@@ -41,6 +43,12 @@ seeds: 2
 teachers: {strong: [{arch: vit_4q1h, seeds: 2}, {arch: vit_8q1h, datasets: a.npz}]}
 regimes: {scratch: , kd: {teacher: strong}}
 """
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals as quickly as they can be had."""
+    monkeypatch.setattr(results_module, "RESAMPLES", 40)
 
 
 @pytest.fixture(scope="module")
@@ -326,7 +334,8 @@ def test_the_papers_means_stand_beside_those_of_its_datasets_alone(make_study: M
 
 
 def test_the_papers_datasets_are_those_of_its_study() -> None:
-    assert read_study("paper").datasets == PAPER_DATASETS
+    said = yaml.safe_load((files("qvit.study") / "shipped" / "paper.yaml").read_text(encoding="utf-8"))
+    assert tuple(said["datasets"]) == PAPER_DATASETS
 
 
 def test_a_study_without_these_has_no_such_tables(make_study: MakeStudy) -> None:

@@ -1,0 +1,12 @@
+"""Every message of an error is written down whole, with its values, in a test that looks at it."""
+
+from pathlib import Path
+
+import qvit.study
+from messages import missing, raised, written
+
+
+def test_every_message_is_in_a_test() -> None:
+    sources = Path(qvit.study.__file__).parent.glob("*.py")
+    tests = Path(__file__).parent.glob("*.py")
+    assert missing(raised(*sources), written(*tests)) == []

@@ -1,0 +1,147 @@
+"""One run of a study: what is done with what a worker is told, and what is read of its folder afterwards."""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qvit.distill import Teacher
+from qvit.errors import RunError
+from qvit.study.work import Outcome, Work, all_runs, execute, final_run, read_outcome
+
+FIGURES = {"auc": 0.75, "acc": 0.5, "auc_interval": [0.5, 0.9], "acc_interval": [None, None]}
+
+
+def finish(folder: Path, parameters: int = 5, seconds: float = 1.5) -> dict[str, Any]:
+    """Make the folder of a finished run; returns its result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {"parameters": parameters, "best_epoch": 2, "tta": "none", "val": FIGURES, "test": FIGURES}
+    (folder / "result.json").write_text(json.dumps(result))
+    lines = [json.dumps({"epoch": epoch, "seconds": seconds}) for epoch in (1, 2)]
+    (folder / "timings.jsonl").write_text("\n".join(lines))
+    return result
+
+
+def names(runs: Any) -> list[str]:
+    return [run.folder.name for run in runs]
+
+
+def test_a_run_is_its_folder_and_a_distillation_its_last_stage(tmp_path: Path) -> None:
+    for stage in ("joint", "finetune", "pretrain"):
+        (tmp_path / stage).mkdir()
+    assert final_run(tmp_path, distilled=False).folder == tmp_path
+    assert [run.folder for run in all_runs(tmp_path, distilled=False)] == [tmp_path]
+    assert names([final_run(tmp_path, distilled=True)]) == ["joint"]
+    assert names(all_runs(tmp_path, distilled=True)) == ["pretrain", "finetune", "joint"]
+    (tmp_path / "joint").rmdir()
+    assert names([final_run(tmp_path, distilled=True)]) == ["finetune"]
+    assert names(all_runs(tmp_path, distilled=True)) == ["pretrain", "finetune"]
+
+
+def test_outcomes_are_read_from_folders(tmp_path: Path) -> None:
+    assert read_outcome(tmp_path / "a", distilled=False) is None
+    result = finish(tmp_path / "a", seconds=0.12345)
+    assert read_outcome(tmp_path / "a", distilled=False) == Outcome(result, 0.247, ())
+    assert read_outcome(tmp_path / "a", distilled=True) is None, "its stages are not finished"
+
+
+def test_a_distillation_is_finished_once_it_says_so(tmp_path: Path) -> None:
+    finish(tmp_path / "pretrain", parameters=4)
+    last = finish(tmp_path / "finetune", seconds=2.0)
+    assert read_outcome(tmp_path, distilled=True) is None
+    (tmp_path / "distillation.json").write_text("{}")
+    assert read_outcome(tmp_path, distilled=True) == Outcome(last, 7.0)
+    (tmp_path / "finetune" / "result.json").unlink()
+    with pytest.raises(RunError) as caught:
+        read_outcome(tmp_path, distilled=True)
+    assert str(caught.value) == f"{tmp_path} is damaged: it holds figures of a run that is not there; delete it."
+
+
+# --- doing it ---
+
+
+def work_of(folder: Path, **options: Any) -> Work:
+    given = {"dataset": "phantom", "model": "vit_4q1h", "epochs": 2} | options
+    return Work("identity", "name", given, folder, folder.parent / "outputs", root=folder.parent / "root")
+
+
+Told = dict[str, Any]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
+    """What `train_run` is asked for; it finishes the run at once, and warns."""
+    asked: list[Told] = []
+
+    def train_run(config: Any, folder: Path, **options: Any) -> None:
+        asked.append({"config": config, "folder": folder} | options)
+        if options["on_epoch"] is not None:
+            for epoch in (1, 2):
+                options["on_epoch"]({"epoch": epoch}, 0.5)
+        for said in ("one", "other", "one"):
+            warnings.warn(said, stacklevel=1)
+        finish(folder)
+
+    monkeypatch.setattr("qvit.training.run.train_run", train_run)
+    return asked
+
+
+def test_a_run_is_trained_from_where_it_stopped(trained: list[Told], tmp_path: Path) -> None:
+    heard: list[Any] = []
+    outcome = execute(work_of(tmp_path / "a", lr=0.25), lambda *told: heard.append(told))
+    [asked] = trained
+    assert (asked["config"].model, asked["config"].train.lr) == ("vit_4q1h", 0.25)
+    assert (asked["folder"], asked["root"]) == (tmp_path / "a", tmp_path / "root")
+    assert (asked["download"], asked["resume"]) == (True, True)
+    assert heard == [("train", 1, 2), ("train", 2, 2)]
+    assert outcome == Outcome(finish(tmp_path / "a"), 3.0, ("one", "other")), "each warning once"
+    execute(replace(work_of(tmp_path / "b"), download=False))
+    assert (trained[1]["download"], trained[1]["on_epoch"]) == (False, None)
+
+
+def test_a_student_learns_from_its_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Told] = []
+
+    def distill(config: Any, teacher: Any, folder: Path, **options: Any) -> None:
+        asked.append({"config": config, "teacher": teacher, "folder": folder} | options)
+        for stage, epochs in (("pretrain", 3), ("finetune", 7)):
+            tell = options["on_stage"](stage, epochs)
+            if tell is not None:
+                tell({"epoch": 1}, 0.5)
+        finish(folder / "finetune")
+        (folder / "distillation.json").write_text("{}")
+
+    def of_runs(folders: Any, *, device: str) -> Any:
+        return SimpleNamespace(folders=folders, device=device)
+
+    monkeypatch.setattr("qvit.distill.distill", distill)
+    monkeypatch.setattr(Teacher, "of_runs", of_runs)
+    heard: list[Any] = []
+    teachers = (tmp_path / "t1", tmp_path / "t2")
+    work = replace(work_of(tmp_path / "a", temperature=3.0, device="meta"), teachers=teachers)
+    outcome = execute(work, lambda *told: heard.append(told))
+    [said] = asked
+    assert (said["config"].how.temperature, said["config"].student.model) == (3.0, "vit_4q1h")
+    assert (said["teacher"].folders, said["teacher"].device) == (teachers, "meta")
+    assert (said["folder"], said["cache"], said["root"]) == (tmp_path / "a", tmp_path / "outputs", tmp_path / "root")
+    assert (said["download"], said["resume"]) == (True, True)
+    assert heard == [("pretrain", 1, 3), ("finetune", 1, 7)]
+    assert outcome.seconds == 3.0
+    execute(work)
+    assert len(heard) == 2, "nobody listens"
+
+
+@pytest.mark.trains
+def test_what_training_leaves_is_read(make_npz: Callable[..., Path], tmp_path: Path) -> None:
+    work = replace(work_of(tmp_path / "a", dataset=str(make_npz()), epochs=1), root=None, download=False)
+    done = execute(replace(work, options=work.options | {"model": "qvit_4q1h", "ansatz": "strongly_entangling"}))
+    found = read_outcome(work.folder, distilled=False)
+    assert found is not None
+    assert (found.result, found.seconds) == (done.result, done.seconds)
+    [said] = done.warnings
+    assert "cannot influence" in said or "weight" in said
