@@ -35,7 +35,8 @@ study: .venv/base
 	$(BIN)/qvit study run "$(STUDY)" --out "runs/study-$(STUDY)"
 	$(BIN)/qvit study report "runs/study-$(STUDY)"
 
-PYTEST := $(BIN)/python -m pytest -n $(JOBS)
+# Tests of a file stay together, as they share what they set up. Their code is compiled once, not in each process.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test: .venv/dev
 	$(PYTEST) -m "not slow" --every-error $(PYTEST_ARGS)

@@ -53,6 +53,7 @@ def test_help_and_short_commands_load_what_a_bare_command_line_does() -> None:
         assert {name for name in set(packages) - set(bare) if not name.startswith("_")} == {"qvit"}
 
 
+@pytest.mark.slow("a process that imports torch, to be interrupted")
 @pytest.mark.trains
 def test_interrupt_gives_130_and_a_run_that_goes_on(npz: Path, tmp_path: Path, qvit: Qvit, process: Qvit) -> None:
     options = ["--model", "vit_4q1h", "--epochs", 3000, "--set", "batch_size=4", "--out", tmp_path / "run"]
@@ -96,6 +97,7 @@ def test_interrupt_gives_130_and_a_run_that_goes_on(npz: Path, tmp_path: Path, q
     assert seen[0] in (done + 1, done + 2), "state.pt may be one epoch ahead of metrics.jsonl"
 
 
+@pytest.mark.slow("processes that import torch, one for each way to end")
 def test_what_processes_print(process: Qvit, npz: Path, tmp_path: Path) -> None:
     """JSON in a pipe, to be read by a script; a mistake is one line, unless asked for its traceback."""
     told = process("train", npz, "--model", "vit_4q1h", "--epochs", 1, "--out", tmp_path / "run", "--json")

@@ -36,6 +36,7 @@ def test_nothing_but_success_or_a_refusal_in_one_line(kind: str, tmp_path: Path)
     assert found.refused > 0.2 * FRESH
 
 
+@pytest.mark.slow("circuits and commands go to a process that imports torch")
 @pytest.mark.processes
 @pytest.mark.trains
 def test_nothing_but_success_or_a_refusal_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Test processes that run at once compile each kernel once: one compiles, the others wait and read what it kept."""
 
 import fcntl
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -23,9 +24,13 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fix
         if not isinstance(self._cache, kept):
             return original(self, signature)
         # The lock between threads first: who holds it may need any kernel that the one compiled calls.
-        with one_at_a_time, (locks / f"{self.__name__}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return original(self, signature)
+        with one_at_a_time:
+            lock = os.open(locks / f"{self.__name__}.lock", os.O_CREAT | os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                return original(self, signature)
+            finally:
+                os.close(lock)
 
     dispatcher.compile = compile_or_wait
     yield
