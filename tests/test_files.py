@@ -24,5 +24,5 @@ def test_a_disk_that_fails_while_it_is_read(tmp_path: Path, monkeypatch: pytest.
     assert (caught.value.found, caught.value.missing) == ("Input/output error", False)
     monkeypatch.undo()
     assert read_bytes(path, most=2) == b"{}"
-    with pytest.raises(FileError, match="a.json: expected at most 1 bytes, found more\\.$"):
+    with pytest.raises(FileError, match=r"a\.json: expected at most 1 bytes, found more\.$"):
         read_bytes(path, most=1)

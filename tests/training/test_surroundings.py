@@ -70,6 +70,9 @@ def reseed(seed: int) -> None:
 def precision(backend: str, of: str, value: str) -> AbstractContextManager[None]:
     def write(to: str) -> None:
         torch._C._set_fp32_precision_setter(backend, of, to)
+        if (backend, to) == ("generic", "none"):  # what torch begins with; it does not come back by itself
+            for one in ("conv", "rnn"):
+                torch._C._set_fp32_precision_setter("cuda", one, "tf32")
 
     return setting(write, value, "none")
 
