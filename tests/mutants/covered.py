@@ -42,7 +42,8 @@ def measure(tree: Path, folder: Path, jobs: int, tests: Sequence[str] = ()) -> N
     path = os.pathsep.join(map(str, (tree / "src", tree / "tests", here)))
     watched = [sys.executable, "-m", "coverage", "run", f"--rcfile={settings}", "-m"]
     command = ["pytest", "-n", str(jobs), "-p", "mutants.plugin", f"--costs={folder / 'costs'}"]
-    ended = subprocess.run([*watched, *command, *tests], cwd=tree, env={**os.environ, "PYTHONPATH": path}, check=False)
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # of a test of ours
+    ended = subprocess.run([*watched, *command, *tests], cwd=tree, env=own | {"PYTHONPATH": path}, check=False)
     if ended.returncode not in (0, 1):  # tests that fail as it is are left out later
         raise SystemExit(f"The tests could not be run: pytest ended with {ended.returncode}.")
     subprocess.run([*watched[:3], "combine", "-q", f"--rcfile={settings}", str(folder)], cwd=tree, check=True)
