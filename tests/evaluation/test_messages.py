@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import qvit.evaluation
-from messages import missing, raised
 from qvit.errors import MetricError
 from qvit.evaluation.agreement import agreement, divergence, gap_closed
 from qvit.evaluation.influence import image_influence, image_strata
@@ -27,6 +26,7 @@ from qvit.evaluation.paired import (
 from qvit.evaluation.ranking import critical_difference, friedman, rank
 from qvit.evaluation.results import parse_result_name, read_result, result_name, write_result
 from qvit.evaluation.statistics import _percentiles, bootstrap_interval, crossed_interval, mean_interval
+from suite.messages import missing, raised
 
 NAME = "set_test_[AUC]0.500_[ACC]0.500@run.csv"
 LABELS, SCORES = [0, 1, 1], [0.2, 0.7, 0.6]

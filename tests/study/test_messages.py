@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import qvit.study
-from messages import missing, raised, written
+from suite.messages import missing, raised, written
 
 
 def test_every_message_is_in_a_test() -> None:
