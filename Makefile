@@ -1,6 +1,6 @@
 # make demo   train a quantum vision transformer and its classical twin, print a table, write a picture
 # make study  run a study of some minutes and write its report (STUDY=paper for the paper's, of days)
-# make test   run the tests but for the slow ones, which `make test-slow` runs; `make test-quick` those that take no time
+# make test   run the tests but for the slow ones, which `make test-slow` runs; `make test-quick` leaves out more
 # make mutants   change the code at places drawn by chance and see whether tests fail
 # make coverage   lines and branches that tests run
 # make fuzz   try two hundred thousand damaged inputs

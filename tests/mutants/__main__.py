@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections import Counter
 from dataclasses import asdict
@@ -32,18 +33,20 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=30, help="how many a package")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
-    parser.add_argument("--results", default="results", help="name of the file to keep them in")
     parser.add_argument("--marks", default="", help="only tests that match, as for pytest's -m")
     parser.add_argument("--tree", type=Path, default=Path(), help="another checkout, to compare with")
     parser.add_argument("--folder", type=Path, default=Path("runs/mutants"), help="what is measured is kept there")
     parser.add_argument("--measure", action="store_true", help="run all tests under coverage, as is done at first")
     asked = parser.parse_args()
     tree, folder = asked.tree.resolve(), asked.folder.resolve()
+    for package in asked.packages:
+        if not (tree / "src/qvit" / package).is_dir():
+            parser.error(f"There is no package {package!r} in {tree / 'src/qvit'}.")
     if asked.measure or not (folder / "costs").exists():
         measure(tree, folder, asked.jobs)
     covered = Covered(tree, folder)
     mutants = [mutant for package in asked.packages for mutant in drawn(tree, package, asked.number, asked.seed)]
-    results = folder / f"{asked.results}.jsonl"
+    results = folder / f"results{re.sub(r'[^a-z]+', '-', ' ' + asked.marks if asked.marks else '')}.jsonl"
     done = {name: Outcome(**outcome) for name, outcome in map(json.loads, _lines(results))}
     waiting = [(mutant, covered.tests(mutant)) for mutant in mutants if mutant.name not in done]
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -34,8 +33,9 @@ def measure(tree: Path, folder: Path, jobs: int, tests: Sequence[str] = ()) -> N
 
     Processes that tests start are followed, too.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in (*folder.glob("coverage*"), *folder.glob("results*.jsonl"), folder / "costs"):  # of other tests
+        old.unlink(missing_ok=True)
     settings = folder / "settings"
     settings.write_text(_SETTINGS.format(tree=tree, folder=folder))
     here = Path(__file__).parents[1]
