@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 pytest_plugins = ("pytester", "suite.marks", "suite.kernels", "suite.raised")
 
@@ -15,10 +16,12 @@ if not hands_out:
     # Matrices are tiny here: a second thread only waits, and with several test processes it costs minutes.
     torch.set_num_threads(1)
 
-    # Before any import of qvit. An int may stand for a float, as for mypy. The command line is left out: typer reads
-    # its annotations itself; so are circuits as values, hundreds of thousands of small calls with no shape to check.
-    checked = ("quantum.engines", "quantum.layer", "data", "models", "evaluation", "training", "study", "distill")
+    # Before any import of qvit: where shapes are stated, which mypy cannot see. An int may stand for a float, as for
+    # mypy. Typer reads the command line's annotations itself; circuits as values are hundreds of thousands of small
+    # calls with no shape to check.
+    source = Path(__file__).parents[1] / "src"
+    stated = [path for path in source.rglob("*.py") if "from jaxtyping import" in path.read_text()]
     install_import_hook(
-        [f"qvit.{floor}" for floor in checked],
+        [".".join(path.relative_to(source).with_suffix("").parts) for path in stated],
         "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
     )
