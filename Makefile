@@ -42,7 +42,7 @@ test: .venv/dev
 	$(PYTEST) -m "not slow" --every-error $(PYTEST_ARGS)
 
 test-quick: .venv/dev
-	$(PYTEST) -m "not slow and not trains and not processes" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow and not long and not trains and not processes" --durations=10 $(PYTEST_ARGS)
 
 test-slow: .venv/dev
 	$(PYTEST) -m slow $(PYTEST_ARGS)

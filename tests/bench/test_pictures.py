@@ -86,6 +86,7 @@ def test_gradients_against_qubits_and_layers_with_a_fit() -> None:
     assert figure.get_suptitle() == "ry_ring: gradient variance over 9 random circuits"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("a", b"\x89PNG")]
 )

@@ -125,6 +125,7 @@ def test_a_table_of_gradients(qvit: Qvit, monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "options"),
     [

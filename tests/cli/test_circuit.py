@@ -106,6 +106,7 @@ def test_a_large_circuit_is_drawn_but_not_analysed(qvit: Qvit) -> None:
     assert (known["gates"], known["pauli_rotations"], known["complaints"]) == (3000, None, None)
 
 
+@pytest.mark.long
 def test_all_ansatze(qvit: Qvit) -> None:
     told = qvit("circuit", "--qubits", 3, "--layers", 2)
     assert (told.code, told.err) == (0, "")
@@ -132,6 +133,7 @@ def test_all_ansatze(qvit: Qvit) -> None:
 # --- pictures ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "start", "part"),
     [("p.png", b"\x89PNG\r\n\x1a\n", b"IHDR"), ("p.svg", b"<?xml", b"<svg"), ("p.PDF", b"%PDF-", b"%%EOF")],
@@ -146,6 +148,7 @@ def test_a_picture(qvit: Qvit, tmp_path: Path, name: str, start: bytes, part: by
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.long
 def test_a_tall_picture_has_fewer_pixels_an_inch(qvit: Qvit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def height() -> int:
         assert qvit("circuit", "no_entangler", "--qubits", 20, "--picture", tmp_path / "p.png").code == 0
@@ -199,6 +202,7 @@ def test_mistakes(
     assert tree(tmp_path) == {}
 
 
+@pytest.mark.long
 def test_pictures_that_cannot_be(qvit: Qvit, tree: Tree, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.png").mkdir()

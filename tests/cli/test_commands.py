@@ -157,6 +157,7 @@ def test_data_verify(qvit: Qvit, npz: Path) -> None:
     assert (report["task"], report["size"], report["official"]) == ("multi-class", 12, False)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not OFFICIAL.is_file(), reason="QVIT_DATA names no folder with the official files")
 def test_data_verify_and_get_official(qvit: Qvit, tmp_path: Path) -> None:
     told = qvit("data", "verify", "retinamnist")
@@ -196,6 +197,7 @@ def test_models_as_json(qvit: Qvit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rows["qvit_4q2h"]["parameters"], rows["qvit_4q2h"]["parameters_in_projections"]) == (834, 24)
 
 
+@pytest.mark.long
 def test_cost_of_a_model(qvit: Qvit, monkeypatch: pytest.MonkeyPatch) -> None:
     once = cache(cost_of)
     monkeypatch.setattr("qvit.models.cost.cost_of", once)
@@ -318,6 +320,7 @@ def test_an_empty_options_file_means_no_options(tmp_path: Path, content: str) ->
     assert gather(tmp_path / "options.yaml", None, {"seed": None, "size": 12}) == {"size": 12}
 
 
+@pytest.mark.long
 def test_data_is_a_path_even_with_the_name_of_a_dataset(
     qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +333,7 @@ def test_data_is_a_path_even_with_the_name_of_a_dataset(
     assert [row["dataset"] for row in rows] == [str(tmp_path / "phantom")]
 
 
+@pytest.mark.long
 def test_compare_names_an_own_file_by_its_plain_path(
     train: Qvit, qvit: Qvit, run: Path, npz: Path, tmp_path: Path
 ) -> None:
@@ -346,6 +350,7 @@ def test_the_default_folder_names_the_run(
     assert (tmp_path / "runs" / "small-vit_4q1h-s2" / "result.json").exists()
 
 
+@pytest.mark.long
 def test_resuming_a_finished_run_changes_nothing(train: Qvit, tmp_path: Path, tree: Tree) -> None:
     first = train(tmp_path / "run")
     before = tree(tmp_path)
@@ -373,6 +378,7 @@ def test_a_warning_is_a_line_on_stderr(
     assert ".py:" not in told.err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["[bold]a[b]:smile:"])
 def test_names_are_shown_as_they_are(qvit: Qvit, npz: Path, tmp_path: Path, name: str) -> None:
     """Square brackets are markup to rich, unless it is told otherwise."""
@@ -391,6 +397,7 @@ def test_names_are_shown_as_they_are(qvit: Qvit, npz: Path, tmp_path: Path, name
 # --- studies ---
 
 
+@pytest.mark.long
 def test_study_list(qvit: Qvit, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shipped_studies() == ["controls", "paper", "scaling", "smoke"]
     # To work out the runs of the large ones takes seconds.
@@ -582,6 +589,7 @@ def test_waiting_for_a_busy_study_is_told(qvit: Qvit, tmp_path: Path, monkeypatc
 # --- demo ---
 
 
+@pytest.mark.long
 def test_demo(qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "demo"
     for again in (False, True):  # a second one replaces the first
@@ -601,6 +609,7 @@ def test_demo(qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "synthetic" not in told.out
 
 
+@pytest.mark.long
 def test_the_demo_declares_the_phantom_synthetic(
     qvit: Qvit, small_phantom: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_help_shows_the_defaults(qvit: Qvit) -> None:
 # --- teachers ---
 
 
+@pytest.mark.long
 def test_a_teacher_of_the_phantom(
     qvit: Qvit, small_phantom: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_the_vit_among_teachers(asked: Callable[..., dict[str, Any]]) -> None:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("offline", [[], ["--offline"]], ids=["refused", "offline"])
 def test_weights_that_cannot_be_had(
     qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: list[str]
@@ -162,6 +164,7 @@ def test_weights_that_cannot_be_had(
 # --- distillation ---
 
 
+@pytest.mark.long
 def test_distillation(distil: Qvit, taught: Qvit, tmp_path: Path, cache: Path) -> None:
     told = distil("--teacher", taught())
     assert told.code == 0, told.err
@@ -191,6 +194,7 @@ def test_distillation(distil: Qvit, taught: Qvit, tmp_path: Path, cache: Path) -
     assert (again.code, again.out) == (0, told.out)
 
 
+@pytest.mark.long
 def test_an_ensemble_as_json(distil: Qvit, taught: Qvit, tmp_path: Path, cache: Path) -> None:
     folders = [taught("first"), taught("second", seed=1)]
     told = distil("--teacher", folders[0], "--teacher", folders[1], "--json", "--cache", tmp_path / "outputs")
@@ -256,6 +260,7 @@ def test_the_weight_of_a_teacher_beside_labels(
     assert asked("distill", "small.npz", "--teacher", "t", "--joint", *given)["config.how.alpha"] == alpha
 
 
+@pytest.mark.long
 def test_learning_jointly(distil: Qvit, run: Path, tmp_path: Path) -> None:
     told = distil("--teacher", run, "--joint")
     assert told.code == 0, told.err
@@ -300,6 +305,7 @@ def test_asking_the_teacher_is_said_once_though_it_is_asked_in_parts(capsys: pyt
 # --- the runs of a distillation beside others ---
 
 
+@pytest.mark.long
 def test_compare_tells_the_runs_apart(qvit: Qvit, distil: Qvit, taught: Qvit, tmp_path: Path) -> None:
     taught()
     assert distil("--teacher", tmp_path / "teacher", out="kd").code == 0

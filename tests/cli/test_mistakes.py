@@ -246,6 +246,7 @@ def test_distillation_of_nothing(refused: Callable[..., None], here: Path) -> No
     refused(["distill", "--teacher", "x"], "No dataset given")
 
 
+@pytest.mark.long
 def test_distillation_that_does_not_fit(
     refused: Callable[..., None], here: Path, train: Qvit, npz: Path, run: Path, arrays: Arrays
 ) -> None:
@@ -348,6 +349,7 @@ def test_a_study_without_a_finished_run(refused: Callable[..., None], tmp_path: 
 # --- folders ---
 
 
+@pytest.mark.long
 def test_unusable_output(refused: Callable[..., None], npz: Path, run: Path, tmp_path: Path) -> None:
     """Below a regular file nothing can be made, not even by root, whom permissions do not stop."""
     below = npz / "run"
@@ -375,6 +377,7 @@ def test_read_only_output(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.long
 def test_existing_run(refused: Callable[..., None], npz: Path, run: Path) -> None:
     same = ["--model", "vit_4q1h", "--epochs", 1, "--out", run]
     refused(["train", npz, *same], "already holds a finished run", "--resume", "--out")
@@ -419,6 +422,7 @@ def test_data_changed_since(refused: Callable[..., None], run: Path, npz: Path, 
     refused(["evaluate", run, "--data", npz], "small.npz", "nothing there")
 
 
+@pytest.mark.long
 def test_pictures_of_several_datasets(
     refused: Callable[..., None], qvit: Qvit, run: Path, npz: Path, arrays: Arrays, tmp_path: Path
 ) -> None:
@@ -432,6 +436,7 @@ def test_pictures_of_several_datasets(
     assert [row["dataset"] for row in json.loads(told.out)["runs"]] == [str(npz), str(tmp_path / "other.npz")]
 
 
+@pytest.mark.long
 def test_a_demo_that_fails_keeps_the_one_before(
     qvit: Qvit, refused: Callable[..., None], npz: Path, tmp_path: Path
 ) -> None:
@@ -441,6 +446,7 @@ def test_a_demo_that_fails_keeps_the_one_before(
     refused(["demo", npz, "--epochs", 1, "--out", out], "small.npz")
 
 
+@pytest.mark.long
 def test_a_demo_does_not_replace_what_it_did_not_make(
     train: Qvit, npz: Path, refused: Callable[..., None], tmp_path: Path
 ) -> None:

@@ -320,6 +320,7 @@ def test_each_option_of_each_command_is_in_the_table() -> None:
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [command for command, (_, rows) in KNOBS.items() if rows])
 def test_each_option_changes_something(command: str, border: Border, capsys: pytest.CaptureFixture[str]) -> None:
     given, rows = KNOBS[command]

@@ -274,6 +274,7 @@ def with_values(path: tuple[str, ...]) -> set[str]:
     return {name for name, parameter in parameters(path).items() if not getattr(parameter, "is_flag", False)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", WRONG)
 def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
     command: str, qvit: Qvit, tree: Tree, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

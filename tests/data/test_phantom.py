@@ -24,6 +24,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qvit.data.phantom.SPLITS", {"train": 250, "val": 30, "test": 40})
 
 
+@pytest.mark.long
 def test_layout_is_that_of_a_medmnist_file(phantom: dict[str, np.ndarray]) -> None:
     info = get_info("phantom")
     assert set(phantom) == {f"{s}_{p}" for s in ("train", "val", "test") for p in ("images", "labels")}
@@ -37,6 +38,7 @@ def test_layout_is_that_of_a_medmnist_file(phantom: dict[str, np.ndarray]) -> No
         assert shares.max() - shares.min() > 0.05, "classes are meant to be unbalanced"
 
 
+@pytest.mark.long
 def test_a_seed_gives_the_same_arrays_and_another_gives_others(few: None) -> None:
     first, again, other = make_phantom(0), make_phantom(0), make_phantom(1)
     for key, array in first.items():
@@ -60,6 +62,7 @@ def shape_and_colour(images: np.ndarray) -> np.ndarray:
     return np.column_stack([colours, area, outline, texture, area**2, outline**2])
 
 
+@pytest.mark.long
 def test_learnable_but_not_by_pixels_alone(phantom: dict[str, np.ndarray]) -> None:
     def test_auc(features: Callable[[np.ndarray], np.ndarray], c: float) -> float:
         # Every other picture tells it as well, in half the time.
@@ -73,6 +76,7 @@ def test_learnable_but_not_by_pixels_alone(phantom: dict[str, np.ndarray]) -> No
     assert pixels + 0.05 < test_auc(shape_and_colour, 1.0) < 0.97
 
 
+@pytest.mark.long
 def test_size_scales_the_drawing(few: None) -> None:
     large = load_dataset("phantom", 34)
     assert large.train.images.shape == (250, 3, 34, 34)
@@ -86,6 +90,7 @@ def test_size_scales_the_drawing(few: None) -> None:
     assert middle(large.train.images) == pytest.approx(middle(small), abs=8)
 
 
+@pytest.mark.long
 def test_loading(few: None) -> None:
     data, arrays = load_dataset("phantom"), make_phantom()
     digest = hashlib.md5()

@@ -624,6 +624,7 @@ def refusal(case: str, folder: Path, patch: pytest.MonkeyPatch) -> BaseException
     return caught.value
 
 
+@pytest.mark.long
 def test_each_refusal_in_the_code_is_told_in_one_line(tmp_path: Path) -> None:
     told: dict[str, str] = {}
     reached: set[str] = set()

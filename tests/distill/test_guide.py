@@ -238,6 +238,7 @@ def test_any_module_of_grey_images_may_be_a_student(
     assert losses[-1] < 0.95 * losses[0]
 
 
+@pytest.mark.long
 def test_runs_end_to_end_with_an_ensemble(
     make_npz: Callable[..., Path], make_run: MakeRun, tmp_path: Path, snapshot: Callable[..., Any], one_step: None
 ) -> None:

@@ -231,6 +231,7 @@ class Curious(nn.Module):
         return values if float(values.sum()) >= 0 else -values
 
 
+@pytest.mark.long
 def test_what_defies_counting_is_not_counted(make_data: MakeData, make_run: Callable[..., Run]) -> None:
     said = make_run().predictions("test")
     for members in ((Curious(),), (nn.Sequential(Floats(), nn.Linear(432, 4)), Curious())):

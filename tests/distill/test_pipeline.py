@@ -80,6 +80,7 @@ def kept(folder: Path) -> dict[str, Any]:
 # --- the folder ---
 
 
+@pytest.mark.long
 def test_a_distillation_is_a_folder_of_runs(steps: Distillation, make_run: Any, run_teacher: Teacher) -> None:
     assert sorted(path.name for path in steps.folder.iterdir()) == sorted([*STAGES, RESULT])
     assert json.loads((steps.folder / RESULT).read_text()) == steps.measures
@@ -105,6 +106,7 @@ def test_a_distillation_is_a_folder_of_runs(steps: Distillation, make_run: Any, 
     }
 
 
+@pytest.mark.long
 def test_its_runs_are_what_train_run_makes_of_guide_and_origin(
     steps: Distillation, settings: Settings, run_teacher: Teacher, tmp_path: Path, one_step: None
 ) -> None:
@@ -119,6 +121,7 @@ def test_its_runs_are_what_train_run_makes_of_guide_and_origin(
         assert (steps.runs["finetune"].folder / name).read_bytes() == (tuned.folder / name).read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "task"), [("qvit_4q1h", "binary"), ("vit_4q1h_matched", "multi-label"), ("identity_4q1h", "ordinal")]
 )
@@ -146,6 +149,7 @@ class Own(nn.Module):
         return self.map(images.float().mean(dim=(2, 3)) / 64.0)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization:DeprecationWarning")
 def test_a_quantised_module_teaches(settings: Settings, one_step: None, tmp_path: Path) -> None:
@@ -239,6 +243,7 @@ def test_what_was_begun_goes_on_with_its_own_options(
     assert kept(copied) == before
 
 
+@pytest.mark.long
 def test_another_teacher_is_another_distillation(
     copied: Path, settings: Settings, make_run: Any, tmp_path: Path
 ) -> None:
@@ -247,6 +252,7 @@ def test_another_teacher_is_another_distillation(
         distill(settings(**LIVELY), other, copied, resume=True, cache=tmp_path / "cache")
 
 
+@pytest.mark.long
 def test_another_alpha_is_another_distillation(
     joint_steps: Distillation, settings: Settings, run_teacher: Teacher, tmp_path: Path
 ) -> None:

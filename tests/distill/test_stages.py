@@ -141,6 +141,7 @@ def test_what_a_stage_has_if_nothing_is_said(settings: Settings) -> None:
     }
 
 
+@pytest.mark.long
 def test_options_of_all_runs_reach_every_one(
     go: Go, settings: Settings, calls: list[Call], make_data: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +258,7 @@ def grey(images: np.ndarray) -> np.ndarray:
     return ((images.astype(np.int64) @ np.array([299, 587, 114]) + 500) // 1000).astype(np.uint8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("student", ["colour", "grey"])
 def test_a_transfer_set_is_what_the_teacher_judges(
     go: Go, settings: Settings, calls: list[Call], make_npz: Any, make_run: Any, tmp_path: Path, student: str
@@ -320,6 +322,7 @@ class Own(nn.Module):
         return self.map(means) if float(means.detach().sum()) >= 0 else means
 
 
+@pytest.mark.long
 def test_a_module_is_asked_for_its_scores_in_the_end_and_not_before(
     go: Go, settings: Settings, calls: list[Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def test_a_students_dropout_before_the_head_is_kept_when_features_are_asked_for(
     assert not torch.equal(outputs(model, images, features=True).logits, expected)
 
 
+@pytest.mark.long
 def test_runs_are_teachers(make_data: MakeData, make_run: MakeRun) -> None:
     data = make_data()
     runs = [make_run(), make_run(seed=1), make_run(model="vit_8q1h")]
@@ -238,6 +239,7 @@ def test_scores_of_runs_are_read_and_not_computed(make_run: MakeRun, tmp_path: P
     assert np.array_equal(teacher.scores(run.load_data(), "test", TrainConfig()), run.predictions("test"))
 
 
+@pytest.mark.long
 def test_scores_of_runs_for_other_images_are_predicted(make_data: MakeData, make_run: MakeRun) -> None:
     runs = [make_run(tta="always", augment="d4"), make_run(tta="never", augment="d4")]
     other = make_data(seed=1, digest="other")

@@ -157,6 +157,7 @@ def test_a_second_student_asks_nobody(data: Dataset, linear_teacher: MakeTeacher
     assert len(kept(folder)) == 1
 
 
+@pytest.mark.long
 def test_whatever_matters_is_in_the_key(data: Dataset, make_data: MakeData, build: Build, folder: Path) -> None:
     model, other = build(data, "resnet18"), build(data, "resnet18", seed=1)
     ask(Teacher.of_module(model), data, folder)

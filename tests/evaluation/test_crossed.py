@@ -73,6 +73,7 @@ def test_seeds_that_are_one_model_leave_the_images(task: Task, metric: str, seed
     assert found.level == 0.9
 
 
+@pytest.mark.long
 def test_endless_images_leave_students_t_over_seeds() -> None:
     # Accuracies spread evenly enough over ten seeds for their resampled mean to be normal.
     labels = np.ones(2000, dtype=int)
@@ -109,6 +110,7 @@ def test_resamples_without_auc_do_not_hide_what_is_shared() -> None:
     assert ends(interval) == pytest.approx((6 / 7, 6 / 7), abs=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("metric", ["auc", "acc"])
 def test_the_variance_is_of_seeds_once_and_of_images_once(metric: str) -> None:
     rng = np.random.default_rng(3)
@@ -129,6 +131,7 @@ def test_the_variance_is_of_seeds_once_and_of_images_once(metric: str) -> None:
         assert image_strata(labels[:, np.newaxis], "binary", metric="acc").tolist() == strata.tolist()
 
 
+@pytest.mark.long
 def test_coverage_where_the_truth_is_known() -> None:
     # Latent scores one apart, seeds' thresholds shifted: accuracy is the mean of Φ(½ + shift) and Φ(½ - shift).
     normal, rng = NormalDist(), np.random.default_rng(4)

@@ -87,6 +87,7 @@ def check_against_medmnist(labels: Array, scores: Array, task: Task) -> None:
     assert accuracy(labels, scores, task) == pytest.approx(getACC(labels, scores, MEDMNIST_TASK[task]), abs=EXACT)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", TASKS)
 @settings(max_examples=10, deadline=None)
 @given(

@@ -490,6 +490,7 @@ def test_the_level_widens_the_interval_and_no_more(name: str) -> None:
     assert wider.low < narrow.low < narrow.high < wider.high
 
 
+@pytest.mark.long
 def test_interval_and_p_agree() -> None:
     for seed in range(10):
         labels, (ours, theirs) = make_arms("binary", seed=seed)

@@ -105,6 +105,7 @@ def test_groups_by_hand() -> None:
     assert rank(np.ones((4, 3))).cliques == ((0, 1, 2),)
 
 
+@pytest.mark.long
 @settings(max_examples=30, deadline=None)
 @given(seed=SEEDS, datasets=st.integers(2, 40), models=st.integers(2, 6), pull=st.floats(0, 3))
 def test_groups_are_all_largest_ones(seed: int, datasets: int, models: int, pull: float) -> None:
@@ -127,6 +128,7 @@ def test_groups_are_all_largest_ones(seed: int, datasets: int, models: int, pull
     assert firsts == sorted(firsts)
 
 
+@pytest.mark.long
 @given(seed=SEEDS, datasets=st.integers(2, 9), models=st.integers(2, 7))
 @settings(max_examples=8, deadline=None)
 def test_only_the_order_within_a_row_counts(seed: int, datasets: int, models: int) -> None:

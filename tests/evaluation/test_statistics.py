@@ -120,6 +120,7 @@ def test_knobs_bite_and_a_seed_gives_the_same_interval() -> None:
     assert list(bootstrap_interval(labels, scores, "multi-class", metrics=("acc",), resamples=9)) == ["acc"]
 
 
+@pytest.mark.long
 def test_coverage_where_the_truth_is_known() -> None:
     # Scores of the two classes are normal, one standard deviation apart: AUC is Phi(1 / sqrt 2).
     normal = NormalDist()

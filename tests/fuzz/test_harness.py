@@ -1,6 +1,7 @@
 """The harness finds what it is there to find: a planted defect of each kind, and nothing where there is none."""
 
 import itertools
+import mmap
 import sys
 import time
 from collections.abc import Callable
@@ -151,16 +152,20 @@ def test_what_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("share", "found"), [(1.5, 2), (0.5, 0)])
 def test_memory(monkeypatch: pytest.MonkeyPatch, share: float, found: int) -> None:
     assert harness.MORE_MEMORY == 300 << 20
-    # As so much takes time; above 32 MiB, blocks go back to the system for certain.
+    # As so much takes time. From the system itself, for an allocator may have kept what others gave back.
     monkeypatch.setattr(harness, "MORE_MEMORY", 64 << 20)
 
     def hungry() -> None:
-        bytearray(b"x") * int(share * harness.MORE_MEMORY)
+        with mmap.mmap(-1, int(share * harness.MORE_MEMORY)) as block:
+            block[:: mmap.PAGESIZE] = bytes(len(block) // mmap.PAGESIZE)
 
-    report = tried(hungry)
-    assert sum("MiB, a valid input takes" in defect for defect in report.defects) == found == len(report.defects)
-    if found:
-        assert report.memory == pytest.approx(share * harness.MORE_MEMORY, rel=0.3)
+    # The system may take pages of files away and give them back meanwhile; not three times in a row.
+    for report in (tried(hungry) for _ in range(3)):
+        defects = ["MiB, a valid input takes" in defect for defect in report.defects]
+        if defects == [True] * found and (not found or report.memory == pytest.approx(96 << 20, rel=0.3)):
+            break
+    else:
+        pytest.fail(f"{report}")
 
 
 def test_inputs_are_those_of_their_numbers_and_seed() -> None:

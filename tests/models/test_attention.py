@@ -63,6 +63,7 @@ def test_narrow_heads_agree_with_torch_in_values_and_gradients(
     torch.testing.assert_close(gradient.double(), wanted, rtol=0, atol=5 * TOLERANCE[dtype])
 
 
+@pytest.mark.long
 def test_narrow_heads_pass_gradcheck() -> None:
     torch.manual_seed(0)
     across = [torch.randn(2, 1, width, 5, dtype=torch.float64).requires_grad_() for width in (2, 2, 3)]

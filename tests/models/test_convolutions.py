@@ -174,6 +174,7 @@ def test_a_transposed_one_may_be_told_the_size() -> None:
     assert strides_seen(lambda: layer(pixels, output_size=[8, 8]).sum().backward()) == []
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # of torch, to itself
 @pytest.mark.parametrize("transposed", [False, True])
 def test_programs_and_operators_are_seen(transposed: bool) -> None:
@@ -245,6 +246,7 @@ def _print_nothing(module: nn.Module, args: Any) -> None:
     pass
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_no_network_of_ours_has_one(arch: str) -> None:
     with torch.device("meta"):

@@ -89,6 +89,7 @@ def test_torchs_fused_attention_is_counted() -> None:
     assert count_flops(Rows(), 1, n) == 4 * 2 * n * d * d + 2 * 2 * n * n * d + 2 * 2 * n * d * 32
 
 
+@pytest.mark.long
 def test_resnet18_of_monai() -> None:
     from monai.networks import nets  # takes seconds
 
@@ -122,6 +123,7 @@ def test_circuits_count_as_their_engine_says(engine: str, a_token: int) -> None:
         assert a_token == 3 * (products + 1 + 3 * 4)
 
 
+@pytest.mark.long
 def test_auto_is_the_engine_of_the_cpu() -> None:
     """On the meta device itself "auto" would choose by the prices of a GPU."""
     counts = {}
@@ -134,6 +136,7 @@ def test_auto_is_the_engine_of_the_cpu() -> None:
     assert counts["unitary", 2] == 2736
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ansatz", ["ry_ring", "reupload", "strongly_entangling"])
 def test_circuits_cost_more_with_more_layers(ansatz: str) -> None:
     with warnings.catch_warnings():
@@ -170,6 +173,7 @@ PROJECTIONS_TAKE = {
 }
 
 
+@pytest.mark.long
 def test_every_kind_is_counted() -> None:
     assert PROJECTIONS_TAKE.keys() == KINDS.keys()
     counted = {}
@@ -182,6 +186,7 @@ def test_every_kind_is_counted() -> None:
 # --- the model stays as it is ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_the_model_is_left_alone(dtype: torch.dtype) -> None:
     class WithNorm(nn.Module):

@@ -63,6 +63,7 @@ def kernels(values: Tensor) -> set[str]:
     return {kind for kind in ("NarrowAttention", "ScaledDotProduct") if any(kind in name for name in names)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layout", ["features last", "tokens last"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
@@ -216,6 +217,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(import_module("qvit.models.attention"), "FEWEST_SCORES", 3 * 2 * 2 * 2)
 
 
+@pytest.mark.long
 @PROBLEMS
 @pytest.mark.usefixtures("small_batches")
 def test_derivatives_of_a_whole_model(kind: str, batch: int) -> None:

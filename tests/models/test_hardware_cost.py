@@ -101,6 +101,7 @@ def test_a_wire_that_a_word_leaves_alone_is_not_waited_for() -> None:
 WORDS = st.lists(st.text("IXYZ", min_size=4, max_size=4), max_size=9)
 
 
+@pytest.mark.long
 @given(WORDS)
 def test_settings_by_letters(words: list[str]) -> None:
     """The same first fit on words, letter by letter; and no fewer than words that clash in pairs need."""
@@ -199,6 +200,7 @@ def test_circuits_of_a_qvit(
     )
 
 
+@pytest.mark.long
 def test_circuits_of_controls() -> None:
     plain = hardware("no_entangler_4q2h", depth=2)
     assert (plain.circuits, plain.gates, plain.two_qubit_gates, plain.depth) == (588, {"RY": 588 * 8}, 0, 2)
@@ -222,6 +224,7 @@ def test_controls_without_circuits_need_no_quantum_computer(kind: str) -> None:
     assert found.simulation_flops_by_engine == {}
 
 
+@pytest.mark.long
 def test_loaded_amplitudes_are_named_and_not_counted_as_gates() -> None:
     (kind,) = hardware("qvit_4q2h", ansatz="pyramid").kinds
     assert (kind.amplitudes, kind.gates, kind.two_qubit_gates) == (4, {"RBS": 6}, 6)
@@ -304,6 +307,7 @@ SIMULATED = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "options", "expected"), SIMULATED)
 def test_simulation_by_engine(name: str, options: dict[str, Any], expected: dict[str, int]) -> None:
     """Of images of nine patches, by all engines that can, whichever the model names."""
@@ -340,6 +344,7 @@ def test_the_reference_is_named_but_not_counted_among_the_engines() -> None:
     assert set(named.simulation_flops_by_engine) == {"heisenberg", "unitary", "statevector"}
 
 
+@pytest.mark.long
 def test_parameters() -> None:
     found = cost_of(model_config("qvit_4q2h", depth=3, **RETINA))
     assert found.parameters == 1117 + 2 * (4 * 8 + 24 + 72 + 2 * 72)
@@ -383,6 +388,7 @@ def test_pinned_costs(
     assert (needed and needed.circuits, needed and needed.depth) == (circuits, depth)
 
 
+@pytest.mark.long
 def test_a_model_costs_what_its_configuration_does_and_stays_as_it_is() -> None:
     torch.manual_seed(3)
     model = create_model("unlu_2q1h", img_size=8).train()

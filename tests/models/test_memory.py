@@ -61,6 +61,7 @@ def a_loss_holds(live: Callable[[], int], loss: Callable[[], Tensor], *, packed:
     return (live() - before) / len(kept)
 
 
+@pytest.mark.long
 def test_all_that_grows_is_in_autograds_hands_and_checkpointing_frees_a_block(
     live: Callable[[], int], images: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

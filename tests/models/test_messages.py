@@ -500,6 +500,7 @@ def places(error: BaseException | None) -> Iterator[tuple[str, int]]:
         error = error.__cause__
 
 
+@pytest.mark.long
 def test_everything_that_is_raised_has_its_row(tmp_path: Path) -> None:
     raised = set()
     for place, (call, *_) in enumerate(ROWS):

@@ -192,6 +192,7 @@ def test_every_parameter_gets_a_gradient(arch: str) -> None:
     assert all(p.grad.isfinite().all() for p in net.parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arch", "first", "imagenet", "small"),
     [
@@ -241,6 +242,7 @@ def test_auto_looks_at_the_pixels_that_the_network_sees(
     assert NetworkConfig("resnet18", img_size=side, resize=resize, stem="small").small_stem is True
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stem", "sides"), [("small", [30, 30, 15, 8, 4, 4, 2, 2]), ("imagenet", [15, 15, 8, 4, 2, 2, 1, 1])]
 )
@@ -257,6 +259,7 @@ def test_efficientnet_pads_for_the_size_it_sees(stem: str, sides: list[int]) -> 
     assert seen == sides
 
 
+@pytest.mark.long
 def test_efficientnet_is_monais() -> None:
     """Written out here, for MONAI's own constructor takes no size of image; where that is 224, both agree."""
     theirs = _monai().EfficientNetBN("efficientnet-b0", pretrained=False, num_classes=3).eval()
@@ -268,6 +271,7 @@ def test_efficientnet_is_monais() -> None:
     torch.testing.assert_close(ours(images), theirs((images - 0.5) / 0.5), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_running_statistics_follow_within_an_epoch() -> None:
     """EfficientNet's own momentum of 0.01 takes hundreds of batches, more than small datasets have."""
     for arch in CONVOLUTIONAL:
@@ -275,6 +279,7 @@ def test_running_statistics_follow_within_an_epoch() -> None:
         assert {m.momentum for m in net.modules() if isinstance(m, nn.BatchNorm2d)} == {0.1}
 
 
+@pytest.mark.long
 def test_one_batch_can_be_learnt_by_heart() -> None:
     net = copy.deepcopy(network("resnet18")).train()
     images, labels = pixels(6), torch.arange(6) % 3
@@ -476,6 +481,7 @@ def test_a_missing_monai_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the smallest images -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("stem", "least"), [("small", 8), ("imagenet", 29)])
 def test_the_least_densenet_works(stem: str, least: int) -> None:
     """As many pixels as the configuration asks for are needed, and suffice."""

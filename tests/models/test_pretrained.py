@@ -131,6 +131,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 # --- what arrives ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_weight_arrives_and_nothing_else_changes(
     arch: str, server: tuple[str, Path], publish: Publish, tmp_path: Path
@@ -151,6 +152,7 @@ def test_every_weight_arrives_and_nothing_else_changes(
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
 
 
+@pytest.mark.long
 def test_the_published_names_of_some_weights() -> None:
     """As written in the files; the test above only needs its names to be as `as_published` has them."""
     assert set(ARCHS) == PUBLISHED.keys() == set(NETWORKS) - {"monai_vit"}
@@ -177,6 +179,7 @@ def test_the_table_of_published_files() -> None:
     assert digests == ["f37072fd", "0676ba61", "a639ec97", "355c32eb"]
 
 
+@pytest.mark.long
 def test_present_names_of_densenet_will_do() -> None:
     """Those of torchvision's model, for the older ones of the file: each is the same tensor."""
     net = build_without_numbers(NetworkConfig("densenet121", img_size=32, pretrained="imagenet"))

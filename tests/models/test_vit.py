@@ -237,6 +237,7 @@ def test_the_loss_starts_near_that_of_guessing(kind: str, images: Images) -> Non
 # --- learning ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", TWO)
 def test_one_batch_can_be_learnt_by_heart(kind: str, images: Images) -> None:
     model = create_model(f"{kind}_4q2h", num_classes=3, in_chans=1, img_size=8)

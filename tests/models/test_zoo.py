@@ -324,6 +324,7 @@ def test_copies_and_configurations_travel(kind: str, options: dict[str, Any], im
             torch.testing.assert_close(twin(pixels).float(), expected, atol=0.05, rtol=0)
 
 
+@pytest.mark.long
 def test_a_frozen_projection_stays_while_the_rest_learns(images: Images) -> None:
     model = create_model("frozen_2q2h", num_classes=3, img_size=8)
     pixels, labels = images(model.config, 3), torch.arange(3)

@@ -52,6 +52,7 @@ def mutants(path: str) -> dict[tuple[int, str], Mutant]:
     return {(mutant.line, mutant.after): mutant for mutant in made if mutant}
 
 
+@pytest.mark.long
 def test_functions_take_on_a_mutant_and_constants_do_not(tmp_path: Path) -> None:
     path = tmp_path / "sums.py"
     path.write_text(SUMS)

@@ -36,6 +36,7 @@ def every(source: str) -> list[Mutant]:
     return list(found.values())
 
 
+@pytest.mark.long
 def test_what_can_be_wrong_is_changed() -> None:
     changes = {(mutant.line, mutant.before, mutant.after) for mutant in every(SOURCE)}
     assert changes >= {
@@ -71,6 +72,7 @@ def test_places_know_their_statement_and_whether_they_are_in_a_function() -> Non
     assert found == {(5, 5, False), (9, 9, False), (11, 11, True), (12, 12, True), (13, 13, True)}
 
 
+@pytest.mark.long
 def test_a_sample_is_of_different_places_and_the_same_for_a_seed() -> None:
     sources = {"b.py": SOURCE, "a.py": SOURCE}
     drawn = [mutant.name for mutant in sample(sources, 8, Random("0 a"))]

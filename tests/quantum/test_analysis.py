@@ -141,6 +141,7 @@ def test_loaded_amplitudes_are_alive() -> None:
 # --- random circuits -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_random_circuits_in_numbers(random_circuit: RandomCircuit) -> None:
     """What is called dead is; of what is not, more than nine in ten do influence an output."""
     sizes = [(600 + k, 2 + k % 3, k % 4 == 0) for k in range(18)]

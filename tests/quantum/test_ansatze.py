@@ -150,6 +150,7 @@ def test_one_ring_layer_is_prefix_products(name: str, n: int, engine: str) -> No
     torch.testing.assert_close(layer(inputs), prefix_products(inputs + layer.weights[0]), atol=1e-12, rtol=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n", [70, 400])
 def test_many_qubits_in_closed_form(n: int) -> None:
     """More than the bits of a machine's word; and more than strings could be opened one within another."""
@@ -163,6 +164,7 @@ def test_many_qubits_in_closed_form(n: int) -> None:
     assert len(heisenberg_plan(compile_circuit(layer.circuit)).nodes) <= 2 * n
 
 
+@pytest.mark.long
 def test_work_grows_with_the_square_of_the_qubits_at_most(work: Callable[..., int]) -> None:
     def lines(n: int) -> int:
         for cached in (compile_circuit, light_cones, analyse, auto_plan, heisenberg_plan, statevector_plan):
@@ -282,6 +284,7 @@ def test_register_your_own(registry: dict[str, Ansatz]) -> None:
     assert get_ansatz("mine") is registry["mine"] is not row
 
 
+@pytest.mark.long
 def test_warnings_name_what_does_nothing() -> None:
     with pytest.warns(CircuitWarning) as caught:
         QuantumLinear(2, n_layers=2, ansatz="strongly_entangling")

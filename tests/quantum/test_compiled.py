@@ -102,6 +102,7 @@ def test_content_that_only_the_checksum_likes(payload: bytes, folder: Path, monk
     assert [run(), run()] == [False, True]
 
 
+@pytest.mark.long
 def test_a_file_under_the_name_of_another_is_not_believed(folder: Path) -> None:
     """Two signatures; two processors are the same case, and machine code of the wrong one ends the process."""
     run(1.5)
@@ -177,6 +178,7 @@ def scaled(folder: Path, helper: str) -> tuple[float, bool]:
     return kernel(10.0), len(kernel.stats.cache_hits) == 1
 
 
+@pytest.mark.long
 def test_a_kernel_follows_the_helpers_of_other_files(tmp_path: Path) -> None:
     """Numba's own cache looks at the kernel's file alone and would give 21 again."""
     two, three = HELPER.format(2), HELPER.format(3)

@@ -94,6 +94,7 @@ def agrees(run: Callable[[Tensor], Tensor], layer: QuantumLinear) -> None:
         close(run(given), layer(given))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", TRACED)
 def test_compiled_in_one_graph_for_any_batch(engine: str) -> None:
     layer = layer_of(engine)
@@ -104,6 +105,7 @@ def test_compiled_in_one_graph_for_any_batch(engine: str) -> None:
     assert graphs.frame_count == 1
 
 
+@pytest.mark.long
 def test_compiled_for_a_size_and_then_for_any() -> None:
     layer = layer_of("auto")
     graphs = CompileCounterWithBackend("aot_eager")
@@ -117,6 +119,7 @@ def test_compiled_for_a_size_and_then_for_any() -> None:
 STRICT = {"auto": False, "heisenberg": True, "statevector": False, "unitary": True, "subspace": False}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", TRACED)
 def test_exported_for_any_batch(engine: str) -> None:
     layer, strict = layer_of(engine), STRICT[engine]

@@ -260,6 +260,7 @@ def test_gates_that_reach_hidden_wires() -> None:
     assert len(lines(CircuitBuilder(64).build())) == 64
 
 
+@pytest.mark.long
 def test_thousands_of_gates(work: Work) -> None:
     some, more = (get_ansatz("strongly_entangling").build(3, layers) for layers in (15, 30))
     assert work(lambda: as_text(more)) < 2.5 * work(lambda: as_text(some))
@@ -304,6 +305,7 @@ def measured(figure: Figure) -> None:
                 assert frame.y0 < extent.y0 < extent.y1 < frame.y1, text.get_text()
 
 
+@pytest.mark.long
 def test_a_figure_of_a_ring() -> None:
     figure = as_figure(get_ansatz("ry_ring").build(3, 2))
     assert len(boxes(figure)) == 9 + 2  # and two in the legend
@@ -350,6 +352,7 @@ def test_figures_of_every_ansatz(name: str) -> None:
     assert len(boxes(figure)) == with_box + kinds + bool(circuit.amplitudes)
 
 
+@pytest.mark.long
 def test_a_figure_of_every_gate() -> None:
     figure = as_figure(one_of_each())
     measured(figure)
@@ -358,11 +361,13 @@ def test_a_figure_of_every_gate() -> None:
         assert name in shown
 
 
+@pytest.mark.long
 def test_random_figures(random_circuit: Callable[..., Circuit]) -> None:
     for seed in range(2):
         measured(as_figure(random_circuit(seed)))
 
 
+@pytest.mark.long
 def test_a_long_figure_is_folded() -> None:
     figure = as_figure(get_ansatz("strongly_entangling").build(2, 6))
     assert figure.get_size_inches()[0] < 13

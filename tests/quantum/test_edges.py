@@ -30,6 +30,7 @@ from qvit.quantum.program import compile_circuit, light_cones
 KERNELS = ("heisenberg", "statevector")
 
 
+@pytest.mark.long
 def test_a_hopeless_heisenberg_plan_is_given_up_soon(work: Callable[..., int]) -> None:
     """What is done before giving up follows the limit, not the size of what there would be to do."""
     program = compile_circuit(build_circuit(get_ansatz("strongly_entangling"), 20, 3))
@@ -152,6 +153,7 @@ def test_an_ansatz_with_a_single_weight_works_in_groups() -> None:
     torch.testing.assert_close(layer(values)[..., 0], (values[..., 0] + layer.weights).cos())
 
 
+@pytest.mark.long
 def test_too_many_qubits_are_refused_with_advice() -> None:
     with pytest.raises(CircuitError, match=r"statevector engine holds .* Use fewer qubits"):
         QuantumLinear(21, n_layers=2)
@@ -159,6 +161,7 @@ def test_too_many_qubits_are_refused_with_advice() -> None:
         QuantumLinear(2, n_layers=True)
 
 
+@pytest.mark.long
 def test_light_cones_in_blocks_are_those_of_one_block() -> None:
     """More than 1,024 rotations are compared in several blocks; here each matters on its own wire and on no other."""
     gates = tuple(Gate(("RX", "RY")[k // 3 % 2], (k % 3,), w(k)) for k in range(1100))

@@ -131,6 +131,7 @@ def test_autograd_is_the_parameter_shift_rule(name: str, engines_for: EnginesFor
     assert_shift_rule(circuit, engines_for(circuit))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("seed", "n"), [(700, 2), (701, 3), (702, 3)])
 def test_parameter_shift_on_random_circuits(
     seed: int, n: int, random_circuit: RandomCircuit, engines_for: EnginesFor

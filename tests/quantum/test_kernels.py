@@ -175,6 +175,7 @@ def test_ansatze_in_torch_as_in_the_kernel(name: str) -> None:
     assert_torch_is_kernel("statevector", circuit, *batch(circuit, 11))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", KERNELS)
 def test_the_operators_are_registered_in_full(engine: str) -> None:
     """Schema, fake tensors and tracing, by torch's own check."""

@@ -146,6 +146,7 @@ def test_jacrev_grad_and_gradients_per_sample(layer: QuantumLinear, inputs: Tens
     torch.testing.assert_close(each, expected.sum(dim=(1, 2)))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
 def test_jacfwd_and_hessian(layer: QuantumLinear, inputs: Tensor) -> None:
     layer, inputs = layer.double(), inputs.double()

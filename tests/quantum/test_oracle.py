@@ -51,6 +51,7 @@ def test_random_circuits(
             assert_close(values_and_gradients(circuit, xs, ws, engine), expected, 2e-5, f"{engine} in float32")
 
 
+@pytest.mark.long
 def test_the_random_circuits_are_worth_their_name(
     random_circuit: RandomCircuit, random_batch: RandomBatch, engines_for: EnginesFor
 ) -> None:

@@ -40,6 +40,7 @@ def by_row(values: Tensor, leaves: list[Tensor], rows: Tensor) -> list[Tensor]:
 # --- gradients in batches --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, in forward mode
 @pytest.mark.parametrize("engine", USED)
 def test_vectorised_jacobians_and_hessians(engine: str) -> None:

@@ -128,6 +128,7 @@ def assembly(code: str, width: Width) -> str:
 LARGE = pytest.mark.slow("a large kernel is compiled, and then for every width")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("which", [pytest.param(name, marks=() if name == "tape" else LARGE) for name in _signatures()])
 def test_machine_code_of_every_width(which: str) -> None:
     """Whole registers of the widest kind do the arithmetic, on processors that this one is not, too."""

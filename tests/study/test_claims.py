@@ -58,6 +58,7 @@ def many(make_study: MakeStudy) -> Results:
     return load_results(make_study(MANY, images=9))
 
 
+@pytest.mark.long
 def test_pairs(many: Results) -> None:
     found = {family.key: pairs_of(family) for family in families(many)}
     assert list(found) == ["classical", "controls", "distillation", "heads", "qubits", "layers"]
@@ -110,6 +111,7 @@ def test_pairs_of_gains(many: Results) -> None:
     assert len(pairs_of(gains)) == len(gains.of("auc")) == len(gains.of("acc"))
 
 
+@pytest.mark.long
 def test_pairs_of_the_headline(many: Results) -> None:
     found = headline(many)
     assert [one.key for one in found] == ["no_entangler", "cosine", "vit", "vit_matched"]
@@ -143,6 +145,7 @@ def skills(qvit: float, other: float) -> Callable[[Job], float]:
     return lambda job: qvit if job.model.kind == "qvit" else other
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("ours", "theirs", "said"),
     [
@@ -163,6 +166,7 @@ def test_verdicts(make_study: MakeStudy, ours: float, theirs: float, said: str) 
     assert {f.verdict for f in short} == {side.get(said, f"{CONTROLS['vit_matched']} is better")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_identical_models_do_not_differ(make_study: MakeStudy, seeds: int) -> None:
     """However the sums over sizes are rounded."""
@@ -194,6 +198,7 @@ def test_the_corrected_p_decides() -> None:
             assert found.shown == (said == "is better")
 
 
+@pytest.mark.long
 def test_verdicts_follow_the_corrected_p(make_study: MakeStudy) -> None:
     kinds = {"qvit": 1.0, "vit_matched": 1.5, "no_entangler": 0.9, "cosine": 0.2}
     text = (
@@ -255,6 +260,7 @@ def holm_by_hand(p: list[float]) -> list[float]:
     return adjusted
 
 
+@pytest.mark.long
 def test_holm_is_over_a_family_and_metric(make_study: MakeStudy) -> None:
     text = "datasets: [a.npz, b.npz]\nmodels: {kind: [qvit, vit_matched, cosine], qubits: [4, 8], heads: 1}\nseeds: 2"
     strength = {"qvit": 1.6, "vit_matched": 1.0, "cosine": 0.9}
@@ -320,6 +326,7 @@ def test_a_dataset_without_both_sides_is_left_out(make_study: MakeStudy) -> None
     assert mean.comparison.difference == pytest.approx(sum(f.comparison.difference for f in classical.of("auc")) / 2)
 
 
+@pytest.mark.long
 def test_the_headline_is_the_mean_over_sizes(make_study: MakeStudy) -> None:
     text = "datasets: a.npz\nseeds: 3\nmodels: [{kind: [qvit, vit], qubits: [4, 8], heads: [1, 2]}, qvit_6q2h]"
     strength = {"qvit_4q1h": 3.0, "qvit_4q2h": 0.5, "qvit_8q1h": 1.5, "vit_8q2h": 2.0, "qvit_6q2h": 9.0}

@@ -99,6 +99,7 @@ def test_what_has_no_interval_is_explained(make_run: MakeRun) -> None:
     assert caption([row, untold]) == f"{caption([row])} None: too few test images to tell."
 
 
+@pytest.mark.long
 def test_seeds_are_averaged(make_run: MakeRun) -> None:
     rows = read_rows([make_run(seed=seed) for seed in (2, 0, 1)])
     assert {row.model for row in rows} == {"vit_4q1h"}
@@ -114,6 +115,7 @@ def test_seeds_are_averaged(make_run: MakeRun) -> None:
     assert ninety == mean_interval([row.auc.value for row in rows], level=0.9) != group.auc
 
 
+@pytest.mark.long
 def test_models_and_datasets_are_kept_apart(make_run: MakeRun, make_npz: Callable[..., Path]) -> None:
     other = make_npz("second", seed=1)
     runs = [make_run(), make_run(model="qvit_4q1h"), make_run(other), make_run(seed=1)]
@@ -125,6 +127,7 @@ def test_models_and_datasets_are_kept_apart(make_run: MakeRun, make_npz: Callabl
     ]
 
 
+@pytest.mark.long
 def test_differing_options_are_added_to_the_name(make_run: MakeRun) -> None:
     runs = [make_run(), make_run(lr=0.02, pool="cls"), make_run(lr=0.02, pool="cls", seed=1)]
     rows = read_rows(runs)
@@ -136,6 +139,7 @@ def test_differing_options_are_added_to_the_name(make_run: MakeRun) -> None:
     assert [group.seeds for group in group_rows(rows)] == [(0,), (0, 1)]
 
 
+@pytest.mark.long
 def test_what_was_learned_from_others_is_added_to_the_name(make_run: MakeRun, learn: MakeRun) -> None:
     teacher = make_run(model="vit_8q1h")
     pretrained = learn("pretrain", teacher=teacher)
@@ -160,6 +164,7 @@ def test_what_was_learned_from_others_is_added_to_the_name(make_run: MakeRun, le
     ]
 
 
+@pytest.mark.long
 def test_options_that_differ_among_the_taught(make_run: MakeRun, learn: MakeRun) -> None:
     teacher, other = make_run(model="vit_8q1h"), make_run(model="vit_8q1h", seed=1)
     cold, warm = learn("cold", teacher=teacher), learn("warm", teacher=teacher, how=DistillConfig(temperature=4.0))
@@ -174,6 +179,7 @@ def test_options_that_differ_among_the_taught(make_run: MakeRun, learn: MakeRun)
     assert names(tuned[0], again) == [f"vit_4q1h (pre-trained on vit_8q1h, lr={lr})" for lr in (0.001, 0.002)]
 
 
+@pytest.mark.long
 def test_seeds_of_the_taught_are_averaged(make_run: MakeRun, learn: MakeRun) -> None:
     """Each from its own weights; but not from another seed's."""
     teacher = make_run(model="vit_8q1h")
@@ -187,6 +193,7 @@ def test_seeds_of_the_taught_are_averaged(make_run: MakeRun, learn: MakeRun) -> 
     assert names(after[0], crossed)[1] == "vit_4q1h (pre-trained on vit_8q1h, pretrain seed=1)"
 
 
+@pytest.mark.long
 def test_where_a_run_started_from_is_found_again_or_not(make_run: MakeRun, learn: MakeRun, tmp_path: Path) -> None:
     teacher = make_run(model="vit_8q1h")
     first, second = learn("first", teacher=teacher), learn("second", teacher=teacher, lr=0.03)
@@ -212,6 +219,7 @@ def test_options_of_other_models_do_not_matter(make_run: MakeRun) -> None:
     ]
 
 
+@pytest.mark.long
 def test_a_differing_task_or_file_is_not_averaged_over(make_run: MakeRun, make_npz: Callable[..., Path]) -> None:
     """The same path may have held other images, the same labels may be read as ordered or not."""
     path = make_npz("changing")
@@ -223,6 +231,7 @@ def test_a_differing_task_or_file_is_not_averaged_over(make_run: MakeRun, make_n
         assert len(group_rows(read_rows(pair))) == 2
 
 
+@pytest.mark.long
 def test_a_file_that_was_moved_between_runs_is_one_dataset(
     make_run: MakeRun, make_npz: Callable[..., Path], train_as_if: MakeRun, tmp_path: Path
 ) -> None:

@@ -163,6 +163,7 @@ def digest_anew() -> str:
     return code_digest()
 
 
+@pytest.mark.long
 def test_sources_count(package: Path) -> None:
     first = digest_anew()
     assert digest_anew() == first
@@ -266,6 +267,7 @@ def test_a_network_of_timm_counts_with_its_version(of: Callable[..., str], monke
     assert len(found) == 3, "ours have nothing to do with it"
 
 
+@pytest.mark.long
 def test_no_two_runs_of_a_study_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spec, "_check_options", lambda jobs: None)  # builds every model
     known = Identities()

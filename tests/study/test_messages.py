@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 import qvit.study
 from suite.messages import missing, raised, written
 
 
+@pytest.mark.long
 def test_every_message_is_in_a_test() -> None:
     sources = Path(qvit.study.__file__).parent.glob("*.py")
     tests = Path(__file__).parent.glob("*.py")

@@ -48,10 +48,12 @@ def texts_of(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
+@pytest.mark.long
 def test_it_is_a_png(make_run: MakeRun, tmp_path: Path) -> None:
     assert draw([make_run(), make_run(seed=1)], tmp_path / "p.png") == (1690, 806)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 6])
 def test_it_grows_with_the_number_of_runs(make_run: MakeRun, drawn: list[Any], tmp_path: Path, count: int) -> None:
     runs = [make_run(seed=seed) for seed in range(count)]
@@ -65,6 +67,7 @@ def test_it_grows_with_the_number_of_runs(make_run: MakeRun, drawn: list[Any], t
     assert [line.get_color() for line in loss.lines] == [colour for colour in colours for _ in range(2)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shape", "options"),
     [
@@ -97,6 +100,7 @@ def test_every_task_in_colour_and_grey(
         assert names <= {str(name) for name in labels} | set(labels.values()), names
 
 
+@pytest.mark.long
 def test_what_it_tells(make_run: MakeRun, drawn: list[Any], tmp_path: Path) -> None:
     runs = [make_run(), make_run(model="qvit_4q1h")]
     draw_comparison(runs, read_rows(runs), tmp_path / "p.png")
@@ -116,6 +120,7 @@ def test_what_it_tells(make_run: MakeRun, drawn: list[Any], tmp_path: Path) -> N
         assert abs(share - run.result["test"]["acc"]) <= 2 / 18, "18 of 20 images"
 
 
+@pytest.mark.long
 def test_curves_are_those_of_the_runs(make_run: MakeRun, drawn: list[Any], tmp_path: Path) -> None:
     run = make_run()
     draw_comparison([run], read_rows([run]), tmp_path / "p.png")
@@ -129,12 +134,14 @@ def test_curves_are_those_of_the_runs(make_run: MakeRun, drawn: list[Any], tmp_p
     assert (loss.lines[0].get_linestyle(), loss.lines[1].get_linestyle()) == ("-", ":")
 
 
+@pytest.mark.long
 def test_seeds_are_told_where_they_differ(make_run: MakeRun, drawn: list[Any], tmp_path: Path) -> None:
     runs = [make_run(), make_run(seed=1)]
     draw_comparison(runs, read_rows(runs), tmp_path / "p.png")
     assert {f"vit_4q1h (seed {seed}), training" for seed in (0, 1)} <= set(texts_of(drawn[0]))
 
 
+@pytest.mark.long
 def test_synthetic_images_are_declared(
     make_run: MakeRun, drawn: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +184,7 @@ def test_refuses_too_many(make_run: MakeRun, tmp_path: Path) -> None:
     assert str(caught.value) == "A picture shows up to 6 runs, got 7. Leave some out."
 
 
+@pytest.mark.long
 def test_refuses_a_path_it_cannot_write(make_run: MakeRun, drawn: list[Any], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"Cannot write .*no/p\.png"):
         draw_comparison([make_run()], read_rows([make_run()]), tmp_path / "no" / "p.png")

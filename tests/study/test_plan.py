@@ -57,6 +57,7 @@ def run_seconds(splits: Any, epochs: int = 4, *, images: int | None = None, batc
     return START + epochs * epoch + views * splits["test"] * VIEW
 
 
+@pytest.mark.long
 def test_counts(timed: list[tuple[str, int]]) -> None:
     found = planned(
         "datasets: [breastmnist, retinamnist]\nmodels: {kind: [qvit, vit], heads: [1, 2]}\nseeds: 3\n" + OPTIONS +

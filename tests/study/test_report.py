@@ -161,6 +161,7 @@ def answers(results: Results) -> list[Line]:
     return answer(headline(results), families(results), {test.name: test.title for test in results.tests})
 
 
+@pytest.mark.long
 def test_it_is_one_page_and_its_tables(folder: Path) -> None:
     assert {path.name for path in (folder / "report").iterdir()} == {"report.html", "report.md", "tables"}
     names = {path.stem for path in (folder / "report" / "tables").iterdir()}
@@ -170,6 +171,7 @@ def test_it_is_one_page_and_its_tables(folder: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_what_users_write_is_shown_and_not_run(page: Page, folder: Path) -> None:
     for text in (
         'Circuits & <script>alert("x")</script>',
@@ -194,6 +196,7 @@ def test_what_users_write_is_shown_and_not_run(page: Page, folder: Path) -> None
     assert any("<D> &" in words for words in drawn)
 
 
+@pytest.mark.long
 def test_sections(page: Page) -> None:
     assert [text for _, text in page.headings[1:]] == [
         "Results",
@@ -212,6 +215,7 @@ def test_sections(page: Page) -> None:
     ]
 
 
+@pytest.mark.long
 def test_it_says_what_was_found(page: Page, results: Results, folder: Path) -> None:
     told = answers(results)
     assert [(one.question, one.tone) for one in told] == [
@@ -272,6 +276,7 @@ def test_whether_the_quantum_part_helps(
     assert found.partition(":")[0] == said.partition(":")[0]
 
 
+@pytest.mark.long
 def test_markdown(folder: Path, results: Results) -> None:
     text = (folder / "report" / "report.md").read_text(encoding="utf-8")
     assert text.startswith(f"# {results.title}\n\n{results.description}\n\n- Does the quantum")
@@ -279,6 +284,7 @@ def test_markdown(folder: Path, results: Results) -> None:
     assert f"```yaml\n{TEXT.strip()}\n```" in text
 
 
+@pytest.mark.long
 def test_it_is_written_again(make_study: MakeStudy, tmp_path: Path) -> None:
     folder = make_study("datasets: b.npz\nmodels: [qvit_4q1h, vit_4q1h_matched]")
     first, news = write_report(str(folder)), list[str]()
@@ -310,6 +316,7 @@ STUDIES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", STUDIES)
 def test_other_studies(make_study: MakeStudy, name: str) -> None:
@@ -333,6 +340,7 @@ PARTS: dict[str, Callable[[Job], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("name", PARTS)
 def test_studies_that_are_not_finished(make_study: MakeStudy, name: str) -> None:
@@ -357,6 +365,7 @@ def limits_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "FEWEST_IN_ALL", 30)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_pictures")
 def test_what_few_images_cannot_tell_is_left_out_and_said(
     make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
@@ -374,6 +383,7 @@ def test_what_few_images_cannot_tell_is_left_out_and_said(
     assert ("c", "auc") not in compared
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize(
     ("dataset", "images", "known", "missing"),
@@ -402,12 +412,14 @@ def test_what_one_metric_cannot_tell_another_may(
         assert all(row[column] != MISSING for column in known)
 
 
+@pytest.mark.long
 def test_a_run_that_answers_two_jobs_counts_once(make_study: MakeStudy) -> None:
     folder = make_study("datasets: b.npz\nmodels: [qvit_4q1h, {name: qvit_4q1h, label: again}]\nseeds: 2")
     [text] = [s.text for s in build_sections(load_results(folder), [], []) if s.key == "provenance"]
     assert any("2 of 2 runs finished" in line for line in text)
 
 
+@pytest.mark.long
 def test_folders_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no study"):
         write_report(tmp_path)
@@ -464,6 +476,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 LONG = "a model that somebody has given a rather long name so that all who read it know what it is"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("names", ["short", "long"])
 def test_no_text_is_cut_off(make_study: MakeStudy, drawn: list[Any], names: str) -> None:
     text = (
@@ -491,6 +504,7 @@ def test_text_that_is_cut_off_would_be_found() -> None:
         assert outside(figure) == ["x" * 200]
 
 
+@pytest.mark.long
 def test_rows_of_a_forest_do_not_overlap(results: Results, drawn: list[Any]) -> None:
     names = {test.name: test.title for test in results.tests}
     for one in (one for one in families(results) if one.key in ("classical", "distillation")):
@@ -513,6 +527,7 @@ def with_parameters(results: Results, sizes: list[float]) -> Results:
     return replace(results, cells=cells)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("least", "ratio"),
     [(793.0, 1.0), (9800.0, 1.1), (1200.0, 2.0), (793.0, 5.0), (9800.0, 30.0), (1200.0, 1000.0), (793.0, 1e6)],
@@ -552,6 +567,7 @@ def test_numbers_are_plain() -> None:
     assert told == ["3", "2.5", "800", "1,000", "12,500", "100,000", "1M", "1.5M", "2,000M"]
 
 
+@pytest.mark.long
 def test_a_forest_has_a_row_a_question(results: Results, drawn: list[Any]) -> None:
     """And in it a mark for each dataset, in a colour of its own, and one for their mean."""
     names = {test.name: test.title for test in results.tests}
@@ -584,6 +600,7 @@ def test_a_forest_of_many_datasets_tells_them_apart() -> None:
     assert len({_style([*sets, None], mark) for mark in range(13)}) == 13
 
 
+@pytest.mark.long
 def test_tables_stay_on_the_page(page: Page, folder: Path) -> None:
     """They can be scrolled, what is wide in them can be broken, and on paper all of it is."""
     text = (folder / "report" / "report.html").read_text(encoding="utf-8")
@@ -610,6 +627,7 @@ def every_chart(results: Results) -> list[Chart]:
     return [chart for section in sections for chart in section.charts]
 
 
+@pytest.mark.long
 def test_charts(page: Page) -> None:
     images = list(page.all("img"))
     assert len(images) == 20
@@ -621,6 +639,7 @@ def test_charts(page: Page) -> None:
         assert "\n" not in (image["alt"] or "")
 
 
+@pytest.mark.long
 def test_alternatives_hold_the_figures(results: Results) -> None:
     """Whoever does not see a picture is told what it shows."""
     test, arm = results.tests[0], results.arms[0]
@@ -639,6 +658,7 @@ def test_alternatives_hold_the_figures(results: Results) -> None:
         assert finding.verdict in alt
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_pictures")
 def test_as_many_kinds_as_there_are(make_study: MakeStudy) -> None:
     """Colours and markers are used again."""
@@ -649,6 +669,7 @@ def test_as_many_kinds_as_there_are(make_study: MakeStudy) -> None:
     assert len(every_chart(load_results(make_study(text, images=12)))) > 5
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_pictures")
 def test_names_in_other_scripts(make_study: MakeStudy) -> None:
     folder = make_study("datasets: b.npz\nmodels: [{name: qvit_4q1h, label: 量子}, {name: vit_4q1h, label: دقيق}]")
@@ -667,6 +688,7 @@ def test_an_interval_that_begins_at_zero_is_drawn_whole(make_study: MakeStudy, d
     assert segment[:, 1] == pytest.approx([0.0, interval.high])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_pictures")
 def test_models_of_one_size_gain_side_by_side(make_study: MakeStudy) -> None:
     text = (
@@ -676,6 +698,7 @@ def test_models_of_one_size_gain_side_by_side(make_study: MakeStudy) -> None:
     assert "slow" in write_report(make_study(text)).html.read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_gains_of_models_of_one_size_are_drawn(make_study: MakeStudy) -> None:
     """As those of qvit_8q1h and qvit_4q2h, which have as many parameters."""
     text = (

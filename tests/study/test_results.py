@@ -328,6 +328,7 @@ def test_a_run_that_has_been_deleted_since(folder: Path) -> None:
             assert cell.scores is None
 
 
+@pytest.mark.long
 def test_everything_is_read_only(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     results = load_results(folder)

@@ -179,6 +179,7 @@ def test_teachers_come_first_and_students_learn_from_them(study: MakeStudy, go: 
     assert list((tmp_path / "study" / "teacher-outputs").iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("forget", [False, True])
 def test_what_is_finished_is_never_done_again(study: MakeStudy, go: Go, tmp_path: Path, forget: bool) -> None:
     go(study(**TAUGHT))
@@ -190,6 +191,7 @@ def test_what_is_finished_is_never_done_again(study: MakeStudy, go: Go, tmp_path
     assert {name: job.result for name, job in stored(tmp_path / "study").items()} == before
 
 
+@pytest.mark.long
 def test_a_changed_study_does_just_what_is_new(study: MakeStudy, go: Go, tmp_path: Path) -> None:
     go(study())
     _, pool = go(study(seeds=2))
@@ -219,6 +221,7 @@ def test_a_crash_is_recorded_and_stops_nobody(study: MakeStudy, go: Go, tmp_path
     assert not error_file(job).exists()
 
 
+@pytest.mark.long
 def test_students_of_a_failed_teacher_fail_with_it(study: MakeStudy, go: Go) -> None:
     def crash(work: Work, number: int) -> Event | None:
         return Event("failed", work.identity, "here", ("E: no", "")) if "big" in work.name else None
@@ -271,6 +274,7 @@ class StoppedError(Exception):
     """The driver's end, wherever it was."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("moment", "left"), [("begin", 5), ("finish", 4), ("after", 2)])
 def test_a_driver_that_is_stopped_anywhere_goes_on(
     study: MakeStudy, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, left: int
@@ -479,6 +483,7 @@ def test_runs_that_nobody_takes_are_no_success(
     )
 
 
+@pytest.mark.long
 def test_progress_counts_and_estimates(study: MakeStudy, go: Go) -> None:
     seen: list[tuple[int, int, int, float | None, str]] = []
 
@@ -499,6 +504,7 @@ def test_progress_counts_and_estimates(study: MakeStudy, go: Go) -> None:
     assert seen[0][3] is not None
 
 
+@pytest.mark.long
 def test_labels_and_costs_are_kept_for_the_report(study: MakeStudy, go: Go, tmp_path: Path, make_npz: MakeNpz) -> None:
     go(study())
     kept = read_labels(tmp_path / "study", str(make_npz()))

@@ -308,6 +308,7 @@ def test_a_folder_does_not_hide_a_shipped_study(tmp_path: Path, monkeypatch: pyt
 _kinds = st.lists(st.sampled_from(["qvit", "vit", "cosine", "unlu"]), min_size=1, max_size=3, unique=True)
 
 
+@pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(
     datasets=st.lists(
@@ -802,6 +803,7 @@ def test_mistakes_in_files(tmp_path: Path) -> None:
         assert told == found or not told.startswith("Cannot")
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(

@@ -300,6 +300,7 @@ def test_another_format(tmp_path: Path) -> None:
     assert (tmp_path / FILE).read_bytes() == kept
 
 
+@pytest.mark.long
 def test_flipped_and_missing_bytes(tmp_path: Path) -> None:
     """Each is told as damage, or leaves what can be read; never another exception."""
     with Store.open(tmp_path) as store:

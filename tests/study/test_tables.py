@@ -88,6 +88,7 @@ def test_csv_is_read_back() -> None:
     assert rows == [list(AWKWARD.columns), *map(list, AWKWARD.rows)]
 
 
+@pytest.mark.long
 def test_every_table_is_read_back(results: Results, tmp_path: Path) -> None:
     made = [main_table(results), cost_table(results), seeds_table(results)]
     made += [table for table in (average_table(results), teacher_table(results)) if table]

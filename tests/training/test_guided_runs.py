@@ -176,6 +176,7 @@ def test_resumes_bit_identically_with_an_objectives_state(config: MakeConfig, tm
     assert kept(whole.folder)["model.safetensors"] != kept(plain.folder)["model.safetensors"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 def test_a_state_of_before_there_were_objectives_is_gone_on_with(
     config: MakeConfig, tmp_path: Path, kept: Kept
@@ -225,6 +226,7 @@ def first(config: MakeConfig, tmp_path: Path, nudged: None) -> Run:
     return train_run(config(epochs=1, tta="never"), tmp_path / "first")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 def test_starts_from_the_weights_of_a_finished_run(config: MakeConfig, tmp_path: Path, first: Run) -> None:
     run = train_run(config(lr=1e-12, epochs=1, tta="never"), tmp_path / "second", origin=first)
@@ -238,12 +240,14 @@ def test_starts_from_the_weights_of_a_finished_run(config: MakeConfig, tmp_path:
     assert scratch.config["guide"] is None
 
 
+@pytest.mark.long
 def test_the_origin_is_known_by_its_weights(config: MakeConfig, tmp_path: Path, first: Run) -> None:
     run = train_run(config(epochs=1), tmp_path / "second", origin=first)
     weights = (first.folder / "model.safetensors").read_bytes()
     assert run.config["origin"]["weights"] == hashlib.sha256(weights).hexdigest()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 def test_resumes_from_its_own_state_and_not_from_the_origin(
     config: MakeConfig, tmp_path: Path, kept: Kept, first: Run
@@ -310,6 +314,7 @@ def test_refuses_to_go_on_with_another_guide(
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == untouched
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 def test_refuses_to_go_on_with_another_origin(config: MakeConfig, tmp_path: Path, first: Run) -> None:
     other = train_run(config(seed=1), tmp_path / "other")
@@ -322,6 +327,7 @@ def test_refuses_to_go_on_with_another_origin(config: MakeConfig, tmp_path: Path
         train_run(settings, tmp_path / name, origin=before, resume=True)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 def test_where_teacher_and_origin_lie_is_no_difference(
     config: MakeConfig, tmp_path: Path, kept: Kept, first: Run
@@ -341,6 +347,7 @@ def test_where_teacher_and_origin_lie_is_no_difference(
 # --- networks of others ---
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 def test_a_network_is_trained_saved_and_loaded_like_a_vit(config: MakeConfig, tmp_path: Path) -> None:
     run = train_run(config(**RESNET, tta="never", epochs=1), tmp_path / "run")
@@ -405,6 +412,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[NetworkConfig]:
     return asked
 
 
+@pytest.mark.long
 def test_published_weights_are_where_training_starts(
     config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, published: list[NetworkConfig]
 ) -> None:
@@ -424,6 +432,7 @@ def test_published_weights_are_where_training_starts(
     assert Run(tmp_path / "run").config["model_config"]["pretrained"] == "imagenet"
 
 
+@pytest.mark.long
 def test_published_weights_are_asked_for_by_name(make_data: MakeData, published: list[NetworkConfig]) -> None:
     plain = NetworkConfig("resnet18", 12, 3, 4)
     for options, expected in (({}, 1), ({"published": False}, 0)):
@@ -435,6 +444,7 @@ def test_published_weights_are_asked_for_by_name(make_data: MakeData, published:
     assert published == []
 
 
+@pytest.mark.long
 def test_without_a_connection_it_is_said_and_recorded(
     config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: Kept
 ) -> None:
@@ -455,6 +465,7 @@ def test_without_a_connection_it_is_said_and_recorded(
     assert kept(run.folder) == kept(scratch.folder)
 
 
+@pytest.mark.long
 def test_other_errors_of_published_weights_pass(
     config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ needs_files = pytest.mark.skipif(
 )
 
 
+@pytest.mark.long
 @needs_files
 @pytest.mark.usefixtures("nudged")  # whatever it has learnt
 @pytest.mark.parametrize("name", ["retinamnist", "breastmnist"])

@@ -134,6 +134,7 @@ def test_the_bites_of_every_part_are_tried() -> None:
     assert list(RUN_BITES) == [field.name for field in fields(RunConfig)]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 @pytest.mark.parametrize("part", RUN_BITES)
 def test_every_part_bites(make_npz: Callable[..., Path], tmp_path: Path, part: str) -> None:

@@ -99,6 +99,7 @@ def test_fit_goes_on_from_a_state(make_data: Callable[..., Dataset]) -> None:
 # --- without ---
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 def test_a_resumed_run_goes_on_from_where_it_was(config: MakeConfig, tmp_path: Path) -> None:
     settings, seen = config(epochs=3), list[int]()
@@ -110,6 +111,7 @@ def test_a_resumed_run_goes_on_from_where_it_was(config: MakeConfig, tmp_path: P
     assert seen == [3]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 def test_patience_counts_across_a_stop(
     config: MakeConfig, tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
@@ -133,6 +135,7 @@ def test_patience_counts_across_a_stop(
         assert kept(train_run(settings, tmp_path / str(stop), resume=True).folder) == kept(whole.folder)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 def test_a_stop_at_any_write_loses_nothing(
     config: MakeConfig, tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
@@ -170,6 +173,7 @@ def test_a_stop_at_any_write_loses_nothing(
         assert [line["epoch"] for line in run.timings] == [1, 2], f"stopped at write {place}"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("nudged")
 @pytest.mark.parametrize(
     ("name", "content"),

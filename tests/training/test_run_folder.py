@@ -141,6 +141,7 @@ def test_the_path_of_the_data_is_kept_whole(
     assert len(Run(tmp_path / run.folder).load_data().test) == 23
 
 
+@pytest.mark.long
 def test_threads_bite_and_are_restored(config: MakeConfig, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
@@ -343,6 +344,7 @@ def _empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", [_cut, _empty])
 def test_a_damaged_state_is_told_and_left(
     config: MakeConfig, unfinished: Path, kept: Kept, damage: Callable[[Path], None]
@@ -403,6 +405,7 @@ def test_damaged_predictions_are_told(run: Run) -> None:
 # --- faults ---
 
 
+@pytest.mark.long
 def test_a_full_disk_loses_nothing(
     config: MakeConfig, tmp_path: Path, kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -509,6 +512,7 @@ def test_one_process_a_folder(config: MakeConfig, tmp_path: Path) -> None:
     assert train_run(made, run.folder, resume=True).finished  # the folder was let go of
 
 
+@pytest.mark.long
 def test_replaces_an_earlier_run_only_once_it_holds_the_folder(config: MakeConfig, tmp_path: Path, kept: Kept) -> None:
     earlier, made = config(), config(epochs=1)
     fresh = train_run(made, tmp_path / "fresh")

@@ -265,6 +265,7 @@ def moved(finished: Path, tmp_path: Path) -> tuple[Run, Path]:
     return run, file
 
 
+@pytest.mark.long
 def test_data_that_were_moved(moved: tuple[Run, Path], finished: Path, tmp_path: Path) -> None:
     run, file = moved
     told = (
