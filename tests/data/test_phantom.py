@@ -46,6 +46,21 @@ def test_a_seed_gives_the_same_arrays_and_another_gives_others(few: None) -> Non
         assert not np.array_equal(array, other[key])
 
 
+def test_the_colours_of_the_classes(few: None) -> None:
+    arrays = make_phantom()
+    images, labels = arrays["train_images"].astype(float), arrays["train_labels"][:, 0]
+    found = [[*images[labels == c].mean((0, 1, 2)), images[labels == c].std()] for c in range(5)]
+    # Red, green and blue, and how they spread: what was drawn when the classes were last thought over.
+    expected = [
+        [222.8, 203.8, 215.8, 44.7],
+        [212.1, 193.7, 208.5, 45.0],
+        [221.7, 201.2, 212.6, 43.5],
+        [219.2, 197.5, 209.9, 43.5],
+        [212.9, 195.7, 211.6, 46.2],
+    ]
+    np.testing.assert_allclose(found, expected, atol=0.2)
+
+
 def test_splits_share_no_image(phantom: dict[str, np.ndarray]) -> None:
     images = np.concatenate([phantom[f"{split}_images"] for split in ("train", "val", "test")])
     assert len({image.tobytes() for image in images}) == len(images)

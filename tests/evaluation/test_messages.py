@@ -304,7 +304,15 @@ ROWS: list[Row] = [
     (lambda: read(b"0\n"), f"{NAME}, line 1 holds no scores; expected an index and scores, separated by commas."),
     (lambda: read(b"0,0.1\n1,0.2,0.3\n"), f"{NAME}, line 2 holds 2 scores where the first line holds 1."),
     (lambda: read(b"0,0.1\n1,0_2\n"), f"{NAME}, line 2 must be an index and numbers, but reads '1,0_2'."),
+    (
+        lambda: read(b"0," + b"x" * 99 + b"\n"),  # as much as stands on a line
+        f"{NAME}, line 1 must be an index and numbers, but reads '0,{'x' * 58}'.",
+    ),
     (lambda: read(b"0,0.1\n1,nan\n"), f"{NAME}, line 2 holds a score that is not finite: '1,nan'."),
+    (
+        lambda: read(b"0,nan," + b"0," * 50 + b"0\n"),
+        f"{NAME}, line 1 holds a score that is not finite: '0,nan,{'0,' * 27}'.",
+    ),
     (lambda: read(b"0,0.1\n2,0.2\n"), f"{NAME} must hold each index from 0 to 1 once, but has 2 in the place of 1."),
     (
         lambda: bootstrap_interval(LABELS, SCORES, "binary", metrics=("f1",)),

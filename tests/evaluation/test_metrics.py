@@ -247,6 +247,12 @@ def test_a_class_that_no_image_has_is_left_out(task: Task) -> None:
     assert specificity(labels, scores, task) == pytest.approx(np.mean(rejections))
 
 
+def test_a_class_that_one_image_has_counts() -> None:
+    labels, scores = np.array([0, 0, 0, 1]), np.eye(2)[[0, 1, 0, 1]]
+    assert sensitivity(labels, scores, "multi-class") == pytest.approx((2 / 3 + 1) / 2)
+    assert specificity(labels, scores, "multi-class") == pytest.approx((1 + 2 / 3) / 2)
+
+
 def test_labels_that_no_image_or_every_image_has_are_left_out() -> None:
     labels, scores = make_case("multi-label", seed=8)
     labels[:, 1], labels[:, 4] = 0, 1

@@ -210,7 +210,9 @@ def test_an_absent_class_is_left_out_with_one_warning() -> None:
 # --- accuracy of two models ---
 
 
-@pytest.mark.parametrize("counts", [(9, 2, 20, 10), (3, 3, 5, 5), (0, 6, 3, 1), (1, 0, 3, 1), (41, 60, 300, 9)])
+@pytest.mark.parametrize(
+    "counts", [(9, 2, 20, 10), (3, 3, 5, 5), (0, 6, 3, 1), (1, 0, 3, 1), (41, 60, 300, 9), (2050, 1950, 9, 9)]
+)
 def test_mcnemar_is_the_binomial_test(counts: tuple[int, int, int, int]) -> None:
     better, worse = counts[:2]
     right_a = np.repeat([1, 0, 1, 0], counts)
@@ -225,7 +227,7 @@ def test_mcnemar_is_the_binomial_test(counts: tuple[int, int, int, int]) -> None
     mid = mcnemar_test(labels, right_a * 0.8, right_b * 0.8, "binary")
     observed = stats.binom.pmf(better, better + worse, 0.5)
     assert mid.p == pytest.approx(expected - observed * (0.5 if better == worse else 1), rel=1e-10)
-    assert (exact.method, mid.method) == ("McNemar, exact", "McNemar, mid-p")
+    assert (exact.method, mid.method, permuted.method) == ("McNemar, exact", "McNemar, mid-p", "permutation")
 
 
 def test_bonett_and_prices_interval_by_hand() -> None:
