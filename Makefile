@@ -1,5 +1,5 @@
 # make demo   train a quantum vision transformer and its classical twin, print a table, write a picture
-# make study  run a study of some minutes and write its report (STUDY=paper for the paper's, of days)
+# make study  run a study of some minutes and write its report (STUDY=paper for the paper's, of days; SEEDS=1 for fewer)
 # make test   run the tests but for the slow ones, which `make test-slow` runs; `make test-quick` leaves out more
 # make mutants   change the code at places drawn by chance and see whether tests fail
 # make coverage   lines and branches that tests run
@@ -11,6 +11,7 @@ PYTHON ?= python3
 DATASET ?= phantom
 EPOCHS ?=
 STUDY ?= smoke
+SEEDS ?=
 JOBS ?= 2
 BIN := .venv/bin
 
@@ -32,7 +33,7 @@ demo: .venv/base
 	$(BIN)/qvit demo "$(DATASET)" $(if $(EPOCHS),--epochs $(EPOCHS))
 
 study: .venv/base
-	$(BIN)/qvit study run "$(STUDY)" --out "runs/study-$(STUDY)"
+	$(BIN)/qvit study run "$(STUDY)" --out "runs/study-$(STUDY)" $(if $(SEEDS),--seeds $(SEEDS))
 	$(BIN)/qvit study report "runs/study-$(STUDY)"
 
 # Tests of a file stay together, as they share what they set up. Their code is compiled once, not in each process.
@@ -45,7 +46,7 @@ test-quick: .venv/dev
 	$(PYTEST) -m "not slow and not long and not trains and not processes" --durations=10 $(PYTEST_ARGS)
 
 test-slow: .venv/dev
-	$(PYTEST) -m slow $(PYTEST_ARGS)
+	$(PYTEST) --dist worksteal -m slow $(PYTEST_ARGS)
 
 test-random: .venv/dev
 	$(PYTEST) --random-order --random-order-seed=$(SEED) $(PYTEST_ARGS)

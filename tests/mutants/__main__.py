@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from mutants.covered import Covered, measure
+from mutants.each import Each
 from mutants.places import Mutant, sample
 from mutants.trial import Loop, Outcome
 
@@ -36,6 +37,10 @@ def main() -> int:
     parser.add_argument("--marks", default="", help="only tests that match, as for pytest's -m")
     parser.add_argument("--tree", type=Path, default=Path(), help="another checkout, to compare with")
     parser.add_argument("--folder", type=Path, default=Path("runs/mutants"), help="what is measured is kept there")
+    parser.add_argument(
+        "--each", action="store_true", help="instead, look for mutants on which each test function fails"
+    )
+    parser.add_argument("--tries", type=int, default=12, help="how many of those a function at most")
     parser.add_argument("--measure", action="store_true", help="run all tests under coverage, as is done at first")
     asked = parser.parse_args()
     tree, folder = asked.tree.resolve(), asked.folder.resolve()
@@ -45,6 +50,8 @@ def main() -> int:
     if asked.measure or not (folder / "costs").exists():
         measure(tree, folder, asked.jobs)
     covered = Covered(tree, folder)
+    if asked.each:
+        return each_test(Each(covered, asked.tries, asked.seed), covered, asked)
     mutants = [mutant for package in asked.packages for mutant in drawn(tree, package, asked.number, asked.seed)]
     results = folder / f"results{re.sub(r'[^a-z]+', '-', ' ' + asked.marks if asked.marks else '')}.jsonl"
     done = {name: Outcome(**outcome) for name, outcome in map(json.loads, _lines(results))}
@@ -62,15 +69,34 @@ def main() -> int:
 
     screen = os.fdopen(os.dup(1), "w")  # pytest keeps its own output to itself
     if waiting:
-        run(Loop(tree, waiting, told, costs=covered.costs, jobs=asked.jobs), tree, asked.marks)
+        run(Loop(tree, waiting[::-1], told, costs=covered.costs, jobs=asked.jobs), tree, asked.marks)
     print(*table(mutants, done), sep="\n")
+    return 0
+
+
+def each_test(each: Each, covered: Covered, asked: argparse.Namespace) -> int:
+    """Look for mutants on which each test function fails, print those without one."""
+    screen = os.fdopen(os.dup(1), "w")
+
+    def told(mutant: Mutant, outcome: Outcome) -> None:
+        function = each.told(mutant, outcome)
+        print(f"{outcome.how:13} {outcome.seconds:6.1f} s  {function}  {mutant}", file=screen, flush=True)
+        if not outcome.caught:
+            loop.waiting += filter(None, [each.next(function)])
+
+    waiting = filter(None, map(each.next, each.functions[::-1]))
+    loop = Loop(covered.tree, waiting, told, costs=covered.costs, jobs=asked.jobs, copies=False)
+    loop.needed = set(covered.costs)
+    run(loop, covered.tree, asked.marks)
+    print(*each.report(), sep="\n")
     return 0
 
 
 def run(loop: Loop, tree: Path, marks: str) -> None:
     """Run pytest once, with the loop as what it does with its tests."""
     os.chdir(tree)
-    files = sorted({test.split("::")[0] for _, tests in loop.waiting for test in (*tests.here, *tests.there)})
+    there = (test for _, tests in loop.waiting for test in tests.there)
+    files = sorted({test.split("::")[0] for test in (*loop.needed, *there)})
     sys.path[:0] = [str(tree / "src"), str(tree / "tests")]
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
     options = ["-q", "-pno:cacheprovider", "-pno:xdist", "-pno:pytest_cov", *(["-m", marks] if marks else [])]

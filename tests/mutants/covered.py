@@ -74,7 +74,7 @@ class Covered:
         anything of the module, or of those that import it.
         """
         path, near = mutant.path, mutant.path.split("/")[2]
-        if mutant.called and path not in self._compiled:
+        if mutant.called and path not in self.compiled:
             lines = self.lines(path)
             runs = set().union(*(lines.get(line, set()) for line in range(mutant.first, mutant.line + 1)))
             here = {test for test, elsewhere in runs if test and not elsewhere}
@@ -82,7 +82,7 @@ class Covered:
             if ("", False) in runs:  # by an import, too
                 there |= here
             return Tests(self.ordered(here, near), self.ordered(there, near))
-        found = set() if path in self._compiled else self._of_module(path)
+        found = set() if path in self.compiled else self._of_module(path)
         found = found or set().union(*(self._of_module(other) for other in self._importers(path)))
         return Tests([], self.ordered(found, near))
 
@@ -114,7 +114,8 @@ class Covered:
         return {test for runs in self.lines(path).values() for test, _ in runs if test}
 
     @cached_property
-    def _compiled(self) -> set[str]:
+    def compiled(self) -> set[str]:
+        """The files of the code with parts that Numba compiles."""
         compiled = re.compile(r"^@(jit|intrinsic)", re.MULTILINE)
         modules = (self.tree / "src").rglob("*.py")
         return {str(path.relative_to(self.tree)) for path in modules if compiled.search(path.read_text())}

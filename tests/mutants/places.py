@@ -152,6 +152,11 @@ class Places:
     def __len__(self) -> int:
         return len(self._places)
 
+    def where(self, number: int) -> tuple[range, bool]:
+        """Return the lines of a place's statement up to its own, and whether that is in a function."""
+        place = self._places[number]
+        return range(place.first, self._positions[place.node].start.line + 1), place.called
+
     def mutant(self, number: int, random: Random) -> Mutant | None:
         """Return one of the changes at a place, by chance; None if it is no Python or changes nothing."""
         place = self._places[number]

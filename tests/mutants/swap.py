@@ -6,6 +6,7 @@ happens once, by the import, nor for what Numba compiles.
 
 import gc
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -17,14 +18,27 @@ def swap(tree: Path, mutant: Mutant) -> int:
     path = str(tree / mutant.path)
     new = {_key(code): code for code in _codes(compile(mutant.source, path, "exec", dont_inherit=True))}
     changed = 0
-    for function in [one for one in gc.get_objects() if type(one) is FunctionType]:
+    for function in functions().get(path, ()):
         code = function.__code__
-        if code.co_filename == path and mutant.line in _lines(code):
+        if mutant.line in _lines(code):
             found = new.get(_key(code))
             if found is not None and found.co_freevars == code.co_freevars:
                 function.__code__ = found
                 changed += 1
     return changed
+
+
+@cache
+def functions() -> dict[str, list[FunctionType]]:
+    """Return the functions that there are, by the file they are of.
+
+    Looked for once, before forks are made: to look at every object copies its page of memory.
+    """
+    found: dict[str, list[FunctionType]] = {}
+    for one in gc.get_objects():
+        if type(one) is FunctionType:
+            found.setdefault(one.__code__.co_filename, []).append(one)
+    return found
 
 
 def _key(code: CodeType) -> tuple[str, int]:

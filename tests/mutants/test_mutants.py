@@ -43,6 +43,17 @@ def test_a_sum():
 def test_the_limit():
     with pytest.raises(ValueError):
         bounded(5, 6)
+
+
+def test_what_cannot_fail():
+    try:
+        assert bounded(1, 2) == 3
+    except Exception:
+        pass
+
+
+def test_of_nothing():
+    assert True
 """
 
 
@@ -68,7 +79,7 @@ def test_functions_take_on_a_mutant_and_constants_do_not(tmp_path: Path) -> None
 
 
 @pytest.mark.processes
-@pytest.mark.slow("runs pytest four times: to measure, in forks, on a copy")
+@pytest.mark.slow("runs pytest five times: to measure, in forks twice, on a copy")
 def test_survivors_are_the_holes(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for name, text in {
@@ -80,13 +91,13 @@ def test_survivors_are_the_holes(tmp_path: Path) -> None:
     }.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(text)
-    told = subprocess.run(
-        [sys.executable, "-m", "mutants", "toy", "--tree", tree, "--folder", tmp_path / "measured", "--number", "100"],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+
+    def run(*options: str) -> str:
+        command = [sys.executable, "-m", "mutants", "toy", "--tree", tree, "--folder", tmp_path / "measured", *options]
+        path = {"PYTHONPATH": str(Path(__file__).parents[1])}
+        return subprocess.run(command, env=os.environ | path, capture_output=True, text=True, check=True).stdout
+
+    told = run("--number", "100")
     how: dict[str, set[str]] = {}
     for name, outcome in map(json.loads, (tmp_path / "measured/results.jsonl").read_text().splitlines()):
         how.setdefault(name.split(":")[1], set()).add(outcome["how"])
@@ -99,3 +110,13 @@ def test_survivors_are_the_holes(tmp_path: Path) -> None:
     assert "sums.py:10:" in survivors
     assert "sums.py:16:" in survivors
     assert "sums.py:8:" not in survivors
+    told = run("--each", "--tries", "30")
+    assert told.splitlines()[-7:] == [
+        "Not broken by any mutant tried:",
+        "  tests/toy/test_sums.py::test_what_cannot_fail",
+        "",
+        "Run none of the code in their own process:",
+        "  tests/toy/test_sums.py::test_of_nothing",
+        "",
+        "2 of 4 test functions fail on a mutant",
+    ]

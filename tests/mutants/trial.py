@@ -4,6 +4,7 @@ A mutant is caught when a test fails, cannot be collected, or hangs: takes twent
 minute at least.
 """
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -24,7 +25,7 @@ import pytest
 
 from mutants.covered import Tests
 from mutants.places import Mutant
-from mutants.swap import swap
+from mutants.swap import functions, swap
 
 HANGS = 20  # times as long as a test should take
 AT_LEAST = 60  # seconds
@@ -50,26 +51,30 @@ class Outcome:
 class Loop:
     """Pytest's loop over the tests it collected, for mutant after mutant; a plugin of one run of pytest.
 
-    `chosen` are mutants with the tests to try them on, in order, and `told` is given what comes of each.
+    `waiting` are mutants with the tests to try them on, the last one first; `told` is given what comes of each, and may
+    add others. Without `copies` only forks are made, and what they cannot judge counts as not run.
     """
 
     def __init__(
         self,
         tree: Path,
-        chosen: Iterable[tuple[Mutant, Tests]],
+        waiting: Iterable[tuple[Mutant, Tests]],
         told: Callable[[Mutant, Outcome], None],
         *,
         costs: dict[str, float],
         jobs: int,
-        stop: bool = True,
+        copies: bool = True,
     ) -> None:
-        self.tree, self.told, self.costs, self.jobs, self.stop = tree, told, costs, jobs, stop
-        self.waiting = list(chosen)[::-1]
-        self.broken: set[str] = set()  # tests that fail without a mutant
+        self.tree, self.told, self.costs, self.jobs, self.copies = tree, told, costs, jobs, copies
+        self.waiting = list(waiting)
+        self.needed = {test for _, tests in self.waiting for test in tests.here}
+        self.broken: set[str] = set()  # of those, the tests that fail without a mutant
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
+        functions()
+        gc.freeze()  # forks share what is there already
         with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
             self.scratch = Path(scratch)
             self._leave_out_broken(session, list(items))
@@ -79,7 +84,7 @@ class Loop:
                     mutant, tests = self.waiting.pop()
                     here = [test for test in tests.here if test in items and test not in self.broken]
                     there = [test for test in tests.there if test in items and test not in self.broken]
-                    running.append(self._fork(session, mutant, Tests(here, there), stop=self.stop))
+                    running.append(self._fork(session, mutant, Tests(here, there), stop=True))
                 for trial in [trial for trial in running if trial.ended(self.costs)]:
                     running.remove(trial)
                     if isinstance(trial, _Copy):
@@ -91,8 +96,7 @@ class Loop:
 
     def _leave_out_broken(self, session: pytest.Session, items: list[str]) -> None:
         """Find the tests that fail without a mutant, in a fork or as it is."""
-        needed = {test for _, tests in self.waiting for test in tests.here}
-        tests = [test for test in items if test in needed]
+        tests = [test for test in items if test in self.needed]
         forks = [
             self._fork(session, None, Tests(tests[part :: self.jobs], []), stop=False) for part in range(self.jobs)
         ]
@@ -142,7 +146,7 @@ class Loop:
         outcome = fork.outcome()
         again = fork.tests.there if code == 0 else [*fork.tests.here, *fork.tests.there]
         shutil.rmtree(fork.folder, ignore_errors=True)
-        if again and (code == NOT_SWAPPED or not outcome.caught):
+        if self.copies and again and (code == NOT_SWAPPED or not outcome.caught):
             return _Copy(self.tree, fork.mutant, again, Path(tempfile.mkdtemp(dir=self.scratch)))
         self.told(fork.mutant, outcome)
         return None
@@ -189,7 +193,8 @@ class _Fork:
         return False
 
     def outcome(self) -> Outcome:
-        how = "hung" if self.hung else {0: "survived", 1: "failed"}.get(self.process.exitcode or 0, "died")
+        codes = {0: "survived", 1: "failed", NOT_SWAPPED: "not run"}
+        how = "hung" if self.hung else codes.get(self.process.exitcode or 0, "died")
         if not self.tests.here and not self.tests.there:
             how = "not run"
         tests = len(self.tests.here) + len(self.tests.there)
