@@ -69,7 +69,8 @@ def main() -> int:
 
     screen = os.fdopen(os.dup(1), "w")  # pytest keeps its own output to itself
     if waiting:
-        run(Loop(tree, waiting[::-1], told, costs=covered.costs, jobs=asked.jobs), tree, asked.marks)
+        files = {test.split("::")[0] for _, tests in waiting for test in (*tests.here, *tests.there)}
+        run(Loop(tree, waiting[::-1], told, costs=covered.costs, jobs=asked.jobs), files, asked.marks)
     print(*table(mutants, done), sep="\n")
     return 0
 
@@ -86,21 +87,18 @@ def each_test(each: Each, covered: Covered, asked: argparse.Namespace) -> int:
 
     waiting = filter(None, map(each.next, each.functions[::-1]))
     loop = Loop(covered.tree, waiting, told, costs=covered.costs, jobs=asked.jobs, copies=False)
-    loop.needed = set(covered.costs)
-    run(loop, covered.tree, asked.marks)
+    run(loop, {function.split("::")[0] for function in each.functions}, asked.marks)
     print(*each.report(), sep="\n")
     return 0
 
 
-def run(loop: Loop, tree: Path, marks: str) -> None:
-    """Run pytest once, with the loop as what it does with its tests."""
-    os.chdir(tree)
-    there = (test for _, tests in loop.waiting for test in tests.there)
-    files = sorted({test.split("::")[0] for test in (*loop.needed, *there)})
-    sys.path[:0] = [str(tree / "src"), str(tree / "tests")]
+def run(loop: Loop, files: set[str], marks: str) -> None:
+    """Run pytest once on these files, with the loop as what it does with their tests."""
+    os.chdir(loop.tree)
+    sys.path[:0] = [str(loop.tree / "src"), str(loop.tree / "tests")]
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
     options = ["-q", "-pno:cacheprovider", "-pno:xdist", "-pno:pytest_cov", *(["-m", marks] if marks else [])]
-    code = pytest.main([*options, *files], plugins=[loop])
+    code = pytest.main([*options, *sorted(files)], plugins=[loop])
     if code not in (0, 5):
         raise SystemExit(f"The tests could not be collected: pytest ended with {int(code)}.")
 

@@ -71,7 +71,7 @@ class Covered:
         """Return the tests that run a mutant's statement, those first which are likely to tell soonest.
 
         What is run by the import alone, or compiled by Numba, is not seen by line: there it is the tests that run
-        anything of the module, or of those that import it.
+        anything of the module, or of the nearest that import it.
         """
         path, near = mutant.path, mutant.path.split("/")[2]
         if mutant.called and path not in self.compiled:
@@ -82,8 +82,12 @@ class Covered:
             if ("", False) in runs:  # by an import, too
                 there |= here
             return Tests(self.ordered(here, near), self.ordered(there, near))
-        found = set() if path in self.compiled else self._of_module(path)
-        found = found or set().union(*(self._of_module(other) for other in self._importers(path)))
+        found: set[str] = set() if path in self.compiled else self._of_module(path)
+        users = seen = {path}
+        while not found and users:
+            users = {other for user in users for other in self._importers(user)} - seen
+            seen = seen | users
+            found = set().union(*map(self._of_module, users))
         return Tests([], self.ordered(found, near))
 
     def ordered(self, tests: Iterable[str], near: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Try mutants on tests: in forks of one process that has imported and collected everything, or from a copy of the tree.
 
-A mutant is caught when a test fails, cannot be collected, or hangs: takes twenty times as long as it should and a
-minute at least.
+A mutant is caught when a test fails that does not fail without it, cannot be collected, or hangs: takes twenty times
+as long as it should and a minute at least.
 """
 
 import gc
@@ -67,8 +67,8 @@ class Loop:
     ) -> None:
         self.tree, self.told, self.costs, self.jobs, self.copies = tree, told, costs, jobs, copies
         self.waiting = list(waiting)
-        self.needed = {test for _, tests in self.waiting for test in tests.here}
-        self.broken: set[str] = set()  # of those, the tests that fail without a mutant
+        self._broken: set[str] = set()  # tests that were found to fail without a mutant
+        self._sound: set[tuple[str, type]] = set()  # those found not to, in a fork or a copy
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -77,44 +77,27 @@ class Loop:
         gc.freeze()  # forks share what is there already
         with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
             self.scratch = Path(scratch)
-            self._leave_out_broken(session, list(items))
             running: list[_Fork | _Copy] = []
             while self.waiting or running:
                 while self.waiting and len(running) < self.jobs:
                     mutant, tests = self.waiting.pop()
-                    here = [test for test in tests.here if test in items and test not in self.broken]
-                    there = [test for test in tests.there if test in items and test not in self.broken]
-                    running.append(self._fork(session, mutant, Tests(here, there), stop=True))
+                    here = [test for test in tests.here if test in items and test not in self._broken]
+                    there = [test for test in tests.there if test in items and test not in self._broken]
+                    running.append(self._fork(session, mutant, Tests(here, there)))
                 for trial in [trial for trial in running if trial.ended(self.costs)]:
                     running.remove(trial)
-                    if isinstance(trial, _Copy):
-                        self.told(trial.mutant, trial.outcome())
-                    else:
-                        running += filter(None, [self._tell(trial)])
+                    running += filter(None, [self._tell(session, trial)])
                 time.sleep(0.05)
         return True
 
-    def _leave_out_broken(self, session: pytest.Session, items: list[str]) -> None:
-        """Find the tests that fail without a mutant, in a fork or as it is."""
-        tests = [test for test in items if test in self.needed]
-        forks = [
-            self._fork(session, None, Tests(tests[part :: self.jobs], []), stop=False) for part in range(self.jobs)
-        ]
-        for fork in forks:
-            while not fork.ended(self.costs):
-                time.sleep(0.1)
-            if fork.process.exitcode == OURS:
-                raise SystemExit(_read(fork.folder / "error"))
-            self.broken.update(_failed(fork.folder, ""))
-
-    def _fork(self, session: pytest.Session, mutant: Mutant | None, tests: Tests, *, stop: bool) -> "_Fork":
+    def _fork(self, session: pytest.Session, mutant: Mutant | None, tests: Tests) -> "_Fork":
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         fork = multiprocessing.get_context("fork")
-        process = fork.Process(target=self._run, args=(session, mutant, tests, folder, stop))
+        process = fork.Process(target=self._run, args=(session, mutant, tests, folder))
         process.start()
         return _Fork(mutant, tests, folder, process, time.monotonic())
 
-    def _run(self, session: pytest.Session, mutant: Mutant | None, tests: Tests, folder: Path, stop: bool) -> None:
+    def _run(self, session: pytest.Session, mutant: Mutant | None, tests: Tests, folder: Path) -> None:
         """In the fork: take on the mutant, run the tests, one after the other."""
         os.setsid()
         with (folder / "output").open("w") as output:
@@ -130,26 +113,49 @@ class Loop:
             items = [chosen[test] for test in tests.here]
             for item, following in zip(items, [*items, None][1:], strict=True):
                 session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-                if noted.any and stop:
+                if noted.any:
                     break
             _end(int(noted.any))
         except BaseException:
             (folder / "error").write_text(traceback.format_exc())
             _end(OURS)
 
-    def _tell(self, fork: "_Fork") -> "_Copy | None":
+    def _copy(self, mutant: Mutant | None, tests: Tests) -> "_Copy":
+        return _Copy(self.tree, mutant, tests, Path(tempfile.mkdtemp(dir=self.scratch)))
+
+    def _tell(self, session: pytest.Session, trial: "_Fork | _Copy") -> "_Copy | None":
         """Say what came of a mutant, or return a try on a copy of the tree where a fork cannot judge it."""
-        assert fork.mutant is not None
-        code = fork.process.exitcode
-        if code == OURS:
-            raise SystemExit(_read(fork.folder / "error"))
-        outcome = fork.outcome()
-        again = fork.tests.there if code == 0 else [*fork.tests.here, *fork.tests.there]
-        shutil.rmtree(fork.folder, ignore_errors=True)
-        if self.copies and again and (code == NOT_SWAPPED or not outcome.caught):
-            return _Copy(self.tree, fork.mutant, again, Path(tempfile.mkdtemp(dir=self.scratch)))
-        self.told(fork.mutant, outcome)
+        assert trial.mutant is not None
+        outcome = trial.outcome()
+        if isinstance(trial, _Fork):
+            code = trial.process.exitcode
+            if code == OURS:
+                raise SystemExit(_read(trial.folder / "error"))
+            tests = trial.tests if code == NOT_SWAPPED else Tests([], trial.tests.there)
+            if not outcome.caught and self.copies and (tests.here or tests.there):
+                trial.done()
+                return self._copy(trial.mutant, tests)
+        if outcome.how == "failed" and not self._passes(session, trial, outcome.failed[0]):
+            self._broken.add(outcome.failed[0])
+            self.waiting.append((trial.mutant, trial.tests))
+        else:
+            self.told(trial.mutant, outcome)
+        trial.done()
         return None
+
+    def _passes(self, session: pytest.Session, trial: "_Fork | _Copy", test: str) -> bool:
+        """Return whether the test that told passes without a mutant, in the same kind of trial."""
+        if (test, type(trial)) not in self._sound:
+            alone = Tests([test], [])
+            again = self._fork(session, None, alone) if isinstance(trial, _Fork) else self._copy(None, alone)
+            while not again.ended(self.costs):
+                time.sleep(0.05)
+            passed = again.outcome().how == "survived"
+            again.done()
+            if not passed:
+                return False
+            self._sound.add((test, type(trial)))
+        return True
 
 
 class Noted:
@@ -200,19 +206,24 @@ class _Fork:
         tests = len(self.tests.here) + len(self.tests.there)
         return Outcome(how, _failed(self.folder, how), tests, round(time.monotonic() - self.began, 1))
 
+    def done(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 class _Copy:
     """A mutant in a copy of the tree, tried by a pytest of its own."""
 
-    def __init__(self, tree: Path, mutant: Mutant, tests: list[str], folder: Path) -> None:
+    def __init__(self, tree: Path, mutant: Mutant | None, tests: Tests, folder: Path) -> None:
         self.mutant, self.tests, self.folder, self.hung = mutant, tests, folder, False
         left_out = shutil.ignore_patterns(".git", ".venv", "runs", ".hypothesis", ".*_cache")
         copied = Path(shutil.copytree(tree, folder / "tree", ignore=left_out, symlinks=True))
-        (copied / mutant.path).write_text(mutant.source)
-        (folder / "tests").write_text("\n".join(tests))
+        if mutant is not None:
+            (copied / mutant.path).write_text(mutant.source)
+        chosen = [*tests.here, *tests.there]
+        (folder / "tests").write_text("\n".join(chosen))
         (folder / "temporary").mkdir()
         paths = os.pathsep.join(map(str, (copied / "src", copied / "tests", Path(__file__).parents[1])))
-        files = list(dict.fromkeys(test.split("::")[0] for test in tests))
+        files = list(dict.fromkeys(test.split("::")[0] for test in chosen))
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "mutants.plugin"]
         self.began = time.monotonic()
         with (folder / "output").open("w") as output:
@@ -237,9 +248,11 @@ class _Copy:
     def outcome(self) -> Outcome:
         names = {0: "survived", 1: "failed", 2: "not collected", 4: "not collected", 5: "not run"}
         how = "hung" if self.hung else names.get(self.process.returncode, "died")
-        failed = _failed(self.folder, how)
+        tests = len(self.tests.here) + len(self.tests.there)
+        return Outcome(how, _failed(self.folder, how), tests, round(time.monotonic() - self.began, 1))
+
+    def done(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        return Outcome(how, failed, len(self.tests), round(time.monotonic() - self.began, 1))
 
 
 def _failed(folder: Path, how: str) -> tuple[str, ...]:
