@@ -91,6 +91,12 @@ def test_every_kind_of_gate() -> None:
     ]
 
 
+@pytest.mark.parametrize("axis", "XYZ")
+def test_a_controlled_rotation_shows_its_axis_and_angle_on_the_target(axis: str) -> None:
+    circuit = CircuitBuilder(2).add(f"CR{axis}", 1, 0, angle=w(0)).build()
+    assert lines(circuit) == [f"0: ─╭R{axis}(w0)─┤ ⟨Z⟩", "1: ─╰●──────┤ ⟨Z⟩"]
+
+
 def test_columns_are_packed() -> None:
     """Each gate stands as far left as the wires that it acts on or crosses allow, and keeps its place on them."""
     circuit = (
@@ -319,6 +325,8 @@ def test_a_figure_of_a_ring() -> None:
     markers = [line.get_marker() for line in figure.axes[0].lines]
     assert markers.count("+") == 6  # targets
     assert markers.count("o") == 12  # and their circles, and controls
+    axes = figure.axes[0]
+    assert sum(axes.get_xlim()) - max(line.get_xdata()[-1] for line in axes.lines) < 1, "little room to the right"
     measured(figure)
 
 
