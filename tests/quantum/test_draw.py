@@ -326,7 +326,9 @@ def test_a_figure_of_a_ring() -> None:
     assert markers.count("+") == 6  # targets
     assert markers.count("o") == 12  # and their circles, and controls
     axes = figure.axes[0]
-    assert sum(axes.get_xlim()) - max(line.get_xdata()[-1] for line in axes.lines) < 1, "little room to the right"
+    assert sum(axes.get_xlim()) - max(float(line.get_path().vertices[-1, 0]) for line in axes.lines) < 1, (
+        "little room to the right"
+    )
     measured(figure)
 
 

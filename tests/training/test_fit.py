@@ -21,6 +21,7 @@ from qvit.data.augment import apply_element
 from qvit.errors import ConfigError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import Preprocess, create_model
+from qvit.training.distributed import Team
 from qvit.training.loop import Batch, TrainConfig, TrainState, fit, supervised, train_step, validation_figures
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict
@@ -64,6 +65,23 @@ def seen(make_data: MakeData) -> tuple[list[Batch], list[Tensor], Callable[[nn.M
         return losses[-1]
 
     return batches, losses, objective
+
+
+def test_norms_are_joined_over_batches_of_the_training_images(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes of batches decide whether each process has an image to normalise by."""
+    told: list[Any] = []
+    monkeypatch.setattr(
+        Team, "join_norms", lambda self, model, device, batches: told.append((model, device, batches()))
+    )
+    data = make_data()
+    model, _ = trained(data, replace(TINY, epochs=1))
+    [(joined, device, batches)] = told
+    assert model in joined.modules()
+    assert device == "cpu"
+    assert torch.cat(batches).sort().values.tolist() == list(range(len(data.train)))
+    assert {len(batch) for batch in batches[:-1]} == {8}
 
 
 # --- one seed fixes everything ---

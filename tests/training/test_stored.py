@@ -125,6 +125,19 @@ def test_values_that_should_not_be(run: Run, name: str, key: str, value: Any, to
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "key", ["config.json", "config.json:origin", "result.json", "result.json:test", "metrics.jsonl"]
+)
+def test_what_a_later_version_adds_is_kept(run: Run, key: str) -> None:
+    name, _, inner = key.partition(":")
+    if inner == "origin":
+        change(run, name, "origin", {"weights": "1", "found_at": "a"})
+    change(run, name, f"{inner}.added".lstrip("."), [1, "x"])
+    found = read(run, name)
+    found = found[0] if isinstance(found, list) else found
+    assert (found[inner] if inner else found)["added"] == [1, "x"]
+
+
 def test_options_left_out_are_those_of_old(run: Run) -> None:
     """As by a version that did not have them yet."""
     said = json.loads((run.folder / "config.json").read_text())
