@@ -261,9 +261,9 @@ def _failed(folder: Path, how: str) -> tuple[str, ...]:
 
 
 def _hangs(folder: Path, costs: dict[str, float], began: float) -> bool:
-    test = _read(folder / "began")
-    if not test:
+    if not (folder / "began").exists():
         return time.monotonic() - began > 5 * AT_LEAST
+    test = _read(folder / "began")  # nothing, for a moment, while the next one is written
     since = (folder / "began").stat().st_mtime
     return time.time() - since > max(AT_LEAST, HANGS * costs.get(test, 0))
 

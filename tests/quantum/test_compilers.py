@@ -6,6 +6,7 @@ Without the checks of annotations: symbolic sizes are no `int`, and a compiler w
 import io
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from qvit.quantum import ENGINES, Circuit, Gate, QuantumLinear, w, x
 from qvit.quantum.ansatz import Ansatz
@@ -94,11 +94,16 @@ def agrees(run: Callable[[Tensor], Tensor], layer: QuantumLinear) -> None:
         close(run(given), layer(given))
 
 
+def counting() -> Any:
+    """Return a backend that counts graphs; the compiler takes seconds to import, and not all who collect run it."""
+    return import_module("torch._dynamo.testing").CompileCounterWithBackend("aot_eager")
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("engine", TRACED)
 def test_compiled_in_one_graph_for_any_batch(engine: str) -> None:
     layer = layer_of(engine)
-    graphs = CompileCounterWithBackend("aot_eager")
+    graphs = counting()
     run = torch.compile(layer, backend=graphs, fullgraph=True, dynamic=True)
     for tokens in (5, 16):
         same(run, layer, tokens)
@@ -108,7 +113,7 @@ def test_compiled_in_one_graph_for_any_batch(engine: str) -> None:
 @pytest.mark.long
 def test_compiled_for_a_size_and_then_for_any() -> None:
     layer = layer_of("auto")
-    graphs = CompileCounterWithBackend("aot_eager")
+    graphs = counting()
     run = torch.compile(layer, backend=graphs, fullgraph=True)
     for tokens in (5, 16, 21):
         same(run, layer, tokens)
