@@ -80,7 +80,7 @@ class Covered:
             here = {test for test, elsewhere in runs if test and not elsewhere}
             there = {test for test, elsewhere in runs if test and elsewhere}
             if ("", False) in runs:  # by an import, too
-                there |= here
+                there |= here or self._of_module(path)
             return Tests(self.ordered(here, near), self.ordered(there, near))
         found: set[str] = set() if path in self.compiled else self._of_module(path)
         users = seen = {path}

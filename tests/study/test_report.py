@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -640,6 +641,27 @@ def test_charts(page: Page) -> None:
 
 
 @pytest.mark.long
+def test_every_chart_has_a_title(results: Results) -> None:
+    titles = [chart.title for chart in every_chart(results)]
+    other = "Set <D> & 'so' on"
+    assert titles == [
+        *(f"{name}: {metric} against parameters" for name in ("Set A", other) for metric in ("AUC", "ACC")),
+        "QViT minus what stands in the circuits' place",
+        "Is a quantum vision transformer better than a classical one of the same parameter count?",
+        "Gain from a teacher against model size",
+        "What is pre-training on a teacher worth?",
+        "Are two heads better than one?",
+        "Are more qubits better?",
+        "Are more circuit layers better?",
+        *("Set A: ROC curves", "Set A: calibration", "Set A: learning curves"),
+        "Set A: decisions of qvit_4q1h, in % of each true class",
+        "Set A: decisions of qvit_4q1h, kd, in % of each true class",
+        *(f"{other}: ROC curves", f"{other}: calibration", f"{other}: learning curves"),
+        "Mean ranks over datasets",
+    ]
+
+
+@pytest.mark.long
 def test_alternatives_hold_the_figures(results: Results) -> None:
     """Whoever does not see a picture is told what it shows."""
     test, arm = results.tests[0], results.arms[0]
@@ -648,6 +670,10 @@ def test_alternatives_hold_the_figures(results: Results) -> None:
     value = f"{cell.intervals['auc'].value:.3f}"
     assert f"{arm.title} {value}" in charts.roc_chart(test, [cell]).alt
     assert f"{arm.title} {cell.parameters:,} parameters {value}" in charts.parameters_chart(results, test, "auc").alt
+    first = test.labels[:, 0] == 0
+    right = 100 * np.mean([(scores[first].argmax(axis=1) == 0).mean() for scores in cell.scores])
+    confusion = charts.confusion_chart(cell)
+    assert confusion.alt.startswith(f"{confusion.title}: of {test.classes[0]} {right:.0f} % are recognised; of ")
     [classical] = [one for one in families(results) if one.key == "classical"]
     findings = classical.of("auc")
     alt = forest("T", findings, {test.name: test.title for test in results.tests}).alt
@@ -699,7 +725,7 @@ def test_models_of_one_size_gain_side_by_side(make_study: MakeStudy) -> None:
 
 
 @pytest.mark.long
-def test_gains_of_models_of_one_size_are_drawn(make_study: MakeStudy) -> None:
+def test_gains_of_models_of_one_size_are_drawn(make_study: MakeStudy, drawn: list[Any]) -> None:
     """As those of qvit_8q1h and qvit_4q2h, which have as many parameters."""
     text = (
         "datasets: [a.npz]\nseeds: 2\nmodels: [{kind: qvit, qubits: 4}, {kind: qvit, qubits: 4, layers: 3}]\n"
@@ -710,3 +736,4 @@ def test_gains_of_models_of_one_size_are_drawn(make_study: MakeStudy) -> None:
     arms = {arm.title: arm for arm in results.arms}
     chart = charts.gains_chart(family.of("auc"), arms, with_parameters(results, [1117]))
     assert "qvit_4q2h (3 layers)" in chart.alt
+    assert drawn[-1].axes[0].get_title(loc="left") == "Set A"

@@ -307,8 +307,9 @@ def test_values_that_should_not_be(folder: Path, place: str, values: list[str]) 
         with connection:
             connection.execute(f"UPDATE {place} = ? {where}", (value,))
         connection.close()
-        with pytest.raises(RunError, match=r"is damaged|: delete it|is finished yet"):
+        with pytest.raises(RunError, match=r"is damaged|: delete it|is finished yet") as error:
             load_results(folder)
+        assert str(folder) in str(error.value)
 
 
 def test_costs_that_are_none_are_left_out(folder: Path) -> None:

@@ -286,6 +286,24 @@ def test_costs(results: Results) -> None:
     assert {cosine[column] for column in ("circuits", "qubits", "depth", "gates", "shots")} == {MISSING}
 
 
+def test_names_of_columns(results: Results) -> None:
+    """Papers and scripts are written with them."""
+    tables = [main_table(results), average_table(results), teacher_table(results), cost_table(results)]
+    tables += [seeds_table(results), headline_table(headline(results), results)]
+    tables += [family_table(family, results) for family in families(results)]
+    family = "A − B, dataset, metric, difference, p, p corrected, g, P(A > B), what is shown"
+    assert {table.name: ", ".join(table.columns) for table in tables if table} == {
+        "main": "model, parameters, seeds, Set A AUC, Set A ACC, Set D AUC, Set D ACC",
+        "averages": "model, regime, models, AUC here, ACC here",
+        "teachers": "teacher, dataset, parameters, AUC of members, AUC together, ACC together",
+        "cost": "model, dataset, parameters, in attention, FLOPs, simulation FLOPs, circuits, qubits, depth, gates, "
+        "of two qubits, shots",
+        "runs": "model, dataset, seed, test AUC, test ACC, val AUC, epoch kept, seconds, identity",
+        "worth": "in the circuits' place, dataset, AUC, p (AUC), ACC, p (ACC), what is shown of the AUC",
+        **dict.fromkeys(("classical", "controls", "distillation"), family),
+    }
+
+
 def test_every_run_is_listed(results: Results) -> None:
     table = seeds_table(results)
     rows = rows_by(table, "model", "dataset", "seed")
