@@ -246,6 +246,7 @@ def test_train_evaluate_compare(qvit: Qvit, train: Qvit, tmp_path: Path, monkeyp
     assert "too few images of a class" in " ".join(table.split())
     for measure in ("auc", "acc", "kappa", "ece"):
         assert re.search(rf"{measure} +│ +{results[0]['test'][measure]:.4f}", table)
+    assert len(re.findall(r"│ +– ", table)) == 2, "in the place of two intervals"
 
     [file] = {json.loads((folder / "config.json").read_text())["dataset"] for folder in folders}
     moved = Path(file).rename(tmp_path / "moved.npz")

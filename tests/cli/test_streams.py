@@ -149,7 +149,9 @@ def test_json_says_the_same_on_every_terminal(monkeypatch: pytest.MonkeyPatch, e
     monkeypatch.setattr(sys, "stdout", out)
     with pytest.raises(SystemExit):
         main(["data", "list", "--json"])
-    assert json.loads(out.buffer.getvalue().decode(encoding)) == [said]  # type: ignore[attr-defined]
+    text = out.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert json.loads(text) == [said]
+    assert ("⟨Z⟩" in text) == (encoding == "utf-8"), "readable where it can be"
 
 
 @pytest.mark.parametrize(
