@@ -1,10 +1,13 @@
 """Check shapes and types of annotations while the tests run, and keep torch to one core."""
 
+import gc
 import os
 import sys
 from pathlib import Path
 
 pytest_plugins = ("pytester", "suite.marks", "suite.kernels", "suite.raised")
+
+gc.disable()  # what is imported and collected is no garbage, and to look for some takes seconds
 
 # With -n, this process only hands out tests: what they need would be imported in vain.
 hands_out = "PYTEST_XDIST_WORKER" not in os.environ and any(one.startswith("-n") for one in sys.argv)
@@ -25,3 +28,8 @@ if not hands_out:
         [".".join(path.relative_to(source).with_suffix("").parts) for path in stated],
         "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
     )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
