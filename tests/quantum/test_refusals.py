@@ -1,14 +1,14 @@
 """Wrong circuits, layers and inputs are refused, each with the whole of a message that helps."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from jaxtyping import config
+from torch import Tensor
 
 from qvit import quantum
 from qvit.errors import CircuitError, QvitError
@@ -32,7 +32,8 @@ from qvit.quantum import (
 )
 from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.draw import as_figure
-from qvit.quantum.engines import make_plan
+from qvit.quantum.engines import make_plan, reference
+from qvit.quantum.engines.compiled import fingerprint
 from qvit.quantum.engines.heisenberg import heisenberg_plan
 from qvit.quantum.limits import series, whole
 from suite.messages import missing, raised
@@ -259,6 +260,8 @@ LAYERS: Refused = [
     (lambda: QuantumLinear(2.5), "n_qubits must be a whole number, got 2.5."),
     (lambda: QuantumLinear("4"), "n_qubits must be a whole number, got '4'."),
     (lambda: QuantumLinear(10**9), "n_qubits must be from 1 to 4,096, got 1,000,000,000."),
+    (lambda: QuantumLinear(2**64 - 1), "n_qubits must be from 1 to 4,096, got 18,446,744,073,709,551,615."),
+    (lambda: QuantumLinear(2**64), "n_qubits must be from 1 to 4,096, got a number of more than 64 bits."),
     (lambda: QuantumLinear(2, n_layers=0), "n_layers must be from 1 to 256, got 0."),
     (lambda: QuantumLinear(2, n_layers=257), "n_layers must be from 1 to 256, got 257."),
     (lambda: QuantumLinear(2, n_layers=True), "n_layers must be a whole number, got True."),
@@ -270,6 +273,7 @@ LAYERS: Refused = [
         "The number of circuits in groups must be from 1 to 65,536, got 98,304.",
     ),
     (lambda: QuantumLinear(2, ansatz=3), "ansatz must be a name or an Ansatz, got 3."),
+    (lambda: QuantumLinear(2, ansatz=["a" * 200]), f"ansatz must be a name or an Ansatz, got ['{'a' * 78}."),
     (
         lambda: QuantumLinear(2, ansatz="ry_rings"),
         f"There is no ansatz 'ry_rings'. Did you mean 'ry_ring'? {NAMES}",
@@ -309,6 +313,7 @@ BATCHES: Refused = [
     (lambda: run(torch.zeros(5, 1), torch.zeros(3)), "Expected inputs (…, 3) for this circuit, got (5, 1)."),
     (lambda: run(torch.zeros(5, 3), torch.zeros(1)), "Expected weights (…, 3) for this circuit, got (1,)."),
     (lambda: run(torch.tensor(0.0), torch.zeros(3)), "Expected inputs (…, 3) for this circuit, got ()."),
+    (lambda: run(torch.zeros(5, 3), torch.tensor(0.0)), "Expected weights (…, 3) for this circuit, got ()."),
     (
         lambda: run(torch.zeros(5, 3, dtype=torch.int64), torch.zeros(3)),
         "Expected inputs and weights of one floating-point dtype, got torch.int64 and torch.float32.",
@@ -328,6 +333,7 @@ BATCHES: Refused = [
     ),
 ]
 PLANS: Refused = [
+    (lambda: make_plan(named("ry_ring", 3), None), f"There is no engine 'None'. {ENGINES}"),  # type: ignore[arg-type]
     (lambda: make_plan(named("ry_ring", 3), "dense"), f"There is no engine 'dense'. {ENGINES}"),
     *(
         (lambda circuit=circuit: make_plan(circuit, "subspace"), UNARY)
@@ -376,15 +382,7 @@ PLANS: Refused = [
 REFUSED = [*SIZES, *VALUES, *CIRCUITS, *STRINGS, *ANSATZE, *LAYERS, *BATCHES, *PLANS]
 
 
-@pytest.fixture
-def _unchecked() -> Iterator[None]:
-    """As users run the code: without the checks of annotations in tests, which would come first."""
-    config.update("jaxtyping_disable", True)
-    yield
-    config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_unchecked")
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("call", "message"), REFUSED, ids=[message[:50] for _, message in REFUSED])
 def test_what_is_wrong_is_told(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(CircuitError) as raised:
@@ -392,11 +390,48 @@ def test_what_is_wrong_is_told(call: Callable[[], Any], message: str) -> None:
     assert str(raised.value) == message
 
 
+TABLE = [1.0, 2.0]
+
+
+def lookup(place: int) -> float:
+    return TABLE[place]
+
+
+def batch_the_code() -> Tensor:
+    call = QuantumLinear(2, engine="heisenberg")._plan.call
+    source = torch.zeros(1, dtype=torch.int32)
+    code = torch.stack([call.code.tensor()] * 2)
+    given = torch.zeros(1, 2, 3), torch.zeros(1, 2), torch.zeros(1, 0, 3), source
+    return torch.func.vmap(lambda one: call.traceable.forward(*given, one, 2, 2))(code)
+
+
+OF_ENGINES = [
+    (lambda: fingerprint(lookup), TypeError, "lookup refers to TABLE, a list that may change."),
+    (batch_the_code, NotImplementedError, "The encoded circuit of a qvit operator cannot be batched."),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), OF_ENGINES)
+def test_what_only_those_meet_who_write_engines(call: Callable[[], Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind) as raised:
+        call()
+    assert str(raised.value) == message
+
+
 def test_every_message_is_in_a_table() -> None:
-    """What engines and layers say has a table of its own, in test_messages."""
-    found = raised(*(path for path in Path(quantum.__file__).parent.glob("*.py") if path.stem != "layer"))
-    assert len(found) > 20
-    assert missing(found, [message for _, message in REFUSED]) == []
+    found = raised(*Path(quantum.__file__).parent.rglob("*.py"))
+    assert len(found) > 40
+    known = [message for _, message in REFUSED] + [message for _, _, message in OF_ENGINES]
+    assert missing(found, known) == []
+
+
+def test_the_oracle_takes_all_that_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "MAX_WIRES", 2)
+    monkeypatch.setattr(reference, "MOST_ELEMENTS", 3 * 4**2)
+    circuit = Circuit(2, 0, 0, ())
+    assert torch.equal(expectations(circuit, torch.zeros(3, 0), torch.zeros(0), engine="reference"), torch.ones(3, 2))
+    with pytest.raises(CircuitError, match=r"n up to 2 and 48 elements in all; got n=2 and 4 token"):
+        expectations(circuit, torch.zeros(4, 0), torch.zeros(0), engine="reference")
 
 
 def test_a_layer_that_is_refused_is_not_registered() -> None:
