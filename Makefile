@@ -19,15 +19,18 @@ SEED ?= $(shell date +%N)
 
 .PHONY: demo study test test-quick test-slow test-random check-cpus coverage mutants fuzz check format clean
 
-.venv/base: pyproject.toml constraints.txt
+.venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qvit needs Python >= 3.11, found " + sys.version.split()[0])'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv
+
+.venv/base: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
 
-.venv/dev: .venv/base
+# All that the base has, too, at one go.
+.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	@touch $@
+	@touch .venv/base $@
 
 demo: .venv/base
 	$(BIN)/qvit demo "$(DATASET)" $(if $(EPOCHS),--epochs $(EPOCHS))

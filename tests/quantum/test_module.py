@@ -196,20 +196,6 @@ def test_flops_grow_with_tokens_and_depth(engine: str) -> None:
 # --- processes -----------------------------------------------------------------------------------------------
 
 
-def test_a_layer_in_a_distributed_model() -> None:
-    """Of one process: its parameter is found, its gradient reduced and the same."""
-    layer = QuantumLinear(3, n_layers=2, groups=(2,), dtype=torch.float64)
-    inputs = torch.randn(8, 2, 3, dtype=torch.float64)
-    (expected,) = torch.autograd.grad(layer(inputs).square().mean(), layer.weights)
-    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
-        model = nn.parallel.DistributedDataParallel(layer)
-        model(inputs).square().mean().backward()
-    finally:
-        torch.distributed.destroy_process_group()
-    assert torch.equal(layer.weights.grad, expected)
-
-
 WORKER = """
 import os, sys, torch
 from torch import nn
