@@ -78,14 +78,20 @@ def main() -> int:
 def each_test(each: Each, covered: Covered, asked: argparse.Namespace) -> int:
     """Look for mutants on which each test function fails, print those without one."""
     screen = os.fdopen(os.dup(1), "w")
+    results = asked.folder.resolve() / "results-each.jsonl"
+    each.broken |= dict(map(json.loads, _lines(results)))
 
     def told(mutant: Mutant, outcome: Outcome) -> None:
         function = each.told(mutant, outcome)
+        if outcome.caught:
+            with results.open("a") as file:
+                file.write(json.dumps([function, mutant.name]) + "\n")
         print(f"{outcome.how:13} {outcome.seconds:6.1f} s  {function}  {mutant}", file=screen, flush=True)
         if not outcome.caught:
             loop.waiting += filter(None, [each.next(function)])
 
-    waiting = filter(None, map(each.next, each.functions[::-1]))
+    asking = [function for function in each.functions[::-1] if function not in each.broken]
+    waiting = filter(None, map(each.next, asking))
     loop = Loop(covered.tree, waiting, told, costs=covered.costs, jobs=asked.jobs, copies=False)
     run(loop, {function.split("::")[0] for function in each.functions}, asked.marks)
     print(*each.report(), sep="\n")

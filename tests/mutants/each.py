@@ -27,7 +27,7 @@ class Each:
 
     def __init__(self, covered: Covered, tries: int, seed: int) -> None:
         self.covered, self.seed = covered, seed
-        self.broken: dict[str, Mutant] = {}
+        self.broken: dict[str, str] = {}  # functions, by the mutant that each fails on
         self._lines: dict[str, set[Line]] = {function_of(test): set() for test in covered.costs}
         self._times: Counter[Line] = Counter()
         for path in sorted(str(path.relative_to(covered.tree)) for path in (covered.tree / "src").rglob("*.py")):
@@ -77,7 +77,7 @@ class Each:
         """Take in what came of a mutant; return the function that it was tried on."""
         function = self._asked[id(mutant)]
         if outcome.caught:
-            self.broken[function] = mutant
+            self.broken[function] = mutant.name
         return function
 
     @property

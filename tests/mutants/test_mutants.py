@@ -111,6 +111,11 @@ def test_survivors_are_the_holes(tmp_path: Path) -> None:
     assert "sums.py:16:" in survivors
     assert "sums.py:8:" not in survivors
     told = run("--each", "--tries", "30")
+    found = map(json.loads, (tmp_path / "measured/results-each.jsonl").read_text().splitlines())
+    assert sorted(function for function, _ in found) == [
+        "tests/toy/test_sums.py::test_a_sum",
+        "tests/toy/test_sums.py::test_the_limit",
+    ]
     assert told.splitlines()[-7:] == [
         "Not broken by any mutant tried:",
         "  tests/toy/test_sums.py::test_what_cannot_fail",
