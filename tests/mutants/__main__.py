@@ -27,20 +27,27 @@ def drawn(tree: Path, package: str, number: int, seed: int) -> list[Mutant]:
     return sample(sources, number, Random(f"{seed} {package}"))
 
 
+def positive(text: str) -> int:
+    """Return a number of at least one."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return int(text)
+
+
 def main() -> int:
     """Try the mutants, print the survivors and how many of each package were caught."""
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("packages", nargs="*", default=PACKAGES, help=f"of {', '.join(PACKAGES)}")
-    parser.add_argument("--number", type=int, default=30, help="how many a package")
+    parser.add_argument("--number", type=positive, default=30, help="how many a package")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2, help="how many at once")
+    parser.add_argument("--jobs", type=positive, default=2, help="how many at once")
     parser.add_argument("--marks", default="", help="only tests that match, as for pytest's -m")
     parser.add_argument("--tree", type=Path, default=Path(), help="another checkout, to compare with")
     parser.add_argument("--folder", type=Path, default=Path("runs/mutants"), help="what is measured is kept there")
     parser.add_argument(
         "--each", action="store_true", help="instead, look for mutants on which each test function fails"
     )
-    parser.add_argument("--tries", type=int, default=12, help="how many of those a function at most")
+    parser.add_argument("--tries", type=positive, default=12, help="how many of those a function at most")
     parser.add_argument("--measure", action="store_true", help="run all tests under coverage, as is done at first")
     asked = parser.parse_args()
     tree, folder = asked.tree.resolve(), asked.folder.resolve()
