@@ -3,8 +3,6 @@
 Runs made here are real ones but for their epochs, each of which is a single step: see `one_step`.
 """
 
-import ast
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import qvit.distill
 from qvit.data.arrays import Dataset, Split
 from qvit.data.registry import DatasetInfo
 from qvit.distill import DistillationConfig, Teacher, pipeline, resolve_distillation
@@ -217,30 +214,3 @@ def snapshot() -> Callable[..., Any]:
         ]
 
     return take
-
-
-def _template(message: ast.expr) -> str:
-    """A pattern of all that a message can be: its own text, and something in place of each value."""
-    if isinstance(message, ast.JoinedStr):
-        return "".join(
-            re.escape(str(part.value)) if isinstance(part, ast.Constant) else "(?s:.*)" for part in message.values
-        )
-    assert isinstance(message, ast.Constant), ast.dump(message)
-    return re.escape(str(message.value))
-
-
-@pytest.fixture(scope="session")
-def messages_of() -> Callable[[str], list[tuple[str, str]]]:
-    """Patterns of all messages that a module of `qvit.distill` raises, each with the function or class it is in."""
-
-    def find(module: str) -> list[tuple[str, str]]:
-        source = (Path(qvit.distill.__file__).parent / f"{module}.py").read_text(encoding="utf-8")
-        return [
-            (owner.name, _template(node.exc.args[0]))
-            for owner in ast.parse(source).body
-            if isinstance(owner, ast.FunctionDef | ast.ClassDef)
-            for node in ast.walk(owner)
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
-        ]
-
-    return find

@@ -1,6 +1,5 @@
-"""Options that cannot be, with the whole of what is said of them; that no message is left out is checked."""
+"""Options that cannot be, with the whole of what is said of them; that none is left out, `test_wrong_inputs` checks."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -146,20 +145,3 @@ def test_values_at_the_bounds_are_taken(options: dict[str, Any]) -> None:
 def test_what_goes_together_is_taken(options: dict[str, Any]) -> None:
     config = resolve_distillation({"dataset": "phantom"} | options)
     assert {key: getattr(config.how if key == "alpha" else config, key) for key in options} == options
-
-
-def test_every_message_is_among_them(messages_of: Callable[[str], list[tuple[str, str]]]) -> None:
-    owners = {
-        "guide": ("_require", "DistillConfig"),
-        "pipeline": ("DistillationConfig",),
-        "options": ("resolve_distillation", "_stage"),
-    }
-    told = [message for _, message in (*OF_TEACHING, *RESOLVED)]
-    missing = [
-        template
-        for module in owners
-        for owner, template in messages_of(module)
-        if owner in owners[module] and not any(re.fullmatch(template, message) for message in told)
-    ]
-    assert missing == []
-    assert {owner for owner, _ in messages_of("options")} == set(owners["options"])

@@ -1,11 +1,8 @@
 """Wrong inputs: everything that `qvit.models` raises, its message whole; the table is checked against the code."""
 
-import ast
 import hashlib
-import inspect
 import math
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +22,7 @@ from qvit.models.hardware_cost import shots_for
 from qvit.models.pretrained import PUBLISHED, load_imagenet
 from qvit.models.projections import make_projection
 from qvit.models.zoo import build_without_numbers, read_config
+from suite.messages import missing, raised
 
 Call = Callable[[Path, pytest.MonkeyPatch], object]
 KNOWN = "resnet18, resnet50, densenet121, efficientnet_b0, monai_vit"
@@ -482,34 +480,6 @@ def test_message(
     assert str(caught.value) == message.replace("PLACE", str(tmp_path))
 
 
-def statements() -> dict[tuple[str, int], str]:
-    """Return all that raises an error of ours or another's anew, by file and line, in `qvit.models`."""
-    found = {}
-    for path in Path(inspect.getfile(qvit.models)).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Raise) and node.exc is not None:
-                found[path.name, node.lineno] = ast.unparse(node)
-    return found
-
-
-def places(error: BaseException | None) -> Iterator[tuple[str, int]]:
-    """Yield the files and lines that an error, and those it comes from, have passed."""
-    while error is not None:
-        for frame, line in traceback.walk_tb(error.__traceback__):
-            yield Path(frame.f_code.co_filename).name, line
-        error = error.__cause__
-
-
-@pytest.mark.long
-def test_everything_that_is_raised_has_its_row(tmp_path: Path) -> None:
-    raised = set()
-    for place, (call, *_) in enumerate(ROWS):
-        folder = tmp_path / str(place)
-        folder.mkdir()
-        with pytest.MonkeyPatch.context() as patch:
-            try:
-                call(folder, patch)
-            except QvitError as error:
-                raised.update(places(error))
-    assert len(statements()) > 40
-    assert not {where: what for where, what in statements().items() if where not in raised}
+def test_everything_that_is_raised_has_its_row() -> None:
+    files = Path(qvit.models.__file__).parent.glob("*.py")
+    assert missing(raised(*files), (message for *_, message in ROWS)) == []

@@ -15,7 +15,7 @@ import pytest
 from mutants.covered import Covered, measure
 from mutants.each import Each
 from mutants.places import Mutant, sample
-from mutants.trial import Loop, Outcome
+from mutants.trial import Loop, Outcome, Try
 
 PACKAGES = ("quantum", "data", "models", "evaluation", "training", "distill", "study", "cli")
 
@@ -62,22 +62,19 @@ def main() -> int:
     mutants = [mutant for package in asked.packages for mutant in drawn(tree, package, asked.number, asked.seed)]
     results = folder / f"results{re.sub(r'[^a-z]+', '-', ' ' + asked.marks if asked.marks else '')}.jsonl"
     done = {name: Outcome(**outcome) for name, outcome in map(json.loads, _lines(results))}
-    waiting = [(mutant, covered.tests(mutant)) for mutant in mutants if mutant.name not in done]
+    tries = [Try(mutant, covered.tests(mutant)) for mutant in mutants if mutant.name not in done]
 
-    def told(mutant: Mutant, outcome: Outcome) -> None:
-        done[mutant.name] = outcome
+    def told(one: Try, outcome: Outcome) -> None:
+        done[one.mutant.name] = outcome
         with results.open("a") as file:
-            file.write(json.dumps([mutant.name, asdict(outcome)]) + "\n")
-        print(
-            f"{outcome.how:13} {outcome.seconds:6.1f} s  {mutant}  {' '.join(outcome.failed[:1])}",
-            file=screen,
-            flush=True,
-        )
+            file.write(json.dumps([one.mutant.name, asdict(outcome)]) + "\n")
+        failed = " ".join(outcome.failed[:1])
+        print(f"{outcome.how:13} {outcome.seconds:6.1f} s  {one.mutant}  {failed}", file=screen, flush=True)
 
     screen = os.fdopen(os.dup(1), "w")  # pytest keeps its own output to itself
-    if waiting:
-        files = {test.split("::")[0] for _, tests in waiting for test in (*tests.here, *tests.there)}
-        run(Loop(tree, waiting[::-1], told, costs=covered.costs, jobs=asked.jobs), files, asked.marks)
+    if tries:
+        files = {test.split("::")[0] for one in tries for test in (*one.tests.here, *one.tests.there)}
+        run(Loop(tree, tries, told, costs=covered.costs, jobs=asked.jobs), files, asked.marks)
     print(*table(mutants, done), sep="\n")
     return 0
 
@@ -88,19 +85,15 @@ def each_test(each: Each, covered: Covered, asked: argparse.Namespace) -> int:
     results = asked.folder.resolve() / "results-each.jsonl"
     each.broken |= dict(map(json.loads, _lines(results)))
 
-    def told(mutant: Mutant, outcome: Outcome) -> None:
-        function = each.told(mutant, outcome)
+    def told(one: Try, outcome: Outcome) -> None:
         if outcome.caught:
+            each.broken[one.function] = one.mutant.name
             with results.open("a") as file:
-                file.write(json.dumps([function, mutant.name]) + "\n")
-        print(f"{outcome.how:13} {outcome.seconds:6.1f} s  {function}  {mutant}", file=screen, flush=True)
-        if not outcome.caught:
-            loop.waiting += filter(None, [each.next(function)])
+                file.write(json.dumps([one.function, one.mutant.name]) + "\n")
+        print(f"{outcome.how:13} {outcome.seconds:6.1f} s  {one.function}  {one.mutant}", file=screen, flush=True)
 
-    asking = [function for function in each.functions[::-1] if function not in each.broken]
-    waiting = filter(None, map(each.next, asking))
-    loop = Loop(covered.tree, waiting, told, costs=covered.costs, jobs=asked.jobs, copies=False)
-    run(loop, {function.split("::")[0] for function in each.functions}, asked.marks)
+    loop = Loop(covered.tree, each.tries(), told, costs=covered.costs, jobs=asked.jobs, copies=False)
+    run(loop, {test.split("::")[0] for test in covered.costs}, asked.marks)
     print(*each.report(), sep="\n")
     return 0
 

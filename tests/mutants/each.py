@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from random import Random
 
 from mutants.covered import Covered, Tests
 from mutants.places import Mutant, Places
-from mutants.trial import Outcome
+from mutants.trial import Try
 
 CASES = 20  # of a function, the quickest ones
 
@@ -33,9 +34,7 @@ class Each:
         for path in sorted(str(path.relative_to(covered.tree)) for path in (covered.tree / "src").rglob("*.py")):
             if path not in covered.compiled:
                 self._read(path)
-        self._left = {function: self._drawn(function, tries) for function in self._lines}
-        self._asked: dict[int, str] = {}
-        self._kept: list[Mutant] = []  # so that each keeps its identity
+        self._most = tries
 
     def _read(self, path: str) -> None:
         for line, runs in self.covered.lines(path).items():
@@ -45,7 +44,7 @@ class Each:
             for function in functions & self._lines.keys():
                 self._lines[function].add(place)
 
-    def _drawn(self, function: str, tries: int) -> Iterator[Mutant]:
+    def _drawn(self, function: str) -> Iterator[Mutant]:
         random = Random(f"{self.seed} {function}")
         waiting = []
         for path in sorted({path for path, _ in self._lines[function]}):
@@ -56,34 +55,23 @@ class Each:
                     waiting.append((random.random() ** min(times), path, number))
         waiting.sort(reverse=True)  # as if drawn with weights: Efraimidis and Spirakis 2006
         made = (self._places(path).mutant(number, random) for _, path, number in waiting)
-        for _, mutant in zip(range(tries), filter(None, made), strict=False):
-            yield mutant
+        yield from islice(filter(None, made), self._most)
 
     @cache  # noqa: B019 - one object of this class is made
     def _places(self, path: str) -> Places:
         return Places(path, (self.covered.tree / path).read_text())
 
-    def next(self, function: str) -> tuple[Mutant, Tests] | None:
-        """Return another mutant with the cases of the function to try it on; None if there is none left."""
-        mutant = next(self._left[function], None)
-        if mutant is None:
-            return None
-        self._asked[id(mutant)] = function
-        self._kept.append(mutant)
-        here = [test for test in self.covered.tests(mutant).here if function_of(test) == function]
-        return mutant, Tests(sorted(here, key=self.covered.costs.__getitem__)[:CASES], [])
-
-    def told(self, mutant: Mutant, outcome: Outcome) -> str:
-        """Take in what came of a mutant; return the function that it was tried on."""
-        function = self._asked[id(mutant)]
-        if outcome.caught:
-            self.broken[function] = mutant.name
-        return function
-
-    @property
-    def functions(self) -> list[str]:
-        """All test functions."""
-        return list(self._lines)
+    def tries(self) -> Iterator[Try]:
+        """Yield a try for each function that is not broken yet, another for each that is still not, and so on."""
+        left = {function: self._drawn(function) for function in self._lines}
+        while left:
+            for function, mutants in list(left.items()):
+                mutant = None if function in self.broken else next(mutants, None)
+                if mutant is None:
+                    del left[function]
+                    continue
+                here = [test for test in self.covered.tests(mutant).here if function_of(test) == function]
+                yield Try(mutant, Tests(sorted(here, key=self.covered.costs.__getitem__)[:CASES], []), function)
 
     def report(self) -> Iterator[str]:
         """Return the functions that no mutant broke, as lines."""

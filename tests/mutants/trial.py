@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -48,47 +49,62 @@ class Outcome:
         return self.how not in ("survived", "not run")
 
 
-class Loop:
-    """Pytest's loop over the tests it collected, for mutant after mutant; a plugin of one run of pytest.
+@dataclass(frozen=True)
+class Try:
+    """A mutant, the tests to try it on, and the function whose cases they are, where they are of one."""
 
-    `waiting` are mutants with the tests to try them on, the last one first; `told` is given what comes of each, and may
-    add others. Without `copies` only forks are made, and what they cannot judge counts as not run.
+    mutant: Mutant
+    tests: Tests
+    function: str = ""
+
+
+class Loop:
+    """Pytest's loop over the tests it collected, for one try after the other; a plugin of one run of pytest.
+
+    `told` is given what comes of each before more of `tries` are asked for than `jobs`. Without `copies` only forks are
+    made, and what they cannot judge counts as not run.
     """
 
     def __init__(
         self,
         tree: Path,
-        waiting: Iterable[tuple[Mutant, Tests]],
-        told: Callable[[Mutant, Outcome], None],
+        tries: Iterable[Try],
+        told: Callable[[Try, Outcome], None],
         *,
         costs: dict[str, float],
         jobs: int,
         copies: bool = True,
     ) -> None:
         self.tree, self.told, self.costs, self.jobs, self.copies = tree, told, costs, jobs, copies
-        self.waiting = list(waiting)
-        self._broken: set[str] = set()  # tests that were found to fail without a mutant
+        self._tries = iter(tries)
+        self._known: set[str] = set()  # tests that were collected
+        self._broken: set[str] = set()  # those found to fail without a mutant
         self._sound: set[tuple[str, type]] = set()  # those found not to, in a fork or a copy
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        items = {item.nodeid: item for item in session.items}
+        self._known = {item.nodeid for item in session.items}
         functions()
         gc.freeze()  # forks share what is there already
         with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
             self.scratch = Path(scratch)
-            running: list[_Fork | _Copy] = []
-            while self.waiting or running:
-                while self.waiting and len(running) < self.jobs:
-                    mutant, tests = self.waiting.pop()
-                    here = [test for test in tests.here if test in items and test not in self._broken]
-                    there = [test for test in tests.there if test in items and test not in self._broken]
-                    running.append(self._fork(session, mutant, Tests(here, there)))
-                for trial in [trial for trial in running if trial.ended(self.costs)]:
-                    running.remove(trial)
-                    running += filter(None, [self._tell(session, trial)])
+            running: list[tuple[Try, _Fork | _Copy]] = []
+            while True:
+                more = islice(self._tries, self.jobs - len(running))
+                running += [(one, self._fork(session, one.mutant, self._usable(one.tests))) for one in more]
+                if not running:
+                    return True
+                for asked, trial in [one for one in running if one[1].ended(self.costs)]:
+                    running.remove((asked, trial))
+                    again = self._tell(session, asked, trial)
+                    if again is not None:
+                        running.append((asked, again))
                 time.sleep(0.05)
-        return True
+
+    def _usable(self, tests: Tests) -> Tests:
+        """Return those of the tests that were collected, and pass without a mutant as far as is known."""
+        usable = self._known - self._broken
+        return Tests(*([test for test in kind if test in usable] for kind in (tests.here, tests.there)))
 
     def _fork(self, session: pytest.Session, mutant: Mutant | None, tests: Tests) -> "_Fork":
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
@@ -123,24 +139,25 @@ class Loop:
     def _copy(self, mutant: Mutant | None, tests: Tests) -> "_Copy":
         return _Copy(self.tree, mutant, tests, Path(tempfile.mkdtemp(dir=self.scratch)))
 
-    def _tell(self, session: pytest.Session, trial: "_Fork | _Copy") -> "_Copy | None":
-        """Say what came of a mutant, or return a try on a copy of the tree where a fork cannot judge it."""
-        assert trial.mutant is not None
+    def _tell(self, session: pytest.Session, asked: Try, trial: "_Fork | _Copy") -> "_Fork | _Copy | None":
+        """Say what came of a try; or return another: on a copy of the tree where a fork cannot judge a mutant, without
+        the test that told where it fails by itself.
+        """
         outcome = trial.outcome()
         if isinstance(trial, _Fork):
             code = trial.process.exitcode
             if code == OURS:
                 raise SystemExit(_read(trial.folder / "error"))
+            trial.done()
             tests = trial.tests if code == NOT_SWAPPED else Tests([], trial.tests.there)
             if not outcome.caught and self.copies and (tests.here or tests.there):
-                trial.done()
-                return self._copy(trial.mutant, tests)
-        if outcome.how == "failed" and not self._passes(session, trial, outcome.failed[0]):
-            self._broken.add(outcome.failed[0])
-            self.waiting.append((trial.mutant, trial.tests))
-        else:
-            self.told(trial.mutant, outcome)
+                return self._copy(asked.mutant, tests)
         trial.done()
+        for test in outcome.failed[:1]:
+            if test in self._known and not self._passes(session, trial, test):
+                self._broken.add(test)
+                return self._fork(session, asked.mutant, self._usable(trial.tests))
+        self.told(asked, outcome)
         return None
 
     def _passes(self, session: pytest.Session, trial: "_Fork | _Copy", test: str) -> bool:
