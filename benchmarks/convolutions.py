@@ -33,7 +33,8 @@ from torch import Tensor, nn
 from qvit.errors import CircuitWarning
 from qvit.models import Network, NetworkConfig, Preprocess, create_model
 from qvit.models.convolutions import unstrided
-from qvit.training.loop import Batch, TrainConfig, make_optimizer, train_step
+from qvit.training.config import TrainConfig
+from qvit.training.loop import Batch, make_optimizer, train_step
 from qvit.training.prediction import evaluating
 
 AVX2 = {

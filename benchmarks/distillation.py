@@ -35,8 +35,9 @@ from qvit.distill.objectives import soft_targets
 from qvit.distill.options import teacher_options
 from qvit.distill.pipeline import FEW
 from qvit.evaluation.statistics import Interval, mean_interval
+from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
-from qvit.training.loop import Batch, Objective, TrainConfig, default_batch_size
+from qvit.training.loop import Batch, Objective, default_batch_size
 from qvit.training.options import resolve
 from qvit.training.run import train_run
 
@@ -65,7 +66,7 @@ def train_teacher(job: tuple[str, int, Path]) -> Path:
     options = teacher_options(options.pop("arch")) | options
     folder = out / f"{dataset}-teacher-{number}"
     run = train_run(resolve({"dataset": dataset, **options}), folder, resume=True)
-    say(f"{folder.name}: val AUC {run.result['val']['auc']:.3f}, {run.seconds:.0f} s")
+    say(f"{folder.name}: val AUC {run.result.val.auc:.3f}, {run.seconds:.0f} s")
     return folder
 
 
@@ -85,7 +86,7 @@ def train_student(job: Job) -> dict[str, Any]:
         "longer": train_longer(config, out / f"{dataset}-{model}-longer-s{seed}"),
         "blended": train_blended(config, out / f"{dataset}-{model}-blended-s{seed}"),
     }
-    figures = {arm: {name: run.result["test"][name] for name in METRICS} for arm, run in runs.items()}
+    figures = {arm: {name: getattr(run.result.test, name) for name in METRICS} for arm, run in runs.items()}
     figures |= done.measures["test"]
     say(f"{done.folder.name}: " + "  ".join(f"{arm} {figures[arm]['auc']:.3f}" for arm in ARMS))
     return {"dataset": dataset, "model": model, "seed": seed, **done.measures["student"], "test": figures}

@@ -12,13 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qvit.bench.timing import machine, median_milliseconds
+from qvit.bench.machine import machine
 from qvit.cli.console import print_table
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.distill import DistillConfig, Teacher, TeacherGuide
 from qvit.models import create_model, model_config
-from qvit.training.loop import Objective, TrainConfig, make_optimizer, reuse_memory, supervised, train_epoch
+from qvit.timing import median_milliseconds
+from qvit.training.config import TrainConfig
+from qvit.training.loop import Objective, make_optimizer, supervised, train_epoch
 from qvit.training.loop import validation_figures as validate
+from qvit.training.machine import reuse_memory
 from qvit.training.run import build_model
 from qvit.training.surroundings import surroundings
 

@@ -21,7 +21,7 @@ from qvit.evaluation import statistics
 from qvit.evaluation.metrics import accuracy, auc
 from qvit.evaluation.paired import compare_arms, delong_test, mcnemar_test, permutation_test, seeds_test
 from qvit.evaluation.statistics import Interval, bootstrap_interval, crossed_interval
-from qvit.training.loop import reuse_memory
+from qvit.training.machine import reuse_memory
 
 SEEDS = 5
 RARE = (1, 2, 3, 4, 5, 10)

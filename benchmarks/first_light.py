@@ -11,7 +11,7 @@ import multiprocessing
 from pathlib import Path
 
 from qvit.cli.console import print_table, say
-from qvit.study.compare import GROUP_COLUMNS, group_cells, group_rows, read_rows
+from qvit.report.compare import GROUP_COLUMNS, group_cells, group_rows, read_rows
 from qvit.training.folder import Run
 from qvit.training.options import resolve
 from qvit.training.run import train_run
@@ -25,7 +25,7 @@ def train_one(job: tuple[str, str, int, Path]) -> Path:
     folder = out / f"{dataset}-{model}-s{seed}"
     config = resolve({"dataset": dataset, "model": model, "seed": seed})
     run = train_run(config, folder, resume=True)
-    say(f"{folder.name}: test AUC {run.result['test']['auc']:.3f}, {run.seconds:.1f} s")
+    say(f"{folder.name}: test AUC {run.result.test.auc:.3f}, {run.seconds:.1f} s")
     return folder
 
 

@@ -22,7 +22,7 @@ from qvit.cli.console import print_table
 from qvit.evaluation.metrics import accuracy, auc
 from qvit.evaluation.paired import compare_arms, delong_test, mcnemar_test, permutation_test, seeds_test
 from qvit.evaluation.statistics import crossed_interval
-from qvit.training.loop import reuse_memory
+from qvit.training.machine import reuse_memory
 
 ALPHA = 0.05
 SEEDS = (5, 10)

@@ -50,9 +50,9 @@ def main() -> None:
         print(f"{'epoch':5}  {'train loss: 1':>14}  {many}  {'val loss: 1':>14}  {many}")
         differences = []
         for first, second in zip(one.history, several.history, strict=True):
-            pairs = [(first[loss], second[loss]) for loss in LOSSES]
+            pairs = [(getattr(first, loss), getattr(second, loss)) for loss in LOSSES]
             differences += [abs(ours - theirs) for ours, theirs in pairs]
-            print(f"{first['epoch']:5}" + "".join(f"  {ours:14.8f}  {theirs:12.8f}" for ours, theirs in pairs))
+            print(f"{first.epoch:5}" + "".join(f"  {ours:14.8f}  {theirs:12.8f}" for ours, theirs in pairs))
         scores = np.abs(one.predictions("test") - several.predictions("test")).max()
         print(f"largest difference of losses {max(differences):.1e}, of test predictions {scores:.1e}")
         print(f"seconds: 1 process {one.seconds:.2f}, {arguments.processes} processes {several.seconds:.2f}")

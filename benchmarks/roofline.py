@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from qvit.bench.timing import median_milliseconds
+from qvit.cpu.compiled import jit
+from qvit.cpu.vectors import lanes, load, splat, store
 from qvit.quantum.ansatz import build_circuit, get_ansatz
-from qvit.quantum.engines.compiled import jit
-from qvit.quantum.engines.simd import lanes, load, splat, store
 from qvit.quantum.engines.statevector import statevector_plan
 from qvit.quantum.program import compile_circuit
+from qvit.timing import median_milliseconds
 
 OPERATIONS_A_PAIR = 28
 CHAINS = 8

@@ -56,3 +56,9 @@ def _check_conversions(given: dict[str, Any], made: Any) -> None:
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     """Return what checks a type; making one takes milliseconds, and a study asks for thousands."""
     return TypeAdapter(kind)
+
+
+def require(holds: bool, name: str, expected: str, value: object) -> None:
+    """Raise `ConfigError` that names an option, what it must be and its value, unless that `holds`."""
+    if not holds:
+        raise ConfigError(f"{name} must be {expected}, got {value}.")

@@ -64,9 +64,9 @@ def process() -> Callable[..., Told]:
 # --- what stands for an epoch ---
 
 
-def nothing_learnt(*of: Any, seed: int, epoch: int, team: Any) -> dict[str, Any]:
+def nothing_learnt(*of: Any, seed: int, epoch: int, team: Any) -> tuple[float, float]:
     """In place of the steps of an epoch: the weights stay as they are, all around it goes on as ever."""
-    return {"epoch": epoch + 1, "lr": of[2].lr, "train_loss": 1.0}
+    return of[2].lr, 1.0
 
 
 @pytest.fixture

@@ -24,12 +24,13 @@ from qvit.data.registry import DATASETS
 from qvit.models import model_config
 from qvit.models.cost import cost_of, si
 from qvit.models.zoo import KINDS
+from qvit.report.page import Written
 from qvit.study import store
-from qvit.study.report import Written
-from qvit.study.runner import Progress, Summary
-from qvit.study.spec import shipped_studies
+from qvit.study.driver import StudyProgress
+from qvit.study.reading import shipped_studies
+from qvit.study.runner import Summary
 from qvit.study.store import Store
-from qvit.training.loop import TrainConfig
+from qvit.training.config import TrainConfig
 from qvit.training.options import resolve
 
 pytestmark = pytest.mark.usefixtures("untrained")
@@ -402,13 +403,13 @@ def test_names_are_shown_as_they_are(qvit: Qvit, npz: Path, tmp_path: Path, name
 def test_study_list(qvit: Qvit, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shipped_studies() == ["controls", "paper", "scaling", "smoke"]
     # To work out the runs of the large ones takes seconds.
-    monkeypatch.setattr("qvit.study.spec.shipped_studies", lambda: ["smoke", str(study)])
+    monkeypatch.setattr("qvit.study.reading.shipped_studies", lambda: ["smoke", str(study)])
     rows = json.loads(qvit("study", "list", "--json").out)
     assert rows == [
         {"name": "smoke", "title": "Smoke test of a study", "runs": 37},
         {"name": "mine", "title": "Mine [bold]", "runs": 8},
     ]
-    monkeypatch.setattr("qvit.study.spec.shipped_studies", lambda: [str(study)])
+    monkeypatch.setattr("qvit.study.reading.shipped_studies", lambda: [str(study)])
     told = qvit("study", "list")
     assert (told.code, told.err) == (0, "")
     heads, *lines = [re.split(" *[│┃] *", line)[1:-1] for line in told.out.splitlines() if line[0] in "│┃"]
@@ -428,7 +429,7 @@ def study(npz: Path, tmp_path: Path) -> Path:
 
 
 def test_study_plan(qvit: Qvit, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qvit.study.plan._time", lambda *_: (0.01, 0.0001))
+    monkeypatch.setattr("qvit.study.estimate._time", lambda *_: (0.01, 0.0001))
     told = qvit("study", "plan", study, "--workers", 2)
     assert told.code == 0
     assert "mine: Mine [bold]" in told.out
@@ -492,7 +493,7 @@ def test_what_is_told_of_a_study(qvit: Qvit, study: Path, tmp_path: Path, monkey
         on_wait("Waiting for it.")
         if on_news is not None:
             for finished, failed, left, news in ((0, 0, None, ""), (1, 0, 150, "one is done"), (1, 1, 9, "two failed")):
-                on_news(Progress(total=2, finished=finished, failed=failed, doing={}, left=left, news=news))
+                on_news(StudyProgress(total=2, finished=finished, failed=failed, doing={}, left=left, news=news))
         return Summary(total=2, finished=1, done_now=1, failed={"wild": "not finite"}, seconds=75.0)
 
     monkeypatch.setattr("qvit.study.runner.run_study", run_study)
@@ -562,7 +563,7 @@ def test_report_of_a_study(qvit: Qvit, tmp_path: Path, monkeypatch: pytest.Monke
             on_news("Comparing 2 arms …")
         return Written((out or Path("report")) / "report.html", Path("report.md"), ["Yes.", "By a little."])
 
-    monkeypatch.setattr("qvit.study.report.write_report", write_report)
+    monkeypatch.setattr("qvit.report.page.write_report", write_report)
     told = qvit("study", "report", tmp_path)
     assert told == (0, "Yes.\nBy a little.\n", "Comparing 2 arms …\nReport: report/report.html\n")
     told = qvit("study", "report", tmp_path, "--out", "there", "--json")
@@ -595,7 +596,7 @@ def test_demo(qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     out = tmp_path / "demo"
     for again in (False, True):  # a second one replaces the first
         if again:
-            monkeypatch.setattr("qvit.study.pictures.draw_comparison", lambda *_, **__: None)  # takes two seconds
+            monkeypatch.setattr("qvit.report.pictures.draw_comparison", lambda *_, **__: None)  # takes two seconds
         told = qvit("demo", npz, "--epochs", 1, "--out", out)
         assert told.code == 0
         assert "qvit_4q2h" in told.out
@@ -614,7 +615,7 @@ def test_demo(qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_the_demo_declares_the_phantom_synthetic(
     qvit: Qvit, small_phantom: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qvit.study.pictures.draw_comparison", lambda *_, **__: None)
+    monkeypatch.setattr("qvit.report.pictures.draw_comparison", lambda *_, **__: None)
     told = qvit("demo", "--epochs", 1, "--out", tmp_path / "demo")
     assert told.code == 0
     assert "phantom (synthetic images): a QViT and its classical twin" in told.out

@@ -4,12 +4,14 @@ import gc
 import io
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 
 from qvit.cli.console import epoch_progress, heavy_imports, print_table
 from qvit.cli.study import _news
-from qvit.study.runner import Progress
+from qvit.study.driver import StudyProgress
+from qvit.training.records import EpochRecord
 
 
 class Terminal(io.StringIO):
@@ -49,6 +51,9 @@ def test_many_rows_are_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum("0.700" in line for line in lines) == 9
 
 
+EPOCH = EpochRecord(epoch=1, lr=0.1, train_loss=1.23456, val_loss=1.0, val_auc=0.5, val_acc=0.25, tta="none")
+
+
 def test_brackets_in_names_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a run, of a study and of its models; rich takes them for markup, and ends at a closing one."""
     monkeypatch.setattr(sys, "stderr", Terminal())
@@ -56,16 +61,17 @@ def test_brackets_in_names_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     with epoch_progress("cells[red]-vit[/x]-s0", 2, quiet=False) as told:
         assert told is not None
-        told({"epoch": 1, "train_loss": 1.0, "val_auc": 0.5, "val_acc": 0.5}, 1.0)
+        told(EPOCH, 1.0)
     with _news("mine[bold]", quiet=False) as news:
         assert news is not None
-        news(Progress(total=3, finished=1, failed=0, doing={"a [blue] seed 0": ("train", 1, 2)}, left=None, news=""))
+        news(
+            StudyProgress(total=3, finished=1, failed=0, doing={"a [blue] seed 0": ("train", 1, 2)}, left=None, news="")
+        )
     for name in ("cells[red]-vit[/x]-s0", "mine[bold]", "a [blue] seed 0"):
         assert name in re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", sys.stderr.getvalue())  # type: ignore[attr-defined]
 
 
 EVERY_SECOND = [*range(2, 45, 2), 45]
-EPOCH = {"train_loss": 1.23456, "val_auc": 0.5, "val_acc": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -78,7 +84,7 @@ def test_progress_is_plain_lines_away_from_a_terminal(
     with epoch_progress("a run", epochs) as told:
         assert told is not None
         for epoch in range(1, epochs + 1):
-            told(EPOCH | {"epoch": epoch}, 0.125)
+            told(replace(EPOCH, epoch=epoch), 0.125)
     out, err = capsys.readouterr()
     news = "loss 1.235  val AUC 0.500  val ACC 0.250  0.12 s"
     assert (out, err.splitlines()) == ("", [f"a run: epoch {epoch}/{epochs}  {news}" for epoch in lines])

@@ -329,15 +329,16 @@ def test_a_damaged_study_is_left_as_it_is(qvit: Qvit, tmp_path: Path) -> None:
 def test_a_study_of_files_that_are_not_there(qvit: Qvit, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("datasets: breastmnist\nmodels: qvit_4q2h\n")
     out = ["--out", tmp_path / "out"]
-    check(qvit("study", "run", tmp_path / "s.yaml", "--data-dir", tmp_path, "--offline", *out), "breastmnist.npz")
+    check(qvit("study", "run", tmp_path / "s.yaml", "--root", tmp_path, "--offline", *out), "breastmnist.npz")
     (tmp_path / "s.yaml").write_text("datasets: missing.npz\nmodels: qvit_4q2h\n")
     check(qvit("study", "run", tmp_path / "s.yaml", *out), "missing.npz", "nothing there")
     check(qvit("study", "plan", tmp_path / "s.yaml"), "missing.npz", "nothing there")
-    check(qvit("study", "report", tmp_path / "out"), "is finished yet; go on with `qvit study run`")
+    assert not (tmp_path / "out").exists()
+    check(qvit("study", "report", tmp_path / "out"), "holds no study")
 
 
 def test_a_study_without_a_finished_run(refused: Callable[..., None], tmp_path: Path) -> None:
-    from qvit.study.spec import parse_study
+    from qvit.study.reading import parse_study
     from qvit.study.store import Store
 
     jobs = parse_study("datasets: phantom\nmodels: qvit_4q2h", name="s").jobs

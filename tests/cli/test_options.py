@@ -12,10 +12,11 @@ from qvit.bench.engines import EngineRow
 from qvit.bench.gradients import GradientRow
 from qvit.bench.layer import LayerRow
 from qvit.bench.step import StepRow
-from qvit.study.plan import Planned, PlannedRuns
-from qvit.study.report import Written
+from qvit.report.page import Written
+from qvit.study.estimate import Planned, PlannedRuns
 from qvit.study.runner import Summary
 from qvit.study.store import Store
+from qvit.training.records import Figures
 
 Change = tuple[str, dict[str, tuple[Any, Any]]]  # arguments, and what they change: as it is without them, and with
 
@@ -199,7 +200,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "dataset": ("mine.yaml --dataset octmnist", {"study.datasets": (("phantom", "octmnist"), ("octmnist",))}),
             "seeds": ("mine.yaml --seeds 1", {"study.seeds": ((0, 1), (0,))}),
             "workers": ("mine.yaml --workers 3", {"workers": (None, 3)}),
-            "data_dir": ("mine.yaml --data-dir files", {"root": (None, "files")}),
+            "root": ("mine.yaml --root files", {"root": (None, "files")}),
             "json": ("mine.yaml --json", {"json": (False, True)}),
         },
     ),
@@ -212,7 +213,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "ray": ("mine.yaml --ray local", {"ray": (None, "local")}),
             "dataset": ("mine.yaml --dataset octmnist", {"study.datasets": (("phantom", "octmnist"), ("octmnist",))}),
             "seeds": ("mine.yaml --seeds 1", {"study.seeds": ((0, 1), (0,))}),
-            "data_dir": ("mine.yaml --data-dir files", {"root": (None, "files")}),
+            "root": ("mine.yaml --root files", {"root": (None, "files")}),
             "offline": ("mine.yaml --offline", {"download": (True, False)}),
             "json": ("mine.yaml --json", {"json": (False, True), "on_news": ("a callback", None)}),
         },
@@ -271,7 +272,8 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
     ),
 }  # fmt: skip
 REPORT = {"path": "own.npz", "md5": "0", "task": "binary", "splits": {"train": {"images": 3}}}
-FIGURES = {"auc": 0.5, "auc_interval": [0.25, 0.75]}
+MEASURES = ("auc", "acc", "balanced_acc", "f1", "kappa", "sensitivity", "specificity", "ece", "log_loss")
+FIGURES = Figures(**dict.fromkeys(MEASURES, 0.5), auc_interval=(0.25, 0.75), acc_interval=(None, None))
 
 
 @pytest.fixture
@@ -291,18 +293,18 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
         border.at(place)
     border.at("qvit.data.arrays.verify", gives=REPORT)
     border.at("qvit.training.run.evaluate_run", gives=FIGURES)
-    border.at("qvit.study.pictures.draw_comparison", gives=None)
+    border.at("qvit.report.pictures.draw_comparison", gives=None)
     border.at("qvit.quantum.ansatz.build_circuit", passes=True)
     border.at("qvit.cli.circuit._write", gives=None)
-    border.at("qvit.study.compare.read_rows", passes=True)
+    border.at("qvit.report.compare.read_rows", passes=True)
     monkeypatch.setattr("qvit.distill.Teacher.of_runs", lambda of, **_: border.seen.update(folders=list(map(str, of))))
     monkeypatch.setattr("qvit.models.zoo.list_models", lambda: ["vit_4q1h"])
     border.at("qvit.models.zoo.count_parameters", gives=7)
     border.at("qvit.models.cost.cost_of")
-    monkeypatch.setattr("qvit.study.spec.shipped_studies", lambda: ["other.yaml"])
-    border.at("qvit.study.plan.estimate", gives=Planned((PlannedRuns("d", "m", "scratch", 2, 3.0),), 2, 1.0))
+    monkeypatch.setattr("qvit.study.reading.shipped_studies", lambda: ["other.yaml"])
+    border.at("qvit.study.estimate.estimate", gives=Planned((PlannedRuns("d", "m", "scratch", 2, 3.0),), 2, 1.0))
     border.at("qvit.study.runner.run_study", gives=Summary(total=1, finished=1, done_now=1, failed={}, seconds=1.0))
-    border.at("qvit.study.report.write_report", gives=Written(Path("r.html"), Path("r.md"), ["Yes."]))
+    border.at("qvit.report.page.write_report", gives=Written(Path("r.html"), Path("r.md"), ["Yes."]))
     monkeypatch.setattr("torch.set_num_threads", lambda threads: border.seen.update(torch=threads))
     border.at("qvit.bench.layer.bench_layer", gives=LayerRow("a", 2, 1, 3, "heisenberg", 1.0))
     border.at("qvit.bench.step.bench_step", gives=StepRow("q", 1, "c", 2, 3.0, 2.0))

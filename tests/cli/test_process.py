@@ -89,7 +89,7 @@ def test_interrupt_gives_130_and_a_run_that_goes_on(npz: Path, tmp_path: Path, q
         pass
 
     def on_epoch(record: dict[str, Any], _seconds: float) -> None:
-        seen.append(record["epoch"])
+        seen.append(record.epoch)
         raise Enough
 
     with pytest.raises(Enough):

@@ -188,7 +188,7 @@ WRONG: dict[str, Wrong] = {
             "tiny.yaml --workers 0",
             "Invalid value for '--workers': Input should be greater than or equal to 1",
         ),
-        "data_dir": (NEVER, "nothing is downloaded: what it holds is looked at where it is there"),
+        "root": (NEVER, "nothing is downloaded: what it holds is looked at where it is there"),
     },
     "study run": {
         "file": (
@@ -206,8 +206,8 @@ WRONG: dict[str, Wrong] = {
             "The study tiny has no dataset 'phantm'. Did you mean 'phantom'? It has: phantom.",
         ),
         "seeds": ("tiny.yaml --seeds 4", "The study tiny has 3 seeds, so --seeds takes 1 to that, not 4."),
-        "data_dir": (
-            "mine.yaml --data-dir empty --offline",
+        "root": (
+            "mine.yaml --root empty --offline",
             "empty/breastmnist.npz: expected the official file of BreastMNIST, found nothing there. Run 'qvit data "
             "get breastmnist', or save https://zenodo.org/records/10519652/files/breastmnist.npz?download=1 (MD5 "
             "750601b1f35ba3300ea97c75c52ff8f6) there.",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from qvit.data import arrays as loading
+from qvit.data import source as loading
 from qvit.data.arrays import load_dataset, verify
 from qvit.data.registry import is_path
 from qvit.errors import ConfigError, DataError
@@ -51,6 +51,37 @@ def test_own_file_arrives_as_it_was_saved(arrays: Arrays, save: Save) -> None:
         assert split.labels.dtype == np.int64
         assert np.array_equal(split.labels, arrays[f"{name}_labels"])
         assert len(split) == data.info.splits[name]
+
+
+def test_a_dataset_is_recognised_by_what_it_holds_and_not_by_its_file(
+    arrays: Arrays, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load_dataset(save(arrays)).digest
+    (tmp_path / "there").mkdir()
+    np.savez_compressed(tmp_path / "there" / "other.npz", **dict(reversed(arrays.items())), more=np.zeros(3))
+    assert load_dataset(tmp_path / "there" / "other.npz").digest == first
+    monkeypatch.setattr(loading, "MAP_ABOVE", 0)
+    monkeypatch.setattr("qvit.data.arrays._CHUNK", 5 * 3 * 28 * 28)
+    assert load_dataset(save(arrays), root=tmp_path).digest == first
+    found = {first}
+    for key in arrays:
+        changed = arrays[key].copy()
+        changed[3] = changed[3] ^ 1 if "images" in key else (changed[3] + 1) % 5
+        found.add(load_dataset(save(arrays | {key: changed}, "changed.npz"), root=tmp_path).digest)
+    swapped = {key: arrays[key.replace("val", "?").replace("test", "val").replace("?", "test")] for key in arrays}
+    found.add(load_dataset(save(swapped, "swapped.npz"), root=tmp_path).digest)
+    assert len(found) == 1 + 6 + 1
+    assert re.fullmatch("[0-9a-f]{32}", first)
+
+
+def test_the_digest_is_as_it_says(arrays: Arrays, save: Save) -> None:
+    data = load_dataset(save(arrays))
+    shapes = ", ".join(f'"{name}": [{len(split)}, 3, 28, 28]' for name, split in data.splits.items())
+    said = f'{{"classes": ["0", "1", "2", "3", "4"], "images": {{{shapes}}}}}'.encode()
+    for split in ("train", "val", "test"):
+        said += arrays[f"{split}_images"].transpose(0, 3, 1, 2).tobytes()
+        said += arrays[f"{split}_labels"].astype("<i8").tobytes()
+    assert data.digest == hashlib.blake2b(said, digest_size=16).hexdigest()
 
 
 @pytest.mark.parametrize("form", ["(N, S, S)", "(N, S, S, 1)", "Fortran", "stored"])
@@ -206,14 +237,14 @@ def test_official_file_is_checked_by_md5_first(
     official(path)
     data = load_dataset("retinamnist", root=tmp_path)
     assert data.info.title == "RetinaMNIST"
-    assert data.digest == data.info.md5[28]
     report = verify("retinamnist", root=tmp_path)
+    assert report["md5"] == data.info.md5[28]
     assert report["official"]
     assert report["splits"]["val"]["per_label"] == np.bincount(arrays["val_labels"][:, 0], minlength=5).tolist()
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole[:500], b"", whole[:900] + b"?" + whole[901:], b"text"):
         path.write_bytes(damaged)
-        message = rf"MD5 {data.digest}, found \w+ \({len(damaged)} bytes\). .*left untouched: move it away and run"
+        message = rf"MD5 {report['md5']}, found \w+ \({len(damaged)} bytes\). .*left untouched: move it away and run"
         for check in (load_dataset, verify):
             with pytest.raises(DataError, match=message):
                 check("retinamnist", root=tmp_path)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from qvit.data.augment import GROUPS, apply_element, augment, group_size, random_elements
 from qvit.data.registry import DATASETS
-from qvit.training.loop import TrainConfig
+from qvit.training.config import TrainConfig
 
 NAMES = st.sampled_from(sorted(GROUPS))
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvit.data import arrays as loading
 from qvit.data import mapped, npz
+from qvit.data import source as loading
 from qvit.data.arrays import load_dataset
 from qvit.errors import DataError
 
@@ -47,7 +47,7 @@ def test_large_official_images_are_mapped_and_equal(root: Path, large: dict[str,
         images, labels = split.batch(rows)
         assert np.array_equal(images.numpy().transpose(0, 2, 3, 1), large[f"{name}_images"][rows])
         assert np.array_equal(labels.numpy(), large[f"{name}_labels"][rows])
-    folder = root / "unpacked" / f"retinamnist_64-{data.digest}"
+    folder = root / "unpacked" / f"retinamnist_64-{data.info.md5[64]}"
     assert unpacked(root) == sorted(folder / f"{s}_images.npy" for s in ("train", "val", "test"))
 
 

@@ -58,7 +58,7 @@ def test_unusual_names_that_can(arrays: dict, save: Save, tmp_path: Path, monkey
     for name in ("Bild 1\u202fPM – 測試 [x] {y} 'z' ß.npz", "~.npz", "-n.npz"):
         assert load_dataset(save(arrays, name)).info.name == name.removesuffix(".npz")
     long = "ü" * 120 + ".npz"  # 244 bytes
-    monkeypatch.setattr("qvit.data.arrays.MAP_ABOVE", 0)
+    monkeypatch.setattr("qvit.data.source.MAP_ABOVE", 0)
     assert load_dataset(save(arrays, long), root=tmp_path / "cache").train.mapped
     with pytest.raises(FileError, match="Write the folder out"):
         load_dataset("~nobody-of-this-name/own.npz")

@@ -1,4 +1,3 @@
-import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -108,16 +107,12 @@ def test_size_scales_the_drawing(few: None) -> None:
 @pytest.mark.long
 def test_loading(few: None) -> None:
     data, arrays = load_dataset("phantom"), make_phantom()
-    digest = hashlib.md5()
     for split in ("train", "val", "test"):
         assert np.array_equal(data[split].images.transpose(0, 2, 3, 1), arrays[f"{split}_images"])
         assert np.array_equal(data[split].labels, arrays[f"{split}_labels"])
         assert data[split].labels.dtype == np.int64
-        digest.update(data[split].images.transpose(0, 2, 3, 1).tobytes())
-        digest.update(arrays[f"{split}_labels"].tobytes())
     assert data.path is None
     assert data.info is get_info("phantom")
-    assert data.digest == digest.hexdigest()
     assert data.digest != load_dataset("phantom", 30).digest
 
 

@@ -27,7 +27,7 @@ from qvit.data.transfer import check_disjoint, load_images
 from qvit.errors import QvitError
 
 # Damage of a zip and of maps has tables of its own, in test_npz and test_mapped.
-MODULES = ("arrays", "augment", "checks", "fetch", "mixtures", "npz", "phantom", "registry", "transfer")
+MODULES = ("arrays", "augment", "checks", "fetch", "mixtures", "npz", "phantom", "registry", "source", "transfer")
 COUNTS = {"train": 23, "val": 7, "test": 11}
 Arrays = dict[str, Any]
 
@@ -372,7 +372,7 @@ REFUSALS: dict[str, Case] = {
     ),
     "one column for a task of several": (
         labels(lambda v: v, task="multi-label"),
-        f"{OWN} several columns of labels for the task multi-label, found one. For one label an image choose binary, "
+        f"{OWN} several columns of labels for the task multi-label, found one. For one label per image choose binary, "
         "multi-class or ordinal.",
     ),
     "a class number beyond all images": (

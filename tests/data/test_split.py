@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset
 
-from qvit.data import arrays as loading
 from qvit.data import mapped as mapping
+from qvit.data import source as loading
 from qvit.data.arrays import Split, load_dataset
 from qvit.data.transfer import load_images
 from qvit.errors import DataError

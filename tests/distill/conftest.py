@@ -48,7 +48,7 @@ def _arrays(task: str, channels: int, seed: int) -> dict[str, np.ndarray]:
 def make_data() -> Callable[..., Dataset]:
     """A dataset in memory: 21, 14 and 15 images of 12 pixels."""
 
-    def make(task: Any = "multi-class", *, channels: Any = 3, seed: int = 0, digest: str = "made up") -> Dataset:
+    def make(task: Any = "multi-class", *, channels: Any = 3, seed: int = 0) -> Dataset:
         arrays, splits = _arrays(task, channels, seed), {}
         for split in COUNTS:
             images = arrays[f"{split}_images"]
@@ -67,7 +67,7 @@ def make_data() -> Callable[..., Dataset]:
             citation="",
             augment="d4",
         )
-        return Dataset(info, SIZE, digest=digest, path=None, **splits)
+        return Dataset(info, SIZE, **splits)
 
     return make
 
@@ -88,14 +88,14 @@ def make_npz(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def _one_step(
     model: Any, data: Dataset, config: Any, objective: Any, optimizer: Any, *, seed: int, epoch: int, team: Any
-) -> dict[str, Any]:
+) -> tuple[float, float]:
     """Stand in for an epoch: one step on all images at once, each under a symmetry that is drawn."""
     order = generator(seed, ORDER, epoch)
     batch = loop.load_batch(
         data.train, torch.arange(len(data.train)), loop.augmentation_group(data, config), order, "cpu"
     )
     loss = loop.train_step(model.train(), batch, objective, optimizer, lr=config.lr)
-    return {"epoch": epoch + 1, "lr": config.lr, "train_loss": loss.item()}
+    return config.lr, loss.item()
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from qvit.data.arrays import Dataset, Split
 from qvit.distill import Teacher
 from qvit.distill.pipeline import measures
 from qvit.models.cost import count_flops
+from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
-from qvit.training.loop import TrainConfig
 
 MakeData = Callable[..., Dataset]
 CLASSES = {"binary": 2, "multi-class": 4, "ordinal": 5, "multi-label": 3}

@@ -87,8 +87,8 @@ def test_a_distillation_is_a_folder_of_runs(steps: Distillation, make_run: Any, 
     assert list(steps.runs) == list(STAGES)
     for stage, run in steps.runs.items():
         assert run.folder == steps.folder / stage
-        assert [record["epoch"] for record in run.history] == [1]
-        assert evaluate_run(run) == run.result["test"], "it can be loaded and evaluated by itself"
+        assert [record.epoch for record in run.history] == [1]
+        assert evaluate_run(run) == run.result.test, "it can be loaded and evaluated by itself"
         assert not (run.folder / "state.pt").exists()
     assert len({weights(run) for run in steps.runs.values()}) == 3
     config = {stage: run.config for stage, run in steps.runs.items()}
@@ -279,7 +279,7 @@ def test_resumed_distillation_is_bit_identical(settings: Settings, run_teacher: 
                 raise KeyboardInterrupt
 
             def on_epoch(record: dict[str, Any], _seconds: float) -> None:
-                seen.append((stage, record["epoch"]))
+                seen.append((stage, record.epoch))
                 if seen[-1] == stop:
                     raise KeyboardInterrupt
 
@@ -314,7 +314,7 @@ from pathlib import Path
 from qvit.distill import Teacher, distill, resolve_distillation
 npz, teacher, folder, cache = sys.argv[1:]
 def on_stage(stage, epochs):
-    return lambda record, seconds: os.kill(os.getpid(), signal.SIGKILL) if record["epoch"] == 2 else None
+    return lambda record, seconds: os.kill(os.getpid(), signal.SIGKILL) if record.epoch == 2 else None
 options = {"dataset": npz, "model": "vit_4q1h", "epochs": 3, "batch_size": 8, "dropout": 0.2, "mixtures": 30}
 config = resolve_distillation(options | {"finetune": {"epochs": 1}, "scratch": False})
 """

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -171,13 +172,13 @@ def test_callbacks_hear_of_every_stage(go: Go, settings: Settings, calls: list[C
 
     def on_stage(stage: str, epochs: int) -> Callable[[dict[str, Any], float], None] | None:
         told.append((stage, epochs))
-        return None if stage == "scratch" else lambda record, seconds: told.append((stage, record["epoch"]))
+        return None if stage == "scratch" else lambda record, seconds: told.append((stage, record.epoch))
 
     go(settings(epochs=3, finetune={"epochs": 2}), on_stage=on_stage)
     assert told == [("scratch", 3), ("pretrain", 3), ("finetune", 2)]
     assert calls[0].given["on_epoch"] is None
     for call in calls[1:]:
-        call.given["on_epoch"]({"epoch": 9}, 0.1)
+        call.given["on_epoch"](SimpleNamespace(epoch=9), 0.1)
     assert told[3:] == [("pretrain", 9), ("finetune", 9)]
 
 

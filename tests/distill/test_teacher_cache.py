@@ -172,7 +172,7 @@ def test_whatever_matters_is_in_the_key(data: Dataset, make_data: MakeData, buil
     assert is_new(group="mirror")
     assert is_new(group="none")
     assert is_new(features=True)
-    assert is_new(of=Dataset(data.info, 12, data.val, data.val, data.val, "", None)), "another number of images"
+    assert is_new(of=Dataset(data.info, 12, data.val, data.val, data.val)), "another number of images"
     both = (model, other)
     for members in (both, both[::-1], (model, model), (*both, model)):
         assert is_new(Teacher("many", members, digest_of(members)))

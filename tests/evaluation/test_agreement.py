@@ -114,7 +114,7 @@ def test_rows_are_normalised_and_stray_scores_pulled_in() -> None:
     for bad, good, who in ((q * 1.01, p, "student"), (p, q * 0.99, "teacher")):
         with pytest.raises(
             MetricError,
-            match=rf"multi-class task must sum to 1, but the {who}'s row \d+ sums to .*(softmax|Divide each row)",
+            match=rf"multi-class tasks must sum to 1, but the {who}'s row \d+ sums to .*(softmax|Divide each row)",
         ):
             divergence(np.clip(bad, 0, 1), good, "multi-class")
     with pytest.raises(MetricError, match=r"student's row 2 sums to 0.8"):

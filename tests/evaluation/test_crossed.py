@@ -213,7 +213,7 @@ def test_wrong_input_is_refused(labels: Any, scores: Any, options: dict[str, Any
 
 
 def test_wrong_shapes_of_other_tasks_are_refused() -> None:
-    with pytest.raises(MetricError, match=r"multi-class task must have the shape \(S, N, C\) with"):
+    with pytest.raises(MetricError, match=r"multi-class tasks must have the shape \(S, N, C\) with"):
         crossed_interval([0, 1], np.eye(2), "multi-class")
     with pytest.raises(MetricError, match=r"Unknown task 'multi'"):
         crossed_interval([0, 1], np.eye(2)[np.newaxis], "multi")

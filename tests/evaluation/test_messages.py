@@ -12,6 +12,7 @@ import qvit.evaluation
 from qvit.errors import MetricError
 from qvit.evaluation.agreement import agreement, divergence, gap_closed
 from qvit.evaluation.influence import image_influence, image_strata
+from qvit.evaluation.medmnist_files import parse_result_name, read_result, result_name, write_result
 from qvit.evaluation.metrics import accuracy, auc, evaluate, expected_calibration_error
 from qvit.evaluation.paired import (
     compare_arms,
@@ -24,7 +25,6 @@ from qvit.evaluation.paired import (
     seeds_test,
 )
 from qvit.evaluation.ranking import critical_difference, friedman, rank
-from qvit.evaluation.results import parse_result_name, read_result, result_name, write_result
 from qvit.evaluation.statistics import _percentiles, bootstrap_interval, crossed_interval, mean_interval
 from suite.messages import missing, raised
 
@@ -68,23 +68,23 @@ ROWS: list[Row] = [
     (lambda: accuracy(LABELS, [0.1j, 1, 1], "binary"), "Scores must be real numbers, but their type is complex128."),
     (
         lambda: accuracy(LABELS, [[0.1, 0.2, 0.7]] * 3, "binary"),
-        "Scores of a binary task must have the shape (N,), (N, 1) or (N, 2), but came as (3, 3).",
+        "Scores of binary tasks must have the shape (N,), (N, 1) or (N, 2), but came as (3, 3).",
     ),
     (
         lambda: accuracy(LABELS, SCORES, "ordinal"),
-        "Scores of a ordinal task must have the shape (N, C) with C of at least 2, but came as (3,).",
+        "Scores of ordinal tasks must have the shape (N, C) with C of at least 2, but came as (3,).",
     ),
     (
         lambda: accuracy(LABELS, [[1.0]] * 3, "multi-class"),
-        "Scores of a multi-class task must have the shape (N, C) with C of at least 2, but came as (3, 1).",
+        "Scores of multi-class tasks must have the shape (N, C) with C of at least 2, but came as (3, 1).",
     ),
     (
         lambda: accuracy(LABELS, SCORES, "multi-label"),
-        "Scores of a multi-label task must have the shape (N, K), but came as (3,).",
+        "Scores of multi-label tasks must have the shape (N, K), but came as (3,).",
     ),
     (
         lambda: accuracy(LABELS, np.zeros((3, 0)), "multi-label"),
-        "Scores of a multi-label task must have the shape (N, K), but came as (3, 0).",
+        "Scores of multi-label tasks must have the shape (N, K), but came as (3, 0).",
     ),
     (lambda: accuracy([], [], "binary"), "There are no images to score: labels and scores are empty."),
     (lambda: accuracy(LABELS, [0.2, math.nan, 0.6], "binary"), "Scores must be finite, but row 1 holds [nan]."),
@@ -111,11 +111,11 @@ ROWS: list[Row] = [
     (lambda: accuracy([0.0, 1.0, 1.0], SCORES, "binary"), "Labels must be integers, but their type is float64."),
     (
         lambda: accuracy([[0, 1]] * 3, SCORES, "binary"),
-        "Labels of a binary task must have the shape (N,) or (N, 1), but came as (3, 2).",
+        "Labels of binary tasks must have the shape (N,) or (N, 1), but came as (3, 2).",
     ),
     (
         lambda: accuracy(LABELS, [[0.2, 0.7]] * 3, "multi-label"),
-        "Labels of a multi-label task must have the shape (N, 2), as the scores, but came as (3,).",
+        "Labels of multi-label tasks must have the shape (N, 2), as the scores, but came as (3,).",
     ),
     (
         lambda: accuracy([0, 2, 1], SCORES, "binary"),
@@ -144,12 +144,12 @@ ROWS: list[Row] = [
     ),
     (
         lambda: evaluate([0, 1], [[0.5, 0.5], [0.25, 0.7]], "multi-class"),
-        "Score rows of a multi-class task must sum to 1, but row 1 sums to 0.95: they have been rounded too "
+        "Score rows of multi-class tasks must sum to 1, but row 1 sums to 0.95: they have been rounded too "
         "much, or lack a class. Divide each row by its sum.",
     ),
     (
         lambda: evaluate([0, 1], [[0.5, 0.5], [0.25, 0.5]], "binary"),
-        "Score rows of a binary task must sum to 1, but row 1 sums to 0.75: scores are probabilities, never "
+        "Score rows of binary tasks must sum to 1, but row 1 sums to 0.75: scores are probabilities, never "
         "logits. Apply a softmax first.",
     ),
     (
@@ -164,7 +164,7 @@ ROWS: list[Row] = [
     ),
     (
         lambda: divergence([[0.5, 0.5]], [[0.5, 0.45]], "ordinal"),
-        "Score rows of a ordinal task must sum to 1, but the teacher's row 0 sums to 0.95: they have been "
+        "Score rows of ordinal tasks must sum to 1, but the teacher's row 0 sums to 0.95: they have been "
         "rounded too much, or lack a class. Divide each row by its sum.",
     ),
     (
@@ -256,11 +256,15 @@ ROWS: list[Row] = [
         lambda: compare_arms(LABELS, ARM, ARM, "binary", level=95.0),
         "A confidence level must lie between 0 and 1, such as 0.95, but came as 95.0.",
     ),
-    (lambda: mean_comparison([]), "A mean needs comparisons of one level, but 0 came, of levels set()."),
+    (lambda: mean_comparison([]), "A mean needs comparisons of one level, but 0 came."),
+    (
+        lambda: mean_comparison([seeds_test([0.5, 0.75], [0.5, 0.25], level=level) for level in (0.95, 0.9)]),
+        "A mean needs comparisons of one level, but 2 came of levels 0.9, 0.95.",
+    ),
     (lambda: holm([0.5, 1.5]), "p values must lie within [0, 1], but came as [0.5, 1.5]."),
     (
         lambda: friedman([[0.1, 0.2], [0.1]]),
-        "A ranking needs a table of numbers, one row a dataset, all rows of one length.",
+        "A ranking needs a table of numbers, one row per dataset, all rows of one length.",
     ),
     (
         lambda: friedman([0.1, 0.2]),
@@ -328,12 +332,12 @@ ROWS: list[Row] = [
     ),
     (
         lambda: crossed_interval(LABELS, SCORES, "binary"),
-        "Scores of the seeds of a binary task must have the shape (S, N) or (S, N, C) with S of at least 1, "
+        "Scores of the seeds of binary tasks must have the shape (S, N) or (S, N, C) with S of at least 1, "
         "but came as (3,).",
     ),
     (
         lambda: crossed_interval([0, 1], np.eye(2), "multi-class"),
-        "Scores of the seeds of a multi-class task must have the shape (S, N, C) with S of at least 1, but "
+        "Scores of the seeds of multi-class tasks must have the shape (S, N, C) with S of at least 1, but "
         "came as (2, 2).",
     ),
     (

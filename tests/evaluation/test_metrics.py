@@ -16,6 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
 
 from qvit.errors import MetricError
 from qvit.evaluation.agreement import agreement, divergence
+from qvit.evaluation.medmnist_files import write_result
 from qvit.evaluation.metrics import (
     AbsentClassWarning,
     Task,
@@ -32,7 +33,6 @@ from qvit.evaluation.metrics import (
     specificity,
 )
 from qvit.evaluation.paired import compare_arms
-from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import crossed_interval
 
 Array = np.ndarray[Any, Any]

@@ -138,7 +138,7 @@ def _scene() -> Path:
     (folder / "study.yaml").write_text("datasets: small.npz\nmodels: vit_4q1h\noptions: {epochs: 1}\nseeds: 1\n")
     for name in ("run", "again"):
         _call(["train", "small.npz", "--model", "vit_4q1h", "--epochs", "1", "--out", name], folder)
-    from qvit.study.spec import read_study
+    from qvit.study.reading import read_study
     from qvit.study.store import Store
 
     (folder / "study").mkdir()

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from fuzz.harness import Kind
-from qvit.data.arrays import MAP_ABOVE, load_dataset, verify
+from qvit.data.arrays import load_dataset, verify
 from qvit.data.mapped import map_array
 from qvit.data.npz import KEYS, read_headers
+from qvit.data.source import MAP_ABOVE
 from qvit.data.transfer import load_images
 from qvit.errors import QvitError
 

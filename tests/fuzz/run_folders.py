@@ -16,7 +16,7 @@ from fuzz.harness import Kind
 from qvit.errors import QvitError
 from qvit.models import model_config
 from qvit.models.zoo import count_parameters
-from qvit.study.compare import as_json, cells, group_rows, read_rows
+from qvit.report.compare import as_json, cells, group_rows, read_rows
 from qvit.training.checkpoint import load_state
 from qvit.training.folder import Run
 from qvit.training.options import resolve

@@ -5,7 +5,7 @@ from random import Random
 
 from fuzz.harness import Kind
 from fuzz.yaml_texts import PIECES, mutated
-from qvit.study.spec import parse_study
+from qvit.study.reading import parse_study
 
 TEXTS = (
     "title: Ours\ndatasets: [phantom, mine.npz]\nmodels:\n  - {kind: [qvit, vit], qubits: [4, 8], heads: 2}\n"

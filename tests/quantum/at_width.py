@@ -15,9 +15,10 @@ import torch
 from numba.core.registry import cpu_target
 from torch import Tensor
 
+from qvit.cpu import compiled
 from qvit.models.attention import NarrowAttention
 from qvit.quantum import Circuit, expectations, get_ansatz
-from qvit.quantum.engines import compiled, tape
+from qvit.quantum.engines import heisenberg_kernel
 
 CIRCUITS = [
     ("heisenberg", "ry_ring", 3),
@@ -59,8 +60,8 @@ def attention_errors(dtype: torch.dtype) -> list[float]:
 
 def registers() -> Counter[str]:
     """Return how often the widths occur in a kernel compiled here and now, as code from a file cannot be read."""
-    fresh = numba.njit(**compiled._OPTIONS)(tape.backward.py_func)
-    fresh.compile(tape.backward.signatures[0])
+    fresh = numba.njit(**compiled._OPTIONS)(heisenberg_kernel.backward.py_func)
+    fresh.compile(heisenberg_kernel.backward.signatures[0])
     return Counter(re.findall(r"%([xyz]mm)\d", fresh.inspect_asm(fresh.signatures[0])))
 
 

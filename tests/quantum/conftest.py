@@ -17,7 +17,7 @@ from qvit.errors import CircuitError
 from qvit.quantum import Angle, Circuit, Gate, Pauli
 from qvit.quantum.circuit import GATE_WIRES, ROTATIONS
 from qvit.quantum.engines import make_plan
-from qvit.quantum.engines.plan import ENGINES
+from qvit.quantum.engines.choose import ENGINES
 
 # Small ones mostly: the reference multiplies 2ⁿ × 2ⁿ matrices.
 _WIRES = (2, 3, 4, 5, 3, 4, 2, 6, 3, 7, 4, 5, 2, 3, 8, 4, 5, 3, 6, 9)

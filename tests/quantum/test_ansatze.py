@@ -25,8 +25,8 @@ from qvit.quantum import (
     x,
 )
 from qvit.quantum.ansatz import ORTHOGONAL_NETWORKS
+from qvit.quantum.engines.choose import auto_plan
 from qvit.quantum.engines.heisenberg import heisenberg_plan
-from qvit.quantum.engines.plan import auto_plan
 from qvit.quantum.engines.statevector import statevector_plan
 from qvit.quantum.program import light_cones
 

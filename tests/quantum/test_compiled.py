@@ -14,8 +14,8 @@ import pytest
 from numba.core.caching import _CacheLocator
 from numba.core.codegen import CPUCodegen
 
-from qvit.quantum.engines import compiled
-from qvit.quantum.engines.compiled import KeptOnDisk, fingerprint, jit
+from qvit.cpu import compiled
+from qvit.cpu.compiled import KeptOnDisk, fingerprint, jit
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +159,7 @@ def test_a_full_disk_is_done_without(folder: Path) -> None:
 
 # --- sources -----------------------------------------------------------------------------------------------
 
-HELPER = "from qvit.quantum.engines.compiled import jit\nFACTOR = {}\n\n@jit\ndef scale(x):\n    return FACTOR * x\n"
+HELPER = "from qvit.cpu.compiled import jit\nFACTOR = {}\n\n@jit\ndef scale(x):\n    return FACTOR * x\n"
 KERNEL = "@jit\ndef kernel(x):\n    return scale(x) + 1\n"
 
 
@@ -213,7 +213,8 @@ def test_values_that_cannot_be_followed_are_refused() -> None:
 
 MANY_TIMES = """
 import sys
-from qvit.quantum.engines import compiled, kernel
+from qvit.cpu import compiled
+from qvit.quantum.engines import statevector_kernel
 for _ in range(4):
     @compiled.jit
     def shared(number):
@@ -221,7 +222,7 @@ for _ in range(4):
     assert shared(1.5) == 4.0
     shared._cache.flush()
 shared._cache.save_overload(shared.signatures[0], shared.overloads[shared.signatures[0]])
-print(compiled.fingerprint(kernel.backward.py_func))
+print(compiled.fingerprint(statevector_kernel.backward.py_func))
 """
 
 
@@ -229,7 +230,7 @@ print(compiled.fingerprint(kernel.backward.py_func))
 @pytest.mark.processes
 def test_two_processes_at_once(folder: Path) -> None:
     """They load, write and drop the same file; and both find kernels under one name, whatever strings hash to."""
-    from qvit.quantum.engines import kernel
+    from qvit.quantum.engines import statevector_kernel
 
     (folder / "many.py").write_text(MANY_TIMES)
     started = [
@@ -243,13 +244,14 @@ def test_two_processes_at_once(folder: Path) -> None:
         for seed in ("1", "2")
     ]
     told = [process.communicate(timeout=600) for process in started]
-    assert told == [(fingerprint(kernel.backward.py_func) + "\n", "")] * 2
+    assert told == [(fingerprint(statevector_kernel.backward.py_func) + "\n", "")] * 2
     assert len([path for path in files(folder) if "shared" in path.name]) == 1
 
 
 def test_the_kernels_are_kept_this_way() -> None:
     from qvit.models import attention_kernel
-    from qvit.quantum.engines import kernel, tape
+    from qvit.quantum.engines import heisenberg_kernel, statevector_kernel
 
-    entries = [getattr(module, name) for module in (kernel, tape, attention_kernel) for name in ("forward", "backward")]
+    modules = (statevector_kernel, heisenberg_kernel, attention_kernel)
+    entries = [getattr(module, name) for module in modules for name in ("forward", "backward")]
     assert all(isinstance(entry._cache, KeptOnDisk) for entry in entries)

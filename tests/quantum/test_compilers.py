@@ -17,7 +17,7 @@ from torch import Tensor
 
 from qvit.quantum import ENGINES, Circuit, Gate, QuantumLinear, w, x
 from qvit.quantum.ansatz import Ansatz
-from qvit.quantum.engines import batching, heisenberg, plan, statevector, subspace, unitary
+from qvit.quantum.engines import choose, heisenberg, layout, statevector, subspace, unitary
 
 TRACED = [engine for engine in ENGINES if engine != "reference"]  # the oracle is for tests alone
 SHAPES = ({0: torch.export.Dim("batch", min=1, max=100_000)},)
@@ -58,7 +58,7 @@ def _nothing_prepared() -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.warn_once_cache.clear()
     for kept in (
-        *(batching._kept_layout, batching._kept_source, plan.auto_plan, heisenberg.heisenberg_plan),
+        *(layout._kept_layout, layout._kept_source, choose.auto_plan, heisenberg.heisenberg_plan),
         *(statevector.statevector_plan, unitary.unitary_plan, subspace.subspace_plan),
     ):
         kept.cache_clear()

@@ -179,15 +179,6 @@ def test_explain_of_a_layer_is_that_of_its_circuit() -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_a_circuit_is_drawn_as_text_or_as_a_figure() -> None:
-    circuit = build_circuit(get_ansatz("ry_ring"), 2, 1)
-    assert "RY(x0)" in circuit.draw()
-    assert circuit.draw("figure").axes
-    with pytest.raises(CircuitError, match="'text' or as a 'figure'"):
-        circuit.draw("mpl")  # type: ignore[arg-type]
-
-
-@pytest.mark.usefixtures("unchecked")
 def test_numbers_of_numpy_are_whole_numbers_too() -> None:
     """They overflow in 2ⁿ, and have no `bit_length`."""
     wide = Circuit(np.int64(64), np.int64(2), np.int64(1), (Gate("RX", (0,), w(0)),), (), tuple(np.array([1, 2])))

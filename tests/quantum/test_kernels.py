@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from qvit.cpu import parts as parts_module
 from qvit.quantum import ENGINES, Circuit, expectations, get_ansatz
-from qvit.quantum.engines import heisenberg, operators, statevector
+from qvit.quantum.engines import heisenberg, operator, statevector
 
 RandomCircuit = Callable[..., Circuit]
 RandomBatch = Callable[..., tuple[Tensor, Tensor]]
@@ -91,7 +92,7 @@ def two_threads() -> Any:
 def test_parts_are_shared_among_threads_if_it_pays() -> None:
     def calls(parts: int, work: float) -> list[tuple[int, int]]:
         made: list[tuple[int, int]] = []
-        operators.in_parts(lambda first, last: made.append((first, last)), parts, work)
+        parts_module.in_parts(lambda first, last: made.append((first, last)), parts, work)
         return sorted(made)
 
     assert calls(7, 1e9) == [(0, 3), (3, 7)]
@@ -108,7 +109,7 @@ def test_threads_do_not_change_a_bit(engine: str, dtype: torch.dtype, monkeypatc
     circuit = get_ansatz("reupload").build(5, 2)
     x, w = batch(circuit, 1511, dtype, groups=3)
     divided = []
-    monkeypatch.setattr(operators, "_pool", lambda n, pool=operators._pool: divided.append(n) or pool(n))
+    monkeypatch.setattr(parts_module, "_pool", lambda n, pool=parts_module._pool: divided.append(n) or pool(n))
     together = values_and_gradients(circuit, x, w, engine)
     assert divided == [1, 1]  # forward and backward both took a second thread
     torch.set_num_threads(1)
@@ -150,7 +151,7 @@ def assert_torch_is_kernel(engine: str, circuit: Circuit, x: Tensor, w: Tensor) 
     torch.testing.assert_close(module.run_in_torch(*arguments), values, atol=1e-12, rtol=0)
     grad = torch.randn_like(values)
     expected = backward(grad, *arguments)
-    others = [operators._by_autograd(module.run_in_torch, grad, *arguments)]
+    others = [operator._by_autograd(module.run_in_torch, grad, *arguments)]
     if engine == "statevector":
         others.append(statevector.adjoint_in_torch(grad, *arguments))
     for found in others:

@@ -128,7 +128,6 @@ KNOBS: list[Knobs] = [
         of_explanation,
     ),
     (make_plan, {"circuit": RING}, {"circuit": get_ansatz("x").build(3, 1), "engine": "unitary"}, of_plan),
-    (RING.draw, {}, {"output": "figure"}, type),
     (as_text, {"circuit": RING}, {"circuit": get_ansatz("rx_ring").build(3, 2), "width": 60}, str),
     (
         as_figure,

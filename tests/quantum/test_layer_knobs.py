@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from qvit.quantum import ENGINES, QuantumLinear, expectations, explain, get_ansatz
-from qvit.quantum.engines.plan import auto_plan
+from qvit.quantum.engines.choose import auto_plan
 
 
 def options_of(function: Callable[..., Any], *left_out: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         asked.append(given)
         return 1.5
 
-    monkeypatch.setattr(module, "median_milliseconds", measure)
+    monkeypatch.setattr(module, "milliseconds", measure)
     return asked
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qvit import quantum
+from qvit.cpu.compiled import fingerprint
 from qvit.errors import CircuitError, QvitError
 from qvit.quantum import (
     Angle,
@@ -33,7 +34,6 @@ from qvit.quantum import (
 from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.draw import as_figure
 from qvit.quantum.engines import make_plan, reference
-from qvit.quantum.engines.compiled import fingerprint
 from qvit.quantum.engines.heisenberg import heisenberg_plan
 from qvit.quantum.limits import series, whole
 from suite.messages import missing, raised
@@ -42,7 +42,7 @@ Refused = list[tuple[Callable[[], Any], str]]
 
 HALF = Angle(constant=0.5)
 H = Gate("H", (0,))
-MANY = "The statevector engine holds 2ⁿ real amplitudes a token, n up to 20; this circuit needs n={} or one more. Use"
+MANY = "The statevector engine holds 2ⁿ real amplitudes per token, n up to 20; this circuit needs n={} or one more. Use"
 MANY += " fewer qubits per head and more heads, or one ry_ring layer, which needs none."
 GATES = "Known gates: RX, RY, RZ, H, X, Y, Z, S, T, RXX, RYY, RZZ, CRX, CRY, CRZ, RBS, CNOT, CZ, SWAP, PauliRot."
 NAMES = "Known ansätze: ry_ring, rx_ring, basic_entangler, strongly_entangling, reupload, dense_ring, amplitude_ring, "
@@ -140,7 +140,6 @@ VALUES: Refused = [
         "The observables of a circuit cannot hold Gate(name='H', wires=(0,), angle=None, word='').",
     ),
     (lambda: Circuit(2, 1, 0, (), (), (True,)), "The amplitudes of a circuit cannot hold True."),
-    (lambda: of().draw("mpl"), "A circuit is drawn as 'text' or as a 'figure', got 'mpl'."),
     (lambda: as_figure(of(n=65)), "A figure shows up to 64 wires, got 65. Draw the circuit as text."),
     (
         lambda: as_figure(of(*(H, Gate("H", (1,))) * 1251)),
@@ -159,7 +158,7 @@ CIRCUITS: Refused = [
     *(
         (
             lambda word=word: of(Gate("PauliRot", (0, 1), HALF, word)),
-            "PauliRot needs a Pauli word with a letter a wire, at least one of them X, Y or Z.",
+            "PauliRot needs a Pauli word with a letter per wire, at least one of them X, Y or Z.",
         )
         for word in ("", "II")
     ),
@@ -373,7 +372,7 @@ PLANS: Refused = [
     *(
         (
             lambda n=n, tokens=tokens: run(torch.zeros(tokens, 0), torch.zeros(0), of(H, n=n), "reference"),
-            "The reference engine multiplies a matrix of 2ⁿ × 2ⁿ a token, for n up to 11 and 67,108,864 elements in "
+            "The reference engine multiplies a matrix of 2ⁿ × 2ⁿ per token, for n up to 11 and 67,108,864 elements in "
             f"all; got n={n} and {tokens} token(s). Use engine='auto'.",
         )
         for n, tokens in ((12, 1), (11, 17))

@@ -17,8 +17,9 @@ import numba
 import pytest
 from numba import types
 
+from qvit.cpu import compiled
 from qvit.models import attention_kernel
-from qvit.quantum.engines import compiled, kernel, tape
+from qvit.quantum.engines import heisenberg_kernel, statevector_kernel
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,9 @@ def _signatures() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     number = types.float32
     heads = (c, c, c, types.UniTuple(a, 7), c, c, b, b, c, c, c, number, number, whole, whole)
     return {
-        "tape": (tape.backward, nodes),
-        "kernel": (kernel.backward, states),
-        "attention_kernel": (attention_kernel.backward, heads),
+        "heisenberg": (heisenberg_kernel.backward, nodes),
+        "statevector": (statevector_kernel.backward, states),
+        "attention": (attention_kernel.backward, heads),
     }
 
 
@@ -129,7 +130,9 @@ LARGE = pytest.mark.slow("a large kernel is compiled, and then for every width")
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("which", [pytest.param(name, marks=() if name == "tape" else LARGE) for name in _signatures()])
+@pytest.mark.parametrize(
+    "which", [pytest.param(name, marks=() if name == "heisenberg" else LARGE) for name in _signatures()]
+)
 def test_machine_code_of_every_width(which: str) -> None:
     """Whole registers of the widest kind do the arithmetic, on processors that this one is not, too."""
     code = written(which)

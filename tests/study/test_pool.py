@@ -213,6 +213,26 @@ def test_a_worker_that_dies_idle_is_replaced_without_a_word(workers: Workers, tm
     pool.close()
 
 
+def test_a_worker_that_cannot_begin_ends_the_study_and_says_what_is_missing(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the first does of a script that runs a study whenever it is imported: it is imported by the worker."""
+
+    def serve(*_: Any) -> None:
+        workers.processes[0].exitcode = 1
+        workers.exits.append(1)
+
+    monkeypatch.setattr(module, "_serve", serve)
+    pool = LocalPool(1, tmp_path)
+    pool.submit(work("a"))
+    with pytest.raises(RunError) as caught:
+        until(pool, bool)
+    assert str(caught.value) == (
+        "A worker cannot begin: its process ended with code 1, and said why above. A script that runs a study must do "
+        'so under `if __name__ == "__main__":`, because every worker imports it.'
+    )
+
+
 def test_work_for_a_worker_that_has_just_died_is_lost_and_no_error(workers: Workers, tmp_path: Path) -> None:
     pool = LocalPool(1, tmp_path)
     pool._workers[0].connection.close()

@@ -16,9 +16,10 @@ import pytest
 from qvit.data.fetch import default_root
 from qvit.errors import ConfigError, DataError
 from qvit.study import ray_pool
+from qvit.study.outcome import Outcome
 from qvit.study.pool import Event
 from qvit.study.ray_pool import RayPool, _images_of, _task, read_files, write_files
-from qvit.study.work import Outcome, Work
+from qvit.study.work import Work
 
 
 class LostError(Exception):

@@ -13,18 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvit.errors import RunError
+from qvit.errors import DataError, RunError
 from qvit.files import sole_user
 from qvit.models.zoo import count_parameters, model_config
+from qvit.report.arms import read_labels
 from qvit.study import runner
+from qvit.study.driver import LOST_AT_MOST, StudyProgress, error_file
+from qvit.study.outcome import Outcome, final_run, read_outcome
 from qvit.study.pool import Event, attempt
-from qvit.study.results import labels_file, read_labels
-from qvit.study.runner import Progress, Summary, error_file, run_study
-from qvit.study.spec import Study, parse_study
-from qvit.study.store import FILE, Store, StoredJob
-from qvit.study.work import Outcome, Work, execute, final_run, read_outcome
+from qvit.study.reading import parse_study
+from qvit.study.runner import Summary, run_study
+from qvit.study.spec import Study
+from qvit.study.store import FILE, Store, StoredJob, labels_file
+from qvit.study.work import Work, execute
 from qvit.training.folder import Run
 from qvit.training.options import resolve
+from qvit.training.records import Result
 from qvit.training.run import train_run
 
 MakeNpz = Callable[..., Path]
@@ -51,7 +55,7 @@ def pretend(work: Work, tell: Callable[..., None] | None = None) -> Outcome:
         (folder / "result.json").write_text(json.dumps(result))
     if work.teachers:
         (work.folder / "distillation.json").write_text("{}")
-    return Outcome(result, 1.5 if work.teachers else 0.75)
+    return Outcome(Result.of(result), 1.5 if work.teachers else 0.75)
 
 
 @dataclass
@@ -159,7 +163,7 @@ def test_runs_are_those_of_train_run(study: MakeStudy, go: Go, tmp_path: Path) -
     for job in stored(tmp_path / "study").values():
         assert job.options == options[job.name] | {"dataset": "first.npz"}, "what was asked for, and no place"
         alone = train_run(resolve(options[job.name]), tmp_path / job.model["label"])
-        assert final_run(job.folder, distilled=False).result == alone.result == job.result
+        assert final_run(job.folder, distilled=False).result == alone.result == Result.of(job.result)
         assert (job.folder / "model.safetensors").read_bytes() == alone.weights_path.read_bytes()
         assert job.seconds == pytest.approx(final_run(job.folder, distilled=False).seconds, abs=1e-3)
 
@@ -174,7 +178,7 @@ def test_teachers_come_first_and_students_learn_from_them(study: MakeStudy, go: 
     assert student.teachers == (teacher.identity,)
     guide = json.loads((student.folder / "pretrain" / "config.json").read_text())["guide"]
     assert guide["teacher"]["found_at"] == [str(teacher.folder.resolve())]
-    assert student.result == final_run(student.folder, distilled=True).result
+    assert Result.of(student.result) == final_run(student.folder, distilled=True).result
     assert not (student.folder / "scratch").exists()
     assert list((tmp_path / "study" / "teacher-outputs").iterdir())
 
@@ -263,7 +267,7 @@ def test_a_run_whose_worker_dies_goes_on_with_another(study: MakeStudy, go: Go, 
 
 def test_a_run_that_kills_every_worker_is_given_up(study: MakeStudy, go: Go) -> None:
     summary, pool = go(study(), lambda work, number: lost(work) if "vit" in work.name else None)
-    assert pool.tries["first vit_4q1h scratch seed 0"] == runner.LOST_AT_MOST
+    assert pool.tries["first vit_4q1h scratch seed 0"] == LOST_AT_MOST
     assert summary.failed == {
         "first vit_4q1h scratch seed 0": "lost 3 workers; of the last, its process was killed by SIGKILL"
     }
@@ -307,7 +311,7 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
     longer = study(models=["vit_4q1h"], options={"epochs": 4})
     go(longer, folder=tmp_path / "whole", does=execute)
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: StudyProgress) -> None:
         for _, epoch, _ in progress.doing.values():
             if epoch == 2:
                 raise StoppedError
@@ -443,7 +447,11 @@ def test_a_disk_that_refuses_is_told(
 
     real = Path.mkdir
     if place == "lock":
-        monkeypatch.setattr("qvit.study.pool.os.open", refuse)
+        opened, folder = os.open, tmp_path / "study"
+        monkeypatch.setattr(
+            "qvit.study.pool.os.open",
+            lambda path, *a, **k: (refuse if folder in (Path(path), Path(path).parent) else opened)(path, *a, **k),
+        )
     else:
         monkeypatch.setattr(
             Path, "mkdir", lambda self, *a, **k: (refuse if self.name == place else real)(self, *a, **k)
@@ -487,7 +495,7 @@ def test_runs_that_nobody_takes_are_no_success(
 def test_progress_counts_and_estimates(study: MakeStudy, go: Go) -> None:
     seen: list[tuple[int, int, int, float | None, str]] = []
 
-    def look(progress: Progress) -> None:
+    def look(progress: StudyProgress) -> None:
         seen.append((progress.total, progress.finished, len(progress.doing), progress.left, progress.news))
 
     go(study(seeds=2), on_news=look)
@@ -557,6 +565,23 @@ def test_a_folder_whose_name_cannot_be_written_down(study: MakeStudy, go: Go, tm
     with pytest.raises(RunError, match=r"found bytes that are no UTF-8.*Rename that"):
         go(study(), folder=tmp_path / os.fsdecode(b"caf\xe9") / "study")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_is_missing_leaves_nothing_behind(
+    study: MakeStudy, go: Go, make_npz: MakeNpz, tmp_path: Path
+) -> None:
+    made = study()
+    place = make_npz()
+    place.rename(place.with_suffix(".away"))
+    try:
+        for name, left in (("study", False), ("own", True)):
+            if left:
+                (tmp_path / name).mkdir()
+            with pytest.raises(DataError, match="nothing there"):
+                go(made, folder=tmp_path / name)
+            assert (tmp_path / name).exists() is left
+    finally:
+        place.with_suffix(".away").rename(place)
 
 
 def test_a_study_needs_a_worker(study: MakeStudy, tmp_path: Path) -> None:

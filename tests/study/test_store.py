@@ -19,9 +19,10 @@ from jaxtyping import TypeCheckError
 
 from qvit.data.registry import is_path
 from qvit.errors import RunError
-from qvit.study import database, spec
+from qvit.study import database, reading
 from qvit.study.places import named, without_places
-from qvit.study.spec import Job, parse_study
+from qvit.study.reading import parse_study
+from qvit.study.spec import Job
 from qvit.study.store import FILE, Store, StoredJob, run_folder
 
 TEXT = """
@@ -36,7 +37,7 @@ regimes: {scratch: , kd: {teacher: t}}
 @pytest.fixture(autouse=True)
 def options_are_not_the_point(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is checked for which models would have to be built."""
-    monkeypatch.setattr(spec, "_check_options", lambda jobs: None)
+    monkeypatch.setattr(reading, "_check_options", lambda jobs: None)
 
 
 def jobs_of(text: str = TEXT) -> list[Job]:

@@ -12,19 +12,21 @@ import pytest
 
 from qvit.distill import Teacher
 from qvit.errors import RunError
-from qvit.study.work import Outcome, Work, all_runs, execute, final_run, read_outcome
+from qvit.study.outcome import Outcome, all_runs, final_run, read_outcome
+from qvit.study.work import Work, execute
+from qvit.training.records import Result
 
 FIGURES = {"auc": 0.75, "acc": 0.5, "auc_interval": [0.5, 0.9], "acc_interval": [None, None]}
 
 
-def finish(folder: Path, parameters: int = 5, seconds: float = 1.5) -> dict[str, Any]:
+def finish(folder: Path, parameters: int = 5, seconds: float = 1.5) -> Result:
     """Make the folder of a finished run; returns its result."""
     folder.mkdir(parents=True, exist_ok=True)
     result = {"parameters": parameters, "best_epoch": 2, "tta": "none", "val": FIGURES, "test": FIGURES}
     (folder / "result.json").write_text(json.dumps(result))
     lines = [json.dumps({"epoch": epoch, "seconds": seconds}) for epoch in (1, 2)]
     (folder / "timings.jsonl").write_text("\n".join(lines))
-    return result
+    return Result.of(result)
 
 
 def names(runs: Any) -> list[str]:
@@ -82,7 +84,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
         asked.append({"config": config, "folder": folder} | options)
         if options["on_epoch"] is not None:
             for epoch in (1, 2):
-                options["on_epoch"]({"epoch": epoch}, 0.5)
+                options["on_epoch"](SimpleNamespace(epoch=epoch), 0.5)
         for said in ("one", "other", "one"):
             warnings.warn(said, stacklevel=1)
         finish(folder)
@@ -112,7 +114,7 @@ def test_a_student_learns_from_its_teachers(tmp_path: Path, monkeypatch: pytest.
         for stage, epochs in (("pretrain", 3), ("finetune", 7)):
             tell = options["on_stage"](stage, epochs)
             if tell is not None:
-                tell({"epoch": 1}, 0.5)
+                tell(SimpleNamespace(epoch=1), 0.5)
         finish(folder / "finetune")
         (folder / "distillation.json").write_text("{}")
 

@@ -16,7 +16,7 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fix
         return
     dispatcher: Any = import_module("numba.core.dispatcher").Dispatcher
     one_at_a_time: Any = import_module("numba.core.compiler_lock").global_compiler_lock
-    kept: Any = import_module("qvit.quantum.engines.compiled").KeptOnDisk
+    kept: Any = import_module("qvit.cpu.compiled").KeptOnDisk
     locks = tmp_path_factory.getbasetemp().parent  # that of the whole run
     original = dispatcher.compile
 

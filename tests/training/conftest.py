@@ -12,8 +12,8 @@ from torch import nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.registry import DatasetInfo
+from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
-from qvit.training.loop import TrainConfig
 from qvit.training.optimizer import AdamW
 from qvit.training.options import RunConfig, resolve
 from qvit.training.run import train_run
@@ -86,7 +86,7 @@ def make_data(make_arrays: Callable[..., Arrays]) -> Callable[..., Dataset]:
             citation="",
             augment="d4",
         )
-        return Dataset(info, SIZE, digest="none", path=None, **splits)
+        return Dataset(info, SIZE, **splits)
 
     return make
 
@@ -124,12 +124,12 @@ def nudge(
     seed: int,
     epoch: int,
     **_: Any,
-) -> dict[str, Any]:
+) -> tuple[float, float]:
     """Move all that is trained a little, as seed, epoch and rate say, in the place of an epoch's steps."""
     with torch.no_grad():
         for parameter in optimizer.parameters:
             parameter += config.lr * torch.randn_like(parameter)
-    return {"epoch": epoch + 1, "lr": config.lr, "train_loss": 1.0 / (epoch + 1)}
+    return config.lr, 1.0 / (epoch + 1)
 
 
 @pytest.fixture

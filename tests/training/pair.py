@@ -58,7 +58,7 @@ def go(folder: Path) -> Any:
 
     loop.validation_figures = figures
     epochs: list[int] = []
-    train_run(settings(folder), folder / "whole", on_epoch=lambda record, _: epochs.append(record["epoch"]))
+    train_run(settings(folder), folder / "whole", on_epoch=lambda record, _: epochs.append(record.epoch))
     seen["epochs"] = epochs
     seen["killed"] = told(lambda: train_run(settings(folder), folder / "killed", resume=True))
     seen["stopped"] = told(lambda: train_run(settings(folder), folder / "stopped", on_epoch=stop))
@@ -78,7 +78,7 @@ def go(folder: Path) -> Any:
 
 
 def stop(record: dict[str, Any], _seconds: float) -> None:
-    if record["epoch"] == 2:
+    if record.epoch == 2:
         raise OSError("stopped")
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from qvit.data.arrays import Dataset
 from qvit.errors import TrainingError
 from qvit.models import create_model
+from qvit.training.config import TrainConfig
 from qvit.training.diagnose import check_finite, find_culprit
-from qvit.training.loop import Batch, Objective, TrainConfig, load_batch, make_optimizer, supervised, train_step
+from qvit.training.loop import Batch, Objective, load_batch, make_optimizer, supervised, train_step
 from qvit.training.seeding import generator
 
 MakeData = Callable[..., Dataset]

@@ -25,9 +25,10 @@ from qvit.distill import DistillConfig, Teacher
 from qvit.distill.guide import TeacherGuide
 from qvit.models.zoo import Model
 from qvit.training import loop
+from qvit.training.config import TrainConfig
 from qvit.training.distributed import Team
 from qvit.training.folder import Run
-from qvit.training.loop import Batch, Objective, TrainConfig
+from qvit.training.loop import Batch, Objective
 from qvit.training.options import RunConfig, resolve
 from qvit.training.run import train_run
 from qvit.training.seeding import NOISE, derive
@@ -110,7 +111,7 @@ def train(folder: Path, place: Path, name: str, team: Team) -> dict[str, Any]:
     epochs: list[int] = []
     views: list[int] = []
     guide = guide_of(name, folder, place / ".outputs", team.rank, views)
-    note = functools.partial(lambda record, _: epochs.append(record["epoch"]))
+    note = functools.partial(lambda record, _: epochs.append(record.epoch))
     run = train_run(settings(folder, name), place / name, guide=guide, on_epoch=note)
     assert run.finished
     learned = {key: value.tolist() for key, value in guide.objective.state_dict().items()} if name == "odd" else {}
@@ -126,13 +127,14 @@ def test_numbers_of_one_process(folder: Path, tmp_path: Path, monkeypatch: pytes
     assert two.config == one.config
     assert len(two.history) == len(one.history)
     for ours, theirs in zip(two.history, one.history, strict=True):
-        assert ours.pop("tta") == theirs.pop("tta")
-        assert ours == pytest.approx(theirs, abs=1e-5, rel=0)
+        assert ours.tta == theirs.tta
+        numbers = ({key: value for key, value in vars(one).items() if key != "tta"} for one in (ours, theirs))
+        assert next(numbers) == pytest.approx(next(numbers), abs=1e-5, rel=0)
     for split in ("val", "test"):
         np.testing.assert_allclose(two.predictions(split), one.predictions(split), atol=1e-4, rtol=0)
-    assert two.result["best_epoch"] == one.result["best_epoch"]
+    assert two.result.best_epoch == one.result.best_epoch
     for metric in ("auc", "acc"):
-        assert two.result["test"][metric] == pytest.approx(one.result["test"][metric], abs=1e-5)
+        assert getattr(two.result.test, metric) == pytest.approx(getattr(one.result.test, metric), abs=1e-5)
     names = [sorted(path.name for path in run.folder.iterdir()) for run in (one, two)]
     assert names[0] == names[1]
     assert "processes" not in json.loads((one.folder / "environment.json").read_text())
@@ -261,7 +263,7 @@ def test_two_processes_train_stop_and_go_on_as_one(pair: dict[str, Any], kept: K
     assert other["refused"] == [2, "", ""], "an error is told once"
     assert kept(folder / "stopped") == kept(folder / "whole")
     assert (lead["resumed"][0], other["resumed"]) == (0, [0, "", ""])
-    assert json.loads(lead["resumed"][1])["best_epoch"] == Run(folder / "whole").result["best_epoch"]
+    assert json.loads(lead["resumed"][1])["best_epoch"] == Run(folder / "whole").result.best_epoch
     # a group of their own
     assert lead["group"] is other["group"] is True
     assert lead["shares"] == other["shares"] == [[0, 1, 2], [3, 4]]

@@ -21,10 +21,12 @@ from qvit.data.augment import apply_element
 from qvit.errors import ConfigError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import Preprocess, create_model
+from qvit.training.config import TrainConfig
 from qvit.training.distributed import Team
-from qvit.training.loop import Batch, TrainConfig, TrainState, fit, supervised, train_step, validation_figures
+from qvit.training.loop import Batch, TrainState, fit, supervised, train_step, validation_figures
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict
+from qvit.training.records import Best, EpochRecord, Validation
 from qvit.training.saved import copied
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import INIT, ORDER, generator, seeded
@@ -185,7 +187,7 @@ def outcome(data: Dataset, config: TrainConfig) -> dict[str, Any]:
         "refused": None,
         "weights": [value.tolist() for value in state.model.values()],
         "epochs": state.epoch,
-        "averaged over": [record["tta"] for record in state.history],
+        "averaged over": [record.tta for record in state.history],
         "threads": threads,
     }
 
@@ -258,7 +260,7 @@ def test_model_and_batches_go_to_the_device(make_data: MakeData, monkeypatch: py
 def test_threads_are_those_asked_for_and_restored(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
     data, config, validating = make_data(), replace(TINY, threads=2, epochs=1), list[int]()
 
-    def figures(*args: Any) -> dict[str, Any]:
+    def figures(*args: Any) -> Validation:
         validating.append(torch.get_num_threads())
         return validation_figures(*args)
 
@@ -313,7 +315,7 @@ def test_the_schedule_sets_the_rate_of_each_step(
     config = replace(TINY, schedule=name, lr=0.01, warmup=0.4)
     _, state = trained(make_data(), config)
     assert used == pytest.approx([0.01 * SCHEDULES[name](step / 10, 0.4) for step in range(10)], rel=1e-12)
-    assert [record["lr"] for record in state.history] == [used[4], used[9]]
+    assert [record.lr for record in state.history] == [used[4], used[9]]
 
 
 def test_each_step_is_told_its_place(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,8 +333,8 @@ def test_each_step_is_told_its_place(make_data: MakeData, monkeypatch: pytest.Mo
 # --- which epoch is kept ---
 
 
-def figures(auc: float, loss: float = 1.0) -> dict[str, Any]:
-    return {"val_auc": auc, "val_loss": loss, "val_acc": 0.5, "tta": "none"}
+def figures(auc: float, loss: float = 1.0) -> Validation:
+    return Validation(val_auc=auc, val_loss=loss, val_acc=0.5, tta="none")
 
 
 def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,15 +344,16 @@ def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData, monkeyp
     model = build(data)
     keep = lambda state: weights.append(dict(state.model))  # noqa: E731
     state = fit(model, data, replace(TINY, epochs=4), seed=2, on_epoch=keep)
-    assert state.best | {"model": None} == state.history[2] | {"model": None}
-    assert [record["epoch"] for record in state.history] == [1, 2, 3, 4]
-    assert state.history[2] | {"lr": 0, "train_loss": 0} == {"epoch": 3, "lr": 0, "train_loss": 0, **figures(0.9)}
+    assert state.best is not None
+    assert state.best.record == state.history[2]
+    assert [record.epoch for record in state.history] == [1, 2, 3, 4]
+    assert replace(state.history[2], lr=0, train_loss=0) == EpochRecord(3, 0, 0, **vars(figures(0.9)))
     for name, value in model.state_dict().items():
         assert torch.equal(value, weights[2][name])
-        assert torch.equal(value, state.best["model"][name])
+        assert torch.equal(value, state.best.model[name])
     assert not torch.equal(weights[3]["2.weight"], weights[2]["2.weight"])
     assert not torch.equal(weights[1]["2.weight"], weights[2]["2.weight"])
-    state.best["model"]["2.weight"].zero_()
+    state.best.model["2.weight"].zero_()
     assert model[2].weight.abs().sum() > 0, "the model has a copy"
 
 
@@ -369,7 +372,7 @@ def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch(
     pairs = zip(aucs, losses, strict=True)
     monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: figures(*next(pairs)))
     _, state = trained(make_data(), replace(TINY, epochs=4, batch_size=64))
-    assert state.best["epoch"] == kept
+    assert state.best.record.epoch == kept
 
 
 @pytest.mark.parametrize(
@@ -434,7 +437,7 @@ def test_validates_in_evaluation_mode_and_trains_in_training_mode(make_data: Mak
     state = fit(model, data, replace(TINY, epochs=1, tta="never"), seed=0, objective=objective)
     assert modes == {True}
     scores = predict(model, data.val, data.info.task)  # in evaluation mode, as its own test says
-    assert auc(data.val.labels, scores, data.info.task) == state.history[0]["val_auc"]
+    assert auc(data.val.labels, scores, data.info.task) == state.history[0].val_auc
 
 
 def test_the_first_loss_is_about_ln_c(make_data: MakeData) -> None:
@@ -442,20 +445,20 @@ def test_the_first_loss_is_about_ln_c(make_data: MakeData) -> None:
         data = make_data(task)
         model = create_model("vit_4q1h", num_classes=data.info.num_classes, img_size=data.size)
         state = fit(model, data, TrainConfig(epochs=1, batch_size=64, lr=1e-8), seed=0)
-        assert state.history[0]["train_loss"] == pytest.approx(expected, rel=0.25)
+        assert state.history[0].train_loss == pytest.approx(expected, rel=0.25)
 
 
 def test_one_batch_can_be_learnt_by_heart(make_data: MakeData) -> None:
     config = replace(TINY, epochs=30, batch_size=64, lr=0.05, weight_decay=0.0, augment="none", clip_norm=None)
     _, state = trained(make_data(noise=30.0), config)
-    assert state.history[-1]["train_loss"] < 0.4 < 1.0 < state.history[0]["train_loss"]
+    assert state.history[-1].train_loss < 0.4 < 1.0 < state.history[0].train_loss
 
 
 def test_train_loss_is_the_mean_over_images_not_over_batches(make_data: MakeData, seen: Any) -> None:
     data, (_, losses, objective) = make_data(), seen
     state = fit(build(data), data, replace(TINY, epochs=1), seed=0, objective=objective)
     expected = torch.cat([loss.detach() for loss in losses]).mean().item()
-    assert state.history[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert state.history[0].train_loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_frozen_parameters_do_not_move(make_data: MakeData) -> None:
@@ -539,11 +542,18 @@ def test_what_a_model_saves_need_not_be_tensors(make_data: MakeData) -> None:
     torch.manual_seed(0)
     model = Remembering()
     twin = copy.deepcopy(model)
-    done = fit(model, data, config, seed=0, on_epoch=lambda state: states.append(copied(vars(state))))
+
+    def keep(state: TrainState) -> None:
+        assert state.best is not None
+        best = Best(state.best.record, copied(state.best.model))
+        states.append(copied({name: value for name, value in vars(state).items() if name != "best"}) | {"best": best})
+
+    done = fit(model, data, config, seed=0, on_epoch=keep)
+    assert done.best is not None
     assert [state["model"]["_extra_state"]["batches"] for state in states] == [5, 10, 15, 20]
-    assert model.seen["batches"] == 5 * done.best["epoch"]
+    assert model.seen["batches"] == 5 * done.best.record.epoch
     model.seen["batches"] = -1
-    assert done.best["model"]["_extra_state"]["batches"] == 5 * done.best["epoch"]
+    assert done.best.model["_extra_state"]["batches"] == 5 * done.best.record.epoch
     resumed = fit(twin, data, config, seed=0, state=TrainState(**states[1]))
     assert resumed.history == done.history
     assert torch.equal(twin.head.weight, model.head.weight)
@@ -554,8 +564,8 @@ def test_batch_normalisation_survives_a_last_batch_of_one(make_data: MakeData) -
     nine = replace(data, train=Split(data.train.images[:9], data.train.labels[:9]))
     model = nn.Sequential(Preprocess(3), nn.Flatten(), nn.BatchNorm1d(432), nn.Linear(432, 4))
     state = fit(model, nine, TINY, seed=0)
-    assert np.isfinite(state.history[-1]["train_loss"])
-    assert model[2].num_batches_tracked == state.best["epoch"]
+    assert np.isfinite(state.history[-1].train_loss)
+    assert model[2].num_batches_tracked == state.best.record.epoch
 
 
 # --- what it refuses ---

@@ -19,16 +19,9 @@ from qvit.data.arrays import Dataset, Split
 from qvit.errors import ConfigError, DataError, RunError, TrainingError
 from qvit.models import Network, NetworkConfig, create_model
 from qvit.training.checkpoint import load_state
+from qvit.training.config import TrainConfig
 from qvit.training.folder import flatten, short_name
-from qvit.training.loop import (
-    Batch,
-    Objective,
-    TrainConfig,
-    fit,
-    load_batch,
-    make_optimizer,
-    supervised,
-)
+from qvit.training.loop import Batch, Objective, fit, load_batch, make_optimizer, supervised
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
 from qvit.training.run import Guide, PretrainedWarning, Run, build_model, evaluate_run, train_run
@@ -85,7 +78,7 @@ class Killed(BaseException):
 
 def stop_after(epoch: int) -> Callable[[dict[str, Any], float], None]:
     def on_epoch(record: dict[str, Any], _seconds: float) -> None:
-        if record["epoch"] == epoch:
+        if record.epoch == epoch:
             raise Killed
 
     return on_epoch
@@ -201,7 +194,7 @@ def test_a_guide_may_give_other_images_to_learn_on(config: MakeConfig, tmp_path:
     whole = train_run(config(), tmp_path / "whole", guide=Mapped())
     part = train_run(config(), tmp_path / "part", guide=Mapped(only=9))
     assert whole.history != part.history
-    assert evaluate_run(part, "val") == part.result["val"]
+    assert evaluate_run(part, "val") == part.result.val
     first, second = (run.load_model().preprocess for run in (whole, part))
     assert torch.equal(first.mean, second.mean), "normalised as the dataset's own training images need"
 
@@ -356,10 +349,10 @@ def test_a_network_is_trained_saved_and_loaded_like_a_vit(config: MakeConfig, tm
     assert isinstance(model, Network)
     assert not model.training
     assert model.config == NetworkConfig("resnet18", 12, 3, 4, width=1 / 16)
-    assert run.result["parameters"] == run.config["parameters"] == sum(p.numel() for p in model.parameters())
+    assert run.result.parameters == run.config["parameters"] == sum(p.numel() for p in model.parameters())
     data = run.load_data()
     np.testing.assert_allclose(predict(model, data.test, "multi-class"), run.predictions("test"), atol=1e-6)
-    assert evaluate_run(run) == run.result["test"]
+    assert evaluate_run(run) == run.result.test
     fresh = build_model(model.config, data, seed=0)
     stored = safetensors.torch.load((run.folder / "model.safetensors").read_bytes())
     assert torch.equal(stored["body.bn1.running_mean"], model.body.bn1.running_mean), "statistics are kept"
@@ -409,6 +402,7 @@ def published(monkeypatch: pytest.MonkeyPatch) -> list[NetworkConfig]:
             network.body.conv1.weight.fill_(0.25)
 
     monkeypatch.setattr("qvit.training.run.load_imagenet", load)
+    monkeypatch.setattr("qvit.training.run.imagenet_weights", lambda network, **_: asked.append(network.config))
     return asked
 
 
@@ -454,7 +448,7 @@ def test_without_a_connection_it_is_said_and_recorded(
         asked.append(download)
         raise DataError("No connection to example.org.")
 
-    monkeypatch.setattr("qvit.training.run.load_imagenet", load)
+    monkeypatch.setattr("qvit.training.run.imagenet_weights", load)
     monkeypatch.setattr("qvit.training.run._train", lambda *_: None)
     settings = config(**FULL, pretrained="imagenet")
     with pytest.warns(PretrainedWarning, match=r"^No connection to example\.org\. Training resnet18 from scratch\.$"):
@@ -472,7 +466,7 @@ def test_other_errors_of_published_weights_pass(
     def load(network: Network, **_: object) -> None:
         raise ConfigError("timm is not installed")
 
-    monkeypatch.setattr("qvit.training.run.load_imagenet", load)
+    monkeypatch.setattr("qvit.training.run.imagenet_weights", load)
     with pytest.raises(ConfigError, match="timm is not installed"):
         train_run(config(**FULL, pretrained="imagenet"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qvit.evaluation.results import parse_result_name
+from qvit.evaluation.medmnist_files import parse_result_name
 from qvit.training.options import resolve
 from qvit.training.run import train_run
 
@@ -33,7 +33,10 @@ def test_medmnist_gives_our_figures(name: str, tmp_path: Path) -> None:
         table = np.loadtxt(path, delimiter=",")
         assert table[:, 0].tolist() == list(range(len(table)))
         figures = medmnist.Evaluator(name, split, root=ROOT).evaluate(table[:, 1:])
-        assert pytest.approx([run.result[split][m] for m in ("auc", "acc")], abs=1e-12) == (figures.AUC, figures.ACC)
+        assert pytest.approx([getattr(getattr(run.result, split), m) for m in ("auc", "acc")], abs=1e-12) == (
+            figures.AUC,
+            figures.ACC,
+        )
         parsed = parse_result_name(path.name)
         assert (parsed.auc, parsed.acc) == (round(figures.AUC, 3), round(figures.ACC, 3))
     assert run.config["dataset"] == name

@@ -14,7 +14,7 @@ from qvit.errors import ConfigError, QvitError
 from qvit.models import model_config
 from qvit.models.projections import PROJECTIONS
 from qvit.models.vit import ViTConfig
-from qvit.training.loop import TrainConfig
+from qvit.training.config import TrainConfig
 from qvit.training.options import (
     GIVEN,
     RUN_KEYS,
@@ -106,7 +106,8 @@ def test_every_key_reaches_the_run(
         assert said["task"] == data.info.task
         raise Arrived
 
-    monkeypatch.setattr("qvit.training.run.load_imagenet", lambda network, **_: None)  # tests touch no network
+    for name in ("load_imagenet", "imagenet_weights"):  # tests touch no network
+        monkeypatch.setattr(f"qvit.training.run.{name}", lambda network, **_: None)
     monkeypatch.setattr("qvit.training.run.fit", arrive)
     value, place = VALUES[key]
     options = {"dataset": str(make_npz()), "model": "qvit_4q1h", "epochs": 3, "batch_size": 8}

@@ -13,8 +13,10 @@ from torch import nn
 from qvit.data.arrays import Dataset, Split
 from qvit.evaluation.metrics import accuracy, auc, log_loss
 from qvit.models import create_model
-from qvit.training.loop import TrainConfig, validation_figures
+from qvit.training.config import TrainConfig
+from qvit.training.loop import validation_figures
 from qvit.training.prediction import predict, predict_logits, probabilities
+from qvit.training.records import Validation
 
 MakeData = Callable[..., Dataset]
 
@@ -151,16 +153,16 @@ def test_auto_takes_the_better_auc_then_the_lower_loss(
     figures = {}
     for group in ("none", "mirror"):
         scores = predict(model, data.val, "binary", group=group)
-        figures[group] = {
-            "val_loss": log_loss(data.val.labels, scores, "binary"),
-            "val_auc": auc(data.val.labels, scores, "binary"),
-            "val_acc": accuracy(data.val.labels, scores, "binary"),
-            "tta": group,
-        }
+        figures[group] = Validation(
+            val_loss=log_loss(data.val.labels, scores, "binary"),
+            val_auc=auc(data.val.labels, scores, "binary"),
+            val_acc=accuracy(data.val.labels, scores, "binary"),
+            tta=group,
+        )
     plain, averaged = figures["none"], figures["mirror"]
     better = {-1: "mirror", 0: "both", 1: "none"}
-    assert better[int(np.sign(plain["val_auc"] - averaged["val_auc"]))] == auc_says, "the case is not what is meant"
-    assert better[int(np.sign(averaged["val_loss"] - plain["val_loss"]))] == loss_says, "the case is not what is meant"
+    assert better[int(np.sign(plain.val_auc - averaged.val_auc))] == auc_says, "the case is not what is meant"
+    assert better[int(np.sign(averaged.val_loss - plain.val_loss))] == loss_says, "the case is not what is meant"
     config = TrainConfig(augment="mirror")
     assert validation_figures(model, data, config) == figures[chosen]
     assert validation_figures(model, data, replace(config, tta="always")) == averaged
@@ -180,4 +182,4 @@ def test_auto_takes_the_better_auc_then_the_lower_loss(
 )
 def test_always_and_never(make_data: MakeData, options: dict[str, Any], expected: str) -> None:
     data = make_data()
-    assert validation_figures(build(data), data, TrainConfig(**options))["tta"] == expected
+    assert validation_figures(build(data), data, TrainConfig(**options)).tta == expected

@@ -19,6 +19,7 @@ from qvit.training.checkpoint import check_weights, load_weights
 from qvit.training.folder import Run
 from qvit.training.loop import TrainState
 from qvit.training.record import check_recordable, claim, make_folder, processor, write_history
+from qvit.training.records import EpochRecord
 
 
 def refusal(attempt: Callable[[], Any], kind: type[Exception] = RunError) -> str:
@@ -28,7 +29,7 @@ def refusal(attempt: Callable[[], Any], kind: type[Exception] = RunError) -> str
 
 
 def take(run: Run, described: dict[str, Any], **options: Any) -> None:
-    claim(run, described, **{"processes": 1, "resume": False, "replace": False} | options)
+    claim(run, described, **{"processes": 1, "resume": False, "overwrite": False} | options)
 
 
 # --- who may use a folder ---
@@ -70,7 +71,7 @@ def test_a_file_of_another_name_or_content_is_another_dataset(run: Run) -> None:
     for change in ({"dataset": "/elsewhere/beads.npz"}, {"dataset": "/elsewhere/cells.npz", "data_digest": "0" * 32}):
         told = refusal(lambda change=change: take(run, run.config | change, resume=True))
         assert f"(dataset: {lay} → {change['dataset']}" in told
-        told = refusal(lambda change=change: take(run, run.config | change, replace=True))
+        told = refusal(lambda change=change: take(run, run.config | change, overwrite=True))
         assert "already holds a finished run" in told
     take(run, run.config | {"dataset": "/elsewhere/cells.npz"}, resume=True)
     assert Run(run.folder).config["dataset"] == "/elsewhere/cells.npz", "written anew"
@@ -78,7 +79,7 @@ def test_a_file_of_another_name_or_content_is_another_dataset(run: Run) -> None:
 
 @pytest.mark.parametrize("change", [{"seed": 4}, {"dataset": "/elsewhere/cells.npz"}])
 def test_replacing_empties_the_folder(run: Run, change: dict[str, Any]) -> None:
-    take(run, run.config | change, replace=True)
+    take(run, run.config | change, overwrite=True)
     assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "environment.json"]
 
 
@@ -90,7 +91,7 @@ def test_the_result_is_deleted_first_and_the_configuration_last(run: Run, monkey
         unlink(self, **options)
 
     monkeypatch.setattr(Path, "unlink", note)
-    take(run, run.config, replace=True)
+    take(run, run.config, overwrite=True)
     assert (order[0], order[-1], len(order)) == ("result.json", "config.json", 8)
 
 
@@ -101,10 +102,10 @@ def test_what_cannot_be_emptied_is_said(run: Run, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", fail)
         told = f"Cannot empty {run.folder}: Permission denied. Choose another with --out."
-        assert refusal(lambda: take(run, run.config, replace=True)) == told
+        assert refusal(lambda: take(run, run.config, overwrite=True)) == told
     (run.folder / "notes").mkdir()
     told = f"{run.folder} holds folders that no run makes; it was left as it is. Choose another with --out."
-    assert refusal(lambda: take(run, run.config, replace=True)) == told
+    assert refusal(lambda: take(run, run.config, overwrite=True)) == told
     assert len(list(run.folder.iterdir())) == 9
 
 
@@ -113,7 +114,7 @@ def test_a_folder_with_other_things_is_left(run: Run, tmp_path: Path) -> None:
     make_folder(home.folder)
     (home.folder / "letter").write_text("dear")
     told = f"{home.folder} is not empty and not a run folder; choose another with --out."
-    for options in ({}, {"resume": True}, {"replace": True}):
+    for options in ({}, {"resume": True}, {"overwrite": True}):
         assert refusal(lambda options=options: take(home, run.config, **options)) == told
     told = f"Cannot use {home.folder / 'letter'} as a run folder: File exists. Choose another with --out."
     assert refusal(lambda: make_folder(home.folder / "letter")) == told
@@ -132,8 +133,10 @@ def test_what_could_not_be_read_back_is_not_written(run: Run) -> None:
 
 
 def test_histories_are_lines(tmp_path: Path) -> None:
-    write_history(tmp_path, TrainState(history=[{"epoch": 1, "lr": 0.5}, {"epoch": 2}], seconds=[0.12344, 2.0]))
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1, "lr": 0.5}\n{"epoch": 2}\n'
+    history = [EpochRecord(epoch, 0.5, 0.25, 0.125, 1.0, 0.75, "none") for epoch in (1, 2)]
+    write_history(tmp_path, TrainState(history=history, seconds=[0.12344, 2.0]))
+    rest = '"lr": 0.5, "train_loss": 0.25, "val_loss": 0.125, "val_auc": 1.0, "val_acc": 0.75, "tta": "none"}\n'
+    assert (tmp_path / "metrics.jsonl").read_text() == f'{{"epoch": 1, {rest}{{"epoch": 2, {rest}'
     lines = '{"epoch": 1, "seconds": 0.1234}\n{"epoch": 2, "seconds": 2.0}\n'
     assert (tmp_path / "timings.jsonl").read_text() == lines
 
@@ -183,7 +186,7 @@ def test_weights_and_predictions_of_another_model(run: Run) -> None:
     [path] = run.folder.glob("*_test_*.csv")
     path.write_text("0,0.5,0.5\n")
     assert refusal(lambda: run.predictions("test")) == (
-        f"{path} holds 2 scores an image, and this run's model tells 4 classes apart; train the run again."
+        f"{path} holds 2 scores per image, and this run's model tells 4 classes apart; train the run again."
     )
     weights = safetensors.torch.load_file(run.weights_path)
     del weights["head.bias"]

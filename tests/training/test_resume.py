@@ -13,10 +13,13 @@ import torch
 
 from qvit import files
 from qvit.data.arrays import Dataset
+from qvit.evaluation.statistics import Interval
 from qvit.models import create_model
 from qvit.training.checkpoint import load_state
-from qvit.training.loop import TrainConfig, TrainState, fit
+from qvit.training.config import TrainConfig
+from qvit.training.loop import TrainState, fit
 from qvit.training.options import RunConfig
+from qvit.training.records import Validation
 from qvit.training.run import Run, train_run
 
 MakeConfig = Callable[..., RunConfig]
@@ -29,7 +32,7 @@ class Killed(BaseException):
 
 def stop_after(epoch: int) -> Callable[[dict[str, Any], float], None]:
     def on_epoch(record: dict[str, Any], _seconds: float) -> None:
-        if record["epoch"] == epoch:
+        if record.epoch == epoch:
             raise Killed
 
     return on_epoch
@@ -63,7 +66,7 @@ def test_resumed_run_is_bit_identical(
     assert kept(run.folder) == kept(whole.folder)
     assert "state.pt" not in kept(run.folder)
     epochs = list(range(1, settings.train.epochs + 1))
-    assert [line["epoch"] for line in run.timings] == [record["epoch"] for record in run.history] == epochs
+    assert [line["epoch"] for line in run.timings] == [record.epoch for record in run.history] == epochs
     assert all(line["seconds"] > 0 for line in run.timings)
 
 
@@ -105,9 +108,9 @@ def test_a_resumed_run_goes_on_from_where_it_was(config: MakeConfig, tmp_path: P
     settings, seen = config(epochs=3), list[int]()
     with pytest.raises(Killed):
         train_run(settings, tmp_path / "run", on_epoch=stop_after(2))
-    assert [record["epoch"] for record in Run(tmp_path / "run").history] == [1, 2]
+    assert [record.epoch for record in Run(tmp_path / "run").history] == [1, 2]
     assert load_state(tmp_path / "run" / "state.pt").epoch == 2
-    train_run(settings, tmp_path / "run", resume=True, on_epoch=lambda record, _: seen.append(record["epoch"]))
+    train_run(settings, tmp_path / "run", resume=True, on_epoch=lambda record, _: seen.append(record.epoch))
     assert seen == [3]
 
 
@@ -120,14 +123,14 @@ def test_patience_counts_across_a_stop(
     settings, aucs = config(epochs=9, patience=2), [0.5, 0.6, 0.8, 0.7, 0.8]
     epochs = 0
 
-    def figures(*args: Any) -> dict[str, Any]:
+    def figures(*args: Any) -> Validation:
         nonlocal epochs
         epochs += 1
-        return {"val_auc": aucs[epochs - 1], "val_loss": 1.0, "val_acc": 0.5, "tta": "none"}
+        return Validation(val_auc=aucs[epochs - 1], val_loss=1.0, val_acc=0.5, tta="none")
 
     monkeypatch.setattr("qvit.training.loop.validation_figures", figures)
     whole = train_run(settings, tmp_path / "whole")
-    assert (whole.result["best_epoch"], len(whole.history)) == (3, 5)
+    assert (whole.result.best_epoch, len(whole.history)) == (3, 5)
     for stop in (3, 4, 5):
         epochs = 0
         with pytest.raises(Killed):
@@ -142,7 +145,8 @@ def test_a_stop_at_any_write_loses_nothing(
 ) -> None:
     """Stopped before and after each renaming of a finished file, which is all that a kill can fall between."""
     settings = config(tta="never")
-    monkeypatch.setattr("qvit.training.run.bootstrap_interval", lambda *args: {})  # takes long, and writes nothing
+    none = {metric: Interval(0.5, None, None, 0.95, "few") for metric in ("auc", "acc")}
+    monkeypatch.setattr("qvit.training.run.bootstrap_interval", lambda *args: none)  # takes long, and writes nothing
     rename = Path.replace
     count, limit = 0, 0
 
@@ -204,8 +208,8 @@ from qvit.training.options import resolve
 from qvit.training.run import train_run
 
 def wait(record, seconds):  # to be killed while the next epoch would begin
-    print(record["epoch"], "torch._dynamo" in sys.modules, flush=True)
-    if record["epoch"] == 2:
+    print(record.epoch, "torch._dynamo" in sys.modules, flush=True)
+    if record.epoch == 2:
         time.sleep(600)
 
 options = {"dataset": sys.argv[1], "model": "vit_4q1h", "epochs": 3, "batch_size": 16, "dropout": 0.3}

@@ -16,8 +16,8 @@ import qvit
 from qvit import files
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.errors import QvitError, RunError, TrainingError
+from qvit.evaluation.medmnist_files import parse_result_name
 from qvit.evaluation.metrics import evaluate
-from qvit.evaluation.results import parse_result_name
 from qvit.evaluation.statistics import bootstrap_interval
 from qvit.models import model_config
 from qvit.models.zoo import build
@@ -26,6 +26,7 @@ from qvit.training.checkpoint import save_weights
 from qvit.training.folder import flag_of
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
+from qvit.training.records import Validation
 from qvit.training.run import Run, build_model, evaluate_run, train_run
 
 MakeConfig = Callable[..., RunConfig]
@@ -68,45 +69,39 @@ def test_holds_what_it_says_and_nothing_else(run: Run) -> None:
         ("cells", 12, "val", "qvit_4q1h-s3"),
     ]
     for part in parsed:
-        assert part.auc == pytest.approx(run.result[part.split]["auc"], abs=5e-4)
-        assert part.acc == pytest.approx(run.result[part.split]["acc"], abs=5e-4)
+        assert part.auc == pytest.approx(getattr(run.result, part.split).auc, abs=5e-4)
+        assert part.acc == pytest.approx(getattr(run.result, part.split).acc, abs=5e-4)
 
 
 def test_history_and_timings(run: Run) -> None:
-    assert [record["epoch"] for record in run.history] == [1, 2]
-    keys = {"epoch", "lr", "train_loss", "val_loss", "val_auc", "val_acc", "tta"}
-    assert all(record.keys() == keys for record in run.history)
+    assert [record.epoch for record in run.history] == [1, 2]
     assert [line["epoch"] for line in run.timings] == [1, 2]
     assert run.seconds == sum(line["seconds"] for line in run.timings) > 0
 
 
 def test_result(run: Run) -> None:
     result = run.result
-    best = max(run.history, key=lambda record: (record["val_auc"], -record["val_loss"]))
-    assert result["best_epoch"] == best["epoch"]
-    assert result["parameters"] == sum(p.numel() for p in run.load_model().parameters()) == run.config["parameters"]
+    best = max(run.history, key=lambda record: (record.val_auc, -record.val_loss))
+    assert result.best_epoch == best.epoch
+    assert result.parameters == sum(p.numel() for p in run.load_model().parameters()) == run.config["parameters"]
     data = run.load_data()
     for split in ("val", "test"):
         measures = evaluate(data[split].labels, run.predictions(split), data.info.task)
-        assert {name: result[split][name] for name in measures} == measures
+        found = getattr(result, split)
+        assert {name: getattr(found, name) for name in measures} == measures
         for name in ("auc", "acc"):
             interval = bootstrap_interval(data[split].labels, run.predictions(split), data.info.task)[name]
-            assert result[split][f"{name}_interval"] == [interval.low, interval.high]
+            assert getattr(found, f"{name}_interval") == (interval.low, interval.high)
 
 
 @pytest.mark.parametrize("tta", ["mirror", "none"])
 def test_is_predicted_with_what_the_checkpoint_was_chosen_by(
     config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tta: str
 ) -> None:
-    figures = iter(
-        [
-            {"val_auc": 0.9, "val_loss": 1.0, "val_acc": 0.5, "tta": tta},
-            {"val_auc": 0.8, "val_loss": 1.0, "val_acc": 0.5, "tta": "d4"},
-        ]
-    )
+    figures = iter([Validation(1.0, 0.9, 0.5, tta), Validation(1.0, 0.8, 0.5, "d4")])
     monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: next(figures))
     run = train_run(config(), tmp_path / "run")
-    assert (run.result["best_epoch"], run.result["tta"]) == (1, tta)
+    assert (run.result.best_epoch, run.result.tta) == (1, tta)
     data, model = run.load_data(), run.load_model()
     for split in ("val", "test"):
         scores = predict(model, data[split], data.info.task, group=tta)
@@ -162,14 +157,14 @@ def test_loaded_weights_give_the_stored_predictions(run: Run) -> None:
     data, model = run.load_data(), run.load_model()
     assert not model.training
     for split in ("val", "test"):
-        scores = predict(model, data[split], data.info.task, group=run.result["tta"])
+        scores = predict(model, data[split], data.info.task, group=run.result.tta)
         np.testing.assert_allclose(scores, run.predictions(split), rtol=0, atol=1e-12)
 
 
 def test_evaluating_again_gives_the_result(run: Run) -> None:
     for split in ("val", "test"):
-        assert evaluate_run(run, split) == run.result[split]
-    assert evaluate_run(run, "train")["acc"] > 0
+        assert evaluate_run(run, split) == getattr(run.result, split)
+    assert evaluate_run(run, "train").acc > 0
     with pytest.raises(QvitError, match="Unknown split 'training'"):
         evaluate_run(run, "training")
 
@@ -501,7 +496,7 @@ def test_names_of_prediction_files_are_letters_and_digits(name: str, flag: str) 
 def test_any_file_name_will_do(config: MakeConfig, make_npz: Callable[..., Path], tmp_path: Path) -> None:
     run = train_run(config(make_npz(name="é@b[c]_.npz"), epochs=1), tmp_path / "run")
     assert run.predictions("test").shape == (23, 4)
-    assert evaluate_run(run) == run.result["test"]
+    assert evaluate_run(run) == run.result.test
 
 
 def test_one_process_a_folder(config: MakeConfig, tmp_path: Path) -> None:
@@ -519,13 +514,13 @@ def test_replaces_an_earlier_run_only_once_it_holds_the_folder(config: MakeConfi
     run = train_run(earlier, tmp_path / "run")
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.folder.iterdir()}
     with files.sole_user(run.folder), pytest.raises(RunError, match="in use by another process; wait for it"):
-        train_run(made, run.folder, replace=True)
+        train_run(made, run.folder, overwrite=True)
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.folder.iterdir()} == before
-    assert kept(train_run(made, run.folder, replace=True).folder) == kept(fresh.folder)
+    assert kept(train_run(made, run.folder, overwrite=True).folder) == kept(fresh.folder)
     assert len(Run(run.folder).timings) == 1
     before = kept(run.folder)
     with pytest.raises(RunError, match="already holds a finished run"):
-        train_run(config(epochs=1, model="qvit_4q1h"), run.folder, replace=True)
+        train_run(config(epochs=1, model="qvit_4q1h"), run.folder, overwrite=True)
     assert kept(run.folder) == before
 
 
@@ -535,7 +530,7 @@ def test_a_run_with_a_folder_of_its_users_in_it_is_not_replaced(config: MakeConf
     (run.folder / "notes").mkdir()
     before = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
     with pytest.raises(RunError, match="holds folders that no run makes; it was left as it is"):
-        train_run(made, run.folder, replace=True)
+        train_run(made, run.folder, overwrite=True)
     assert {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()} == before
 
 

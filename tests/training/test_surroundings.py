@@ -15,7 +15,8 @@ from torch import nn
 
 from qvit.data.arrays import Dataset
 from qvit.models import model_config
-from qvit.training.loop import TrainConfig, fit
+from qvit.training.config import TrainConfig
+from qvit.training.loop import fit
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
 from qvit.training.run import build_model, evaluate_run, train_run
@@ -278,7 +279,7 @@ def test_a_run_and_its_evaluation(
         model = run.load_model()
         assert state() == before
     assert kept(run.folder) == kept(plain.folder)
-    assert found == figures == plain.result["test"]
+    assert found == figures == plain.result.test
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
 
@@ -288,7 +289,7 @@ def test_what_is_done_between_epochs(
     config: Callable[..., RunConfig], kept: Callable[[Path], dict[str, bytes]], tmp_path: Path
 ) -> None:
     def disturb(record: dict[str, Any], seconds: float) -> None:
-        reseed(record["epoch"])
+        reseed(record.epoch)
         torch.set_default_dtype(torch.float64)
         torch.set_num_threads(3)
 

@@ -44,7 +44,7 @@ def test_from_file_to_result(
     assert scores.shape == (23, classes)
     sums = scores.sum(axis=1)
     assert (np.abs(sums - 1).max() > 0.01) if task == "multi-label" else (np.abs(sums - 1).max() < 1e-12)
-    assert evaluate_run(run) == run.result["test"]
+    assert evaluate_run(run) == run.result.test
 
 
 @pytest.mark.trains
@@ -53,7 +53,7 @@ def test_what_is_easy_is_learnt(
     config: MakeConfig, make_npz: MakeNpz, tmp_path: Path, task: str, options: dict[str, Any]
 ) -> None:
     settings = config(make_npz(task, noise=25.0), epochs=6, lr=0.05, batch_size=8, tta="never", **options)
-    assert train_run(settings, tmp_path / "run").result["test"]["auc"] > 0.95
+    assert train_run(settings, tmp_path / "run").result.test.auc > 0.95
 
 
 @pytest.mark.trains
@@ -67,7 +67,7 @@ def test_what_is_random_is_not_learnt(config: MakeConfig, make_arrays: Any, tmp_
         arrays[name] = np.concatenate([rng.permutation(arrays[name]) for _ in range(20)])
     np.savez(tmp_path / "noise.npz", **arrays)
     run = train_run(config(tmp_path / "noise.npz", epochs=3, tta="never"), tmp_path / "run")
-    assert run.result["test"]["auc"] == pytest.approx(0.5, abs=0.1)
+    assert run.result.test.auc == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.usefixtures("nudged")
@@ -81,8 +81,8 @@ def test_a_class_that_the_test_split_lacks(config: MakeConfig, make_arrays: Any,
         warnings.simplefilter("always")
         run = train_run(config(tmp_path / "lacking.npz", epochs=1), tmp_path / "run")
     assert any(isinstance(each.message, AbsentClassWarning) for each in caught)
-    figures = run.result["test"]
-    assert all(np.isfinite(value) for name, value in figures.items() if not name.endswith("_interval"))
+    figures = run.result.test
+    assert all(np.isfinite(value) for name, value in vars(figures).items() if not name.endswith("_interval"))
     text = (run.folder / "result.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 

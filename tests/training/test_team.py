@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from qvit.data.arrays import Dataset
 from qvit.errors import ConfigError, QvitError, RunError, TrainingError
 from qvit.models import Preprocess, create_model
+from qvit.training.config import TrainConfig
 from qvit.training.distributed import ALONE, PATIENCE, Team, assemble
-from qvit.training.loop import Batch, TrainConfig, fit, load_batch, make_optimizer, train_step, validation_figures
+from qvit.training.loop import Batch, fit, load_batch, make_optimizer, train_step, validation_figures
 from qvit.training.prediction import predict_logits
 from qvit.training.seeding import ORDER, generator
 from training.threads import Room
@@ -152,7 +154,7 @@ def test_predictions_and_figures_are_those_of_one(
     told = validation_figures(model, data, config)
     monkeypatch.setattr("qvit.training.loop.auc", lambda *_: float(pair.mine.rank))
     found = pair.together(lambda team: validation_figures(model, data, config, team))
-    assert found == [told | {"val_auc": 0.0}] * 2, "a machine that computes otherwise is not asked which is best"
+    assert found == [replace(told, val_auc=0.0)] * 2, "a machine that computes otherwise is not asked which is best"
 
 
 # --- work and its errors ---

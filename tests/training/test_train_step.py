@@ -13,11 +13,10 @@ from qvit.data.arrays import Dataset
 from qvit.errors import ConfigError, ModelError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import Preprocess, create_model
+from qvit.training.config import TrainConfig
 from qvit.training.loop import (
-    TrainConfig,
     TrainState,
     augmentation_group,
-    check_device,
     default_batch_size,
     fit,
     label_loss,
@@ -27,6 +26,7 @@ from qvit.training.loop import (
     train_step,
     validation_figures,
 )
+from qvit.training.machine import check_device
 from qvit.training.prediction import predict
 from qvit.training.seeding import INIT, ORDER, generator, seeded
 
@@ -219,11 +219,10 @@ def test_validation_figures(make_data: MakeData, tta: Any, group: str) -> None:
     scores = predict(model, data.val, "ordinal", group=group)
     labels = data.val.labels[:, 0]
     figures = validation_figures(model, data, replace(TINY, tta=tta))
-    assert figures.keys() == {"val_loss", "val_auc", "val_acc", "tta"}
-    assert figures["tta"] == group
-    assert figures["val_loss"] == pytest.approx(-np.log(scores[np.arange(21), labels]).mean(), rel=1e-12)
-    assert figures["val_acc"] == pytest.approx(np.mean(scores.argmax(axis=1) == labels), rel=1e-12)
-    assert figures["val_auc"] == auc(data.val.labels, scores, "ordinal")
+    assert figures.tta == group
+    assert figures.val_loss == pytest.approx(-np.log(scores[np.arange(21), labels]).mean(), rel=1e-12)
+    assert figures.val_acc == pytest.approx(np.mean(scores.argmax(axis=1) == labels), rel=1e-12)
+    assert figures.val_auc == auc(data.val.labels, scores, "ordinal")
 
 
 # --- what is refused before anything is trained ---

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from qvit.quantum.ansatz import build_circuit, get_ansatz
-from qvit.quantum.engines.explain import explain
+from qvit.quantum.engines.choose import explain
 
 QUBITS = (2, 4, 6, 8, 10, 12, 14, 16)
 LAYERS = (1, 2, 4, 8)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from qvit.bench.peers import installed, pennylane_layer, tensorcircuit_layer
-from qvit.bench.timing import median_milliseconds
 from qvit.errors import ConfigError
 from qvit.quantum.ansatz import build_circuit, get_ansatz
 from qvit.quantum.engines import make_plan
+from qvit.timing import median_milliseconds
 from qvit.training.seeding import seeded
 
 PEERS: dict[str, tuple[str, Callable[..., Any]]] = {

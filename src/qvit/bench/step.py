@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from qvit.bench.timing import median_milliseconds
 from qvit.models import create_model
-from qvit.training.loop import Batch, TrainConfig, make_optimizer, train_step
+from qvit.timing import median_milliseconds
+from qvit.training.config import TrainConfig
+from qvit.training.loop import Batch, make_optimizer, train_step
 from qvit.training.seeding import seeded
 
 CLASSES, SIDE = 5, 28

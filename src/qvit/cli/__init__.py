@@ -1,4 +1,4 @@
-"""The command line: one file a command group, heavy imports inside the commands so that help is quick."""
+"""The command line: one file per command group, heavy imports inside the commands so that help is quick."""
 
 import errno
 import sys

@@ -67,7 +67,7 @@ def _usable(out: Path | None) -> None:
 
 def _finish(name: str, rows: Sequence[dict[str, Any]], draw: Any, out: Path | None, json: bool) -> None:
     """Print JSON if asked for; write JSON and the plot that `draw` gives if there is a folder, see `_usable`."""
-    from qvit.bench.timing import machine
+    from qvit.bench.machine import machine
 
     facts = {"benchmark": name, "machine": machine(), "rows": list(rows)}
     if json:
@@ -163,7 +163,7 @@ def layer(
 
 @app.command()
 def step(
-    batch: Annotated[int, typer.Option(min=1, max=MAX_TOKENS, help="Images a step.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_TOKENS, help="Images per step.")] = 64,
     repeats: Annotated[int, typer.Option(min=3, help="Steps of each model.")] = 200,
     threads: Threads = 1,
     out: Out = None,

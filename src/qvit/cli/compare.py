@@ -19,7 +19,7 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare runs: parameters, test AUC and accuracy with intervals; runs that differ in the seed are averaged."""
-    from qvit.study.compare import COLUMNS, GROUP_COLUMNS, as_json, caption, cells, group_cells, group_rows, read_rows
+    from qvit.report.compare import COLUMNS, GROUP_COLUMNS, as_json, caption, cells, group_cells, group_rows, read_rows
     from qvit.training.folder import Run
 
     opened = [Run(folder) for folder in runs]
@@ -37,7 +37,7 @@ def compare(
             caption="Intervals: 95 %, Student's t over seeds, the same test images for all.",
         )
     if picture is not None:
-        from qvit.study.pictures import draw_comparison
+        from qvit.report.pictures import draw_comparison
 
         draw_comparison(opened, rows, picture, root=root, file=data)
         say(f"Picture: {picture}")

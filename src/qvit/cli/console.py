@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -17,9 +17,12 @@ from typer.core import TyperGroup
 
 from qvit.cli.streams import shows_unicode, tell
 
+if TYPE_CHECKING:
+    from qvit.training.records import EpochRecord
+
 PLAIN_LINES = 20  # about so many lines a run where progress cannot be drawn
 
-OnEpoch = Callable[[dict[str, Any], float], None]
+OnEpoch = Callable[["EpochRecord", float], None]
 
 
 class Group(TyperGroup):
@@ -128,11 +131,11 @@ def _live(label: str, epochs: int) -> Iterator[OnEpoch]:
         task = progress.add_task(label, total=epochs, news="")
         best = 0.0
 
-        def callback(record: dict[str, Any], _seconds: float) -> None:
+        def callback(record: "EpochRecord", _seconds: float) -> None:
             nonlocal best
-            best = max(best, record["val_auc"])
-            news = f"loss {record['train_loss']:.3f}  val AUC {record['val_auc']:.3f} (best {best:.3f})"
-            progress.update(task, completed=record["epoch"], news=news)
+            best = max(best, record.val_auc)
+            news = f"loss {record.train_loss:.3f}  val AUC {record.val_auc:.3f} (best {best:.3f})"
+            progress.update(task, completed=record.epoch, news=news)
 
         yield callback
 
@@ -140,11 +143,11 @@ def _live(label: str, epochs: int) -> Iterator[OnEpoch]:
 def _plain(label: str, epochs: int) -> OnEpoch:
     every = max(1, epochs // PLAIN_LINES)
 
-    def callback(record: dict[str, Any], seconds: float) -> None:
-        if record["epoch"] % every == 0 or record["epoch"] == epochs:
+    def callback(record: "EpochRecord", seconds: float) -> None:
+        if record.epoch % every == 0 or record.epoch == epochs:
             say(
-                f"{label}: epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.3f}  "
-                f"val AUC {record['val_auc']:.3f}  val ACC {record['val_acc']:.3f}  {seconds:.2f} s"
+                f"{label}: epoch {record.epoch}/{epochs}  loss {record.train_loss:.3f}  "
+                f"val AUC {record.val_auc:.3f}  val ACC {record.val_acc:.3f}  {seconds:.2f} s"
             )
 
     return callback

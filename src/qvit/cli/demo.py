@@ -7,6 +7,7 @@ import typer
 
 from qvit.cli.console import epoch_progress, print_table, say
 from qvit.cli.data import Root
+from qvit.data.registry import name_of
 
 MODELS = ("qvit_4q2h", "vit_4q2h")
 SAME = ("dataset", "seed", "best epoch")  # columns that say the same of both, or little
@@ -23,17 +24,17 @@ def demo(
     root: Root = None,
 ) -> None:
     """Train qvit_4q2h and its dense twin vit_4q2h on a dataset, print a table and draw a picture."""
-    from qvit.study.compare import COLUMNS, caption, cells, read_rows
-    from qvit.study.pictures import draw_comparison
+    from qvit.report.compare import COLUMNS, caption, cells, read_rows
+    from qvit.report.pictures import draw_comparison
     from qvit.training.options import resolve
     from qvit.training.run import train_run
 
-    folder = out or Path("runs") / f"demo-{Path(dataset).stem}"
+    folder = out or Path("runs") / f"demo-{name_of(dataset)}"
     runs = []
     for model in MODELS:
         config = resolve({"dataset": dataset, "model": model, "seed": seed, "epochs": epochs})
         with epoch_progress(model, config.train.epochs) as on_epoch:
-            runs.append(train_run(config, folder / model, root=root, replace=True, on_epoch=on_epoch))
+            runs.append(train_run(config, folder / model, root=root, overwrite=True, on_epoch=on_epoch))
     rows = read_rows(runs)
     picture = folder / "demo.png"
     draw_comparison(runs, rows, picture, root=root)

@@ -10,6 +10,7 @@ import typer
 from qvit.cli.console import OnEpoch, epoch_progress, heavy_imports, print_json, print_table, say
 from qvit.cli.data import Root
 from qvit.cli.options import Assign, Config, Data, Dataset, Json, Offline, Seed, Size, Task, dataset_option, gather
+from qvit.data.registry import name_of
 from qvit.files import expanded
 
 OnStage = Callable[[str, int], OnEpoch | None]
@@ -93,7 +94,7 @@ def distill(
         from qvit.distill import Teacher, resolve_distillation
         from qvit.distill import distill as run_distillation
         from qvit.training.folder import short_name
-        from qvit.training.loop import check_device
+        from qvit.training.machine import check_device
         from qvit.training.options import parse_assignment
 
     stages = {"pretrain": pretrain, "finetune": finetune}
@@ -118,7 +119,7 @@ def distill(
     device = resolved.student.train.device
     check_device(device)  # before the teacher is put there
 
-    name = f"{Path(resolved.student.dataset).stem}-{short_name(resolved.student.model)}-kd-s{resolved.student.seed}"
+    name = f"{name_of(resolved.student.dataset)}-{short_name(resolved.student.model)}-kd-s{resolved.student.seed}"
     folder = out or Path("runs") / name
     with _progress(quiet=json) as (on_stage, on_views):
         done = run_distillation(

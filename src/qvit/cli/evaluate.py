@@ -1,5 +1,6 @@
 """`qvit evaluate`: a trained run on a split of its data."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ def evaluate(
     from qvit.training.folder import Run
     from qvit.training.run import evaluate_run
 
-    figures = evaluate_run(Run(run), split, root=root, file=data)
+    figures = asdict(evaluate_run(Run(run), split, root=root, file=data))
     if json:
         print_json(figures)
         return

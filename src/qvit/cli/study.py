@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qvit.cli.console import Group, heavy_imports, print_json, print_table, say
+from qvit.cli.data import Root
 from qvit.cli.options import Json, Offline
 
 if TYPE_CHECKING:
-    from qvit.study.runner import Progress
+    from qvit.study.driver import StudyProgress
     from qvit.study.spec import Study
 
 app = typer.Typer(cls=Group, help="Plan, run and report whole comparisons.")
@@ -24,10 +25,6 @@ Datasets = Annotated[
     list[str] | None, typer.Option("--dataset", help="Only this dataset of the study's; may be repeated.")
 ]
 Seeds = Annotated[int | None, typer.Option("--seeds", help="Only so many of the study's seeds.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option("--data-dir", help="Folder of the official files.", show_default="$QVIT_DATA, or your cache folder"),
-]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Runs at a time.", show_default="as many as there are cores")
 ]
@@ -43,7 +40,7 @@ def group(context: typer.Context) -> None:
 @app.command("list")
 def list_studies(json: Json = False) -> None:
     """List the studies that come with qvit."""
-    from qvit.study.spec import read_study, shipped_studies
+    from qvit.study.reading import read_study, shipped_studies
 
     studies = [read_study(name) for name in shipped_studies()]
     if json:
@@ -58,16 +55,16 @@ def plan(
     dataset: Datasets = None,
     seeds: Seeds = None,
     workers: Workers = None,
-    data_dir: DataDir = None,
+    root: Root = None,
     json: Json = False,
 ) -> None:
     """Print a study's runs, how long they may take on this machine (from a short timing), and how much disk."""
     with heavy_imports():
-        from qvit.study.plan import estimate
+        from qvit.study.estimate import estimate
 
     study = _read(file, dataset, seeds)
     with _timing(quiet=json) as on_timed:
-        planned = estimate(study, workers=workers, root=data_dir, on_timed=on_timed)
+        planned = estimate(study, workers=workers, root=root, on_timed=on_timed)
     if json:
         print_json(planned.as_json())
         return
@@ -77,8 +74,9 @@ def plan(
     ]
     print_table(f"{study.name}: {study.title}", ["runs", "regime", "number", "each", "all"], rows)
     say(
-        f"{planned.runs} runs, {_duration(planned.seconds)} of computing: about {_duration(planned.wall)} by "
-        f"{planned.workers} worker{'s' * (planned.workers != 1)} here, and {planned.megabytes:,.0f} MB of disk."
+        f"{planned.runs} run{'s' * (planned.runs != 1)}, {_duration(planned.seconds)} of computing: about "
+        f"{_duration(planned.wall)} by {planned.workers} worker{'s' * (planned.workers != 1)} here, and "
+        f"{planned.megabytes:,.0f} MB of disk."
     )
 
 
@@ -93,7 +91,7 @@ def run(
     ] = None,
     dataset: Datasets = None,
     seeds: Seeds = None,
-    data_dir: DataDir = None,
+    root: Root = None,
     offline: Offline = False,
     json: Json = False,
 ) -> None:
@@ -112,7 +110,7 @@ def run(
             folder,
             workers=workers,
             ray=ray,
-            root=data_dir,
+            root=root,
             download=not offline,
             on_news=on_news,
             on_wait=say,
@@ -157,7 +155,7 @@ def report(
 ) -> None:
     """Write the study's report: one HTML file, Markdown, and the tables as CSV and LaTeX."""
     with heavy_imports():
-        from qvit.study.report import write_report
+        from qvit.report.page import write_report
 
     written = write_report(folder, out, on_news=None if json else say, on_wait=say)
     if json:
@@ -169,7 +167,8 @@ def report(
 
 
 def _read(file: Path, datasets: list[str] | None, seeds: int | None) -> "Study":
-    from qvit.study.spec import read_study, restrict
+    from qvit.study.reading import read_study
+    from qvit.study.spec import restrict
 
     return restrict(read_study(file), datasets=datasets, seeds=seeds)
 
@@ -193,7 +192,7 @@ def _timing(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
 
 
 @contextmanager
-def _news(label: str, *, quiet: bool) -> Iterator[Callable[["Progress"], None] | None]:
+def _news(label: str, *, quiet: bool) -> Iterator[Callable[["StudyProgress"], None] | None]:
     """Yield a callback that shows a study's progress on stderr."""
     if quiet:
         yield None
@@ -204,20 +203,20 @@ def _news(label: str, *, quiet: bool) -> Iterator[Callable[["Progress"], None] |
         yield _plain
 
 
-def _remaining(progress: "Progress") -> str:
+def _remaining(progress: "StudyProgress") -> str:
     if progress.left is None or progress.finished + progress.failed == progress.total:
         return ""
     return f", about {_duration(progress.left)} left"
 
 
-def _plain(progress: "Progress") -> None:
+def _plain(progress: "StudyProgress") -> None:
     if progress.news:
         done = progress.finished + progress.failed
         say(f"[{done}/{progress.total}] {progress.news}{_remaining(progress)}")
 
 
 @contextmanager
-def _live(label: str) -> Iterator[Callable[["Progress"], None]]:
+def _live(label: str) -> Iterator[Callable[["StudyProgress"], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bars
@@ -229,7 +228,7 @@ def _live(label: str) -> Iterator[Callable[["Progress"], None]]:
         tasks: dict[str, Any] = {}
         last = 0.0
 
-        def callback(progress: "Progress") -> None:
+        def callback(progress: "StudyProgress") -> None:
             nonlocal last
             if progress.news:
                 bars.console.print(progress.news, highlight=False, markup=False)

@@ -1,5 +1,6 @@
 """`qvit train` and `qvit teacher`: one model on one dataset, into a run folder."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 from qvit.cli.console import epoch_progress, heavy_imports, print_json, print_table, say, speaks
 from qvit.cli.data import Root
 from qvit.cli.options import Assign, Config, Data, Dataset, Json, Offline, Seed, Size, Task, dataset_option, gather
+from qvit.data.registry import name_of
 
 Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATASET-MODEL-sSEED")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
@@ -85,20 +87,20 @@ def _run(
     options: dict[str, Any], out: Path | None, *, root: Path | None, resume: bool, offline: bool, json: bool
 ) -> None:
     with heavy_imports():
-        from qvit.study.compare import COLUMNS, caption, cells, read_row
+        from qvit.report.compare import COLUMNS, caption, cells, read_row
         from qvit.training.folder import short_name
         from qvit.training.options import resolve
         from qvit.training.run import train_run
 
     resolved = resolve(options)
-    name = f"{Path(resolved.dataset).stem}-{short_name(resolved.model)}-s{resolved.seed}"
+    name = f"{name_of(resolved.dataset)}-{short_name(resolved.model)}-s{resolved.seed}"
     folder = out or Path("runs") / name
     with epoch_progress(name, resolved.train.epochs, quiet=json) as on_epoch:
         run = train_run(resolved, folder, root=root, download=not offline, resume=resume, on_epoch=on_epoch)
     if not speaks():  # and may not even have the folder on its machine
         return
     if json:
-        print_json({"folder": str(run.folder), **run.result, "seconds": round(run.seconds, 2)})
+        print_json({"folder": str(run.folder), **asdict(run.result), "seconds": round(run.seconds, 2)})
         return
     row = read_row(run)
     print_table("Result", COLUMNS, [cells(row)], caption=caption([row]))

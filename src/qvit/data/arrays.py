@@ -1,10 +1,11 @@
 """From a dataset's name or file to checked arrays: in memory, or memory-mapped where they are large."""
 
 import hashlib
+import json
 import operator
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -14,36 +15,13 @@ from jaxtyping import Int64, UInt8
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from qvit.data.checks import (
-    Labels,
-    Layout,
-    bytes_of_floats,
-    check_labels,
-    check_layout,
-    check_official,
-    check_task,
-    describe_own,
-    read_labels,
-)
-from qvit.data.fetch import check_size, fetch, root_folder, user_cache, why_not_writable
-from qvit.data.mapped import View, check_whole, map_array, map_view, view_of
-from qvit.data.npz import (
-    Member,
-    check_unchanged,
-    check_values,
-    given_path,
-    md5_of,
-    problem,
-    read_array,
-    read_headers,
-    stamp_of,
-)
-from qvit.data.phantom import make_phantom
-from qvit.data.registry import SPLITS, DatasetInfo, file_name, get_info, is_path
+from qvit.data.fetch import check_size
+from qvit.data.mapped import View, check_whole, map_view, view_of
+from qvit.data.registry import SPLITS, DatasetInfo, is_path
+from qvit.data.source import Asked, NpzSource, open_source
 from qvit.errors import ConfigError, DataError
 
-MAP_ABOVE = 512 * 2**20  # bytes of images above which a user's own file is memory-mapped
-
+_CHUNK = 1 << 23  # bytes of images in memory at a time
 
 Sample = tuple[UInt8[Tensor, "c h w"], Int64[Tensor, " k"]]
 
@@ -98,6 +76,17 @@ class Split:
         """Whether the images are read from disk as they are asked for."""
         return isinstance(self.images, np.memmap)
 
+    def parts(self) -> Iterator[tuple[int, UInt8[np.ndarray, "m c h w"]]]:
+        """Yield the images a few megabytes at a time, each part with the position of its first.
+
+        Raises DataError if the file behind mapped images was cut meanwhile.
+        """
+        step = max(1, _CHUNK // max(1, self.images[0].size)) if len(self) else 1
+        for start in range(0, len(self), step):
+            if self.mapped:
+                check_whole(self.images)
+            yield start, self.images[start : start + step]
+
     def batch(self, index: ArrayLike | Tensor) -> tuple[UInt8[Tensor, "b c h w"], Int64[Tensor, "b k"]]:
         """Return copies of the images (b, c, h, w) and labels (b, k) at whole-number positions, in order.
 
@@ -125,41 +114,40 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset's description and its three splits.
-
-    `size` is the side in pixels, `digest` the MD5 of the file (for the phantom, of its arrays).
-    """
+    """A dataset's description and its three splits; `size` is the side in pixels, `path` that of its file, if any."""
 
     info: DatasetInfo
     size: int
     train: Split
     val: Split
     test: Split
-    digest: str
-    path: Path | None
+    path: Path | None = None
 
     @property
     def splits(self) -> dict[str, Split]:
         """The splits by name, in the order train, val, test."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    @cached_property
+    def digest(self) -> str:
+        """What the dataset is recognised by, wherever it came from: 32 hexadecimal digits.
+
+        BLAKE2b of the names of the classes and the shapes of the images as JSON, and then of the bytes of train, val
+        and test in turn: images (n, c, h, w), then labels (n, k) as int64, lowest byte first.
+        """
+        shapes = {name: split.images.shape for name, split in self.splits.items()}
+        said = {"classes": list(self.info.labels), "images": shapes}
+        found = hashlib.blake2b(json.dumps(said).encode(), digest_size=16)
+        for split in self.splits.values():
+            for _, images in split.parts():
+                found.update(np.ascontiguousarray(images).data)
+            found.update(np.ascontiguousarray(split.labels, "<i8").data)
+        return found.hexdigest()
+
     def __getitem__(self, split: str) -> Split:
         if split not in SPLITS:
             raise ConfigError(f"Unknown split '{split}'. Expected one of: {', '.join(SPLITS)}.")
         return self.splits[split]
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """A file that passed every check that needs no image: what is left is to read the images."""
-
-    path: Path
-    info: DatasetInfo
-    layout: Layout
-    digest: str
-    members: dict[str, Member]
-    labels: Labels
-    stamp: tuple[int, ...]
 
 
 def load_dataset(
@@ -183,24 +171,10 @@ def load_dataset(
     Raises ConfigError for an unknown name, size or task, DataError for a file that is missing or not as it
     should be.
     """
-    if is_path(name):
-        checked = _check_own(given_path(name), size, task)
-        large = sum(checked.members[f"{split}_images"].size for split in SPLITS) > MAP_ABOVE
-    else:
-        info = get_info(str(name))
-        if task is not None and check_task(task) != info.task:
-            raise ConfigError(f"Dataset '{info.name}' has the task {info.task}, not {task}; leave the task out.")
-        if info.synthetic:
-            return _phantom(info, size)
-        checked = _check_official_file(info, size, root, download)
-        large = size > 28
-    folder = unpack_folder(checked.path, checked.digest, root) if large and not checked.layout.floating else None
-    splits = {
-        split: Split(_images(checked, checked.members[f"{split}_images"], folder), checked.labels[split])
-        for split in SPLITS
-    }
-    check_unchanged(checked.path, checked.stamp)
-    return Dataset(checked.info, checked.layout.size, digest=checked.digest, path=checked.path, **splits)
+    source = open_source(Asked(name, size, root, download, task))
+    splits = {split: Split(source.images(split), source.labels[split]) for split in SPLITS}
+    source.check_unchanged()
+    return Dataset(source.info, source.size, path=source.path, **splits)
 
 
 def verify(name: str | Path, size: int = 28, root: str | Path | None = None) -> dict[str, Any]:
@@ -209,31 +183,26 @@ def verify(name: str | Path, size: int = 28, root: str | Path | None = None) -> 
     The report has name, path, md5, official, task, size, channels, labels, and for each split the number of
     images and of each label. Raises as `load_dataset` does; nothing is downloaded or unpacked.
     """
-    own = is_path(name)
-    if own:
-        checked = _check_own(given_path(name), size, None)
+    if not is_path(name):
+        check_size(str(name), size)  # there is none of what is made at run time
+    source = open_source(Asked(name, size, root, download=False, task=None))
+    assert isinstance(source, NpzSource)
+    if not source.official:  # else its MD5 vouches for the images
         for split in SPLITS:
-            member = checked.members[f"{split}_images"]
-            if checked.layout.floating:
-                bytes_of_floats(checked.path, member)
-            else:
-                check_values(checked.path, member)
-    else:
-        # Its MD5 vouches for the images.
-        checked = _check_official_file(get_info(str(name)), size, root, download=False)
-    check_unchanged(checked.path, checked.stamp)
+            source.check_values(split)
+    source.check_unchanged()
     return {
-        "name": checked.info.name,
-        "path": str(checked.path),
-        "md5": checked.digest,
-        "official": not own,
-        "task": checked.info.task,
-        "size": checked.layout.size,
-        "channels": checked.layout.channels,
-        "labels": list(checked.info.labels),
+        "name": source.info.name,
+        "path": str(source.path),
+        "md5": source.md5,
+        "official": source.official,
+        "task": source.info.task,
+        "size": source.size,
+        "channels": source.layout.channels,
+        "labels": list(source.info.labels),
         "splits": {
-            split: {"images": len(labels), "per_label": _count(labels, checked.info)}
-            for split, labels in checked.labels.items()
+            split: {"images": len(labels), "per_label": _count(labels, source.info)}
+            for split, labels in source.labels.items()
         },
     }
 
@@ -242,80 +211,3 @@ def _count(labels: NDArray[np.int64], info: DatasetInfo) -> list[int]:
     if info.task == "multi-label":
         return labels.sum(axis=0).tolist()
     return np.bincount(labels[:, 0], minlength=info.num_classes).tolist()
-
-
-def _phantom(info: DatasetInfo, size: int) -> Dataset:
-    arrays = make_phantom(0, size)
-    digest = hashlib.md5(usedforsecurity=False)
-    splits = {}
-    for split in SPLITS:
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-        digest.update(images.tobytes())
-        digest.update(labels.tobytes())
-        splits[split] = Split(_channels_first(images), labels.astype(np.int64))
-    return Dataset(info, size, digest=digest.hexdigest(), path=None, **splits)
-
-
-def _check_official_file(info: DatasetInfo, size: int, root: str | Path | None, download: bool) -> _Checked:
-    check_size(info.name, size)
-    folder = root_folder(root)
-    path = folder / file_name(info.name, size)
-    again = f"qvit data get {info.name}" + ("" if size == 28 else f" --size {size}")
-    if download:
-        path = fetch(info.name, size, folder)
-    elif not os.path.lexists(path):
-        advice = f"Run '{again}', or save {info.url(size)} (MD5 {info.md5[size]}) there."
-        raise problem(path, f"the official file of {info.title}", "nothing there", advice)
-    stamp = stamp_of(path)
-    digest = md5_of(path)
-    if digest != info.md5[size]:
-        raise problem(
-            path,
-            f"MD5 {info.md5[size]}",
-            f"{digest} ({path.stat().st_size} bytes)",
-            f"It is damaged, incomplete or another file, and was left untouched: move it away and run '{again}'.",
-        )
-    members = read_headers(path)
-    layout = check_layout(path, members)
-    check_official(path, members, layout, info, size)
-    labels = read_labels(path, members)
-    check_labels(path, labels, info)
-    return _Checked(path, info, layout, digest, members, labels, stamp)
-
-
-def _check_own(path: Path, size: int, task: str | None) -> _Checked:
-    if task is not None:
-        check_task(task)
-    stamp = stamp_of(path)
-    members = read_headers(path)
-    layout = check_layout(path, members)
-    if size not in (28, layout.size):
-        advice = "Leave the size out, or resize the images."
-        raise problem(path, f"images of {size} x {size} pixels", f"{layout.size} x {layout.size}", advice)
-    labels = read_labels(path, members)
-    info = describe_own(path, labels, layout, task)
-    return _Checked(path, info, layout, md5_of(path), members, labels, stamp)
-
-
-def unpack_folder(path: Path, digest: str, root: str | Path | None) -> Path:
-    """Return where a large file is unpacked: named after its contents, so that a changed file is unpacked anew."""
-    folder = root_folder(root)
-    if why_not_writable(folder) is not None:
-        folder = user_cache()
-    return folder / "unpacked" / f"{path.stem[:40]}-{digest}"  # of a long name with the digest no file can be made
-
-
-def _images(checked: _Checked, member: Member, folder: Path | None) -> UInt8[np.ndarray, "n c h w"]:
-    if checked.layout.floating:
-        return _channels_first(bytes_of_floats(checked.path, member))
-    if folder is None:
-        return _channels_first(read_array(checked.path, member))
-    return _view_channels_first(map_array(checked.path, member, folder))
-
-
-def _view_channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-
-
-def _channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(_view_channels_first(images))

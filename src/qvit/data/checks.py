@@ -99,7 +99,7 @@ def check_official(path: Path, members: dict[str, Member], layout: Layout, info:
 
 
 def read_labels(path: Path, members: dict[str, Member]) -> Labels:
-    """Return the labels of each split as whole numbers (N, K), K = 1 for one label an image.
+    """Return the labels of each split as whole numbers (N, K), K = 1 for one label per image.
 
     Raises DataError for labels that are not whole numbers of 0 or more, or differ in K between splits.
     """
@@ -167,7 +167,7 @@ def describe_own(path: Path, labels: Labels, layout: Layout, task: str | None) -
     chosen = given or inferred
     classes = columns if chosen == "multi-label" else 2 if chosen == "binary" else highest + 1
     if chosen == "multi-label" and columns == 1:
-        advice = "For one label an image choose binary, multi-class or ordinal."
+        advice = "For one label per image choose binary, multi-class or ordinal."
         raise problem(path, "several columns of labels for the task multi-label", "one", advice)
     if columns == 1 and highest >= min(images, MOST_CLASSES):
         found = f"{highest} among {images} images"

@@ -105,11 +105,11 @@ def _download(url: str, path: Path, md5: str) -> None:
             response.close()
 
 
-def _progress(label: str) -> "Progress | bool":
-    return Progress(label) if sys.stderr.isatty() else False
+def _progress(label: str) -> "DownloadBar | bool":
+    return DownloadBar(label) if sys.stderr.isatty() else False
 
 
-class Progress:
+class DownloadBar:
     """A one-line progress display on stderr, as pooch asks for one: it owns the line until it is closed."""
 
     def __init__(self, label: str) -> None:

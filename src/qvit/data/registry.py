@@ -80,6 +80,11 @@ def is_path(name: str | Path) -> bool:
     return isinstance(name, Path) or text.endswith(".npz") or "/" in text or os.sep in text
 
 
+def name_of(dataset: str | Path) -> str:
+    """Return what a dataset is called: its name, or that of its file without folder and ending."""
+    return Path(dataset).stem
+
+
 def get_info(name: str) -> DatasetInfo:
     """Return a dataset's row.
 

@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from qvit.data.arrays import MAP_ABOVE, Dataset, Split, load_dataset, unpack_folder
+from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.checks import bytes_of_floats, image_layout
-from qvit.data.mapped import check_whole, map_array
+from qvit.data.mapped import map_array
 from qvit.data.npz import check_unchanged, find_header, given_path, md5_of, problem, read_array, stamp_of
 from qvit.data.registry import is_path
+from qvit.data.source import MAP_ABOVE, channels_first, unpack_folder, view_channels_first
 from qvit.errors import ConfigError, DataError
 
 KEYS = ("images", "train_images")
 LUMA = (299, 587, 114)  # thousandths of red, green and blue in grey: ITU-R BT.601
 UNLABELLED = -1
-_CHUNK = 1 << 23  # bytes of images in memory at a time
 
 Images = UInt8[np.ndarray, "n c h w"]
 
@@ -39,41 +39,39 @@ def load_images(
     BT.601, rounded. `root` and `download` are those of `load_dataset`, and large files are memory-mapped as there,
     unless colours have to become grey.
 
-    The digest is a hash of the file's MD5, the array's name and the conversion of channels.
+    The digest is BLAKE2b of the images' shape and bytes, as they are given back.
     Raises ConfigError for an unknown name, or a size or number of channels that there is not; DataError for a file
     that is missing or not as it should be, and for images of another size.
     """
     if channels not in (1, 3):
         raise ConfigError(f"Expected channels=1 (grey) or 3 (colour), got {channels}.")
     if is_path(name):
-        images, digest = _load_own(given_path(name), size, root)
+        images = _load_own(given_path(name), size, root)
     else:
-        data = load_dataset(str(name), size, root, download)
-        images, digest = data.train.images, f"{data.digest} train_images"
-    labels = np.full((len(images), 1), UNLABELLED, np.int64)
-    conversion = f"{images.shape[1]} to {channels} channels"
-    identity = hashlib.md5(f"{digest} {conversion}".encode(), usedforsecurity=False)
-    return Split(_adapted(images, channels), labels), identity.hexdigest()
+        images = load_dataset(str(name), size, root, download).train.images
+    adapted = _adapted(images, channels)
+    split = Split(adapted, np.full((len(adapted), 1), UNLABELLED, np.int64))
+    digest = hashlib.blake2b(repr(adapted.shape).encode(), digest_size=16)
+    for _, part in split.parts():
+        digest.update(np.ascontiguousarray(part).data)
+    return split, digest.hexdigest()
 
 
-def _load_own(path: Path, size: int, root: str | Path | None) -> tuple[Images, str]:
+def _load_own(path: Path, size: int, root: str | Path | None) -> Images:
     stamp = stamp_of(path)
     member = find_header(path, KEYS)
     layout = image_layout(path, member)
     if layout.size != size:
         advice = f"Resize them to {size} x {size}, or train the student at {layout.size} pixels."
         raise problem(path, f"{member.key} of {size} x {size} pixels", f"{layout.size} x {layout.size}", advice)
-    digest = md5_of(path)
     if layout.floating:
         images = bytes_of_floats(path, member)
     elif member.size > MAP_ABOVE:
-        images = map_array(path, member, unpack_folder(path, digest, root))
+        images = map_array(path, member, unpack_folder(path, md5_of(path), root))
     else:
         images = read_array(path, member)
     check_unchanged(path, stamp)
-    channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    kept = channels_first if isinstance(images, np.memmap) else np.ascontiguousarray(channels_first)
-    return kept, f"{digest} {member.key}"
+    return view_channels_first(images) if isinstance(images, np.memmap) else channels_first(images)
 
 
 def _adapted(images: Images, channels: int) -> UInt8[np.ndarray, "n k h w"]:
@@ -85,22 +83,14 @@ def _adapted(images: Images, channels: int) -> UInt8[np.ndarray, "n k h w"]:
         repeated = np.broadcast_to(images, (n, channels, *sides), subok=True)  # a view: nothing mapped is read
         return repeated if isinstance(images, np.memmap) else np.ascontiguousarray(repeated)
     grey = np.empty((n, 1, *sides), np.uint8)
-    for start, rows in _chunks(images):
+    for start, rows in Split(images, np.zeros((n, 1), np.int64)).parts():
         weighted = np.einsum("nchw,c->nhw", rows, np.array(LUMA, np.uint32), dtype=np.uint32)
         grey[start : start + len(rows), 0] = (weighted + 500) // 1000
     return grey
 
 
-def _chunks(images: Images) -> Iterator[tuple[int, Images]]:
-    """Yield the images a few megabytes at a time, each lot with the number of its first."""
-    step = max(1, _CHUNK // max(1, images[0].size)) if len(images) else 1
-    for start in range(0, len(images), step):
-        check_whole(images)
-        yield start, images[start : start + step]
-
-
-def _hashes(images: Images) -> Iterator[bytes]:
-    for _, rows in _chunks(images):
+def _hashes(split: Split) -> Iterator[bytes]:
+    for _, rows in split.parts():
         for image in np.ascontiguousarray(rows):
             yield hashlib.blake2b(image, digest_size=16).digest()
 
@@ -118,11 +108,11 @@ def check_disjoint(transfer: Split, data: Dataset) -> None:
             f"Expected images to distil on of shape {theirs}, as in {data.info.name}, got {ours}. Load them with "
             f"size={theirs[-1]} and channels={theirs[0]}."
         )
-    held = {split: set(_hashes(data[split].images)) for split in ("val", "test")}
+    held = {split: set(_hashes(data[split])) for split in ("val", "test")}
     unseen = held["val"] | held["test"]
-    leaks = [(place, key) for place, key in enumerate(_hashes(transfer.images)) if key in unseen]
+    leaks = [(place, key) for place, key in enumerate(_hashes(transfer)) if key in unseen]
     if leaks:  # seldom, so that the many training images are seldom read
-        trained = set(_hashes(data.train.images))
+        trained = set(_hashes(data.train))
         leaks = [(place, key) for place, key in leaks if key not in trained]
     if leaks:
         val, test = (sum(key in held[split] for _, key in leaks) for split in ("val", "test"))

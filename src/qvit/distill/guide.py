@@ -15,9 +15,11 @@ from qvit.distill.outputs import Outputs, check_offers, outputs
 from qvit.distill.teacher import Teacher
 from qvit.distill.teacher_cache import OnViews, TeacherOutputs, teacher_outputs
 from qvit.errors import ConfigError
-from qvit.training.loop import Batch, Objective, TrainConfig, augmentation_group, label_loss, supervised
+from qvit.training.config import TrainConfig
+from qvit.training.loop import Batch, Objective, augmentation_group, label_loss, supervised
 from qvit.training.losses import Loss
 from qvit.training.seeding import GUIDE, seeded
+from qvit.validate import require
 
 # What each task may be distilled by.
 KD_LOSSES_OF_TASK = {
@@ -49,17 +51,12 @@ class DistillConfig:
     attention_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.temperature < math.inf, "temperature", "positive", self.temperature)
-        _require(0.0 <= self.alpha <= 1.0, "alpha", "from 0 (labels alone) to 1 (the teacher alone)", self.alpha)
+        require(0.0 < self.temperature < math.inf, "temperature", "positive", self.temperature)
+        require(0.0 <= self.alpha <= 1.0, "alpha", "from 0 (labels alone) to 1 (the teacher alone)", self.alpha)
         for name in ("beta", "feature_weight", "attention_weight"):
-            _require(0.0 <= getattr(self, name) < math.inf, name, "zero or more", getattr(self, name))
+            require(0.0 <= getattr(self, name) < math.inf, name, "zero or more", getattr(self, name))
         if self.kd_loss == "none" and not (self.feature_weight or self.attention_weight) and self.alpha:
             raise ConfigError("kd_loss='none' leaves nothing to learn from; set feature_weight or attention_weight.")
-
-
-def _require(holds: bool, name: str, expected: str, value: Any) -> None:
-    if not holds:
-        raise ConfigError(f"{name} must be {expected}, got {value}.")
 
 
 class DistillationObjective(nn.Module):

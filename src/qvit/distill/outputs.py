@@ -1,4 +1,4 @@
-"""What a network says of an image, and what goes on inside it: the same for teachers and students."""
+"""Logits, pooled features and attention maps of a network, read in the same way from teachers and students."""
 
 from typing import Any, NamedTuple
 

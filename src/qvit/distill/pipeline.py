@@ -25,13 +25,13 @@ from qvit.errors import ConfigError, ModelError, RunError, nearest
 from qvit.evaluation.agreement import agreement, divergence, gap_closed
 from qvit.evaluation.metrics import evaluate
 from qvit.files import PART, printable, shown, write_atomic
-from qvit.models import model_config
 from qvit.models.cost import count_flops
 from qvit.models.zoo import build_without_numbers, count_parameters
+from qvit.training.config import TrainConfig
 from qvit.training.distributed import assemble
 from qvit.training.folder import Run
-from qvit.training.loop import TrainConfig, check_device
 from qvit.training.losses import make_loss
+from qvit.training.machine import check_device
 from qvit.training.options import TRAIN_KEYS, RunConfig
 from qvit.training.run import Progress, train_run
 from qvit.training.surroundings import surroundings
@@ -216,14 +216,7 @@ def _guide(
 def _check(config: DistillationConfig, guide: TeacherGuide, data: Dataset) -> None:
     """Refuse now what would only fail after hours of an earlier stage."""
     student = config.student
-    architecture = model_config(
-        student.model,
-        in_chans=data.info.channels,
-        num_classes=data.info.num_classes,
-        img_size=data.size,
-        **student.model_options,
-    )
-    guide.check(build_without_numbers(architecture), data)
+    guide.check(build_without_numbers(student.architecture(data.info, data.size)), data)
     for stage in config.stages:
         train = config.of(stage).train
         make_loss(data.info.task, name=train.loss)
@@ -303,7 +296,7 @@ def measures(teacher: Teacher, runs: dict[Stage, Run], data: Dataset, config: Tr
         },
         "student": {
             "name": any_run.config["model"],
-            "parameters": any_run.result["parameters"],
+            "parameters": any_run.result.parameters,
             "flops": _flops([any_run.load_model()], data),
         },
         "test": students,

@@ -1,4 +1,4 @@
-"""Who is learned from: a trained run, several of them, or any module."""
+"""Teachers: a trained run, several of them, or any module."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,9 @@ from qvit.distill.fingerprint import digest_of
 from qvit.distill.outputs import Outputs, check_offers, outputs
 from qvit.errors import ConfigError, ModelError, RunError
 from qvit.files import printable
+from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
-from qvit.training.loop import TrainConfig, augmentation_group
+from qvit.training.loop import augmentation_group
 from qvit.training.prediction import evaluating, predict
 from qvit.training.run import FOUND_AT
 
@@ -133,7 +134,7 @@ def _try(member: nn.Module, images: Tensor, data: Dataset, *, features: bool, at
 def _scores_of_run(run: Run, data: Dataset, split: str) -> Float[np.ndarray, "n k"]:
     if run.config["data_digest"] == data.digest and split in ("val", "test"):
         return run.predictions(split)
-    return predict(run.load_model(), data[split], data.info.task, group=run.result["tta"])
+    return predict(run.load_model(), data[split], data.info.task, group=run.result.tta)
 
 
 def _device(module: nn.Module) -> torch.device:

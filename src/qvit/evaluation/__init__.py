@@ -1,5 +1,6 @@
 """Metrics, intervals, comparisons and result files: arrays in, numbers out; a model is never seen."""
 
+from qvit.evaluation.medmnist_files import read_result, write_result
 from qvit.evaluation.metrics import AbsentClassWarning, accuracy, auc, evaluate
 from qvit.evaluation.paired import (
     Comparison,
@@ -14,7 +15,6 @@ from qvit.evaluation.paired import (
     superiority,
 )
 from qvit.evaluation.ranking import Ranking, friedman, rank
-from qvit.evaluation.results import read_result, write_result
 from qvit.evaluation.statistics import Interval, bootstrap_interval, crossed_interval, mean_interval
 
 __all__ = [

@@ -45,7 +45,7 @@ def agreement(student: ArrayLike, teacher: ArrayLike, task: str) -> float:
 
 
 def _distributions(scores: Float[np.ndarray, "b c"], task: str, whose: str) -> Float[np.ndarray, "b k a"]:
-    """Return the probabilities of all answers to each question: one question an image, or one a label."""
+    """Return the probabilities of all answers to each question: one question per image, or one per label."""
     inside = np.clip(scores, 0.0, 1.0)  # rounding may have left it
     if asks_per_label(task):
         return np.stack([1.0 - inside, inside], axis=2)

@@ -49,7 +49,7 @@ def _check_scores(scores: ArrayLike, task: str) -> Float[np.ndarray, "b c"]:
     wanted = {"binary": "(N,), (N, 1) or (N, 2)", "multi-label": "(N, K)"}.get(task, "(N, C) with C of at least 2")
     columns = array.shape[1] if array.ndim == 2 else 0
     if columns == 0 or (binary and columns > 2) or (not per_label and columns < 2):
-        raise MetricError(f"Scores of a {task} task must have the shape {wanted}, but came as {array.shape}.")
+        raise MetricError(f"Scores of {task} tasks must have the shape {wanted}, but came as {array.shape}.")
     if len(array) == 0:
         raise MetricError("There are no images to score: labels and scores are empty.")
     array = array.astype(np.float64)
@@ -82,7 +82,7 @@ def as_array(scores: ArrayLike) -> NDArray[Any]:
 
 
 def _check_labels(labels: ArrayLike, task: str, *, classes: int) -> Int[np.ndarray, "b k"]:
-    """Return labels in two dimensions: one column of class indices, or one column of 0/1 a label."""
+    """Return labels in two dimensions: one column of class indices, or one column of 0/1 per label."""
     array = np.asarray(labels)
     if array.dtype.kind not in "iub":
         raise MetricError(f"Labels must be integers, but their type is {array.dtype}.")
@@ -91,7 +91,7 @@ def _check_labels(labels: ArrayLike, task: str, *, classes: int) -> Int[np.ndarr
     columns = classes if task == "multi-label" else 1
     if array.ndim != 2 or array.shape[1] != columns:
         wanted = f"(N, {columns}), as the scores" if task == "multi-label" else "(N,) or (N, 1)"
-        raise MetricError(f"Labels of a {task} task must have the shape {wanted}, but came as {array.shape}.")
+        raise MetricError(f"Labels of {task} tasks must have the shape {wanted}, but came as {array.shape}.")
     top = 1 if asks_per_label(task) else classes - 1
     if array.size and (array.min() < 0 or array.max() > top):
         raise MetricError(
@@ -340,7 +340,7 @@ def check_sums(scores: ArrayLike, task: str, *, row_of: str = "row") -> None:
         else "scores are probabilities, never logits. Apply a softmax first."
     )
     raise MetricError(
-        f"Score rows of a {task} task must sum to 1, but {row_of} {worst} sums to {sums[worst]:.6g}: {told}"
+        f"Score rows of {task} tasks must sum to 1, but {row_of} {worst} sums to {sums[worst]:.6g}: {told}"
     )
 
 

@@ -3,7 +3,7 @@
 Which test is right depends on what is random. Two trained models as they are, images random: `delong_test` for AUC,
 `mcnemar_test` and `permutation_test` for accuracy. Two ways of training, on these very test images, seeds random:
 `seeds_test`. Two ways of training, whatever the seed and the images: `compare_arms`, the one that a claim such as
-"A is better than B" needs. An arm is a way of training, run once a seed; S counts seeds.
+"A is better than B" needs. An arm is a way of training, run once per seed; S counts seeds.
 
 Whatever has to do with random images rests on the influence of each image, see `evaluation.influence`.
 """
@@ -179,7 +179,7 @@ def permutation_test(
 
 
 def seeds_test(values_a: Sequence[float], values_b: Sequence[float], *, level: float = 0.95) -> Comparison:
-    """Compare two arms by one value a seed, paired by seed: Student's t, seeds random and the test images as they are.
+    """Compare two arms by one value per seed, paired by seed: Student's t; seeds are random, test images as they are.
 
     What is shown is shown for these test images: how the arms would fare on others, `compare_arms` tells. Where all
     differences are the same, p is 1 if they are 0, and otherwise 0. Raises MetricError for arms of different length,
@@ -314,7 +314,8 @@ def mean_comparison(comparisons: Sequence[Comparison]) -> Comparison:
 
     levels = {one.level for one in comparisons}
     if len(levels) != 1:
-        raise MetricError(f"A mean needs comparisons of one level, but {len(comparisons)} came, of levels {levels}.")
+        told = f" of levels {', '.join(map(str, sorted(levels)))}" if levels else ""
+        raise MetricError(f"A mean needs comparisons of one level, but {len(comparisons)} came{told}.")
     (level,), count = levels, len(comparisons)
     end = (1 + level) / 2
     variances = [
@@ -333,10 +334,11 @@ def mean_comparison(comparisons: Sequence[Comparison]) -> Comparison:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values adjusted for their number, in the order given: below α with all of them at most α in error.
+    """Return p values adjusted for their number by Holm's method, in the order given.
 
-    The smallest is multiplied by their number, the next by one less, and so on; none may fall below one before it
-    or rise above 1. Raises MetricError for values outside [0, 1].
+    To call all those below α significant is in error anywhere with a probability of at most α. The smallest is
+    multiplied by their number, the next by one less, and so on; none may fall below one before it or rise above 1.
+    Raises MetricError for values outside [0, 1].
     Source: Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure.
     """
     if not all(0 <= p <= 1 for p in p_values):

@@ -48,7 +48,7 @@ def _ranks(values: ArrayLike) -> Float[np.ndarray, "d m"]:
     try:
         table = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise MetricError("A ranking needs a table of numbers, one row a dataset, all rows of one length.") from error
+        raise MetricError("A ranking needs a table of numbers, one row per dataset, all rows of one length.") from error
     if table.ndim != 2 or min(table.shape) < 2:
         raise MetricError(
             "A ranking needs a table of at least 2 datasets (rows) and 2 models (columns), "

@@ -163,7 +163,7 @@ def check_seeds(
 ) -> tuple[Int[np.ndarray, "b k"], Float[np.ndarray, "s b c"]]:
     """Validate labels, and the scores of several seeds for the same images; return them as `check_inputs` does.
 
-    Scores come as `(S, N, C)`, one `(N, C)` a seed, for binary also as `(S, N)`. Raises MetricError for other
+    Scores come as `(S, N, C)`, one `(N, C)` per seed, for binary also as `(S, N)`. Raises MetricError for other
     shapes, for no seed, and as `check_inputs` does, saying which seed it is.
     """
     asks_per_label(task)  # an unknown task is no seed's fault
@@ -179,7 +179,7 @@ def check_seeds(
     if array.ndim != 3 or len(array) == 0:
         wanted = "(S, N) or (S, N, C)" if task == "binary" else "(S, N, C)"
         raise MetricError(
-            f"Scores of the seeds of a {task} task must have the shape {wanted} with S of at least 1, "
+            f"Scores of the seeds of {task} tasks must have the shape {wanted} with S of at least 1, "
             f"but came as {shape}."
         )
     checked = []
@@ -353,7 +353,7 @@ def crossed_interval(
 
 
 def deviation(values: Sequence[float]) -> float | None:
-    """Return the sample standard deviation of one value a seed, with S - 1 below; None for a single value.
+    """Return the sample standard deviation of one value per seed, with S - 1 below; None for a single value.
 
     Raises MetricError for no values, and values that are not finite.
     """
@@ -365,7 +365,7 @@ def deviation(values: Sequence[float]) -> float | None:
 
 
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
-    """Return the mean of one value a seed, with its Student-t confidence interval.
+    """Return the mean of one value per seed, with its Student-t confidence interval.
 
     A single value says nothing of the spread, so its interval has `low` and `high` None. Raises MetricError
     for no values, values that are not finite, and a level outside (0, 1).

@@ -10,15 +10,16 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qvit.cpu.parts import VECTOR_BYTES, in_parts
 from qvit.models.reverse import differentiable, replacing
-from qvit.quantum.engines.operators import VECTOR_BYTES, Gradients, in_parts
-from qvit.quantum.engines.watched import plain, transformed, unwatched
+from qvit.torch_private import plain, saved_elsewhere, transformed, unwatched
 
 # Widths up to which `NarrowAttention` is taken, and from how many scores on: below, its call costs more than it saves.
 NARROW = 8
 FEWEST_SCORES = 2**14
 LARGEST = 2**11  # tokens: beyond, the scores of a block of queries leave the cache
 LOG2_E = math.log2(math.e)
+Gradients = tuple[Tensor, Tensor, Tensor]
 
 
 class Attention(nn.Module):
@@ -54,7 +55,7 @@ def attend(
     if torch.compiler.is_compiling():  # sizes may be symbols
         return F.scaled_dot_product_attention(queries, keys, values)
     queries, keys, values = plain(queries), plain(keys), plain(values)
-    elsewhere = _saved_elsewhere()
+    elsewhere = saved_elsewhere()
     if transformed() or (elsewhere and not _are_many_scores(queries)):
         return _spelt_out(queries, keys, values)
     if _is_narrow(queries, values) and unwatched(queries, keys, values):
@@ -80,12 +81,6 @@ def _is_narrow(queries: Tensor, values: Tensor) -> bool:
 def _are_many_scores(queries: Tensor) -> bool:
     b, h, n, _ = queries.shape
     return b * h * n * n >= FEWEST_SCORES
-
-
-def _saved_elsewhere() -> bool:
-    """Return whether saved tensors are handed to hooks: checkpointing gives each of them back once only."""
-    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)  # torch 2.7 has no such question
-    return top is not None and top(True) is not None
 
 
 def _spelt_out(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ whole number of vectors, and their count is filled up to a multiple of four, bot
 log 2. `room` are seven scratch arrays.
 """
 
-from qvit.quantum.engines.compiled import jit
-from qvit.quantum.engines.simd import BYTES, larger, like, load, power_of_two, splat, spread, store, total
+from qvit.cpu.compiled import jit
+from qvit.cpu.vectors import BYTES, larger, like, load, power_of_two, splat, spread, store, total
 
 
 @jit

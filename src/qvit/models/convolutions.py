@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from qvit.models.vit import Classifier
+from qvit.torch_private import run_backward, without_onednn
 
 _LAYERS = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -210,13 +211,8 @@ def _is_known(maker: Any) -> bool:
 
 @contextmanager
 def _without_onednn() -> Iterator[None]:
-    was = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
-    try:
-        with Unstrided():
-            yield
-    finally:
-        torch._C._set_mkldnn_enabled(was)
+    with without_onednn(), Unstrided():
+        yield
 
 
 def differentiate(loss: Tensor) -> None:
@@ -225,7 +221,4 @@ def differentiate(loss: Tensor) -> None:
     While torch's own `backward` runs, a function of torch's like all others, blocks like `Unstrided` are suspended; it
     ends in this call.
     """
-    engine: Any = torch.autograd.Variable._execution_engine
-    engine.run_backward(
-        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
-    )
+    run_backward(loss)

@@ -13,7 +13,7 @@ from qvit.models.hardware_cost import HardwareCost, hardware_cost
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import Model, ModelConfig, build_without_numbers, count_parameters
 from qvit.quantum import QuantumLinear
-from qvit.quantum.engines.plan import ENGINES, auto_plan, exact_plan
+from qvit.quantum.engines.choose import ENGINES, auto_plan, exact_plan
 from qvit.quantum.engines.unitary import UnitaryPlan
 
 COUNTED_ENGINES = tuple(name for name in ENGINES if name not in ("auto", "reference"))  # the oracle is for tests
@@ -92,7 +92,7 @@ def count_flops(model: nn.Module, in_chans: int, img_size: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Call:
+class CircuitCall:
     """One call of a layer of circuits, on the meta device."""
 
     layer: QuantumLinear
@@ -126,7 +126,7 @@ class _Call:
         return int(counter.get_total_flops())
 
 
-def _by_engine(calls: list[_Call]) -> dict[str, int]:
+def _by_engine(calls: list[CircuitCall]) -> dict[str, int]:
     """Return the operations of all calls by every engine that can run all of them."""
     found = {}
     for engine in COUNTED_ENGINES if calls else ():
@@ -137,17 +137,17 @@ def _by_engine(calls: list[_Call]) -> dict[str, int]:
     return found
 
 
-def _without_circuits(model: nn.Module, in_chans: int, img_size: int) -> tuple[int, list[_Call]]:
+def _without_circuits(model: nn.Module, in_chans: int, img_size: int) -> tuple[int, list[CircuitCall]]:
     """Return the operations of a forward pass of one image without its circuits, and the calls of these."""
     if in_chans < 1 or img_size < 1:
         raise ModelError(f"Expected images of at least 1 channel and 1 pixel, got {in_chans} and {img_size}.")
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     images = torch.empty(1, in_chans, img_size, img_size, dtype=dtype, device="meta")
-    calls: list[_Call] = []
+    calls: list[CircuitCall] = []
 
     def record(layer: nn.Module, positional: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         assert isinstance(layer, QuantumLinear)
-        calls.append(_Call(layer, positional[0] if positional else named["inputs"]))
+        calls.append(CircuitCall(layer, positional[0] if positional else named["inputs"]))
 
     try:
         twin = _without_numbers(model)
@@ -160,8 +160,8 @@ def _without_circuits(model: nn.Module, in_chans: int, img_size: int) -> tuple[i
     except (RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"Expected a {type(model).__name__} that takes {tuple(images.shape)} images on torch's meta device, got: "
-            f"{' '.join(str(error).split())}. Check in_chans and img_size; a forward pass that looks at values "
-            "cannot be counted."
+            f"{' '.join(str(error).split()).rstrip('.')}. Check in_chans and img_size; a forward pass that looks at "
+            "values cannot be counted."
         ) from error
 
 

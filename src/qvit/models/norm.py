@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.models.reverse import Hook, differentiable, replacing
-from qvit.quantum.engines.watched import transformed
+from qvit.torch_private import transformed
 
 
 class LayerNorm(nn.LayerNorm):

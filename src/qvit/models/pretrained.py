@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qvit.data.fetch import Progress, user_cache, why_not_writable
+from qvit.data.fetch import DownloadBar, user_cache, why_not_writable
 from qvit.errors import ConfigError, DataError, FileError, ModelError
 from qvit.files import PART, open_regular
 from qvit.models.networks import Network, create_timm
@@ -54,6 +54,16 @@ def load_imagenet(
 
     Raises `ModelError` for a network not configured as pretrained, `DataError` where the weights cannot be had.
     """
+    network.body.load_state_dict(imagenet_weights(network, folder=folder, base_url=base_url, download=download))
+
+
+def imagenet_weights(
+    network: Network, *, folder: Path | None = None, base_url: str | None = None, download: bool = True
+) -> dict[str, Tensor]:
+    """Return the weights that `load_imagenet` loads; the network's own are not read, so it may be on the meta device.
+
+    Arguments and errors as for `load_imagenet`.
+    """
     config = network.config
     if config.pretrained != "imagenet":
         raise ModelError(
@@ -61,11 +71,10 @@ def load_imagenet(
             f"NetworkConfig('{config.arch}', …, pretrained='imagenet')."
         )
     if config.is_timm:
-        network.body.load_state_dict(_timm_weights(network))
-        return
+        return _timm_weights(network)
     published = PUBLISHED[config.arch]
     path = _fetch(published, folder or user_cache() / "weights", base_url or published.base_url, download=download)
-    network.body.load_state_dict(_matched(_read(path), network, published, path))
+    return _matched(_read(path), network, published, path)
 
 
 def published_name(arch: str, name: str) -> str:
@@ -116,7 +125,7 @@ def _download(url: str, path: Path) -> None:
 
     responses: list[Any] = []
     downloader = pooch.HTTPDownloader(
-        progressbar=Progress(url.rpartition("/")[2]) if sys.stderr.isatty() else False,
+        progressbar=DownloadBar(url.rpartition("/")[2]) if sys.stderr.isatty() else False,
         chunk_size=_CHUNK,
         hooks={"response": lambda response, *args, **kwargs: responses.append(response)},
     )

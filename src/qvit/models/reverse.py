@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qvit.torch_private import current_node
+
 Gradients = tuple[Tensor | None, ...]
 Slopes = Callable[[Any, Gradients, Tensor], Gradients | None]
 Hook = Callable[[Gradients, Gradients], Gradients | None]
@@ -38,7 +40,7 @@ def _replaced(slopes: Slopes, found: Gradients, given: Gradients) -> Gradients |
     if not torch.is_grad_enabled() or given[0] is None:
         return None
     # The node itself in the closure would keep it, and all it has saved, for ever.
-    made = slopes(torch._C._current_autograd_node(), found, given[0])
+    made = slopes(current_node(), found, given[0])
     if made is None:
         return None
     return tuple(None if old is None else new for old, new in zip(found, made, strict=False))

@@ -13,7 +13,7 @@ from qvit.models.attention import Attention
 from qvit.models.limits import MOST_TOKENS, MOST_WEIGHTS, check_at_most, check_size
 from qvit.models.norm import LayerNorm
 from qvit.models.projections import Projection, Quantum
-from qvit.quantum.engines.watched import plain
+from qvit.torch_private import plain
 
 Images = UInt8[Tensor, "b c y x"] | Float[Tensor, "b c y x"]
 

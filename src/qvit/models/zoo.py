@@ -1,7 +1,7 @@
 """Models by name: `{kind}_{q}q{h}h`, q qubits (or features) per head and h heads, or a classical network's name."""
 
 import re
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from math import log
 from typing import Any
 
@@ -21,7 +21,24 @@ SAID_BY_NAME = ("dim", "heads", "projection")
 MATCH_TOLERANCE = 0.03
 ModelConfig = ViTConfig | NetworkConfig
 Model = ViT | Network
-_NAME = re.compile(r"(?P<kind>[a-z_]+)_(?P<qubits>[0-9]{1,9})q(?P<heads>[0-9]{1,9})h(?P<matched>_matched)?")
+MATCHED = "_matched"
+_NAME = re.compile(rf"([a-z_]+)_([0-9]{{1,9}})q([0-9]{{1,9}})h({MATCHED})?")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """What the name of a ViT says: `givens_8q2h_matched` is of the kind `givens`."""
+
+    kind: str
+    qubits: int
+    heads: int
+    matched: bool
+
+
+def parse_name(name: str) -> ModelName | None:
+    """Return what a name of the form `{kind}_{q}q{h}h` says, whether there is the kind or not; None for others."""
+    found = _NAME.fullmatch(name)
+    return None if found is None else ModelName(found[1], int(found[2]), int(found[3]), found[4] is not None)
 
 
 def list_models() -> list[str]:
@@ -50,9 +67,9 @@ def create_model(
     `vit_4q2h_matched` (or `matched=True`) is the ViT of equivalent parameter count, within 3 % of `qvit_4q2h`'s: its
     width is shrunk in steps of the head count, which frees more than dense Q, K and V cost, and the MLP takes up the
     rest, so it is often wider. All else is equal. Any kind but qvit can be matched like this, such as
-    `givens_8q2h_matched`; one within 3 % as it stands is left alone. Options that the kind does not have, such as a
-    vit's `n_layers`, then describe the QViT alone, options that both have (n_layers of `unlu`) both, and options that
-    the QViT does not have the kind alone.
+    `givens_8q2h_matched`; one within 3 % as it stands is left alone. Of the options, those that only the QViT has (a
+    vit has no `n_layers`) describe the QViT that is matched, those that only the kind has describe the kind, and those
+    that both have (the `n_layers` of `unlu`) describe both.
 
     `options` are fields of `ViTConfig` or of the projection, or of `NetworkConfig`: `depth=2`, `n_layers=2`.
     Raises `ConfigError` for unknown names and options, `ModelError` for sizes that do not fit together.
@@ -111,16 +128,16 @@ def model_config(name: str, *, matched: bool = False, **options: Any) -> ModelCo
 
 def vit_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig:
     """Return the configuration of a ViT, quantum or classical; arguments and errors as for `create_model`."""
-    found = _NAME.fullmatch(name)
-    if found is None or found["kind"] not in KINDS:
+    found = parse_name(name)
+    if found is None or found.kind not in KINDS:
         raise ConfigError(
             f"There is no model '{name}'.{nearest(name, [*list_models(), *NETWORKS])} "
             f"Names are {{{'|'.join(KINDS)}}}_{{qubits}}q{{heads}}h, such as qvit_4q2h; "
             f"{', '.join(NETWORKS)}; and {TIMM}NAME."
         )
-    matched = matched or found["matched"] is not None
-    if matched and found["kind"] == "qvit":
-        twin = f"vit_{found['qubits']}q{found['heads']}h_matched"
+    matched = matched or found.matched
+    if matched and found.kind == "qvit":
+        twin = f"vit_{found.qubits}q{found.heads}h{MATCHED}"
         raise ConfigError(f"Other kinds are matched to the qvit, which cannot be matched itself; use {twin}, say.")
     for key in SAID_BY_NAME:
         if key in options:
@@ -128,9 +145,9 @@ def vit_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig
                 f"The name '{name}' already says the {key}; choose another name, such as qvit_6q3h or cosine_4q2h, "
                 "or build ViT(ViTConfig(…))."
             )
-    heads, width = int(found["heads"]), int(found["qubits"]) * int(found["heads"])
-    options = {"heads": heads, "dim": width, "mlp_dim": width} | options
-    kind = KINDS[found["kind"]]
+    width = found.qubits * found.heads
+    options = {"heads": found.heads, "dim": width, "mlp_dim": width} | options
+    kind = KINDS[found.kind]
     if not matched:
         return _config(kind, options)
     of_quantum, of_kind = Quantum.__dataclass_fields__.keys(), PROJECTIONS[kind].__dataclass_fields__.keys()

@@ -168,7 +168,7 @@ ANSATZE: dict[str, Ansatz] = {
             "Schuld et al. 2018, arXiv:1804.00633",
         ),
         Ansatz("reupload", lambda n, layers: (layers, n, 2), _reupload, "Pérez-Salinas et al. 2020, arXiv:1907.02085"),
-        Ansatz("dense_ring", _square, _layers(("RY", "RZ"), ("RY",)), "two features a wire"),
+        Ansatz("dense_ring", _square, _layers(("RY", "RZ"), ("RY",)), "two features per wire"),
         Ansatz("amplitude_ring", _square, _amplitude_ring, "2ⁿ features as amplitudes"),
         Ansatz("unlu_v", lambda n, layers: (layers * 3 * n,), _unlu_v, "Unlu et al. 2024, arXiv:2402.00776"),
         Ansatz("unlu_qk", lambda n, layers: (layers * 3 * n + 1,), _unlu_qk, "Unlu et al. 2024, arXiv:2402.00776"),

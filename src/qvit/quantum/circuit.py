@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any
 
 from qvit.errors import CircuitError, nearest
 from qvit.files import shown
@@ -128,7 +128,7 @@ def w(index: int) -> Angle:
 class Gate:
     """One gate: its name (a key of `GATE_WIRES`), the wires it acts on, and an angle for a rotation.
 
-    A rotation is exp(−iθP/2): P is X for RX, XX for RXX, and `word` for PauliRot, one letter a wire. The first wire
+    A rotation is exp(−iθP/2): P is X for RX, XX for RXX, and `word` for PauliRot, one letter per wire. The first wire
     of a CNOT or a controlled rotation is the control. RBS(θ) is the reconfigurable beam splitter of Cherrat et al.
     2024: |10⟩ ↦ cos θ|10⟩ + sin θ|01⟩, |01⟩ ↦ cos θ|01⟩ − sin θ|10⟩, nothing else moves.
     """
@@ -203,14 +203,6 @@ class Circuit:
         # Hashes of strings differ between processes, so the cached one must not travel.
         return Circuit, (self.n_wires, self.n_inputs, self.n_weights, self.gates, self.observables, self.amplitudes)
 
-    def draw(self, output: Literal["text", "figure"] = "text") -> Any:
-        """Return the circuit as text, one line a wire, or as a matplotlib figure; see `quantum.draw`."""
-        from qvit.quantum.draw import as_figure, as_text
-
-        if output not in ("text", "figure"):
-            raise CircuitError(f"A circuit is drawn as 'text' or as a 'figure', got '{output}'.")
-        return as_text(self) if output == "text" else as_figure(self)
-
     def _check_gate(self, gate: Gate) -> None:
         if gate.name not in GATE_WIRES:
             raise CircuitError(
@@ -220,7 +212,7 @@ class Circuit:
         if gate.word and gate.name != "PauliRot":
             raise CircuitError(f"{gate.name} takes no Pauli word; PauliRot does.")
         if gate.name == "PauliRot" and (not gate.word or not Pauli.of(gate.word, gate.wires).support):
-            raise CircuitError("PauliRot needs a Pauli word with a letter a wire, at least one of them X, Y or Z.")
+            raise CircuitError("PauliRot needs a Pauli word with a letter per wire, at least one of them X, Y or Z.")
         if len(gate.wires) != (GATE_WIRES[gate.name] or len(gate.word)):
             raise CircuitError(f"{gate.name} acts on {GATE_WIRES[gate.name]} wire(s), got {gate.wires}.")
         self._check_wires(gate.name, gate.wires)

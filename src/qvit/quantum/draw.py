@@ -47,7 +47,7 @@ class Placed:
 
 
 def as_text(circuit: Circuit, *, width: int = 120) -> str:
-    """Return the circuit as text, one line a wire, folded into strips of at most `width` (≥ 60) characters.
+    """Return the circuit as text, one line per wire, folded into strips of at most `width` (≥ 60) characters.
 
     Outputs that are longer Pauli strings are listed below. Of more than 64 wires the first and last eight are shown.
     """

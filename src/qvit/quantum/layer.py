@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from qvit.errors import CircuitError, CircuitWarning
 from qvit.quantum.ansatz import Ansatz, build_circuit, get_ansatz
 from qvit.quantum.engines import Explanation, evaluate, explain, make_plan
-from qvit.quantum.engines.tracing import sizes
 from qvit.quantum.limits import MOST_GROUPS, MOST_LAYERS, MOST_WIRES, whole
 from qvit.quantum.program import analyse
+from qvit.torch_private import sizes
 
 
 def uniform_angles(weights: Tensor) -> Tensor:

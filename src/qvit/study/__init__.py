@@ -1,1 +1,1 @@
-"""Comparisons across runs: tables and pictures, read from run folders."""
+"""Studies: many runs from one file, done by several workers and kept in one folder."""

@@ -2,57 +2,37 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import qvit
 from qvit.data.arrays import load_dataset
-from qvit.data.registry import get_info, is_path
 from qvit.data.transfer import load_images
 from qvit.distill.pipeline import DistillationConfig
 from qvit.models.networks import TIMM
+from qvit.study.code import code_digest
 from qvit.study.places import without_places
 from qvit.study.spec import Job
 from qvit.training.options import RunConfig
 
-FORMAT = 1
+FORMAT = 2
 SHORT = 8  # digits where a person reads them
-# Folders of the package that choose, watch or show runs, and cannot change what comes out of one.
-BYSTANDERS = ("study", "cli", "bench")
-COMPUTED_BY = ("torch", "numpy", "scipy", "numba", "monai")
-
-
-@cache
-def code_digest() -> str:
-    """Return the SHA-256 of all sources that can change what a run gives, and of the versions of what they call."""
-    root = Path(qvit.__file__).parent
-    digest = hashlib.sha256(json.dumps({name: version(name) for name in COMPUTED_BY}).encode())
-    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):  # paths sort by system
-        place = path.relative_to(root)
-        if place.parts[0] not in BYSTANDERS:
-            source = path.read_bytes().replace(b"\r\n", b"\n")  # git may write lines as the system ends them
-            digest.update(f"{place.as_posix()} {hashlib.sha256(source).hexdigest()}\n".encode())
-    return digest.hexdigest()
-
-
-def data_digest(dataset: str, size: int, *, root: str | Path | None = None) -> str:
-    """Return the digest of a dataset's images and labels; that of an official file is known without reading it."""
-    if not is_path(dataset):
-        known = get_info(dataset).md5.get(size)
-        if known is not None:
-            return known
-    return load_dataset(dataset, size=size, root=root, download=False).digest
 
 
 class Identities:
-    """The identities of jobs; each is worked out once."""
+    """The identities of jobs; each is worked out once.
 
-    def __init__(self, root: str | Path | None = None) -> None:
+    `digests` are those of datasets that are known already, by name and size; others are read, from `root` if official.
+    """
+
+    def __init__(
+        self, root: str | Path | None = None, digests: Mapping[tuple[str, int], str] = MappingProxyType({})
+    ) -> None:
         self._root = root
-        self._data: dict[tuple[str, int], str] = {}
+        self._data = dict(digests)
         self._done: dict[int, tuple[Job, str]] = {}  # with the job, so that no other gets its id
 
     def of(self, job: Job) -> str:
@@ -83,13 +63,14 @@ class Identities:
         """Return the digest of a run's data."""
         key = config.dataset, config.size
         if key not in self._data:
-            self._data[key] = data_digest(*key, root=self._root)
+            data = load_dataset(config.dataset, config.size, self._root, download=False, task=config.task)
+            self._data[key] = data.digest
         return self._data[key]
 
     def _transfer_set_of(self, config: Any, student: RunConfig) -> str | None:
         name = getattr(config, "transfer_set", None)
-        if name is None or not is_path(name):
-            return None if name is None else data_digest(name, student.size, root=self._root)
+        if name is None:
+            return None
         return load_images(name, size=student.size, channels=3, root=self._root, download=False)[1]
 
 

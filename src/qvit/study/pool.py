@@ -26,6 +26,7 @@ from qvit.errors import QvitError, RunError
 LOCK = ".workers"
 PATIENCE = 60.0  # seconds that a new driver waits for the workers of an old one
 GOODBYE = 5.0  # seconds in which an idle worker should have ended by itself
+GUARD = 'A script that runs a study must do so under `if __name__ == "__main__":`, because every worker imports it.'
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -105,6 +106,7 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
+        self._ready = False
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
@@ -120,18 +122,26 @@ class _Worker:
             self.connection.send(work)
 
     def news(self) -> list[Event]:
-        """Return what the worker has said; if it has died, a new one takes its place."""
+        """Return what the worker has said; if it has died, a new one takes its place.
+
+        Raises `RunError` if it could not even begin, as none will.
+        """
         found = []
         try:
             while self.connection.poll():
                 kind, told = self.connection.recv()
+                if kind == "ready":
+                    self._ready = True
+                    continue
                 found.append(Event(kind, self.work.identity, self.name, told))
                 if kind != "epoch":
                     self.work = None
         except (EOFError, OSError):
             self.process.join()
+            how = _ending(self.process.exitcode)
+            if not self._ready and self.process.exitcode == 1:  # an error before it could listen
+                raise RunError(f"A worker cannot begin: {how}, and said why above. {GUARD}") from None
             if self.work is not None:
-                how = _ending(self.process.exitcode)
                 found.append(Event("lost", self.work.identity, self.name, how))
                 self.work = None
             self.connection.close()
@@ -179,6 +189,7 @@ def _serve(connection: Connection, folder: Path, threads: int) -> None:
     from qvit.study.work import execute
 
     torch.set_num_threads(threads)
+    connection.send(("ready", None))
 
     def tell(*told: Any) -> None:
         connection.send(("epoch", told))

@@ -20,8 +20,9 @@ from qvit.data.fetch import default_root
 from qvit.data.registry import file_name, get_info, is_path
 from qvit.errors import ConfigError
 from qvit.files import PART, write_atomic
+from qvit.study.outcome import OUTPUTS, Outcome
 from qvit.study.pool import Event, attempt
-from qvit.study.work import OUTPUTS, Outcome, Work, execute
+from qvit.study.work import Work, execute
 
 RETRIES = 3
 ANSWER = 10.0  # seconds in which a cluster's head should answer

@@ -13,13 +13,11 @@ import json
 import os
 import platform
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -29,42 +27,20 @@ from qvit.data.arrays import Dataset, load_dataset
 from qvit.errors import RunError
 from qvit.files import printable, sole_user, write_atomic
 from qvit.models.cost import cost_of
-from qvit.models.zoo import model_config
+from qvit.study.code import COMPUTED_BY, code_digest
 from qvit.study.database import OnWait
-from qvit.study.identity import COMPUTED_BY, Identities, code_digest
+from qvit.study.driver import Driver, OnNews, distinct
+from qvit.study.identity import Identities
+from qvit.study.outcome import read_outcome
 from qvit.study.places import named
-from qvit.study.pool import Event, LocalPool, Pool, await_workers, cores
-from qvit.study.results import labels_file
+from qvit.study.pool import LocalPool, Pool, await_workers, cores
 from qvit.study.spec import Study
-from qvit.study.store import Store, StoredJob
+from qvit.study.store import Store, labels_file
 from qvit.study.stored import is_cost
-from qvit.study.work import OUTPUTS, Work, read_outcome
 from qvit.training.record import processor
 
-LOST_AT_MOST = 3  # workers a run may lose before it is taken to be its fault
-TICK = 0.5  # seconds between looks at a study in which nothing happens
 # What a disk may say when it is asked to write.
 REFUSALS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
-
-
-@dataclass
-class Progress:
-    """How far a study is: told to `on_news` whenever something happens.
-
-    `doing` holds stage, epoch and epochs of the runs at work, by name; `left` the seconds that the rest may take, None
-    while nobody knows. `news` is what just happened, in a line, or empty.
-    """
-
-    total: int
-    finished: int = 0
-    failed: int = 0
-    found: int = 0
-    doing: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    left: float | None = None
-    news: str = ""
-
-
-OnNews = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -98,14 +74,14 @@ def run_study(
     with all runs alike.
     """
     folder, began = Path(folder), time.monotonic()
-    _check_folder(folder)
+    with _writing(folder), _usable(folder):
+        datasets = _load_datasets(study, root=root, download=download)
     with _writing(folder), sole_user(folder):
         await_workers(folder)
         with Store.open(folder, on_wait=on_wait) as store:
-            datasets = _load_datasets(study, root=root, download=download)
             options = _plan(store, study, datasets, root=root)
             _forget_what_stopped(store)
-            driver = _Driver(store, folder, options, root=root, on_news=on_news)
+            driver = Driver(store, folder, options, root=root, on_news=on_news)
             if driver.waiting:
                 threads = max(job.run.train.threads for job in study.jobs)
                 pool = _pool(folder, workers, ray, threads, len(driver.waiting))
@@ -113,7 +89,7 @@ def run_study(
                     driver.run(pool)
                 finally:
                     pool.close()
-            jobs = _distinct(store.jobs())
+            jobs = distinct(store.jobs())
     return Summary(
         total=len(jobs),
         finished=sum(job.status == "finished" for job in jobs),
@@ -135,6 +111,20 @@ def _writing(folder: Path) -> Iterator[None]:
             f"Cannot write to {error.filename or folder}: {error.strerror}. Nothing was lost; free some space, or "
             "choose a folder that you may write to with --out."
         ) from error
+
+
+@contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Make the folder and see that it can be a study's; if then the block fails, take it away again."""
+    made = not folder.exists()
+    _check_folder(folder)
+    try:
+        yield
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _check_folder(folder: Path) -> None:
@@ -168,7 +158,8 @@ def _plan(
     store: Store, study: Study, datasets: dict[str, Dataset], *, root: str | Path | None
 ) -> dict[str, dict[str, Any]]:
     """Write down what is asked for; returns the options of each identity, with the places of data as they are now."""
-    identities = Identities(root)
+    digests = {(job.dataset, job.run.size): datasets[job.dataset].digest for job in study.jobs}
+    identities = Identities(root, digests)
     jobs = [(identities.of(job), job) for job in study.jobs]
     store.plan(jobs, {identity: [identities.of(teacher) for teacher in job.teachers] for identity, job in jobs})
     for name, data in datasets.items():
@@ -191,13 +182,7 @@ def _keep_costs(store: Store, study: Study, datasets: dict[str, Dataset]) -> Non
     wanted = {(named(job.dataset), job.model.label): job for job in study.jobs}
     for key, job in wanted.items():
         run, data = job.run, datasets[job.dataset]
-        config = model_config(
-            run.model,
-            in_chans=data.info.channels,
-            num_classes=data.info.num_classes,
-            img_size=data.size,
-            **run.model_options,
-        )
+        config = run.architecture(data.info, data.size)
         said = json.dumps([code_digest(), run.model, asdict(config)], sort_keys=True)
         of = hashlib.sha256(said.encode()).hexdigest()
         if not is_cost(known.get(key)) or known[key].get("of") != of:
@@ -236,21 +221,16 @@ def _machine() -> dict[str, Any]:
 
 def _forget_what_stopped(store: Store) -> None:
     """Bring the store in line with the folders, after a driver that may have been killed at any moment."""
-    for job in _distinct(store.jobs()):
+    for job in distinct(store.jobs()):
         try:
             outcome = read_outcome(job.folder, distilled=job.distilled)
         except RunError:
             outcome = None  # whoever does it will say what is wrong with it
         if outcome is not None:
             if job.status != "finished":
-                store.finish(job.identity, outcome.result, outcome.seconds)
+                store.finish(job.identity, asdict(outcome.result), outcome.seconds)
         elif job.status != "waiting":
             store.release(job.identity, "stopped with its driver")
-
-
-def _distinct(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return one job an identity: a run may answer two of them."""
-    return list({job.identity: job for job in reversed(jobs)}.values())[::-1]
 
 
 def _pool(folder: Path, workers: int | None, ray: str | None, threads: int, jobs: int) -> Pool:
@@ -262,157 +242,3 @@ def _pool(folder: Path, workers: int | None, ray: str | None, threads: int, jobs
 
         return RayPool(ray, folder, workers=count, threads=threads)
     return LocalPool(count, folder, threads=threads)
-
-
-def error_file(job: StoredJob) -> Path:
-    """Return where the traceback of a failed run is kept."""
-    return job.folder.with_name(f"{job.folder.name}.error.txt")
-
-
-class _Driver:
-    """Hands out runs, teachers first, and writes down what becomes of them."""
-
-    def __init__(
-        self,
-        store: Store,
-        folder: Path,
-        options: dict[str, dict[str, Any]],
-        *,
-        root: str | Path | None,
-        on_news: OnNews | None,
-    ) -> None:
-        jobs = _distinct(store.jobs())
-        self.store, self.folder, self.options, self.root = store, folder, options, root
-        self.jobs = {job.identity: job for job in jobs}
-        self.waiting = [job.identity for job in jobs if job.status != "finished"]
-        self.running: dict[str, float] = {}
-        self.lost: defaultdict[str, int] = defaultdict(int)
-        self.status = {job.identity: job.status for job in jobs}
-        self.done = 0
-        self._seconds: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
-        for job in jobs:
-            if job.status == "finished" and job.seconds is not None:
-                self._learn(job, job.seconds)
-        self._told = on_news or (lambda progress: None)
-        found = sum(status == "finished" for status in self.status.values())
-        self.progress = Progress(total=len(jobs), finished=found, found=found)
-
-    def run(self, pool: Pool) -> None:
-        """Do everything that waits."""
-        self._tell(f"{self.progress.found} of {self.progress.total} runs are done already" * bool(self.progress.found))
-        while self.waiting or self.running:
-            while pool.idle > 0:
-                identity = self._next()
-                if identity is None:
-                    break
-                self._begin(identity, pool)
-            if not self.running:
-                if self.waiting:
-                    raise RunError(
-                        f"Nobody takes the {len(self.waiting)} runs that are still to be done: the machines have too "
-                        "few processors for one. Give them more, or runs fewer threads."
-                    )
-                break
-            for event in pool.events(TICK):
-                self._hear(event)
-
-    def _next(self) -> str | None:
-        """Return the next run whose teachers are finished; runs whose teachers failed fail with them."""
-        for identity in list(self.waiting):
-            teachers = {teacher: self.status[teacher] for teacher in self.jobs[identity].teachers}
-            failed = [self.jobs[teacher].name for teacher, status in teachers.items() if status == "failed"]
-            if failed:
-                self.waiting.remove(identity)
-                self._fail(identity, f"its teacher failed ({failed[0]})")
-            elif all(status == "finished" for status in teachers.values()):
-                self.waiting.remove(identity)
-                return identity
-        return None
-
-    def _begin(self, identity: str, pool: Pool) -> None:
-        job = self.jobs[identity]
-        work = Work(
-            identity=identity,
-            name=job.name,
-            options=self.options[identity],
-            folder=job.folder,
-            outputs=self.folder / OUTPUTS,
-            teachers=tuple(self.jobs[teacher].folder for teacher in job.teachers),
-            root=None if self.root is None else Path(self.root),
-            download=False,
-        )
-        job.folder.parent.mkdir(exist_ok=True)
-        self.running[identity] = time.monotonic()
-        self.status[identity] = "running"
-        self.store.begin(identity, pool.submit(work))
-        self.progress.doing[job.name] = ("starting", 0, 1)
-        self._tell()
-
-    def _hear(self, event: Event) -> None:
-        job = self.jobs[event.identity]
-        if event.kind == "epoch":
-            self.progress.doing[job.name] = event.told
-            self._tell()
-            return
-        wall = time.monotonic() - self.running.pop(event.identity)
-        self.progress.doing.pop(job.name, None)
-        if event.kind == "finished":
-            outcome = event.told
-            error_file(job).unlink(missing_ok=True)
-            self.store.finish(event.identity, outcome.result, outcome.seconds)
-            self.status[event.identity] = "finished"
-            self._learn(job, wall)
-            self.progress.finished += 1
-            self.done += 1
-            test = outcome.result["test"]
-            self._tell(f"{job.name}: test AUC {test['auc']:.3f}, ACC {test['acc']:.3f}, {wall:.1f} s")
-        elif event.kind == "failed":
-            line, trace = event.told
-            write_atomic(error_file(job), trace.encode(errors="backslashreplace"))
-            self._fail(event.identity, line)
-        else:
-            self._lose(event)
-
-    def _lose(self, event: Event) -> None:
-        """Let a run whose worker died be gone on with by another, unless it has cost too many."""
-        self.lost[event.identity] += 1
-        if self.lost[event.identity] >= LOST_AT_MOST:
-            self._fail(event.identity, f"lost {LOST_AT_MOST} workers; of the last, {event.told}")
-            return
-        self.store.release(event.identity, f"lost: {event.told}")
-        self.status[event.identity] = "waiting"
-        self.waiting.insert(0, event.identity)
-        self._tell(f"{self.jobs[event.identity].name}: {event.told}; it goes on with another worker")
-
-    def _fail(self, identity: str, error: str) -> None:
-        self.store.fail(identity, error)
-        self.status[identity] = "failed"
-        self.progress.failed += 1
-        self._tell(f"{self.jobs[identity].name} failed: {error}")
-
-    def _learn(self, job: StoredJob, seconds: float) -> None:
-        for key in _likeness(job):
-            self._seconds[key].append(seconds)
-
-    def _tell(self, news: str = "") -> None:
-        self.progress.news = news
-        self.progress.left = self._left()
-        self._told(self.progress)
-
-    def _left(self) -> float | None:
-        """Return the seconds that the rest may take with as many runs at a time as now."""
-        now, total = time.monotonic(), 0.0
-        usual = {key: median(seconds) for key, seconds in self._seconds.items()}
-        for identity in (*self.waiting, *self.running):
-            known = next((usual[key] for key in _likeness(self.jobs[identity]) if key in usual), None)
-            if known is None:
-                return None
-            spent = now - self.running[identity] if identity in self.running else 0.0
-            total += max(0.0, known - spent)
-        return total / max(1, len(self.running))
-
-
-def _likeness(job: StoredJob) -> list[tuple[str, ...]]:
-    """Return what runs of about the same length have in common, the best likeness first."""
-    kind = (job.role, "distilled" if job.distilled else "")
-    return [(*kind, job.dataset, job.model["label"], job.regime), (*kind, job.dataset), kind]

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from qvit.data.registry import name_of
 from qvit.documents import one_line
 from qvit.errors import FileError, RunError
 from qvit.study.database import READ, WRITE, DamageError, OnWait, connected, patiently
@@ -70,7 +71,7 @@ class StoredJob:
     @property
     def name(self) -> str:
         """How messages call it."""
-        return f"{Path(self.dataset).stem} {self.model['label']} {self.regime} seed {self.seed}"
+        return f"{name_of(self.dataset)} {self.model['label']} {self.regime} seed {self.seed}"
 
 
 class Store:
@@ -273,7 +274,7 @@ class Store:
 
 def run_folder(identity: str, job: Job) -> str:
     """Return where a run lies in the study's folder: readable, and of no other run."""
-    words = (Path(job.dataset).stem, job.model.name, job.regime, f"s{job.seed}", identity[:8])
+    words = (name_of(job.dataset), job.model.name, job.regime, f"s{job.seed}", identity[:8])
     return "runs/" + "-".join("".join(c if c.isalnum() or c == "_" else "-" for c in word) for word in words)
 
 
@@ -291,3 +292,8 @@ def _read_json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:  # TypeError: of no text; RecursionError: nested deeply
         raise DamageError(f"a value is not JSON ({error})") from error
+
+
+def labels_file(folder: Path, dataset: str) -> Path:
+    """Return where a study keeps the labels that predictions are compared with."""
+    return folder / "labels" / f"{name_of(dataset)}.npz"

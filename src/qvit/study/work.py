@@ -2,15 +2,14 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qvit.errors import RunError
-from qvit.training.folder import Run
+from qvit.study.outcome import Outcome, read_outcome
+from qvit.training.records import EpochRecord
 
-OUTPUTS = "teacher-outputs"  # the folder in a study's where teachers' outputs are kept
-OnEpoch = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
+Tell = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
 
 
 @dataclass(frozen=True)
@@ -30,41 +29,7 @@ class Work:
     download: bool = True
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to: its figures, the seconds it trained, and what it warned of."""
-
-    result: dict[str, Any]
-    seconds: float
-    warnings: tuple[str, ...] = field(default=())
-
-
-def final_run(folder: Path, *, distilled: bool) -> Run:
-    """Return the run whose figures count: that of the folder, or the last stage of a distillation."""
-    if not distilled:
-        return Run(folder)
-    return Run(folder / ("joint" if (folder / "joint").exists() else "finetune"))
-
-
-def all_runs(folder: Path, *, distilled: bool) -> list[Run]:
-    """Return the runs of every stage."""
-    if not distilled:
-        return [Run(folder)]
-    return [Run(folder / stage) for stage in ("pretrain", "finetune", "joint") if (folder / stage).exists()]
-
-
-def read_outcome(folder: Path, *, distilled: bool) -> Outcome | None:
-    """Return what a run came to, None where it is not finished; raises `RunError` for a damaged one."""
-    if not (folder / ("distillation.json" if distilled else "result.json")).exists():
-        return None
-    run = final_run(folder, distilled=distilled)
-    if not run.finished:
-        raise RunError(f"{folder} is damaged: it holds figures of a run that is not there; delete it.")
-    seconds = sum(one.seconds for one in all_runs(folder, distilled=distilled))
-    return Outcome(run.result, round(seconds, 3))
-
-
-def execute(work: Work, on_epoch: OnEpoch | None = None) -> Outcome:
+def execute(work: Work, on_epoch: Tell | None = None) -> Outcome:
     """Do a run, or go on with it where it stopped; a finished one is only read.
 
     Raises all errors of training and data.
@@ -80,7 +45,7 @@ def execute(work: Work, on_epoch: OnEpoch | None = None) -> Outcome:
     return Outcome(outcome.result, outcome.seconds, tuple(dict.fromkeys(str(one.message) for one in caught)))
 
 
-def _train(work: Work, on_epoch: OnEpoch | None) -> None:
+def _train(work: Work, on_epoch: Tell | None) -> None:
     from qvit.training.options import resolve
     from qvit.training.run import train_run
 
@@ -95,7 +60,7 @@ def _train(work: Work, on_epoch: OnEpoch | None) -> None:
     )
 
 
-def _distill(work: Work, on_epoch: OnEpoch | None) -> None:
+def _distill(work: Work, on_epoch: Tell | None) -> None:
     from qvit.distill import Teacher, distill, resolve_distillation
 
     config = resolve_distillation(work.options)
@@ -111,7 +76,7 @@ def _distill(work: Work, on_epoch: OnEpoch | None) -> None:
     )
 
 
-def _progress(stage: str, epochs: int, on_epoch: OnEpoch | None) -> Callable[[dict[str, Any], float], None] | None:
+def _progress(stage: str, epochs: int, on_epoch: Tell | None) -> Callable[[EpochRecord, float], None] | None:
     if on_epoch is None:
         return None
-    return lambda record, _seconds: on_epoch(stage, record["epoch"], epochs)
+    return lambda record, _seconds: on_epoch(stage, record.epoch, epochs)

@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qvit.files import open_regular, remedy, write_atomic
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import ModelConfig, build_without_numbers
 from qvit.training.loop import TrainState
+from qvit.training.records import Best, EpochRecord
 from qvit.training.saved import check_tensors
 from qvit.training.stored import EpochLine, checked
 
@@ -21,7 +23,11 @@ from qvit.training.stored import EpochLine, checked
 def save_state(path: Path, state: TrainState) -> None:
     """Write all that a run needs to go on, whole or not at all."""
     buffer = io.BytesIO()
-    torch.save({field: getattr(state, field) for field in TrainState.__dataclass_fields__}, buffer)
+    assert state.best is not None, "there is a best epoch after the first"
+    values = {name: getattr(state, name) for name in TrainState.__dataclass_fields__}
+    values["history"] = list(map(asdict, state.history))
+    values["best"] = asdict(state.best.record) | {"model": state.best.model}
+    torch.save(values, buffer)
     write_atomic(path, buffer.getvalue())
 
 
@@ -40,19 +46,24 @@ def load_state(path: Path) -> TrainState:
 
 def _state(found: Any) -> TrainState:
     """Return a state if what was found is one, as far as a run reads it without a model; raises whatever."""
-    state = TrainState(**found)
-    if not isinstance(state.epoch, int) or not state.epoch == len(state.history) == len(state.seconds) > 0:
+    history = [_record(line, f"epoch {number}") for number, line in enumerate(found["history"], 1)]
+    kept = {key: value for key, value in found["best"].items() if key != "model"}
+    best = Best(_record(kept, "the best epoch"), found["best"]["model"])
+    state = TrainState(**found | {"history": history, "best": best})
+    if not isinstance(state.epoch, int) or not state.epoch == len(history) == len(state.seconds) > 0:
         raise ValueError("its epochs are not as many as their records")
-    for number, line in enumerate(state.history, 1):
-        if checked(line, EpochLine, f"epoch {number}")["epoch"] != number:
-            raise ValueError("an epoch is missing")
-    checked({key: value for key, value in state.best.items() if key != "model"}, EpochLine, "the best epoch")
-    for weights in (state.model, state.best["model"], state.objective):
+    if [record.epoch for record in history] != list(range(1, state.epoch + 1)):
+        raise ValueError("an epoch is missing")
+    for weights in (state.model, best.model, state.objective):
         if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in weights.items()):
             raise ValueError("weights that are no tensors")
     if not all(isinstance(seconds, float) and 0.0 <= seconds < math.inf for seconds in state.seconds):
         raise ValueError("seconds that are no time")
     return state
+
+
+def _record(found: Any, what: str) -> EpochRecord:
+    return EpochRecord.of(dict(checked(found, EpochLine, what)))
 
 
 def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:

@@ -1,6 +1,6 @@
 """A run is a folder: configuration, environment, metrics by epoch, weights, predictions, result.
 
-config.json         what determines the run            metrics.jsonl       one line an epoch
+config.json         what determines the run            metrics.jsonl       one line per epoch
 environment.json    where and with what it ran         timings.jsonl       seconds of each epoch
 model.safetensors   the chosen weights                 {dataset}_{split}_[AUC]…csv   predictions
 result.json         the final figures, written last    state.pt            only while unfinished
@@ -17,15 +17,15 @@ import numpy as np
 from jaxtyping import Float
 
 from qvit.data.arrays import Dataset, load_dataset
-from qvit.data.npz import md5_of
-from qvit.data.registry import is_path
+from qvit.data.registry import is_path, name_of
 from qvit.documents import one_line, parse_json, read_json
-from qvit.errors import ConfigError, DataError, FileError, RunError
-from qvit.evaluation.results import read_result, result_start
+from qvit.errors import ConfigError, FileError, QvitError, RunError
+from qvit.evaluation.medmnist_files import read_result, result_start
 from qvit.files import read_text, remedy, unseen
 from qvit.models.zoo import Model, ModelConfig, build, read_config
 from qvit.training.checkpoint import check_weights, load_weights
-from qvit.training.loop import TrainConfig
+from qvit.training.config import TrainConfig
+from qvit.training.records import EpochRecord, Result
 from qvit.training.seeding import INIT, seeded
 from qvit.training.stored import FOUND_AT as FOUND_AT
 from qvit.training.stored import ConfigFile, EpochLine, ResultFile, TimingLine, checked
@@ -63,16 +63,16 @@ class Run:
         return os.path.exists(self.folder / "result.json")  # noqa: PTH110 - a path of Path's raises for some names
 
     @cached_property
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Result:
         """The final figures."""
         if not self.finished and os.path.exists(self.folder / "config.json"):  # noqa: PTH110
             raise RunError(f"The run in {self.folder} is not finished; go on with `qvit train … --resume`.")
-        return self._json("result.json", ResultFile)
+        return Result.of(self._json("result.json", ResultFile))
 
     @property
-    def history(self) -> list[dict[str, Any]]:
-        """One record an epoch."""
-        return self._lines("metrics.jsonl", EpochLine)
+    def history(self) -> list[EpochRecord]:
+        """One record per epoch."""
+        return [EpochRecord.of(line) for line in self._lines("metrics.jsonl", EpochLine)]
 
     @property
     def seconds(self) -> float:
@@ -93,7 +93,7 @@ class Run:
         scores = read_result(paths[0])[1]
         if scores.shape[1] != self.architecture.num_classes:
             raise RunError(
-                f"{paths[0]} holds {scores.shape[1]} scores an image, and this run's model tells "
+                f"{paths[0]} holds {scores.shape[1]} scores per image, and this run's model tells "
                 f"{self.architecture.num_classes} classes apart; train the run again."
             )
         return scores
@@ -157,10 +157,14 @@ class Run:
         tails = [Path(*lay.parts[-length:]) for length in range(len(lay.parts) - 1, 0, -1)]
         for folder in self.folder.resolve().parents:
             for place in (folder / tail for tail in tails):
-                with suppress(DataError):  # a file of this name that may not be read is another
-                    if os.path.isfile(place) and md5_of(place) == self.config["data_digest"]:  # noqa: PTH113
+                with suppress(QvitError):  # a file of this name that may not be read is another
+                    if os.path.isfile(place) and self._is_of_this(place):  # noqa: PTH113
                         return str(place)
         return str(lay)
+
+    def _is_of_this(self, place: Path) -> bool:
+        config = self.config
+        return load_dataset(place, size=config["size"], task=config["task"]).digest == config["data_digest"]
 
     def _json(self, name: str, kind: Any) -> Any:
         path = self.folder / name
@@ -188,9 +192,7 @@ class Run:
 
 def flag_of(dataset: str) -> str:
     """Return the dataset's name as MedMNIST's file names allow it: letters and digits of ASCII."""
-    return (
-        "".join(character for character in Path(dataset).stem if character.isascii() and character.isalnum()) or "data"
-    )
+    return "".join(character for character in name_of(dataset) if character.isascii() and character.isalnum()) or "data"
 
 
 def short_name(model: str) -> str:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,86 +12,22 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import augment, group_size, random_elements
-from qvit.errors import ConfigError, ModelError, TrainingError
+from qvit.errors import ModelError, TrainingError
 from qvit.evaluation.metrics import accuracy, auc, log_loss
 from qvit.models.convolutions import differentiate, unstrided
 from qvit.models.vit import Classifier
+from qvit.training.config import TrainConfig
 from qvit.training.diagnose import check_finite
 from qvit.training.distributed import ALONE, Team
 from qvit.training.losses import Loss, balanced_weights, make_loss
+from qvit.training.machine import check_device, reuse_memory
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict_logits, probabilities_of_views
+from qvit.training.records import Best, EpochRecord, Validation
 from qvit.training.saved import copied
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import NOISE, ORDER, generator, seeded
 from qvit.training.surroundings import surroundings
-
-MOST_EPOCHS = 100_000  # of which a run's records can be read back
-MOST_THREADS = 1024  # more than that end the process
-MOST_IMAGES = 1_000_000  # in a batch
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train; the defaults are those of every figure we report.
-
-    `batch_size=None` is 64, halved while an epoch would have fewer than 16 steps: with a few hundred images a small
-    model needs many steps more than it needs smooth gradients; several processes share a batch. `lr` is the schedule's
-    peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", "ce",
-    "bce" or "emd" (ordinal). `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a
-    group of `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group: "always",
-    "never", or "auto" where the validation AUC is better for it. `patience`: stop after so many epochs without a
-    better checkpoint. `threads`: CPU threads of torch in a process; small models are fastest on one.
-    Raises `ConfigError` for values out of range.
-    """
-
-    epochs: int = 100
-    batch_size: int | None = None
-    lr: float = 5e-3
-    weight_decay: float = 0.01
-    schedule: Literal["one_cycle", "warmup_cosine", "constant"] = "one_cycle"
-    warmup: float = 0.3
-    clip_norm: float | None = 1.0
-    loss: Literal["auto", "ce", "bce", "emd"] = "auto"
-    label_smoothing: float = 0.0
-    class_weights: Literal["none", "balanced"] = "none"
-    augment: Literal["auto", "none", "mirror", "d4"] = "auto"
-    tta: Literal["auto", "always", "never"] = "auto"
-    patience: int | None = None
-    device: str = "cpu"
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        for name, most in (("epochs", MOST_EPOCHS), ("threads", MOST_THREADS), ("batch_size", MOST_IMAGES)):
-            value = getattr(self, name)
-            if value is None:  # a batch size that depends on the data
-                continue
-            _require(value >= 1, name, "at least 1", value)
-            _require(value <= most, name, f"at most {most:,}", value)
-        _require(0.0 < self.lr < math.inf, "lr", "positive", self.lr)
-        _require(0.0 <= self.weight_decay < math.inf, "weight_decay", "zero or more", self.weight_decay)
-        _require(0.0 <= self.warmup < 1.0, "warmup", "in [0, 1)", self.warmup)
-        _require(
-            self.clip_norm is None or 0.0 < self.clip_norm < math.inf, "clip_norm", "positive or null", self.clip_norm
-        )
-        _require(0.0 <= self.label_smoothing < 1.0, "label_smoothing", "in [0, 1)", self.label_smoothing)
-        _require(self.patience is None or self.patience >= 1, "patience", "at least 1 or null", self.patience)
-
-
-def _require(holds: bool, name: str, expected: str, value: Any) -> None:
-    if not holds:
-        raise ConfigError(f"{name} must be {expected}, got {value}.")
-
-
-def check_device(name: str) -> None:
-    """Raise `ConfigError` unless torch can compute on the device of this name on this machine."""
-    try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(
-            f"device='{name}' cannot be used here: {reason} Use cpu, or cuda where there is one."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -119,8 +55,8 @@ class TrainState:
     model: dict[str, Any] = field(default_factory=dict)
     objective: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
-    best: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    best: Best | None = None
+    history: list[EpochRecord] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
 
@@ -152,7 +88,7 @@ def fit(
     """Train `model` in place on `data.train`; leave it with the weights of the best validation AUC.
 
     Goes on from `state` if one is given. `on_epoch(state)` is called after each epoch. Of epochs with equal
-    validation AUC the one with the lower validation loss is kept; `state.best["tta"]` says over which symmetries
+    validation AUC the one with the lower validation loss is kept; `state.best.record.tta` says over which symmetries
     its predictions were averaged. The test split is not touched. Returns the final state. Raises `TrainingError` as
     soon as the loss or a gradient is not finite, or if nothing can be learned, `ModelError` for a model with another
     number of outputs than the data has classes, `ConfigError` for a device that is not there.
@@ -194,14 +130,15 @@ def _fit(
         # Again, as `on_epoch` may do what it likes.
         alone = isinstance(model, Classifier) and model.draws
         with surroundings(config.threads), seeded(seed, *noise, alone=alone), unstrided(model, objective):
-            record = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch, team=team)
-            record |= validation_figures(model, data, config, team)
-        _update(state, model, own, optimizer, record)
+            lr, loss = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch, team=team)
+            found = validation_figures(model, data, config, team)
+        _update(state, model, own, optimizer, EpochRecord(state.epoch + 1, lr, loss, **vars(found)))
         state.seconds.append(time.perf_counter() - start)
         if on_epoch is not None:
             on_epoch(state)
 
-    model.load_state_dict(copied(state.best["model"]))
+    assert state.best is not None, "a configuration has an epoch at least"
+    model.load_state_dict(copied(state.best.model))
     return state
 
 
@@ -228,8 +165,8 @@ def train_epoch(
     seed: int,
     epoch: int,
     team: Team = ALONE,
-) -> dict[str, Any]:
-    """Take the steps of one epoch, `epoch` of them being behind; returns its number, last rate and mean loss."""
+) -> tuple[float, float]:
+    """Take the steps of one epoch, after `epoch` others; returns the learning rate of the last and the mean loss."""
     group, order = augmentation_group(data, config), generator(seed, ORDER, epoch)
     batches = _shuffled(data.train, config, order)
     total = torch.zeros((), device=config.device)
@@ -241,16 +178,7 @@ def train_epoch(
         place = {"epoch": epoch + 1, "step": step + 1}
         loss = train_step(model, batch, objective, optimizer, lr=lr, clip_norm=config.clip_norm, team=team, **place)
         total += loss * len(index)
-    return {"epoch": epoch + 1, "lr": lr, "train_loss": total.item() / len(data.train)}
-
-
-def reuse_memory() -> None:
-    """Have blocks of memory up to 16 MB stay with this process when they are freed.
-
-    glibc hands blocks larger than any that was freed before back to the system, and gets them again page by page:
-    500 page faults a step, a third of its time, unless validation has freed one. A block never touched will do.
-    """
-    torch.empty(2**24, dtype=torch.uint8)
+    return lr, total.item() / len(data.train)
 
 
 def train_step(
@@ -331,8 +259,8 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
     )
 
 
-def validation_figures(model: nn.Module, data: Dataset, config: TrainConfig, team: Team = ALONE) -> dict[str, Any]:
-    """Return log loss, AUC and accuracy on the validation split, and as `tta` what predictions were averaged over.
+def validation_figures(model: nn.Module, data: Dataset, config: TrainConfig, team: Team = ALONE) -> Validation:
+    """Return log loss, AUC and accuracy on the validation split, and what predictions were averaged over.
 
     With `config.tta` "auto" that is the augmentation group or "none", whichever gives the better AUC.
     """
@@ -341,17 +269,13 @@ def validation_figures(model: nn.Module, data: Dataset, config: TrainConfig, tea
     logits = predict_logits(model, data.val, group=group, device=config.device, team=team)
     views = {group: logits} | ({"none": logits[:1]} if config.tta == "auto" else {})
 
-    def figures(tta: str) -> dict[str, Any]:
+    def figures(tta: str) -> Validation:
         scores = probabilities_of_views(views[tta], task)
         loss, area = log_loss(labels, scores, task), auc(labels, scores, task)
-        return {"val_loss": loss, "val_auc": area, "val_acc": accuracy(labels, scores, task), "tta": tta}
+        return Validation(loss, area, accuracy(labels, scores, task), tta)
 
     # One process says it for all: machines that differ in a last bit would choose, and stop, differently.
-    return team.lead(lambda: max(map(figures, views), key=_merit))
-
-
-def _merit(figures: dict[str, Any]) -> tuple[float, float]:
-    return figures["val_auc"], -figures["val_loss"]
+    return team.lead(lambda: max(map(figures, views), key=lambda found: found.merit))
 
 
 def _check_outputs(model: nn.Module, data: Dataset, config: TrainConfig) -> None:
@@ -382,18 +306,18 @@ def _shuffled(split: Split, config: TrainConfig, order: torch.Generator) -> tupl
     return batches
 
 
-def _update(
-    state: TrainState, model: nn.Module, objective: nn.Module, optimizer: AdamW, record: dict[str, Any]
-) -> None:
+def _update(state: TrainState, model: nn.Module, objective: nn.Module, optimizer: AdamW, record: EpochRecord) -> None:
     """Record an epoch, and keep its weights if they are the best so far."""
-    state.epoch = record["epoch"]
+    state.epoch = record.epoch
     state.history.append(record)
     state.model = copied(model.state_dict())
     state.objective = copied(objective.state_dict())
     state.optimizer = optimizer.state_dict()
-    if not state.best or _merit(record) > _merit(state.best):
-        state.best = record | {"model": state.model}
+    if state.best is None or record.merit > state.best.record.merit:
+        state.best = Best(record, state.model)
 
 
 def _out_of_patience(state: TrainState, config: TrainConfig) -> bool:
-    return config.patience is not None and bool(state.best) and (state.epoch - state.best["epoch"] >= config.patience)
+    if config.patience is None or state.best is None:
+        return False
+    return state.epoch - state.best.record.epoch >= config.patience

@@ -4,13 +4,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from qvit.data.registry import DatasetInfo
 from qvit.documents import parse_yaml, read_yaml
 from qvit.errors import ConfigError, FileError, nearest
 from qvit.models.networks import NetworkConfig
 from qvit.models.projections import projection_options
 from qvit.models.vit import ViTConfig
-from qvit.models.zoo import SAID_BY_NAME
-from qvit.training.loop import TrainConfig
+from qvit.models.zoo import SAID_BY_NAME, ModelConfig, model_config
+from qvit.training.config import TrainConfig
 from qvit.validate import validated
 
 LARGEST_SEED = 2**63 - 1  # that torch and SQLite both take
@@ -43,6 +44,16 @@ class RunConfig:
             raise ConfigError(f"seed must be at most {LARGEST_SEED}, got {self.seed}.")
         if not 1 <= self.size <= LARGEST_SIZE:
             raise ConfigError(f"size must be from 1 to {LARGEST_SIZE:,} pixels, got {self.size}.")
+
+    def architecture(self, info: DatasetInfo, img_size: int) -> ModelConfig:
+        """Return the configuration of the model for images of a dataset; raises as `zoo.model_config` does."""
+        return model_config(
+            self.model,
+            in_chans=info.channels,
+            num_classes=info.num_classes,
+            img_size=img_size,
+            **self.model_options,
+        )
 
 
 RUN_KEYS = ("dataset", "model", "seed", "size", "task")

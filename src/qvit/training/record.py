@@ -3,7 +3,9 @@
 import json
 import os
 import platform
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -66,13 +68,13 @@ def _empty(folder: Path) -> None:
         raise RunError(f"Cannot empty {folder}: {error.strerror or error}. Choose another with --out.") from error
 
 
-def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, replace: bool) -> None:
+def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, overwrite: bool) -> None:
     """Make sure that the folder is new, or holds this very run and may be continued, or one that may be replaced.
 
     Writes config.json, as `described`, and environment.json where they are missing. Raises `RunError` for a folder
     that is used otherwise.
     """
-    if replace and (run.folder / "config.json").exists():
+    if overwrite and (run.folder / "config.json").exists():
         earlier = Run(run.folder).config
         if earlier["model"] == described["model"] and (
             earlier["dataset"] == described["dataset"] or _same_file(earlier, described)
@@ -124,7 +126,7 @@ def write_history(folder: Path, state: TrainState) -> None:
     """Write the figures and the seconds of each epoch."""
     timings = [{"epoch": epoch, "seconds": round(seconds, 4)} for epoch, seconds in enumerate(state.seconds, 1)]
     write_atomic(folder / "timings.jsonl", _dump_lines(timings), durable=False)
-    write_atomic(folder / "metrics.jsonl", _dump_lines(state.history), durable=False)
+    write_atomic(folder / "metrics.jsonl", _dump_lines(map(asdict, state.history)), durable=False)
 
 
 def _environment(processes: int) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def dump(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _dump_lines(values: list[dict[str, Any]]) -> bytes:
+def _dump_lines(values: Iterable[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(value) + "\n" for value in values).encode()
 
 

@@ -19,27 +19,30 @@ from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.registry import is_path
 from qvit.documents import one_line
 from qvit.errors import ConfigError, DataError, FileError, RunError
+from qvit.evaluation.medmnist_files import write_result
 from qvit.evaluation.metrics import evaluate
-from qvit.evaluation.results import write_result
 from qvit.evaluation.statistics import bootstrap_interval
 from qvit.files import expanded, open_regular, remedy, sole_user, write_atomic
-from qvit.models import Network, NetworkConfig, count_parameters, model_config
-from qvit.models.pretrained import load_imagenet
+from qvit.models import Network, NetworkConfig, count_parameters
+from qvit.models.pretrained import imagenet_weights, load_imagenet
 from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
+from qvit.training.config import TrainConfig
 from qvit.training.distributed import Team, assemble
 from qvit.training.folder import FOUND_AT as FOUND_AT
 from qvit.training.folder import Run, flag_of, short_name
-from qvit.training.loop import Objective, TrainConfig, TrainState, check_device, fit
+from qvit.training.loop import Objective, TrainState, fit
 from qvit.training.losses import make_loss
+from qvit.training.machine import check_device
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
 from qvit.training.record import check_recordable, claim, dump, make_folder, write_history
+from qvit.training.records import EpochRecord, Figures, Result
 from qvit.training.saved import check_tensors
 from qvit.training.seeding import INIT, seeded
 from qvit.training.surroundings import surroundings
 
-Progress = Callable[[dict[str, Any], float], None]
+Progress = Callable[[EpochRecord, float], None]
 STATISTICS_BYTES = 2**25  # of images at a time
 
 
@@ -69,7 +72,7 @@ def train_run(
     root: str | Path | None = None,
     download: bool = True,
     resume: bool = False,
-    replace: bool = False,
+    overwrite: bool = False,
     guide: Guide | None = None,
     origin: Run | None = None,
     on_epoch: Progress | None = None,
@@ -77,7 +80,7 @@ def train_run(
     """Train and evaluate one model; everything lands in `folder`.
 
     With `resume` an unfinished run goes on from its last whole epoch, bit for bit as if it had not stopped, and a
-    finished one is returned as it is. With `replace` an earlier run of the same model on the same dataset is deleted,
+    finished one is returned as it is. With `overwrite` an earlier run of the same model on the same dataset is deleted,
     once data and options have been checked. With `guide` the model learns what that says and not just the labels;
     with `origin` it starts from that finished run's weights. ImageNet's, where asked for, are downloaded, or there is
     a `PretrainedWarning` and none are used. The test split is read once, after training.
@@ -90,9 +93,7 @@ def train_run(
     with surroundings(config.train.threads), assemble(config.train.device) as team:
         data = team.in_turn(lambda: _load(config, root, download=download))
         run = Run(Path(folder))
-        architecture = team.lead(
-            lambda: _architecture(config, data, origin or _earlier(run, resume), download=download)
-        )
+        architecture = team.lead(lambda: _buildable(config, data, origin or _earlier(run, resume), download=download))
         _check(config, data, architecture, team)
         with ExitStack() as held:
 
@@ -101,7 +102,7 @@ def train_run(
                 check_recordable(described)
                 make_folder(run.folder)
                 held.enter_context(sole_user(run.folder))
-                claim(run, described, processes=team.count, resume=resume, replace=replace)
+                claim(run, described, processes=team.count, resume=resume, overwrite=overwrite)
                 return run.finished
 
             if not team.lead(start):
@@ -140,22 +141,17 @@ def _check_measurable(data: Dataset) -> None:
             )
 
 
-def _architecture(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
+def _buildable(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
     """Return what model to build: without published weights if they cannot be had, or if an earlier run had none."""
-    architecture = model_config(
-        config.model,
-        in_chans=data.info.channels,
-        num_classes=data.info.num_classes,
-        img_size=data.size,
-        **config.model_options,
-    )
+    architecture = config.architecture(data.info, data.size)
     if not isinstance(architecture, NetworkConfig) or architecture.pretrained is None:
         return architecture
     if earlier is not None:
         return replace(architecture, pretrained=getattr(earlier.architecture, "pretrained", None))
     try:
-        with seeded(config.seed, INIT):  # this network is thrown away: its random numbers are nobody's business
-            load_imagenet(Network(architecture), download=download)
+        network = build_without_numbers(architecture)
+        assert isinstance(network, Network)
+        imagenet_weights(network, download=download)
     except DataError as error:
         message = f"{error} Training {architecture.arch} from scratch."
         warnings.warn(message, PretrainedWarning, stacklevel=5)  # where `train_run` was called
@@ -253,7 +249,8 @@ def _train(
         team=team,
     )
     team.lead(finish)
-    _evaluate(run, model, data, config, done.best, team)
+    assert done.best is not None
+    _evaluate(run, model, data, config, done.best.record, team)
 
 
 def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, published: bool = True) -> Model:
@@ -270,45 +267,44 @@ def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, publishe
     return model
 
 
-def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: dict[str, Any], team: Team) -> None:
+def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: EpochRecord, team: Team) -> None:
     """Predict validation and test images, write the prediction files and the result."""
-    group, device = best["tta"], config.train.device
+    group, device = best.tta, config.train.device
     scores = {
         name: predict(model, data[name], data.info.task, group=group, device=device, team=team)
         for name in ("val", "test")
     }
 
     def write() -> None:
-        result: dict[str, Any] = {"parameters": count_parameters(model), "best_epoch": best["epoch"], "tta": group}
+        figures = {name: _figures(data[name], scores[name], data) for name in scores}
         flag, suffix = flag_of(run.config["dataset"]), f"{short_name(config.model)}-s{config.seed}"
-        for name in scores:
-            figures = result[name] = _figures(data[name], scores[name], data)
-            write_result(run.folder, flag, data.size, name, scores[name], figures["auc"], figures["acc"], suffix)
-        write_atomic(run.folder / "result.json", dump(result))
+        for name, found in figures.items():
+            write_result(run.folder, flag, data.size, name, scores[name], found.auc, found.acc, suffix)
+        result = Result(count_parameters(model), best.epoch, group, **figures)
+        write_atomic(run.folder / "result.json", dump(asdict(result)))
 
     team.lead(write)
 
 
 def evaluate_run(
     run: Run, split: str = "test", *, root: str | Path | None = None, file: str | Path | None = None
-) -> dict[str, Any]:
+) -> Figures:
     """Predict a split again from a run's weights; returns all measures and the intervals of AUC and accuracy.
 
     `root` and `file` tell where the data lie, as for `Run.load_data`. Raises `RunError` for a damaged run, and for
     data that have changed or are not there any more.
     """
-    group = run.result["tta"]  # first, as it says of an unfinished run what to do
+    group = run.result.tta  # first, as it says of an unfinished run what to do
     with surroundings(run.training.threads):
         data = run.load_data(root, file=file)
         images = data[split]
         return _figures(images, predict(run.load_model(), images, data.info.task, group=group), data)
 
 
-def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> dict[str, Any]:
+def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> Figures:
     intervals = bootstrap_interval(split.labels, scores, data.info.task)
-    return evaluate(split.labels, scores, data.info.task) | {
-        f"{metric}_interval": [interval.low, interval.high] for metric, interval in intervals.items()
-    }
+    ends = {f"{metric}_interval": (interval.low, interval.high) for metric, interval in intervals.items()}
+    return Figures.of(evaluate(split.labels, scores, data.info.task) | ends)
 
 
 def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[torch.Tensor, " c"]]:

@@ -15,7 +15,7 @@ from qvit.data.registry import Task
 from qvit.documents import one_line
 from qvit.errors import FileError, QvitError
 from qvit.models.zoo import read_config
-from qvit.training.loop import MOST_EPOCHS, TrainConfig
+from qvit.training.config import MOST_EPOCHS, TrainConfig
 from qvit.validate import validated
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ def _one_line(text: str) -> str:
     return text
 
 
-def _architecture(values: dict[str, Any]) -> dict[str, Any]:
+def _buildable(values: dict[str, Any]) -> dict[str, Any]:
     try:
         read_config(values)
     except QvitError as error:
@@ -76,7 +76,7 @@ class ConfigFile(TypedDict):
     task: Task
     data_digest: Name
     model: ModelName
-    model_config: Annotated[dict[str, Any], AfterValidator(_architecture)]
+    model_config: Annotated[dict[str, Any], AfterValidator(_buildable)]
     parameters: NotRequired[Whole]
     seed: Whole
     train: Annotated[dict[str, Any], AfterValidator(_training)]

@@ -1,7 +1,6 @@
 """Engines: exact, differentiable ways to turn (circuit, inputs, weights) into expectation values."""
 
 from contextlib import nullcontext
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,20 +11,11 @@ from torch.overrides import handle_torch_function, has_torch_function
 from qvit.errors import CircuitError, nearest
 from qvit.files import shown
 from qvit.quantum.circuit import Circuit
-from qvit.quantum.engines.explain import Explanation, explain
-from qvit.quantum.engines.plan import ENGINES, auto_plan, exact_plan
-from qvit.quantum.engines.tracing import sizes
-from qvit.quantum.engines.watched import plain
+from qvit.quantum.engines.choose import ENGINES, Explanation, auto_plan, exact_plan, explain
+from qvit.quantum.engines.engine import Plan
+from qvit.torch_private import plain, sizes
 
 __all__ = ["ENGINES", "Explanation", "Plan", "evaluate", "expectations", "explain", "make_plan"]
-
-
-@runtime_checkable
-class Plan(Protocol):
-    """A circuit prepared for one engine, or for a choice of them."""
-
-    def expectations(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """Return the expectation value of every observable for tensors that are known to fit."""
 
 
 def make_plan(circuit: Circuit, engine: str = "auto") -> Plan:

@@ -12,11 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from qvit.quantum.engines.angles import LinearAngles
-from qvit.quantum.engines.batching import Batching
-from qvit.quantum.engines.operators import Operator, Traceable
-from qvit.quantum.engines.tracing import Constant
-from qvit.quantum.engines.watched import transformed, unwatched
+from qvit.quantum.engines.layout import Batching, Constant, LinearAngles
+from qvit.quantum.engines.operator import Operator, Traceable
+from qvit.torch_private import batched, transformed, unwatched
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +84,7 @@ class _Eager(torch.autograd.Function):
             slopes = iter(torch.autograd.grad(values, wanted, gradient, create_graph=True, materialize_grads=True))
             return *(next(slopes) if t.requires_grad else None for t in (inputs, weights)), None  # type: ignore[return-value]
         split = batching.split_outputs(gradient)
-        if _batched(gradient):  # has no memory of its own to be read
+        if batched(gradient):  # has no memory of its own to be read
             by_angle, by_weight, _ = call.traceable.backward(
                 split, *call.arguments(batching, batching.split_inputs(inputs), weights)
             )
@@ -100,13 +98,6 @@ class _Eager(torch.autograd.Function):
             if to_weights.shape != weights.shape:
                 to_weights = to_weights.reshape(*batching.groups, weights.shape[-1]).sum_to_size(weights.shape)
         return to_inputs, to_weights, None
-
-
-def _batched(gradient: Tensor) -> bool:
-    """Return whether this stands for many gradients: `is_grads_batched`, or `vmap` over a call of autograd."""
-    return torch._C._functorch.is_legacy_batchedtensor(gradient) or torch._C._functorch.is_functorch_wrapped_tensor(
-        gradient
-    )
 
 
 def loaded(features: Float[Tensor, "s i t"], n: int) -> Float[Tensor, "s n t"]:

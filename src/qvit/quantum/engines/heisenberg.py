@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qvit.cpu.parts import VECTOR_BYTES
 from qvit.errors import CircuitError
-from qvit.quantum.engines.angles import LinearAngles
 from qvit.quantum.engines.call import KernelCall
-from qvit.quantum.engines.operators import Arrays, Operator, Prepared, by_source, cos_sin, define, per_group
-from qvit.quantum.engines.tracing import Constant
+from qvit.quantum.engines.engine import Engine, Forecast, Prices, blocks
+from qvit.quantum.engines.layout import Constant, LinearAngles
+from qvit.quantum.engines.operator import Arrays, Operator, Prepared, by_source, cos_sin, define, per_group
 from qvit.quantum.pauli import Pauli
-from qvit.quantum.program import PauliProgram
+from qvit.quantum.program import PauliProgram, compile_circuit
 
 MAX_NODES = 4096
 ZERO, ONE, FIRST = 0, 1, 2  # places of the constants and of the first node
@@ -41,7 +42,7 @@ class Node:
     sign: int
 
 
-class _Call(Prepared):
+class HeisenbergCall(Prepared):
     """A call of the kernel."""
 
     def __init__(
@@ -62,9 +63,11 @@ class _Call(Prepared):
 
     def run_forward(self, arrays: Arrays, out: np.ndarray, first: int, last: int) -> None:
         """Write the expectation values of some parts."""
-        from qvit.quantum.engines import tape
+        from qvit.quantum.engines import heisenberg_kernel
 
-        tape.forward(self.code, *arrays, *self.order, *self._scratch(2, 1), out, first, last, self.per_part)
+        heisenberg_kernel.forward(
+            self.code, *arrays, *self.order, *self._scratch(2, 1), out, first, last, self.per_part
+        )
 
     def run_backward(
         self,
@@ -77,13 +80,15 @@ class _Call(Prepared):
         last: int,
     ) -> None:
         """Add to the gradients; nothing was loaded."""
-        from qvit.quantum.engines import tape
+        from qvit.quantum.engines import heisenberg_kernel
 
         room = self._scratch(3, 2)
-        tape.backward(self.code, *arrays, *self.order, *room, grad, grad_x, grad_w, first, last, self.per_part)
+        heisenberg_kernel.backward(
+            self.code, *arrays, *self.order, *room, grad, grad_x, grad_w, first, last, self.per_part
+        )
 
     def _scratch(self, rotations: int, nodes: int) -> Arrays:
-        """Return an array of two rows a column, `rotations` of a row a rotation and `nodes` of a row a place."""
+        """Return an array of two rows per column, `rotations` of a row per rotation and `nodes` of a row per place."""
         return self.room(2 * self.columns, *[self.rotations] * rotations, *[self.nodes + FIRST] * nodes)
 
 
@@ -122,7 +127,7 @@ def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_output
     return float(groups * tokens) * (3.0 * (nodes - start) + len(across) + 3.0 * int((across != ZERO).sum()))
 
 
-OPERATOR = Operator("heisenberg", _Call, run_in_torch, forward_flops, 4.0)
+OPERATOR = Operator("heisenberg", HeisenbergCall, run_in_torch, forward_flops, 4.0)
 _traceable = define(OPERATOR)
 
 
@@ -146,6 +151,15 @@ class HeisenbergPlan:
         code = np.concatenate([starts, *parts]).astype(np.int32)
         call = KernelCall(OPERATOR, _traceable, angles, Constant(code), n_wires, len(outputs))
         return cls(angles, tuple(nodes), outputs, call)
+
+    def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
+        """Return what a batch takes, forward and backward."""
+        nodes, rotations = len(self.nodes), self.angles.weights.matrix.rows
+        if not kernel:
+            moved = float(tokens * groups * itemsize) * (12 * nodes + 12 * rotations)
+            return Forecast(10.0 + 2 * nodes + len(self.outputs), 0.0, moved)
+        rows = 18.0 * nodes + 31.0 * rotations + 160.0  # vectors read and written for a block, forward and backward
+        return Forecast(1.0, 0.0, VECTOR_BYTES * rows * blocks(tokens, groups, itemsize))
 
     def expectations(
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
@@ -249,3 +263,10 @@ def heisenberg_plan(program: PauliProgram, max_nodes: int = MAX_NODES) -> Heisen
     angles = [rotation.angle for rotation in program.rotations]
     linear = LinearAngles.of(angles, program.n_inputs, program.n_weights)
     return HeisenbergPlan.of(linear, propagation.nodes, outputs, program.n_wires)
+
+
+ENGINE = Engine(
+    lambda circuit: heisenberg_plan(compile_circuit(circuit)),
+    cpu=Prices(1.9e-4, 0.0, 8.2e-12),
+    gpu=Prices(3e-5, 0.0, 1e-12),
+)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qvit.errors import CircuitError
 from qvit.quantum.circuit import Angle, Circuit, Gate
+from qvit.quantum.engines.engine import Engine, Forecast, Prices
 
 MAX_WIRES = 11
 MOST_ELEMENTS = 2**26  # a gibibyte
@@ -42,6 +43,10 @@ class ReferencePlan:
 
     circuit: Circuit
 
+    def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
+        """Return what a batch takes, forward and backward."""
+        return Forecast(math.inf, 0.0, 0.0)  # never worth it
+
     def expectations(
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
     ) -> Float[Tensor, "*batch_and_groups o"]:
@@ -51,7 +56,7 @@ class ReferencePlan:
         circuit, n = self.circuit, self.circuit.n_wires
         if n > MAX_WIRES or math.prod(lead) * 4**n > MOST_ELEMENTS:
             raise CircuitError(
-                f"The reference engine multiplies a matrix of 2ⁿ × 2ⁿ a token, for n up to {MAX_WIRES} and "
+                f"The reference engine multiplies a matrix of 2ⁿ × 2ⁿ per token, for n up to {MAX_WIRES} and "
                 f"{MOST_ELEMENTS:,} elements in all; got n={n} and {math.prod(lead)} token(s). Use engine='auto'."
             )
         state = _initial(circuit, x)
@@ -119,3 +124,6 @@ def _initial(circuit: Circuit, x: Float[Tensor, "*batch i"]) -> Complex[Tensor, 
     norm = torch.where(zero, 1.0, features).norm(dim=-1, keepdim=True)  # that of zeros has second derivatives of NaN
     place = torch.tensor(states, device=x.device)
     return first.index_copy(-1, place, features / torch.where(zero, 1.0, norm)).to(_C)
+
+
+ENGINE = Engine(ReferencePlan, cpu=Prices(1.0, 0.0, 0.0), gpu=Prices(1.0, 0.0, 0.0))

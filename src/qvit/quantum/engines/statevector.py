@@ -12,19 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from qvit.cpu.parts import VECTOR_BYTES, in_blocks
 from qvit.errors import CircuitError
 from qvit.quantum.engines.call import KernelCall
-from qvit.quantum.engines.operators import Arrays, Operator, Prepared, by_source, cos_sin, define, in_blocks, per_group
-from qvit.quantum.engines.real import RealProgram, real_program
-from qvit.quantum.engines.rotate import Partners, observe, product_state, rotate
+from qvit.quantum.engines.engine import Engine, Forecast, Prices, blocks
+from qvit.quantum.engines.layout import Constant
+from qvit.quantum.engines.operator import Arrays, Operator, Prepared, by_source, cos_sin, define, per_group
+from qvit.quantum.engines.real import Partners, RealProgram, observe, product_state, real_program, rotate
 from qvit.quantum.engines.tables import encode, section
-from qvit.quantum.engines.tracing import Constant
-from qvit.quantum.program import PauliProgram
+from qvit.quantum.program import PauliProgram, compile_circuit
 
 MAX_WIRES = 20
 
 
-class _Call(Prepared):
+class StatevectorCall(Prepared):
     """A call of the kernel."""
 
     def __init__(
@@ -46,9 +47,9 @@ class _Call(Prepared):
 
     def run_forward(self, arrays: Arrays, out: np.ndarray, first: int, last: int) -> None:
         """Write the expectation values of some parts."""
-        from qvit.quantum.engines import kernel
+        from qvit.quantum.engines import statevector_kernel
 
-        kernel.forward(
+        statevector_kernel.forward(
             self.code, *arrays, self.amplitudes, *self.order, *self._scratch(2), out, first, last, self.per_part
         )
 
@@ -63,10 +64,10 @@ class _Call(Prepared):
         last: int,
     ) -> None:
         """Add to the gradients."""
-        from qvit.quantum.engines import kernel
+        from qvit.quantum.engines import statevector_kernel
 
         given, made = (self.code, *arrays, self.amplitudes, *self.order), (grad, grad_x, grad_w, grad_a)
-        kernel.backward(*given, *self._scratch(3), *made, first, last, self.per_part)
+        statevector_kernel.backward(*given, *self._scratch(3), *made, first, last, self.per_part)
 
     def _scratch(self, states: int) -> tuple[np.ndarray, np.ndarray]:
         """Return room for cosines and sines, and for states, of one block."""
@@ -205,10 +206,10 @@ def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_output
 
 OPERATOR = Operator(
     "statevector",
-    _Call,
+    StatevectorCall,
     run_in_torch,
     forward_flops,
-    11.0 / 3.0,  # the circuit again (6 a pair), undone on ψ and λ (12), the slope (4)
+    11.0 / 3.0,  # the circuit again (6 per pair), undone on ψ and λ (12), the slope (4)
     adjoint_in_torch,
 )
 _traceable = define(OPERATOR)
@@ -230,6 +231,18 @@ class StatevectorPlan:
             self._kept.append(KernelCall(OPERATOR, _traceable, program.angles, Constant(encode(program)), *sizes))
         return self._kept[0]
 
+    def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
+        """Return what a batch takes, forward and backward."""
+        size, turns = 2.0**self.program.n_wires, self.program.n_rotations - self.program.n_prefix
+        operations = 28.0 * size / 2 * turns  # per token: 6 forward, twice, and 16 back for each pair
+        if not kernel:
+            values = float(groups * tokens)
+            return Forecast(20.0 + 20 * turns, values * operations, values * size * itemsize * 12.0 * turns)
+        n_blocks = blocks(tokens, groups, itemsize)
+        rows = 12.0 * size + 300.0  # vectors of a block besides those of rotations: start, read-out, λ
+        around = VECTOR_BYTES * (n_blocks * rows + 70.0 * (n_blocks / 8 + 1) * self.program.n_rotations)
+        return Forecast(1.0, n_blocks * (VECTOR_BYTES / 4) * operations, around)
+
     def expectations(
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
     ) -> Float[Tensor, "*batch_and_groups o"]:
@@ -243,8 +256,16 @@ def statevector_plan(program: PauliProgram) -> StatevectorPlan:
     real = real_program(program) if program.n_wires <= MAX_WIRES else None
     if real is None or real.n_wires > MAX_WIRES:
         raise CircuitError(
-            f"The statevector engine holds 2ⁿ real amplitudes a token, n up to {MAX_WIRES}; this circuit needs "
+            f"The statevector engine holds 2ⁿ real amplitudes per token, n up to {MAX_WIRES}; this circuit needs "
             f"n={program.n_wires} or one more. Use fewer qubits per head and more heads, or one ry_ring layer, "
             "which needs none."
         )
     return StatevectorPlan(real)
+
+
+ENGINE = Engine(
+    lambda circuit: statevector_plan(compile_circuit(circuit)),
+    cpu=Prices(1.9e-4, 5.8e-12, 8.2e-12),
+    gpu=Prices(2e-5, 5e-14, 1e-12),
+    warm=lambda plan: plan.call,  # makes its tables: now, not inside a trace
+)

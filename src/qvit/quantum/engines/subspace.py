@@ -14,10 +14,9 @@ from torch import Tensor
 
 from qvit.errors import CircuitError
 from qvit.quantum.circuit import Circuit, Gate
-from qvit.quantum.engines.angles import LinearAngles
-from qvit.quantum.engines.batching import Batching
 from qvit.quantum.engines.call import loaded
-from qvit.quantum.engines.tracing import Constant
+from qvit.quantum.engines.engine import Engine, Forecast, Prices
+from qvit.quantum.engines.layout import Batching, Constant, LinearAngles
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +48,11 @@ class SubspacePlan:
             )
             rows = cos[..., gate] * rows + (sign * sin[..., gate]) * rows[..., partner]
         return rows
+
+    def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
+        """Return what a batch takes, forward and backward."""
+        n, depth, values = self.signs.rows, len(self.layers), float(tokens * groups)
+        return Forecast(12 + 7 * depth, 6 * values * n * n, itemsize * (12 * values * n + 12 * depth * groups * n * n))
 
     def expectations(
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
@@ -101,3 +105,6 @@ def subspace_plan(circuit: Circuit) -> SubspacePlan:
     angles = [gate.angle for gate in circuit.gates if gate.angle is not None]
     linear = LinearAngles.of(angles, circuit.n_inputs, circuit.n_weights)
     return SubspacePlan(linear, _layers(circuit.gates, n), wires, Constant(np.array(signs, dtype=np.float64)))
+
+
+ENGINE = Engine(subspace_plan, cpu=Prices(1.0e-5, 1.1e-11, 7.0e-11), gpu=Prices(3e-5, 5e-14, 1e-12))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qvit.quantum.engines.real import RealProgram
+from qvit.quantum.engines.real import RealProgram, parity
 
 # Columns of `Tables.steps`.
 FIRST, SECOND, X1, X2, SIGN1, SIGN2, START, MIDDLE, STOP = range(9)
@@ -33,14 +33,6 @@ class Tables:
     folded: np.ndarray
     fold: np.ndarray
     direct: np.ndarray
-
-
-def parity(values: np.ndarray) -> np.ndarray:
-    """Return the number of set bits modulo 2."""
-    values = values.copy()
-    for shift in (32, 16, 8, 4, 2, 1):
-        values ^= values >> shift
-    return values & 1
 
 
 def _single(index: np.ndarray, x: int, z: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The unitary engine: what does not depend on the inputs becomes one matrix a group, applied by one GEMM.
+"""The unitary engine: what does not depend on the inputs becomes one matrix per group, applied by one GEMM.
 
 Plain torch on any device. It pays off where many tokens share a deep circuit on few qubits; its memory is that of
 the state after every step, and of the matrix after every rotation.
@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qvit.errors import CircuitError
-from qvit.quantum.engines.batching import Batching
 from qvit.quantum.engines.call import loaded
-from qvit.quantum.engines.real import RealProgram, real_program
-from qvit.quantum.engines.rotate import Amplitudes, Partners, observe, product_state, rotate
-from qvit.quantum.engines.tracing import traced
-from qvit.quantum.program import PauliProgram
+from qvit.quantum.engines.engine import Engine, Forecast, Prices
+from qvit.quantum.engines.layout import Batching
+from qvit.quantum.engines.real import Amplitudes, Partners, RealProgram, observe, product_state, real_program, rotate
+from qvit.quantum.program import PauliProgram, compile_circuit
+from qvit.torch_private import traced
 
 MAX_WIRES = 12
 
@@ -45,6 +45,18 @@ class UnitaryPlan:
             {r: Partners.of(int(program.x[r]), int(program.z[r]), n) for r in rest},
             tuple((Partners.of(int(x), int(z), n), int(sign)) for x, z, sign in program.observables),
         )
+
+    def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
+        """Return what a batch takes, forward and backward."""
+        size = 2**self.program.n_wires
+        observables = len(self.program.observables)
+        launches, moved = 21.0 + 3 * self.program.n_wires + 3 * observables, 12.0 * tokens * size
+        moved += 6.0 * tokens * size * observables
+        for dynamic, rotations in self.stretches:
+            rows = tokens if dynamic or tokens <= size else size
+            launches += 7.0 * len(rotations) + 1
+            moved += 14.0 * rows * size * len(rotations) + 4.0 * tokens * size
+        return Forecast(launches, 3 * self.flops(tokens, groups), groups * itemsize * moved)
 
     def expectations(
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
@@ -109,3 +121,10 @@ def unitary_plan(program: PauliProgram) -> UnitaryPlan:
             "or one more. Use engine='statevector' or 'auto'."
         )
     return UnitaryPlan.of(real)
+
+
+ENGINE = Engine(
+    lambda circuit: unitary_plan(compile_circuit(circuit)),
+    cpu=Prices(1.0e-5, 1.1e-11, 7.0e-11),
+    gpu=Prices(3e-5, 5e-14, 1e-12),
+)

@@ -1,0 +1,1 @@
+"""What runs and studies have found: arms, claims, tables, charts, pages. Reads folders, starts nothing."""

@@ -1,0 +1,114 @@
+"""What a report says first, in words: does the quantum part help, by how much, how sure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qvit.report.claims import NO_DIFFERENCE, Family, Finding
+from qvit.report.controls import CONTROLS
+from qvit.report.words import p_value, signed
+
+Tone = Literal["better", "worse", "none"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the answer: a question, what is shown, and the figures."""
+
+    question: str
+    verdict: str
+    figures: str
+    tone: Tone
+
+
+UNTOLD = Line(
+    "Does the quantum part help?",
+    "This study cannot tell",
+    "it compares no model with circuits that lack their entangling gates or are not trained, or cosines in their "
+    "place; what is better than dense matrices need not be so by being quantum",
+    "none",
+)
+
+
+def answer(first: Sequence[Family], asked: Sequence[Family], titles: dict[str, str]) -> list[Line]:
+    """Return the answer's lines from the comparisons over all sizes and those of each question.
+
+    `titles` are those of the datasets, by name.
+    """
+    by_key = {family.key: family for family in first if family.of("auc")}
+    controls = [by_key[key] for key, control in CONTROLS.items() if control.isolates and key in by_key]
+    lines = [_lead(controls)] if controls else [UNTOLD] if by_key else []
+    lines += [_line(by_key[key], titles) for key, control in CONTROLS.items() if control.is_told and key in by_key]
+    return lines + [_teacher(family) for family in asked if family.key == "distillation" and family.of("auc")]
+
+
+def overall(family: Family) -> Finding:
+    """Return what a family of one pair says by AUC, over all datasets if there are several."""
+    (finding,) = family.mean("auc") or family.of("auc")
+    return finding
+
+
+def _lead(controls: Sequence[Family]) -> Line:
+    """Sum up the controls that keep all but what is quantum."""
+    question = "Does the quantum part help?"
+    findings = {family.key: overall(family) for family in controls}
+    better = [key for key, finding in findings.items() if finding.shown and finding.comparison.difference > 0]
+    worse = [key for key, finding in findings.items() if finding.shown and finding.comparison.difference < 0]
+    same = [key for key in findings if key not in better + worse]
+    said = [
+        f"{what} {_listed(keys)}"
+        for what, keys in (("better than", better), ("worse than", worse), (f"{NO_DIFFERENCE} from", same))
+        if keys
+    ]
+    verdict, tone = "Not shown", "none"
+    if better and not worse:
+        verdict, tone = ("Yes", "better") if not same else ("In part", "better")
+    elif worse and not better:
+        verdict, tone = "No", "worse"
+    elif better and worse:
+        verdict = "It depends"
+    ends = [end for finding in findings.values() for end in (finding.comparison.low, finding.comparison.high)]
+    return Line(
+        question,
+        f"{verdict}: {'; '.join(said)}",
+        f"differences in test AUC are between {_number(min(ends))} and {_number(max(ends))} by their 95 % intervals",
+        "better" if tone == "better" else "worse" if tone == "worse" else "none",
+    )
+
+
+def _listed(keys: Sequence[str]) -> str:
+    names = [CONTROLS[key].words for key in keys]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _line(family: Family, titles: dict[str, str]) -> Line:
+    finding = overall(family)
+    told = f"test AUC {signed(finding)}, p {p_value(finding.corrected, sign=True)}"
+    if finding.dataset is None:
+        each = ", ".join(f"{titles[f.dataset or '']} {signed(f)}" for f in family.of("auc"))
+        told = f"mean over datasets: {told}. Singly: {each}"
+    verdict, tone = _verdict(finding)
+    return Line(f"QViT against {family.question}:", verdict, told, tone)
+
+
+def _verdict(finding: Finding) -> tuple[str, Tone]:
+    if not finding.shown:
+        return NO_DIFFERENCE, "none"
+    return ("the QViT is better", "better") if finding.comparison.difference > 0 else ("the QViT is worse", "worse")
+
+
+def _teacher(family: Family) -> Line:
+    findings = family.of("auc")
+    gains = sum(finding.shown and finding.comparison.difference > 0 for finding in findings)
+    losses = sum(finding.shown and finding.comparison.difference < 0 for finding in findings)
+    values = [finding.comparison.difference for finding in findings]
+    return Line(
+        "Pre-training on a teacher:",
+        f"of {len(findings)} comparisons {gains} show a gain and {losses} a loss",
+        f"differences in test AUC from {_number(min(values))} to {_number(max(values))}",
+        "better" if gains > losses else "worse" if losses > gains else "none",
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")

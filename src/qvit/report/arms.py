@@ -1,0 +1,285 @@
+"""What a study has found so far: runs put together to arms, an arm being one model in one regime with all its seeds."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+
+from qvit.data.npz import find_header, read_array
+from qvit.data.registry import is_path, name_of
+from qvit.documents import one_line
+from qvit.errors import DataError, FileError, MetricError, RunError
+from qvit.evaluation.metrics import asks_per_label, evaluate
+from qvit.evaluation.statistics import Interval, crossed_interval, too_few_images
+from qvit.study.database import DamageError, OnWait, told
+from qvit.study.outcome import all_runs, final_run
+from qvit.study.spec import SCRATCH
+from qvit.study.store import FILE, Store, StoredJob, labels_file
+from qvit.study.stored import Said, is_cost
+from qvit.training.folder import Run
+from qvit.training.records import Result
+from qvit.training.stored import ResultFile, checked
+
+METRICS = ("auc", "acc")
+KEPT = ("test", "names", "task", "title", "images", "digest", "synthetic")  # what is read of the labels' file
+METRIC_NAMES = {"auc": "AUC", "acc": "ACC"}
+RESAMPLES = 1000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class TestSet:
+    """The labels of a dataset's splits, and what they mean; `images` are the sizes of train, val and test."""
+
+    __test__ = False  # pytest, it is not one of yours
+
+    name: str
+    title: str
+    task: str
+    classes: tuple[str, ...]
+    labels: Int64[np.ndarray, "n k"]
+    images: tuple[int, int, int]
+    digest: str
+    synthetic: bool
+    official: bool  # the dataset that others report figures of, not a file of its name
+
+    def untold(self, metric: str) -> str:
+        """Return why the test images do not tell how much a metric varies over images, or nothing if they do."""
+        return too_few_images(self.labels, self.task, metric, classes=len(self.classes))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model in a regime: what a study compares. Teachers are arms too, their regime is their teacher's name.
+
+    `options` are the model's own but for its layers, as JSON: arms that are compared must not differ in them.
+    """
+
+    label: str
+    regime: str
+    role: str
+    name: str
+    kind: str
+    qubits: int | None
+    heads: int | None
+    layers: int | None
+    options: str = "{}"
+
+    @property
+    def title(self) -> str:
+        """How tables call it."""
+        return self.label if self.regime == SCRATCH else f"{self.label}, {self.regime}"
+
+    def shares(self, other: "Arm", *fields: str) -> bool:
+        """Return whether two arms have the same values in these fields."""
+        return all(getattr(self, field) == getattr(other, field) for field in fields)
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """The finished runs of an arm on a dataset, one per seed, in the order of the seeds."""
+
+    arm: Arm
+    test: TestSet
+    seeds: tuple[int, ...]
+    runs: tuple[Run, ...]
+    stages: tuple[tuple[Run, ...], ...]
+    results: tuple[Result, ...]
+    seconds: tuple[float, ...]
+
+    def values(self, metric: str) -> list[float]:
+        """Return a measure on the test images, seed by seed."""
+        return [float(getattr(result.test, metric)) for result in self.results]
+
+    @cached_property
+    def scores(self) -> Float[np.ndarray, "s n k"]:
+        """The probabilities predicted for the test images, seed by seed."""
+        return np.stack([run.predictions("test") for run in self.runs])
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """Mean AUC and accuracy over seeds, with bootstrap intervals over seeds and test images."""
+        return {
+            metric: crossed_interval(
+                self.test.labels, self.scores, self.test.task, metric=metric, resamples=RESAMPLES, level=LEVEL
+            )
+            for metric in METRICS
+        }
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters."""
+        return self.results[0].parameters
+
+    @cached_property
+    def measures(self) -> dict[str, float]:
+        """All measures on the test images, means over seeds."""
+        found = [evaluate(self.test.labels, scores, self.test.task) for scores in self.scores]
+        return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """A study's finished runs, what it still lacks, and its circumstances."""
+
+    folder: Path
+    name: str
+    title: str
+    description: str
+    tests: tuple[TestSet, ...]
+    arms: tuple[Arm, ...]
+    teachers: tuple[Arm, ...]
+    cells: dict[tuple[str, Arm], Cell]
+    costs: dict[tuple[str, str], dict[str, Any]]
+    jobs: tuple[StoredJob, ...]
+    code: str
+    machine: dict[str, Any]
+    specification: str
+    attempts: tuple[dict[str, Any], ...]
+
+    def cell(self, test: TestSet, arm: Arm) -> Cell | None:
+        """Return an arm's runs on a dataset; None where none is finished."""
+        return self.cells.get((test.name, arm))
+
+    def pair(self, test: TestSet, *arms: Arm) -> list[Cell] | None:
+        """Return the runs of arms on a dataset with just the seeds that all of them have; None if there are none."""
+        cells = [self.cell(test, arm) for arm in arms]
+        found = [cell for cell in cells if cell is not None]
+        if len(found) < len(cells):
+            return None
+        common = sorted(set.intersection(*(set(cell.seeds) for cell in found)))
+        return [_with_seeds(cell, common) for cell in found] if common else None
+
+    @property
+    def failed(self) -> list[StoredJob]:
+        """Runs that crashed."""
+        return [job for job in self.jobs if job.status == "failed"]
+
+    @property
+    def missing(self) -> list[StoredJob]:
+        """Runs that are not finished and did not crash."""
+        return [job for job in self.jobs if job.status in ("waiting", "running")]
+
+
+def _with_seeds(cell: Cell, seeds: Sequence[int]) -> Cell:
+    if list(cell.seeds) == list(seeds):
+        return cell
+    kept = [cell.seeds.index(seed) for seed in seeds]
+    return Cell(
+        cell.arm,
+        cell.test,
+        tuple(seeds),
+        tuple(cell.runs[i] for i in kept),
+        tuple(cell.stages[i] for i in kept),
+        tuple(cell.results[i] for i in kept),
+        tuple(cell.seconds[i] for i in kept),
+    )
+
+
+def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Results:
+    """Return what a study's folder holds; raises `RunError` if it is none, or holds no finished run.
+
+    `on_wait` is told of another process that keeps the study's file for long.
+    """
+    folder = Path(folder)
+    with Store.read(folder, on_wait=on_wait) as store:
+        jobs, costs, attempts = store.jobs(), store.costs(), store.attempts()
+        said = {key: store.get(key) for key in ("name", "title", "description", "code", "machine", "specification")}
+    finished = [job for job in jobs if job.status == "finished" and job.result is not None]
+    if not finished:  # what a study says of itself may be missing, too: it may have been stopped before
+        raise RunError(f"No run of the study in {folder} is finished yet; go on with `qvit study run`.")
+    with told(folder / FILE):
+        try:
+            return _results(folder, jobs, finished, costs, attempts, checked(said, Said, "it"))
+        except FileError as error:
+            raise DamageError(one_line(error)) from error
+
+
+def _results(
+    folder: Path,
+    jobs: Sequence[StoredJob],
+    finished: Sequence[StoredJob],
+    costs: dict[tuple[str, str], Any],
+    attempts: Sequence[dict[str, Any]],
+    said: Any,
+) -> Results:
+    tests = {name: read_labels(folder, name) for name in dict.fromkeys(job.dataset for job in jobs)}
+    by_arm: dict[tuple[str, Arm], list[StoredJob]] = {}
+    for job in finished:
+        by_arm.setdefault((tests[job.dataset].name, _arm(job)), []).append(job)
+    arms = list(dict.fromkeys(_arm(job) for job in jobs))
+    named = {test.name: test for test in tests.values()}
+    return Results(
+        folder=folder,
+        tests=tuple(tests.values()),
+        arms=tuple(arm for arm in arms if arm.role == "student"),
+        teachers=tuple(arm for arm in arms if arm.role == "teacher"),
+        cells={(name, arm): _cell(named[name], arm, found) for (name, arm), found in by_arm.items()},
+        costs={
+            (name_of(job.dataset), label): costs[key]
+            for job in jobs
+            for label in [job.model["label"]]
+            if is_cost(costs.get(key := (job.dataset, label)))
+        },
+        jobs=tuple(jobs),
+        attempts=tuple(attempts),
+        **said,
+    )
+
+
+def _arm(job: StoredJob) -> Arm:
+    options = {key: value for key, value in job.model["options"].items() if key != "n_layers"}
+    return Arm(regime=job.regime, role=job.role, **job.model | {"options": json.dumps(options, sort_keys=True)})
+
+
+def _cell(test: TestSet, arm: Arm, jobs: Sequence[StoredJob]) -> Cell:
+    jobs = sorted(jobs, key=lambda job: job.seed)
+    return Cell(
+        arm=arm,
+        test=test,
+        seeds=tuple(job.seed for job in jobs),
+        runs=tuple(final_run(job.folder, distilled=job.distilled) for job in jobs),
+        stages=tuple(tuple(all_runs(job.folder, distilled=job.distilled)) for job in jobs),
+        results=tuple(_result(job) for job in jobs),
+        seconds=tuple(job.seconds or 0.0 for job in jobs),
+    )
+
+
+def _result(job: StoredJob) -> Result:
+    return Result.of(dict(checked(job.result, ResultFile, f"the result of {job.name}")))
+
+
+def read_labels(folder: Path, dataset: str) -> TestSet:
+    """Return the labels that the driver kept; raises `RunError` where they are gone or damaged."""
+    path = labels_file(folder, dataset)
+    try:
+        kept = {key: read_array(path, find_header(path, (key,))) for key in KEPT}
+        return _test_set(dataset, kept)
+    except (DataError, MetricError, ValueError, TypeError, OverflowError) as error:
+        raise RunError(f"{path} cannot be read ({one_line(error)}); `qvit study run` makes it again.") from error
+
+
+def _test_set(dataset: str, kept: dict[str, NDArray[Any]]) -> TestSet:
+    """Return what the arrays of the driver's file say; raises as their kinds and shapes do where they are others."""
+    train, val, test = map(int, kept["images"])
+    labels, task = kept["test"], str(kept["task"])
+    asks_per_label(task)  # refuses what is none
+    if labels.dtype.kind not in "iu" or labels.ndim != 2 or len(labels) != test or kept["names"].ndim != 1:
+        raise ValueError(f"its labels are {labels.dtype} of the shape {labels.shape}, for {test} images")
+    return TestSet(
+        name=name_of(dataset),
+        title=str(kept["title"]),
+        task=task,
+        classes=tuple(map(str, kept["names"])),
+        labels=labels.astype(np.int64),
+        images=(train, val, test),
+        digest=str(kept["digest"]),
+        synthetic=bool(kept["synthetic"]),
+        official=not is_path(dataset),
+    )

@@ -1,0 +1,350 @@
+"""What a study shows: every comparison that its arms allow, tested, and put into words that claim no more.
+
+Comparisons come in families, one per question. Each is of two arms on one dataset, paired by seed, with seeds and test
+images both random (`evaluation.paired.compare_arms`). Each comparison is made once and corrected once, whichever tables
+show it: by Holm's method over the comparisons of its question and metric, where those of all sizes together, and means
+over datasets, are corrected among themselves. "Better" is said only where the corrected p is below 5 %. Nothing is
+claimed of a metric where the test images are too few to tell how much it varies over them (`TestSet.untold`).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from qvit.evaluation.paired import Comparison, contrast, hedges_g, holm, mean_comparison, superiority
+from qvit.evaluation.ranking import Friedman, Ranking, friedman, rank
+from qvit.report.arms import LEVEL, METRICS, Arm, Results, TestSet
+from qvit.report.controls import CONTROLS, TWIN
+from qvit.study.spec import SCRATCH
+
+ALPHA = round(1 - LEVEL, 9)  # 1 − 0.95 is a little more than 0.05
+NO_DIFFERENCE = "no difference shown"
+CLASSICAL, GAINS = "classical", "gains"  # keys of families
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison on one dataset: A − B, the corrected p value, and effect sizes over seeds.
+
+    `dataset` is None for the mean over datasets. `g` is Hedges', `superiority` the chance that a seed of A is ahead of
+    one of B. `sides` are the arms whose means A and B are, in order.
+    """
+
+    family: str
+    dataset: str | None
+    a: str
+    b: str
+    metric: str
+    comparison: Comparison
+    corrected: float
+    seeds: int
+    g: float | None = None
+    superiority: float | None = None
+    sides: "Sides" = ((), ())
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference is shown."""
+        return self.corrected < ALPHA
+
+    @property
+    def verdict(self) -> str:
+        """What may be said."""
+        if not self.shown:
+            return NO_DIFFERENCE
+        ahead = self.a if self.comparison.difference > 0 else self.b
+        return f"{ahead} {'gains more' if self.family == GAINS else 'is better'}"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A question, and the findings that answer it: on each dataset, and on average over datasets.
+
+    `together` are those of all sizes that a kind of model has, of each kind that is asked about: on each dataset and on
+    average. Where there is one size, they are among the others, too.
+    """
+
+    key: str
+    question: str
+    findings: tuple[Finding, ...]
+    pooled: tuple[Finding, ...]
+    together: tuple[Finding, ...] = ()
+
+    def of(self, metric: str) -> list[Finding]:
+        """Return the findings on single datasets by one metric."""
+        return [finding for finding in self.findings if finding.metric == metric]
+
+    def mean(self, metric: str) -> list[Finding]:
+        """Return the findings over all datasets by one metric."""
+        return [finding for finding in self.pooled if finding.metric == metric]
+
+
+Sides = tuple[tuple[Arm, ...], tuple[Arm, ...]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What is compared: the mean of some arms with the mean of as many others, in order."""
+
+    a: tuple[Arm, ...]
+    b: tuple[Arm, ...]
+    a_name: str
+    b_name: str
+
+    @property
+    def sides(self) -> Sides:
+        """The arms alone: pairs that have the same are one comparison, whatever they are called."""
+        return self.a, self.b
+
+
+def families(results: Results) -> list[Family]:
+    """Return the questions that a study's arms can answer, with their answers."""
+    asked: list[tuple[str, str, list[Pair], list[Pair]]] = [
+        (
+            CLASSICAL,
+            "Is a quantum vision transformer better than a classical one of the same parameter count?",
+            list(twins(results, TWIN)),
+            list(_all_sizes(results, [TWIN])),
+        ),
+        (
+            "controls",
+            "What is the quantum part worth?",
+            list(_controls(results)),
+            list(_all_sizes(results, [kind for kind in CONTROLS if kind != TWIN])),
+        ),
+        ("distillation", "What is pre-training on a teacher worth?", list(_distilled(results)), []),
+        ("heads", "Are two heads better than one?", list(_ablation(results, "heads")), []),
+        ("qubits", "Are more qubits better?", list(_ablation(results, "qubits")), []),
+        ("layers", "Are more circuit layers better?", list(_ablation(results, "layers")), []),
+    ]
+    found = [family(results, key, question, pairs, together) for key, question, pairs, together in asked if pairs]
+    return [one for one in found if one.findings]
+
+
+def headline(asked: Sequence[Family]) -> list[Family]:
+    """Return, from the families of a study, a family for each kind of control: QViTs against it, all sizes together."""
+    together = [finding for one in asked for finding in one.together]
+    found = []
+    for kind, control in CONTROLS.items():
+        own = [finding for finding in together if finding.b == control.words]
+        single = tuple(finding for finding in own if finding.dataset is not None)
+        if single:
+            found.append(
+                Family(kind, control.words, single, tuple(finding for finding in own if finding.dataset is None))
+            )
+    return found
+
+
+def family(results: Results, key: str, question: str, pairs: Sequence[Pair], together: Sequence[Pair] = ()) -> Family:
+    """Test pairs of arms, and those of all sizes together, on every dataset that has both, and on average over these.
+
+    A pair that is among both is one comparison, corrected with those of all sizes.
+    """
+    of_all = {pair.sides: pair for pair in together}
+    singles = [pair for pair in pairs if pair.sides not in of_all]
+    found: dict[Sides, list[Finding]] = {}
+    for metric in METRICS:
+        for level in (singles, together):
+            for finding in _tested(results, key, level, metric):
+                found.setdefault(finding.sides, []).append(finding)
+    own = [replace(finding, a=pair.a_name, b=pair.b_name) for pair in pairs for finding in found.get(pair.sides, ())]
+    return Family(
+        key,
+        question,
+        tuple(finding for finding in own if finding.dataset is not None),
+        tuple(finding for finding in own if finding.dataset is None),
+        tuple(finding for sides in of_all for finding in found.get(sides, ())),
+    )
+
+
+def _tested(results: Results, key: str, pairs: Sequence[Pair], metric: str) -> list[Finding]:
+    """Return the comparisons of pairs by one metric and their means over datasets, each corrected among its like."""
+    compared = (_compare(results, key, pair, test, metric) for pair in pairs for test in results.tests)
+    known = _corrected([finding for finding in compared if finding is not None])
+    on_each = [[finding for finding in known if finding.sides == pair.sides] for pair in pairs]
+    return known + _corrected([_pool(same) for same in on_each if len(same) > 1])
+
+
+def _compare(results: Results, key: str, pair: Pair, test: TestSet, metric: str) -> Finding | None:
+    cells = results.pair(test, *pair.a, *pair.b)
+    if cells is None or test.untold(metric):
+        return None
+    half = len(pair.a)
+    weights = [1.0 / half] * half + [-1.0 / half] * half
+    comparison = contrast(test.labels, [cell.scores for cell in cells], weights, test.task, metric=metric, level=LEVEL)
+    ours, theirs = (
+        [sum(column) / half for column in zip(*(cell.values(metric) for cell in side), strict=True)]
+        for side in (cells[:half], cells[half:])
+    )
+    return Finding(
+        family=key,
+        dataset=test.name,
+        a=pair.a_name,
+        b=pair.b_name,
+        metric=metric,
+        comparison=comparison,
+        corrected=comparison.p,
+        seeds=len(ours),
+        g=hedges_g(ours, theirs),
+        superiority=superiority(ours, theirs),
+        sides=pair.sides,
+    )
+
+
+def _corrected(findings: Sequence[Finding]) -> list[Finding]:
+    adjusted = holm([finding.comparison.p for finding in findings])
+    return [replace(finding, corrected=p) for finding, p in zip(findings, adjusted, strict=True)]
+
+
+def _pool(findings: Sequence[Finding]) -> Finding:
+    """Return the mean over datasets, whose images, and seeds' luck on them, are independent."""
+    first, comparison = findings[0], mean_comparison([finding.comparison for finding in findings])
+    seeds = min(finding.seeds for finding in findings)
+    return replace(
+        first,
+        dataset=None,
+        comparison=comparison,
+        corrected=comparison.p,
+        seeds=seeds,
+        g=None,
+        superiority=None,
+    )
+
+
+def twins(results: Results, kind: str) -> Iterator[Pair]:
+    """Yield QViTs with the model of another kind that has the same size, options and regime."""
+    for ours in results.arms:
+        if ours.kind != "qvit":
+            continue
+        for other in results.arms:
+            same = ours.shares(other, "qubits", "heads", "options", "regime")
+            if other.kind == kind and same and other.layers in (None, ours.layers):  # layer for layer, if it has any
+                yield Pair((ours,), (other,), ours.title, other.title)
+
+
+def _all_sizes(results: Results, kinds: Sequence[str]) -> Iterator[Pair]:
+    """Yield QViTs with each of these kinds, from scratch, as one pair: over the sizes that have both sides."""
+    for kind in kinds:
+        pairs = [pair for pair in twins(results, kind) if pair.a[0].regime == SCRATCH]
+        if pairs:
+            ours, theirs = tuple(pair.a[0] for pair in pairs), tuple(pair.b[0] for pair in pairs)
+            yield Pair(ours, theirs, "QViT", CONTROLS[kind].words)
+
+
+def _controls(results: Results) -> Iterator[Pair]:
+    """Yield QViTs with all controls but the one that is a question of its own."""
+    for kind in CONTROLS:
+        if kind != TWIN:
+            yield from (pair for pair in twins(results, kind) if pair.a[0].regime == SCRATCH)
+
+
+def _distilled(results: Results) -> Iterator[Pair]:
+    for arm in results.arms:
+        if arm.regime == SCRATCH:
+            continue
+        for other in results.arms:
+            if other.regime == SCRATCH and other.label == arm.label:
+                yield Pair((arm,), (other,), arm.title, other.title)
+
+
+def _ablation(results: Results, field: str) -> Iterator[Pair]:
+    """Yield arms that differ in one size alone, each with the one of the next smaller size."""
+    fixed = [name for name in ("kind", "qubits", "heads", "layers", "options", "regime") if name != field]
+    for arm in results.arms:
+        size = getattr(arm, field)
+        if size is None:
+            continue
+        smaller = [
+            other
+            for other in results.arms
+            if other.shares(arm, *fixed) and getattr(other, field) is not None and getattr(other, field) < size
+        ]
+        if smaller:
+            other = max(smaller, key=lambda one: int(getattr(one, field)))
+            yield Pair((arm,), (other,), arm.title, other.title)
+
+
+def gain_differences(results: Results) -> Family | None:
+    """Return whether QViTs gain more from a teacher than their matched ViTs, and larger QViTs more than smaller ones.
+
+    A finding's A and B are the models whose gains are compared.
+    """
+    distilled = list(_distilled(results))
+    found: list[Finding] = []
+    for metric in METRICS:
+        some = []
+        for one, other in combinations(distilled, 2):
+            for first, second in ((one, other), (other, one)):
+                a, b = first.a[0], second.a[0]
+                if not a.shares(b, "options", "regime"):
+                    continue
+                twin = a.kind == "qvit" and b.kind == "vit_matched" and a.shares(b, "qubits", "heads", "layers")
+                larger = (
+                    a.kind == b.kind == "qvit" and a.shares(b, "heads", "layers") and (a.qubits or 0) > (b.qubits or 0)
+                )
+                if twin or larger:
+                    some += [_gain(results, first, second, test, metric) for test in results.tests]
+        found += _corrected([finding for finding in some if finding is not None])
+    if not found:
+        return None
+    return Family(GAINS, "Who gains more from a teacher?", tuple(found), ())
+
+
+def _gain(results: Results, first: Pair, second: Pair, test: TestSet, metric: str) -> Finding | None:
+    cells = results.pair(test, first.a[0], first.b[0], second.a[0], second.b[0])
+    if cells is None or test.untold(metric):
+        return None
+    comparison = contrast(
+        test.labels, [cell.scores for cell in cells], [1, -1, -1, 1], test.task, metric=metric, level=LEVEL
+    )
+    values = [cell.values(metric) for cell in cells]
+    ours = [a - b for a, b in zip(values[0], values[1], strict=True)]
+    theirs = [a - b for a, b in zip(values[2], values[3], strict=True)]
+    return Finding(
+        GAINS,
+        test.name,
+        first.b_name,
+        second.b_name,
+        metric,
+        comparison,
+        comparison.p,
+        len(ours),
+        hedges_g(ours, theirs),
+        superiority(ours, theirs),
+    )
+
+
+def ranking(results: Results, metric: str, regime: str = SCRATCH) -> tuple[list[Arm], Ranking, Friedman] | None:
+    """Return arms of a regime that have runs on every dataset, how they rank, and whether they differ in rank at all.
+
+    None for fewer than two arms or datasets.
+    """
+    arms = [
+        arm for arm in results.arms if arm.regime == regime and all(results.cell(test, arm) for test in results.tests)
+    ]
+    if len(arms) < 2 or len(results.tests) < 2:
+        return None
+    table = [
+        [sum(values) / len(values) for arm in arms for values in [_values(results, test, arm, metric)]]
+        for test in results.tests
+    ]
+    return arms, rank(table), friedman(table)
+
+
+def _values(results: Results, test: TestSet, arm: Arm, metric: str) -> list[float]:
+    cell = results.cell(test, arm)
+    assert cell is not None
+    return cell.values(metric)
+
+
+def means(results: Results, arms: Sequence[Arm], metric: str, tests: Sequence[TestSet]) -> float | None:
+    """Return the mean over arms and these datasets of the mean over seeds; None where a run is missing."""
+    values = []
+    for test in tests:
+        for arm in arms:
+            cell = results.cell(test, arm)
+            if cell is None:
+                return None
+            values.append(cell.intervals[metric].value)
+    return math.fsum(values) / len(values) if values else None

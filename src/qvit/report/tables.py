@@ -1,0 +1,382 @@
+"""A report's tables as plain text, and each of them as CSV, LaTeX and Markdown."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qvit.models.cost import si
+from qvit.report.arms import METRIC_NAMES, METRICS, Arm, Results, TestSet
+from qvit.report.claims import Family, Finding
+from qvit.report.published import published
+from qvit.report.words import p_value, shown, signed
+from qvit.study.spec import SCRATCH
+
+MISSING = "–"
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "–": "--",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "²": r"$^2$",
+    "·": r"$\cdot$",
+    "≤": r"$\le$",
+    "→": r"$\to$",
+    "⟨": r"$\langle$",
+    "⟩": r"$\rangle$",
+    "<": "$<$",
+    ">": "$>$",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its file's name, its title, columns, rows of text, and what it needs to be understood.
+
+    `strong` are the places of rows to be set apart, as those where a difference is shown.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    strong: frozenset[int] = field(default_factory=frozenset)
+
+    def as_csv(self) -> str:
+        """Return comma-separated values with a header."""
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows([self.columns, *self.rows])
+        return buffer.getvalue()
+
+    def as_latex(self) -> str:
+        """Return a LaTeX table; it needs the package booktabs."""
+        lines = [_latex_row(row) for row in (self.columns, *self.rows)]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                rf"\caption{{{_escaped(self.title)}. {_escaped(self.caption)}}}",
+                rf"\label{{tab:{self.name}}}",
+                rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+                "",
+            ]
+        )
+
+    def as_markdown(self) -> str:
+        """Return a Markdown table under a heading."""
+
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |"
+
+        rows = [tuple(f"**{c}**" for c in row) if k in self.strong else row for k, row in enumerate(self.rows)]
+        ruler = "|" + "|".join(["---"] + ["---:"] * (len(self.columns) - 1)) + "|"
+        text = "\n".join([line(self.columns), ruler, *map(line, rows)])
+        return f"### {self.title}\n\n{text}\n" + (f"\n{self.caption}\n" if self.caption else "")
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    text = " & ".join(map(_escaped, cells))
+    # LaTeX takes a bracket or a star that begins a line for an option of the line before.
+    return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\"
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def write_tables(tables: Sequence[Table], folder: Path) -> None:
+    """Write every table as CSV and LaTeX."""
+    from qvit.files import write_atomic
+
+    for table in tables:
+        write_atomic(folder / f"{table.name}.csv", table.as_csv().encode(), durable=False)
+        write_atomic(folder / f"{table.name}.tex", table.as_latex().encode(), durable=False)
+
+
+def main_table(results: Results) -> Table:
+    """Return every arm on every dataset, teachers and published models below."""
+    columns = ["model", "parameters", "seeds"]
+    columns += [f"{test.title} {METRIC_NAMES[metric]}" for test in results.tests for metric in METRICS]
+    rows = [_arm_row(results, arm) for arm in (*results.arms, *results.teachers)]
+    for model in published():
+        figures = [model.on(test.name) if test.official else (None, None) for test in results.tests]
+        if any(value is not None for pair in figures for value in pair):
+            size = MISSING if model.parameters is None else f"{model.parameters}M"
+            cells = [MISSING if value is None else f"{value:.3f}" for pair in figures for value in pair]
+            rows.append((f"{model.name} ({model.source})", size, MISSING, *cells))
+    return Table(
+        "main",
+        "Test figures of every model",
+        tuple(columns),
+        tuple(rows),
+        "Means over seeds with 95 % bootstrap intervals over seeds and test images. Published models: their own single "
+        "figures, without intervals.",
+    )
+
+
+def _arm_row(results: Results, arm: Arm) -> tuple[str, ...]:
+    cells = [results.cell(test, arm) for test in results.tests]
+    known = [cell for cell in cells if cell is not None]
+    title = arm.title if arm.role == "student" else f"{arm.label} (teacher “{arm.regime}”)"
+    if not known:
+        return (title, MISSING, "0", *([MISSING] * 2 * len(cells)))
+    sizes = dict.fromkeys(f"{cell.parameters:,}" for cell in known)
+    seeds = dict.fromkeys(str(len(cell.seeds)) for cell in known)
+    figures = [MISSING if cell is None else shown(cell.intervals[m]) for cell in cells for m in METRICS]
+    return (title, " / ".join(sizes), " / ".join(seeds), *figures)
+
+
+def family_table(family: Family, results: Results) -> Table:
+    """Return a family's comparisons, with what is shown set apart."""
+    titles: dict[str | None, str] = {test.name: test.title for test in results.tests}
+    titles[None] = "mean over datasets"
+    findings = [f for metric in METRICS for f in (*family.of(metric), *family.mean(metric))]
+    rows = [
+        (
+            f"{f.a} − {f.b}",
+            titles[f.dataset],
+            METRIC_NAMES[f.metric],
+            signed(f),
+            p_value(f.comparison.p),
+            p_value(f.corrected),
+            MISSING if f.g is None else f"{f.g:+.1f}".replace("-", "−"),
+            MISSING if f.superiority is None else f"{f.superiority:.2f}",
+            f.verdict,
+        )
+        for f in findings
+    ]
+    return Table(
+        family.key,
+        family.question,
+        ("A − B", "dataset", "metric", "difference", "p", "p corrected", "g", "P(A > B)", "what is shown"),
+        tuple(rows),
+        "Paired over seeds, with seeds and test images both random (Obuchowski and Rockette; Hillis). p corrected by "
+        "Holm over the comparisons that answer this question by one metric. g: Hedges', over seeds. P(A > B): that a "
+        "seed of A is ahead of one of B.",
+        frozenset(k for k, f in enumerate(findings) if f.shown),
+    )
+
+
+def headline_table(families: Sequence[Family], results: Results) -> Table:
+    """Return what a circuit is worth against each thing in its place, over all sizes."""
+    titles: dict[str | None, str] = {test.name: test.title for test in results.tests}
+    titles[None] = "mean over datasets"
+    found = {(one.key, f.dataset, f.metric): f for one in families for f in (*one.findings, *one.pooled)}
+    places = [(one, name) for one in families for name in titles if any((one.key, name, m) in found for m in METRICS)]
+    rows = []
+    for one, name in places:
+        auc, acc = (found.get((one.key, name, metric)) for metric in METRICS)
+        rows.append((one.question, titles[name], *_signed_and_p(auc), *_signed_and_p(acc), _worth(auc)))
+    strong = [k for k, (one, name) in enumerate(places) if (f := found.get((one.key, name, "auc"))) and f.shown]
+    return Table(
+        "worth",
+        "QViT minus the same network with something else in the circuits' place, mean over sizes",
+        ("in the circuits' place", "dataset", "AUC", "p (AUC)", "ACC", "p (ACC)", "what is shown of the AUC"),
+        tuple(rows),
+        "Positive: circuits are better. p corrected by Holm over the comparisons of all sizes together, by one metric; "
+        "against dense matrices of the same parameter count it is a question of its own.",
+        frozenset(strong),
+    )
+
+
+def _signed_and_p(finding: Finding | None) -> tuple[str, str]:
+    """Return a difference and its corrected p value; what too few images cannot tell is missing."""
+    return (MISSING, MISSING) if finding is None else (signed(finding), p_value(finding.corrected))
+
+
+def _worth(finding: Finding | None) -> str:
+    if finding is None:
+        return MISSING
+    if not finding.shown:
+        return finding.verdict
+    return "circuits are better" if finding.comparison.difference > 0 else "circuits are worse"
+
+
+def teacher_table(results: Results) -> Table | None:
+    """Return how good the teachers are, each alone and together."""
+    import numpy as np
+
+    from qvit.evaluation.metrics import evaluate
+
+    rows = []
+    for test in results.tests:
+        for name in dict.fromkeys(arm.regime for arm in results.teachers):
+            cells = [c for arm in results.teachers if arm.regime == name and (c := results.cell(test, arm))]
+            if not cells:
+                continue
+            scores = np.concatenate([cell.scores for cell in cells])
+            found = evaluate(test.labels, scores.mean(axis=0), test.task)
+            members = " + ".join(f"{len(cell.seeds)} × {cell.arm.label}" for cell in cells)
+            size = sum(cell.parameters * len(cell.seeds) for cell in cells)
+            single = [value for cell in cells for value in cell.values("auc")]
+            rows.append(
+                (
+                    f"{name}: {members}",
+                    test.title,
+                    f"{size:,}",
+                    f"{min(single):.3f} to {max(single):.3f}",
+                    f"{found['auc']:.3f}",
+                    f"{found['acc']:.3f}",
+                )
+            )
+    if not rows:
+        return None
+    columns = ("teacher", "dataset", "parameters", "AUC of members", "AUC together", "ACC together")
+    return Table("teachers", "Teachers on the test images", columns, tuple(rows))
+
+
+def cost_table(results: Results) -> Table:
+    """Return what each model costs: to store, to compute, and on a quantum computer."""
+    rows = []
+    for test in results.tests:
+        for label in dict.fromkeys(arm.label for arm in (*results.arms, *results.teachers)):
+            cost = results.costs.get((test.name, label))
+            if not cost:
+                continue
+            hardware = cost["hardware"]
+            rows.append(
+                (
+                    label,
+                    test.title,
+                    f"{cost['parameters']:,}",
+                    f"{cost['parameters_in_attention']:,}",
+                    si(cost["classical_flops"]),
+                    si(cost["simulation_flops"]) if hardware else MISSING,
+                    *(
+                        (
+                            f"{hardware['circuits']:,}",
+                            str(hardware["qubits"]),
+                            str(hardware["depth"]),
+                            si(sum(hardware["gates"].values())),
+                            si(hardware["two_qubit_gates"]),
+                            si(hardware["shots"]),
+                        )
+                        if hardware
+                        else (MISSING,) * 6
+                    ),
+                )
+            )
+    return Table(
+        "cost",
+        "Cost of a forward pass of one image",
+        (
+            "model",
+            "dataset",
+            "parameters",
+            "in attention",
+            "FLOPs",
+            "simulation FLOPs",
+            "circuits",
+            "qubits",
+            "depth",
+            "gates",
+            "of two qubits",
+            "shots",
+        ),
+        tuple(rows),
+        "FLOPs: matrix products, convolutions and attention, a multiply-add is two; without the circuits, whose exact "
+        "simulation stands beside. The rest is what a quantum computer needs instead: circuits to run, their depth, "
+        "gates of all circuits, and shots for a standard deviation of at most 0.01 in every expectation value.",
+    )
+
+
+def seeds_table(results: Results) -> Table:
+    """Return every run's figures, and where it lies."""
+    rows = [
+        (
+            cell.arm.title,
+            cell.test.title,
+            str(seed),
+            f"{result.test.auc:.4f}",
+            f"{result.test.acc:.4f}",
+            f"{result.val.auc:.4f}",
+            str(result.best_epoch),
+            f"{seconds:.1f}",
+            (run.folder.parent if run.folder.name in ("finetune", "joint") else run.folder).name.rpartition("-")[2],
+        )
+        for cell in results.cells.values()
+        for seed, run, result, seconds in zip(cell.seeds, cell.runs, cell.results, cell.seconds, strict=True)
+    ]
+    return Table(
+        "runs",
+        "Every run",
+        ("model", "dataset", "seed", "test AUC", "test ACC", "val AUC", "epoch kept", "seconds", "identity"),
+        tuple(rows),
+        "Identity: the first digits of the hash of all that determines a run, code included.",
+    )
+
+
+def average_table(results: Results) -> Table | None:
+    """Return means over datasets of QViTs and their matched ViTs by regime.
+
+    Where there are datasets that the paper has, means are over these and stand beside the paper's own.
+    """
+    from qvit.report.claims import means, twins
+    from qvit.report.published import PAPER, PAPER_DATASETS
+
+    common = [test for test in results.tests if test.official and test.name in PAPER_DATASETS]
+    tests = common or results.tests
+    rows = []
+    for regime in dict.fromkeys(arm.regime for arm in results.arms):
+        pairs = [pair for pair in twins(results, "vit_matched") if pair.a[0].regime == regime]
+        for kind in ("qvit", "vit_matched"):
+            arms = [pair.a[0] if kind == "qvit" else pair.b[0] for pair in pairs]
+            values = [means(results, arms, metric, tests) for metric in METRICS] if arms else []
+            if not values or None in values:
+                continue
+            paper = [f"{value:.3f}" for value in PAPER[kind]] if regime == SCRATCH else [MISSING] * len(METRICS)
+            rows.append(
+                (
+                    {"qvit": "QViT", "vit_matched": "ViT, same parameter count"}[kind],
+                    regime,
+                    str(len(arms)),
+                    *(f"{value:.3f}" for value in values),
+                    *(paper if common else ()),
+                )
+            )
+    if not rows:
+        return None
+    here, theirs = [tuple(f"{METRIC_NAMES[m]} {where}" for m in METRICS) for where in ("here", "in the paper")]
+    return Table(
+        "averages",
+        "Means over datasets, models and seeds" + (", beside the paper's" if common else ""),
+        ("model", "regime", "models", *here, *(theirs if common else ())),
+        tuple(rows),
+        _over_what(results.tests, common, str(PAPER["source"]), len(PAPER_DATASETS)),
+    )
+
+
+def _over_what(tests: Sequence[TestSet], common: Sequence[TestSet], source: str, all_of_it: int) -> str:
+    """Return which datasets means are over, here and in the paper."""
+    if not common:
+        return f"Over {_titles(tests)}."
+    others = [test for test in tests if test not in common]
+    told = f"Here: {_titles(common)}"
+    if others:
+        told += f"; not {_titles(others)}, which the paper does not have"
+    told += f". The paper ({source}): means over its {all_of_it} datasets"
+    if len(common) < all_of_it:
+        told += f", so with {len(common)} of them here levels are not to be compared, only differences between rows"
+    return f"{told}."
+
+
+def _titles(tests: Sequence[TestSet]) -> str:
+    return ", ".join(test.title for test in tests)

@@ -1,0 +1,199 @@
+"""What is done next and what became of it: hands out runs to a pool, and writes down what it hears of them."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from qvit.errors import RunError
+from qvit.files import write_atomic
+from qvit.study.outcome import OUTPUTS
+from qvit.study.pool import Event, Pool
+from qvit.study.store import Store, StoredJob
+from qvit.study.work import Work
+
+LOST_AT_MOST = 3  # workers a run may lose before it is taken to be its fault
+TICK = 0.5  # seconds between looks at a study in which nothing happens
+
+
+@dataclass
+class StudyProgress:
+    """How far a study is: told to `on_news` whenever something happens.
+
+    `doing` holds stage, epoch and epochs of the runs at work, by name; `left` the seconds that the rest may take, None
+    while nobody knows. `news` is what just happened, in a line, or empty.
+    """
+
+    total: int
+    finished: int = 0
+    failed: int = 0
+    found: int = 0
+    doing: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    left: float | None = None
+    news: str = ""
+
+
+OnNews = Callable[[StudyProgress], None]
+
+
+def distinct(jobs: Sequence[StoredJob]) -> list[StoredJob]:
+    """Return one job an identity: a run may answer two of them."""
+    return list({job.identity: job for job in reversed(jobs)}.values())[::-1]
+
+
+def error_file(job: StoredJob) -> Path:
+    """Return where the traceback of a failed run is kept."""
+    return job.folder.with_name(f"{job.folder.name}.error.txt")
+
+
+class Driver:
+    """Hands out runs, teachers first, and writes down what becomes of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        folder: Path,
+        options: dict[str, dict[str, Any]],
+        *,
+        root: str | Path | None,
+        on_news: OnNews | None,
+    ) -> None:
+        jobs = distinct(store.jobs())
+        self.store, self.folder, self.options, self.root = store, folder, options, root
+        self.jobs = {job.identity: job for job in jobs}
+        self.waiting = [job.identity for job in jobs if job.status != "finished"]
+        self.running: dict[str, float] = {}
+        self.lost: defaultdict[str, int] = defaultdict(int)
+        self.status = {job.identity: job.status for job in jobs}
+        self.done = 0
+        self._seconds: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+        for job in jobs:
+            if job.status == "finished" and job.seconds is not None:
+                self._learn(job, job.seconds)
+        self._told = on_news or (lambda progress: None)
+        found = sum(status == "finished" for status in self.status.values())
+        self.progress = StudyProgress(total=len(jobs), finished=found, found=found)
+
+    def run(self, pool: Pool) -> None:
+        """Do everything that waits."""
+        self._tell(f"{self.progress.found} of {self.progress.total} runs are done already" * bool(self.progress.found))
+        while self.waiting or self.running:
+            while pool.idle > 0:
+                identity = self._next()
+                if identity is None:
+                    break
+                self._begin(identity, pool)
+            if not self.running:
+                if self.waiting:
+                    raise RunError(
+                        f"Nobody takes the {len(self.waiting)} runs that are still to be done: the machines have too "
+                        "few processors for one. Give them more, or runs fewer threads."
+                    )
+                break
+            for event in pool.events(TICK):
+                self._hear(event)
+
+    def _next(self) -> str | None:
+        """Return the next run whose teachers are finished; runs whose teachers failed fail with them."""
+        for identity in list(self.waiting):
+            teachers = {teacher: self.status[teacher] for teacher in self.jobs[identity].teachers}
+            failed = [self.jobs[teacher].name for teacher, status in teachers.items() if status == "failed"]
+            if failed:
+                self.waiting.remove(identity)
+                self._fail(identity, f"its teacher failed ({failed[0]})")
+            elif all(status == "finished" for status in teachers.values()):
+                self.waiting.remove(identity)
+                return identity
+        return None
+
+    def _begin(self, identity: str, pool: Pool) -> None:
+        job = self.jobs[identity]
+        work = Work(
+            identity=identity,
+            name=job.name,
+            options=self.options[identity],
+            folder=job.folder,
+            outputs=self.folder / OUTPUTS,
+            teachers=tuple(self.jobs[teacher].folder for teacher in job.teachers),
+            root=None if self.root is None else Path(self.root),
+            download=False,
+        )
+        job.folder.parent.mkdir(exist_ok=True)
+        self.running[identity] = time.monotonic()
+        self.status[identity] = "running"
+        self.store.begin(identity, pool.submit(work))
+        self.progress.doing[job.name] = ("starting", 0, 1)
+        self._tell()
+
+    def _hear(self, event: Event) -> None:
+        job = self.jobs[event.identity]
+        if event.kind == "epoch":
+            self.progress.doing[job.name] = event.told
+            self._tell()
+            return
+        wall = time.monotonic() - self.running.pop(event.identity)
+        self.progress.doing.pop(job.name, None)
+        if event.kind == "finished":
+            outcome = event.told
+            error_file(job).unlink(missing_ok=True)
+            self.store.finish(event.identity, asdict(outcome.result), outcome.seconds)
+            self.status[event.identity] = "finished"
+            self._learn(job, wall)
+            self.progress.finished += 1
+            self.done += 1
+            self._tell(
+                f"{job.name}: test AUC {outcome.result.test.auc:.3f}, ACC {outcome.result.test.acc:.3f}, {wall:.1f} s"
+            )
+        elif event.kind == "failed":
+            line, trace = event.told
+            write_atomic(error_file(job), trace.encode(errors="backslashreplace"))
+            self._fail(event.identity, line)
+        else:
+            self._lose(event)
+
+    def _lose(self, event: Event) -> None:
+        """Let a run whose worker died be gone on with by another, unless it has cost too many."""
+        self.lost[event.identity] += 1
+        if self.lost[event.identity] >= LOST_AT_MOST:
+            self._fail(event.identity, f"lost {LOST_AT_MOST} workers; of the last, {event.told}")
+            return
+        self.store.release(event.identity, f"lost: {event.told}")
+        self.status[event.identity] = "waiting"
+        self.waiting.insert(0, event.identity)
+        self._tell(f"{self.jobs[event.identity].name}: {event.told}; it goes on with another worker")
+
+    def _fail(self, identity: str, error: str) -> None:
+        self.store.fail(identity, error)
+        self.status[identity] = "failed"
+        self.progress.failed += 1
+        self._tell(f"{self.jobs[identity].name} failed: {error}")
+
+    def _learn(self, job: StoredJob, seconds: float) -> None:
+        for key in _likeness(job):
+            self._seconds[key].append(seconds)
+
+    def _tell(self, news: str = "") -> None:
+        self.progress.news = news
+        self.progress.left = self._left()
+        self._told(self.progress)
+
+    def _left(self) -> float | None:
+        """Return the seconds that the rest may take with as many runs at a time as now."""
+        now, total = time.monotonic(), 0.0
+        usual = {key: median(seconds) for key, seconds in self._seconds.items()}
+        for identity in (*self.waiting, *self.running):
+            known = next((usual[key] for key in _likeness(self.jobs[identity]) if key in usual), None)
+            if known is None:
+                return None
+            spent = now - self.running[identity] if identity in self.running else 0.0
+            total += max(0.0, known - spent)
+        return total / max(1, len(self.running))
+
+
+def _likeness(job: StoredJob) -> list[tuple[str, ...]]:
+    """Return what runs of about the same length have in common, the best likeness first."""
+    kind = (job.role, "distilled" if job.distilled else "")
+    return [(*kind, job.dataset, job.model["label"], job.regime), (*kind, job.dataset), kind]

@@ -1,0 +1,235 @@
+"""What a study will take: a short timing of every model, times the epochs and images of its runs."""
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qvit.data.arrays import Dataset, Split, load_dataset
+from qvit.data.augment import group_size
+from qvit.data.registry import DatasetInfo, get_info, is_path, name_of
+from qvit.data.transfer import load_images
+from qvit.distill.pipeline import FEW, DistillationConfig
+from qvit.errors import CircuitWarning
+from qvit.models.zoo import ModelConfig, build, count_parameters
+from qvit.study.pool import cores
+from qvit.study.spec import Job, Study
+from qvit.timing import median_milliseconds
+from qvit.training.loop import (
+    augmentation_group,
+    default_batch_size,
+    load_batch,
+    make_optimizer,
+    supervised,
+    train_step,
+)
+from qvit.training.machine import reuse_memory
+from qvit.training.options import RunConfig
+from qvit.training.prediction import predict_logits
+from qvit.training.seeding import generator, seeded
+from qvit.training.surroundings import surroundings
+
+ENOUGH = 0.4  # seconds that one model is timed for
+STEPS = 20  # at most
+VIEWS = 256  # images predicted to time prediction
+START = 0.5  # seconds that a run takes besides training: reading, evaluating with intervals, writing
+BYTES = {"score": 21, "epoch": 260, "weight": 4, "run": 6000}  # on disk, as text where it is text
+
+
+@dataclass(frozen=True)
+class PlannedRuns:
+    """Runs of one model in one regime on one dataset that differ in the seed: seconds of one, and of all."""
+
+    dataset: str
+    model: str
+    regime: str
+    runs: int
+    seconds: float
+
+    @property
+    def total(self) -> float:
+        """Seconds of all."""
+        return self.runs * self.seconds
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a study will take on this machine: seconds of computing, and of waiting for `workers` to do it."""
+
+    rows: tuple[PlannedRuns, ...]
+    workers: int
+    megabytes: float
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return sum(row.runs for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of computing."""
+        return sum(row.total for row in self.rows)
+
+    @property
+    def wall(self) -> float:
+        """Seconds until it is done."""
+        return self.seconds / self.workers
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "runs": self.runs,
+            "seconds": self.seconds,
+            "workers": self.workers,
+            "wall_seconds": self.wall,
+            "megabytes": self.megabytes,
+            "rows": [asdict(row) | {"total": row.total} for row in self.rows],
+        }
+
+
+def estimate(
+    study: Study,
+    *,
+    workers: int | None = None,
+    root: str | Path | None = None,
+    on_timed: Callable[[int, int], None] | None = None,
+) -> Planned:
+    """Return what a study will take, from a timing of some seconds on random images; nothing is downloaded.
+
+    `workers` are as many as `run_study` would use. Raises `DataError` for a file of the user's that cannot be read.
+    """
+    groups: dict[tuple[str, str, str, str], list[Job]] = {}
+    for job in study.jobs:
+        groups.setdefault((job.role, job.dataset, job.model.label, job.regime), []).append(job)
+    timer, rows, disk = _Timer(root), [], 0.0
+    for done, ((_, dataset, model, regime), jobs) in enumerate(groups.items(), 1):
+        rows.append(PlannedRuns(name_of(dataset), model, regime, len(jobs), timer.seconds(jobs[0])))
+        disk += len(jobs) * timer.bytes(jobs[0])
+        if on_timed is not None:
+            on_timed(done, len(groups))
+    disk += sum(timer.outputs_bytes(jobs) for jobs in groups.values() if jobs[0].role == "teacher")
+    threads = max(job.run.train.threads for job in study.jobs)
+    count = min(workers or max(1, cores() // threads), len(study.jobs))
+    return Planned(tuple(rows), count, disk / 2**20)
+
+
+def _stages(
+    config: RunConfig | DistillationConfig, images: int, root: str | Path | None
+) -> list[tuple[RunConfig, int]]:
+    """Return the runs of a job, each with the number of images that it trains on."""
+    if isinstance(config, RunConfig):
+        return [(config, images)]
+    if config.transfer_set is None:
+        first = config.mixed(images)
+    else:
+        first = _transferred(config.transfer_set, config.student.size, root)
+    return [(config.of(stage), first or images if stage == "pretrain" else images) for stage in config.stages]
+
+
+def _transferred(name: str, size: int, root: str | Path | None) -> int:
+    """Return the number of images of a transfer set."""
+    if not is_path(name):
+        return get_info(name).splits["train"]
+    return len(load_images(name, size=size, channels=3, root=root, download=False)[0])
+
+
+class _Timer:
+    """Times each model on each kind of images once."""
+
+    def __init__(self, root: str | Path | None) -> None:
+        self._root = root
+        self._timed: dict[Any, tuple[float, float]] = {}
+        self._infos: dict[tuple[str, int], DatasetInfo] = {}
+        self._architectures: dict[Any, ModelConfig] = {}
+
+    def seconds(self, job: Job) -> float:
+        """Return the seconds of a run."""
+        config, info = job.resolved(), self._info(job.run)
+        total = 0.0
+        for run, images in _stages(config, info.splits["train"], self._root):
+            batch = run.train.batch_size or default_batch_size(images)
+            step, view = self._time(run, info, batch)
+            tta = 1 if run.train.tta == "never" else group_size(_group(info, run))
+            epoch = math.ceil(images / batch) * step + tta * info.splits["val"] * view
+            total += START + run.train.epochs * epoch + tta * info.splits["test"] * view
+        return total
+
+    def bytes(self, job: Job) -> float:
+        """Return what a run leaves on the disk."""
+        config, info = job.resolved(), self._info(job.run)
+        scores = (info.splits["val"] + info.splits["test"]) * info.num_classes
+        total = 0.0
+        for run, _ in _stages(config, info.splits["train"], self._root):
+            weights = count_parameters(self._architecture(run, info))
+            total += BYTES["run"] + scores * BYTES["score"] + run.train.epochs * BYTES["epoch"]
+            total += weights * BYTES["weight"]
+        return total
+
+    def outputs_bytes(self, teachers: Sequence[Job]) -> float:
+        """Return what a teacher's outputs for its students take on the disk: a logit per class, image and symmetry."""
+        run = teachers[0].run
+        info = self._info(run)
+        images = max(FEW, info.splits["train"])
+        return 4.0 * info.num_classes * images * group_size(_group(info, run)) / len(teachers)
+
+    def _info(self, run: RunConfig) -> DatasetInfo:
+        key = run.dataset, run.size
+        if key not in self._infos:
+            if is_path(run.dataset):
+                data = load_dataset(run.dataset, size=run.size, root=self._root, task=run.task)
+                self._infos[key] = data.info
+            else:
+                self._infos[key] = get_info(run.dataset)
+        return self._infos[key]
+
+    def _architecture(self, run: RunConfig, info: DatasetInfo) -> ModelConfig:
+        key = run.model, info.channels, info.num_classes, run.size, tuple(sorted(run.model_options.items()))
+        if key not in self._architectures:
+            self._architectures[key] = run.architecture(info, run.size)
+        return self._architectures[key]
+
+    def _time(self, run: RunConfig, info: DatasetInfo, batch: int) -> tuple[float, float]:
+        architecture = self._architecture(run, info)
+        key = architecture, batch, info.task, run.train.loss, run.train.threads, run.train.device
+        if key not in self._timed:
+            with warnings.catch_warnings(), surroundings(run.train.threads), seeded(0, alone=False):
+                warnings.simplefilter("ignore", CircuitWarning)
+                self._timed[key] = _time(run, architecture, info, batch)
+        return self._timed[key]
+
+
+def _group(info: DatasetInfo, run: RunConfig) -> str:
+    return info.augment if run.train.augment == "auto" else run.train.augment
+
+
+def _time(run: RunConfig, architecture: ModelConfig, info: DatasetInfo, batch: int) -> tuple[float, float]:
+    """Return the seconds of a step and of predicting one image, medians after warm-up."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (max(batch, VIEWS), info.channels, run.size, run.size), dtype=np.uint8)
+    columns = info.num_classes if info.task == "multi-label" else 1
+    top = 2 if info.task == "multi-label" else info.num_classes
+    labels = np.arange(len(images) * columns).reshape(-1, columns) % top
+    split = Split(images, labels.astype(np.int64))
+    data = Dataset(info, run.size, split, split, split)
+    device = run.train.device
+    model = build(architecture).to(device)
+    objective, optimizer = supervised(data, run.train), make_optimizer(model, run.train)
+    order, index = generator(0), np.arange(batch)
+    import torch
+
+    reuse_memory()
+
+    def step() -> None:
+        loaded = load_batch(split, torch.from_numpy(index), augmentation_group(data, run.train), order, device)
+        train_step(model, loaded, objective, optimizer, lr=1e-3, clip_norm=run.train.clip_norm).item()
+
+    def view() -> None:
+        predict_logits(model, split, device=device)
+
+    model.train()
+    taken = [median_milliseconds([what], repeats=STEPS, warm_up=1, budget=ENOUGH, least=1)[0] for what in (step, view)]
+    return taken[0] / 1e3, taken[1] / 1e3 / len(images)

@@ -1,0 +1,87 @@
+"""The models of a study: names, or grids of kind × qubits × heads × layers."""
+
+from collections import Counter
+from itertools import product
+from typing import Any
+
+from qvit.errors import ConfigError, nearest
+from qvit.models.projections import PROJECTIONS
+from qvit.models.zoo import KINDS, MATCHED, parse_name
+from qvit.study import values
+from qvit.study.spec import StudyModel
+
+KEYS = ("name", "kind", "qubits", "heads", "layers", "label", "options")
+MOST_MODELS = 1000  # or runs of a teacher; each is built once, without its numbers, to check its options
+
+
+def models_of(said: Any) -> list[StudyModel]:
+    """Return the models that a study's `models` names; raises `ConfigError` for what it cannot take."""
+    models: list[StudyModel] = []
+    for entry in values.several(said, "models", most=MOST_MODELS):
+        models += _models(entry)
+        values.check_number(len(models), "models", MOST_MODELS)
+    for label, number in Counter(model.label for model in models).items():
+        if number > 1:
+            raise ConfigError(f"models names {label!r} twice; give one a label.")
+    return models
+
+
+def _models(entry: Any) -> list[StudyModel]:
+    """Return the models of an entry: a name, or a grid of kind × qubits × heads × layers."""
+    if isinstance(entry, str):
+        return [model_named(entry, {}, None)]
+    said = values.mapping(entry, "an entry of models", KEYS)
+    options, label = values.options(said.get("options"), "a model's options"), said.get("label")
+    layers = [values.whole(n, "layers", least=1) for n in values.several(said.get("layers", 1), "layers")]
+    if ("name" in said) == ("kind" in said):
+        raise ConfigError(f"An entry of models has either a name or a kind, got {entry!r}.")
+    if "layers" in said and "n_layers" in options:
+        raise ConfigError(f"An entry of models has either layers or the option n_layers, got {entry!r}.")
+    if "name" in said:
+        if {"qubits", "heads"} & said.keys():
+            raise ConfigError(f"The name {said['name']!r} says its qubits and heads; leave them out, or use kind.")
+        names = [values.line(name, "name") for name in values.several(said["name"], "name", most=MOST_MODELS)]
+    else:
+        kinds = [values.line(kind, "kind") for kind in values.several(said["kind"], "kind")]
+        for kind in kinds:
+            if kind.removesuffix(MATCHED) not in KINDS:
+                raise ConfigError(f"There is no kind '{kind}'.{nearest(kind, KINDS)} Known: {', '.join(KINDS)}.")
+        heads = [values.whole(n, "heads", least=1) for n in values.several(said.get("heads", 2), "heads")]
+        qubits = [values.whole(n, "qubits", least=1) for n in values.several(said.get("qubits", 4), "qubits")]
+        values.check_number(len(kinds) * len(heads) * len(qubits) * len(layers), "models", MOST_MODELS)
+        names = [
+            f"{kind.removesuffix(MATCHED)}_{q}q{h}h{MATCHED * kind.endswith(MATCHED)}"
+            for h, q, kind in product(heads, qubits, kinds)
+        ]
+    grid = [(name, n) for n in layers for name in names if n == layers[0] or _takes_layers(name)]
+    if label is not None and len(grid) > 1:
+        raise ConfigError(f"The label {label!r} would be that of {len(grid)} models; give each an entry of its own.")
+    deep = {name for name in names if _takes_layers(name)}
+    return [
+        model_named(name, options | {"n_layers": n} if n > 1 and name in deep else options, label) for name, n in grid
+    ]
+
+
+def _takes_layers(name: str) -> bool:
+    found = parse_name(name)
+    if found is None or found.kind not in KINDS:
+        return False
+    # A matched model has the parameters of a QViT, and that has layers.
+    return found.matched or "n_layers" in PROJECTIONS[KINDS[found.kind]].__dataclass_fields__
+
+
+def model_named(name: str, options: dict[str, Any], label: Any) -> StudyModel:
+    """Return the model of a name and options; it is called `label`, or where that is None what they say."""
+    found = parse_name(name)
+    label = told(name, options) if label is None else label
+    if found is None:
+        return StudyModel(values.line(label, "label"), name, name, options=options)
+    layers = values.whole(options.get("n_layers", 1), "n_layers", least=1) if _takes_layers(name) else None
+    kind = found.kind + MATCHED * found.matched
+    return StudyModel(values.line(label, "label"), name, kind, found.qubits, found.heads, layers, options=options)
+
+
+def told(name: str, options: dict[str, Any]) -> str:
+    """Return what a model is called by its name and options."""
+    parts = [f"{value} layers" if key == "n_layers" else f"{key}={value}" for key, value in options.items()]
+    return f"{name} ({', '.join(parts)})" if parts else name

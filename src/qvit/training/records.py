@@ -1,0 +1,96 @@
+"""What an epoch and a run come to: the records that cross rooms, and lie in a run's folder as JSON."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+Ends = tuple[float | None, float | None]  # of an interval; None where too few images can tell
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Figures on the validation split; `tta` says over which group of symmetries predictions were averaged."""
+
+    val_loss: float
+    val_auc: float
+    val_acc: float
+    tta: str
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """What the best epoch has the most of: AUC, and where that is equal the lower loss."""
+        return self.val_auc, -self.val_loss
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch, from 1: the learning rate of its last step, the mean loss of training, and figures on validation."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    val_loss: float
+    val_auc: float
+    val_acc: float
+    tta: str
+
+    @property
+    def merit(self) -> tuple[float, float]:
+        """That of its validation."""
+        return self.val_auc, -self.val_loss
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Return the record of values that are known to be one; others among them are left out."""
+        return cls(**_known(cls, values))
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch whose weights are kept, and these."""
+
+    record: EpochRecord
+    model: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """Measures of one split, see `evaluation.metrics.evaluate`; AUC and accuracy with 95 % bootstrap intervals."""
+
+    auc: float
+    acc: float
+    balanced_acc: float | None = None
+    f1: float | None = None
+    kappa: float | None = None
+    sensitivity: float | None = None
+    specificity: float | None = None
+    ece: float | None = None
+    log_loss: float | None = None
+    auc_interval: Ends
+    acc_interval: Ends
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Return the figures of values that are known to be some; others among them are left out."""
+        known = _known(cls, values)
+        low_high = {name: (value[0], value[1]) for name, value in known.items() if name.endswith("_interval")}
+        return cls(**known | low_high)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run came to, as in result.json; `tta` is what predictions were averaged over."""
+
+    parameters: int
+    best_epoch: int
+    tta: str
+    val: Figures
+    test: Figures
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Return the result of values that are known to be one; others among them are left out."""
+        return cls(**_known(cls, values) | {split: Figures.of(values[split]) for split in ("val", "test")})
+
+
+def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: values[field.name] for field in fields(kind) if field.name in values}
