@@ -40,7 +40,7 @@ OnNews = Callable[[StudyProgress], None]
 
 
 def distinct(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return one job an identity: a run may answer two of them."""
+    """Return one job per identity: a run may answer two of them."""
     return list({job.identity: job for job in reversed(jobs)}.values())[::-1]
 
 

@@ -121,7 +121,7 @@ def _pairs(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_outputs: int) -> float:
-    """Return the operations of a forward pass: one or four a node, three a rotation to add its angles."""
+    """Return the operations of a forward pass: one or four per node, three per rotation to add its angles."""
     start, nodes, outputs = code[:_HEADER].tolist()
     across = code[nodes:outputs].reshape(-1, 4)[:, 2]
     return float(groups * tokens) * (3.0 * (nodes - start) + len(across) + 3.0 * int((across != ZERO).sum()))

@@ -108,7 +108,7 @@ def backward(
     last,
     per_part,
 ):
-    """Add to the gradients of the inputs' angles and of the weights' angles, a row a part."""
+    """Add to the gradients of the inputs' angles and of the weights' angles, a row per part."""
     blocks, columns = grad.shape[2] * grad.itemsize // BYTES, inputs.shape[1]
     parts = (blocks + per_part - 1) // per_part
     for part in range(first, last):

@@ -196,7 +196,7 @@ def _credited(
 
 
 def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_outputs: int) -> float:
-    """Return the operations of a forward pass: six a pair and rotation; for each amplitude three to start, three to
+    """Return the operations of a forward pass: six per pair and rotation; for each amplitude three to start, three to
     read, and two for an observable that is not folded."""
     array = code.cpu().numpy()
     turns = len(section(array, "rotations")) // 3 - int(array[1])

@@ -333,7 +333,7 @@ def forward(code, inputs, cw, sw, amplitudes, order, starts, trig, scratch, out,
 def backward(
     code, inputs, cw, sw, amplitudes, order, starts, trig, scratch, grad, grad_x, grad_w, grad_a, first, last, per_part
 ):
-    """Add to the gradients of the inputs' angles, the weights' angles (a row a part) and the amplitudes."""
+    """Add to the gradients of the inputs' angles, the weights' angles (a row per part) and the amplitudes."""
     blocks, columns = grad.shape[2] * grad.itemsize // BYTES, inputs.shape[1]
     dynamic, circuit = _unpack(code)
     angles = (trig, cw, sw, dynamic)
