@@ -6,6 +6,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from qvit.errors import CircuitError, nearest
 from qvit.files import shown
@@ -14,12 +15,13 @@ from qvit.quantum.limits import MOST_GATES, MOST_LAYERS, MOST_WIRES, whole
 from qvit.quantum.pauli import Z
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ansatz:
     """One named family of circuits on n wires and L layers.
 
-    `weight_shape(n, L)` is the shape of its weights; `build(n, L)` its circuit over the flattened weights. Most take
-    n features to n values ⟨Zᵢ⟩; the circuit says how many it has. `source` says where it comes from.
+    `weight_shape(n, L)` is the shape of its weights; `build(n, L)` its circuit over the flattened weights, the same
+    whenever it is asked for. Most take n features to n values ⟨Zᵢ⟩; the circuit says how many it has. `source` says
+    where it comes from.
     """
 
     name: str
@@ -200,6 +202,11 @@ def get_ansatz(name: str) -> Ansatz:
     return ANSATZE[name]
 
 
+@lru_cache(maxsize=16)  # a model asks for each of its circuits several times
+def _built(ansatz: Ansatz, n: int, n_layers: int) -> Circuit:
+    return ansatz.build(n, n_layers)
+
+
 def build_circuit(ansatz: Ansatz, n: int, n_layers: int) -> Circuit:
     """Return the circuit; raises `CircuitError` if it does not fit the weights that the ansatz says it has."""
     n = whole("The number of qubits", n, least=1, most=MOST_WIRES)
@@ -210,7 +217,7 @@ def build_circuit(ansatz: Ansatz, n: int, n_layers: int) -> Circuit:
             f"The ansatz '{ansatz.name}' would have {count:,} weights on {n} wires in {n_layers} layer(s); "
             f"circuits have at most {MOST_GATES:,} gates."
         )
-    circuit = ansatz.build(n, n_layers)
+    circuit = _built(ansatz, n, n_layers)
     if not isinstance(circuit, Circuit) or circuit.n_weights != count:
         have = circuit.n_weights if isinstance(circuit, Circuit) else f"a {type(circuit).__name__}"
         raise CircuitError(

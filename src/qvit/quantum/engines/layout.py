@@ -162,11 +162,15 @@ class LinearAngles:
 
 @dataclass(frozen=True, eq=False)
 class Batching:
-    """How leading dimensions are laid out: `lead` of the result, `groups` its last, `sources` those of the inputs."""
+    """How leading dimensions are laid out: `batch` are tokens, `groups` follow, `sources` are those of the inputs.
 
-    lead: tuple[int, ...]
+    `tokens` is the number of tokens per group.
+    """
+
+    batch: tuple[int, ...]
     groups: tuple[int, ...]
     sources: tuple[int, ...]
+    tokens: int
 
     @classmethod
     def of(cls, inputs: Tensor, weights: Tensor) -> "Batching":
@@ -176,25 +180,16 @@ class Batching:
         if not jit_traced():
             return _kept_layout(inputs.shape, weights.shape)
         layout = _kept_layout(sizes(inputs), sizes(weights))
-        tokens = tuple(inputs.shape)[: len(layout.batch)]  # only these may differ in another call
-        return cls(tokens + layout.groups, layout.groups, layout.sources)
+        batch = tuple(inputs.shape)[: len(layout.batch)]  # only these may differ in another call
+        return cls(batch, layout.groups, layout.sources, prod(batch))
 
     @classmethod
     def _of(cls, inputs: tuple[int, ...], weights: tuple[int, ...], broadcast: Callable[..., Any]) -> "Batching":
         tokens = max(0, len(inputs) - len(weights))  # dimensions of the inputs alone are never compared to anything
         groups = tuple(broadcast(inputs[tokens:-1], weights[:-1]))
         own = (1,) * (len(groups) - len(inputs) + 1 + tokens) + tuple(inputs[tokens:-1])
-        return cls(tuple(inputs[:tokens]) + groups, groups, own)
-
-    @property
-    def batch(self) -> tuple[int, ...]:
-        """The leading dimensions that are tokens."""
-        return self.lead[: len(self.lead) - len(self.groups)]
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens per group."""
-        return prod(self.batch)
+        batch = tuple(inputs[:tokens])
+        return cls(batch, groups, own, prod(batch))
 
     def split_inputs(self, inputs: Float[Tensor, "*batch i"]) -> Float[Tensor, "s i t"]:
         """Return inputs by source, tokens last."""
