@@ -24,7 +24,7 @@ from qvit.quantum import (
     w,
     x,
 )
-from qvit.quantum.ansatz import ORTHOGONAL_NETWORKS
+from qvit.quantum.ansatz import ORTHOGONAL_NETWORKS, build_circuit
 from qvit.quantum.engines.choose import auto_plan
 from qvit.quantum.engines.heisenberg import heisenberg_plan
 from qvit.quantum.engines.statevector import statevector_plan
@@ -282,6 +282,22 @@ def test_register_your_own(registry: dict[str, Ansatz]) -> None:
         register_ansatz(own())
     assert register_ansatz(own(), replace=True).build(2, 1).n_weights == 1
     assert get_ansatz("mine") is registry["mine"] is not row
+
+
+def test_a_circuit_is_built_once_for_all_who_ask() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def build(n: int, n_layers: int) -> Circuit:
+        asked.append((n, n_layers))
+        return Circuit(n, n, 0, tuple(Gate("RY", (wire,), x(wire)) for wire in range(n)))
+
+    one, other = (Ansatz("mine", lambda n, layers: (0,), build) for _ in range(2))
+    first = build_circuit(one, 3, 1)
+    assert build_circuit(one, 3, 1) is first
+    assert asked == [(3, 1)]
+    for ansatz, size in ((one, (2, 1)), (one, (3, 2)), (other, (3, 1))):
+        build_circuit(ansatz, *size)
+    assert asked == [(3, 1), (2, 1), (3, 2), (3, 1)], "another size, or another ansatz of the same name"
 
 
 @pytest.mark.long
