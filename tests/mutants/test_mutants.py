@@ -52,6 +52,10 @@ def test_what_cannot_fail():
         pass
 
 
+def test_that_fails_as_it_is():
+    assert bounded(1, 1) == 3
+
+
 def test_of_nothing():
     assert True
 """
@@ -100,6 +104,7 @@ def test_survivors_are_the_holes(tmp_path: Path) -> None:
     told = run("--number", "100")
     how: dict[str, set[str]] = {}
     for name, outcome in map(json.loads, (tmp_path / "measured/results.jsonl").read_text().splitlines()):
+        assert not any("as_it_is" in test for test in outcome["failed"])
         how.setdefault(name.split(":")[1], set()).add(outcome["how"])
     assert how["8"] == {"failed"}  # the sum
     assert "failed" in how["9"]  # the condition
@@ -116,12 +121,13 @@ def test_survivors_are_the_holes(tmp_path: Path) -> None:
         "tests/toy/test_sums.py::test_a_sum",
         "tests/toy/test_sums.py::test_the_limit",
     ]
-    assert told.splitlines()[-7:] == [
+    assert told.splitlines()[-8:] == [
         "Not broken by any mutant tried:",
         "  tests/toy/test_sums.py::test_what_cannot_fail",
+        "  tests/toy/test_sums.py::test_that_fails_as_it_is",
         "",
         "Run none of the code in their own process:",
         "  tests/toy/test_sums.py::test_of_nothing",
         "",
-        "2 of 4 test functions fail on a mutant",
+        "2 of 5 test functions fail on a mutant",
     ]

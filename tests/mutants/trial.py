@@ -88,17 +88,15 @@ class Loop:
         gc.freeze()  # forks share what is there already
         with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
             self.scratch = Path(scratch)
-            running: list[tuple[Try, _Fork | _Copy]] = []
+            running: list[_Running] = []
             while True:
                 more = islice(self._tries, self.jobs - len(running))
-                running += [(one, self._fork(session, one.mutant, self._usable(one.tests))) for one in more]
+                running += [_Running(one, self._fork(session, one.mutant, self._usable(one.tests))) for one in more]
                 if not running:
                     return True
-                for asked, trial in [one for one in running if one[1].ended(self.costs)]:
-                    running.remove((asked, trial))
-                    again = self._tell(session, asked, trial)
-                    if again is not None:
-                        running.append((asked, again))
+                for one in [one for one in running if one.trial.ended(self.costs)]:
+                    running.remove(one)
+                    running += self._judged(session, one) if one.doubted else self._ended(session, one.asked, one.trial)
                 time.sleep(0.05)
 
     def _usable(self, tests: Tests) -> Tests:
@@ -139,40 +137,42 @@ class Loop:
     def _copy(self, mutant: Mutant | None, tests: Tests) -> "_Copy":
         return _Copy(self.tree, mutant, tests, Path(tempfile.mkdtemp(dir=self.scratch)))
 
-    def _tell(self, session: pytest.Session, asked: Try, trial: "_Fork | _Copy") -> "_Fork | _Copy | None":
-        """Say what came of a try; or return another: on a copy of the tree where a fork cannot judge a mutant, without
-        the test that told where it fails by itself.
+    def _ended(self, session: pytest.Session, asked: Try, trial: "_Fork | _Copy") -> "list[_Running]":
+        """Say what came of a try, or return what has to be run first.
+
+        That is the try on a copy of the tree where a fork cannot judge the mutant; or the test that told, without the
+        mutant and in the same kind of trial, unless it is known to pass.
         """
         outcome = trial.outcome()
         if isinstance(trial, _Fork):
             code = trial.process.exitcode
             if code == OURS:
                 raise SystemExit(_read(trial.folder / "error"))
-            trial.done()
             tests = trial.tests if code == NOT_SWAPPED else Tests([], trial.tests.there)
             if not outcome.caught and self.copies and (tests.here or tests.there):
-                return self._copy(asked.mutant, tests)
+                trial.done()
+                return [_Running(asked, self._copy(asked.mutant, tests))]
         trial.done()
         for test in outcome.failed[:1]:
-            if test in self._known and not self._passes(session, trial, test):
-                self._broken.add(test)
-                return self._fork(session, asked.mutant, self._usable(trial.tests))
+            if test in self._known and (test, type(trial)) not in self._sound:
+                alone = Tests([test], [])
+                again = self._fork(session, None, alone) if isinstance(trial, _Fork) else self._copy(None, alone)
+                return [_Running(asked, again, (outcome, trial))]
         self.told(asked, outcome)
-        return None
+        return []
 
-    def _passes(self, session: pytest.Session, trial: "_Fork | _Copy", test: str) -> bool:
-        """Return whether the test that told passes without a mutant, in the same kind of trial."""
-        if (test, type(trial)) not in self._sound:
-            alone = Tests([test], [])
-            again = self._fork(session, None, alone) if isinstance(trial, _Fork) else self._copy(None, alone)
-            while not again.ended(self.costs):
-                time.sleep(0.05)
-            passed = again.outcome().how == "survived"
-            again.done()
-            if not passed:
-                return False
+    def _judged(self, session: pytest.Session, one: "_Running") -> "list[_Running]":
+        """Say what came of a try whose telling test passes without the mutant, or return the try without that test."""
+        assert one.doubted is not None
+        outcome, trial = one.doubted
+        (test, *_), passed = outcome.failed, one.trial.outcome().how == "survived"
+        one.trial.done()
+        if passed:
             self._sound.add((test, type(trial)))
-        return True
+            self.told(one.asked, outcome)
+            return []
+        self._broken.add(test)
+        return [_Running(one.asked, self._fork(session, one.asked.mutant, self._usable(trial.tests)))]
 
 
 class Noted:
@@ -270,6 +270,15 @@ class _Copy:
 
     def done(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@dataclass(eq=False)
+class _Running:
+    """A trial for a try; or of the test that told, without the mutant, which decides on an outcome and its trial."""
+
+    asked: Try
+    trial: _Fork | _Copy
+    doubted: tuple[Outcome, _Fork | _Copy] | None = None
 
 
 def _failed(folder: Path, how: str) -> tuple[str, ...]:
