@@ -79,7 +79,6 @@ def safe_streams() -> Iterator[tuple[Stream, Stream]]:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
             os.set_inheritable(descriptor, True)
         os.close(descriptor)
-    codecs.register_error(_ERRORS, _spelled)
     before = sys.stdout, sys.stderr
     streams = tuple(
         Stream(stream or open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - as long as the process
@@ -138,3 +137,6 @@ def _plain_mark(mark: str) -> str:
 def _spelled(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     return plain(error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_ERRORS, _spelled)
