@@ -414,3 +414,17 @@ def test_each_is_worked_out_once(make_npz: MakeNpz, monkeypatch: pytest.MonkeyPa
         for job in study.jobs:
             known.of(job)
     assert len(asked) == len(set(asked)) == len(study.jobs)
+
+
+def test_a_transfer_set_is_read_once(make_npz: MakeNpz, monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = [str(make_npz(f"pool{k}", seed=k)) for k in (1, 2)]
+    kd = ", ".join(f"kd{k}: {{teacher: t, transfer_set: {pool}}}" for k, pool in enumerate(pools))
+    teachers = "{t: [{arch: vit_4q1h, size: 12}]}"
+    study = parse(
+        f"models: qvit_4q2h\nseeds: 3\noptions: {{size: 12}}\nteachers: {teachers}\nregimes: {{{kd}}}", make_npz()
+    )
+    asked, load_images = [], identity.load_images
+    monkeypatch.setattr(identity, "load_images", lambda name, **said: asked.append(name) or load_images(name, **said))
+    known = Identities()
+    assert len({known.of(job) for job in study.jobs}) == len(study.jobs) == 7
+    assert asked == pools

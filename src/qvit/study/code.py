@@ -17,6 +17,7 @@ import qvit
 ENTRY = "qvit.study.work"
 KERNELS = 1  # to be raised when compiled kernels give other numbers by what no source shows, as a compiler's options
 COMPUTED_BY = ("torch", "numpy", "scipy", "numba", "llvmlite", "monai")
+STATEMENTS = (ast.stmt, ast.ExceptHandler, ast.match_case)  # where imports stand, or stand within
 SILENT = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}  # fields that some versions of Python lack
 
 
@@ -100,7 +101,7 @@ class Sources:
 
 def _imports(tree: ast.AST, *, typing: bool = False) -> Iterator[tuple[str, str | None]]:
     """Yield the modules that a tree imports, each with a name that is imported from it; `typing` only ones, too."""
-    for node in ast.iter_child_nodes(tree):
+    for node in filter(lambda child: isinstance(child, STATEMENTS), ast.iter_child_nodes(tree)):
         match node:
             case ast.If(test=ast.Name("TYPE_CHECKING"), orelse=other) if not typing:
                 for one in other:

@@ -33,6 +33,7 @@ class Identities:
     ) -> None:
         self._root = root
         self._data = dict(digests)
+        self._transfer: dict[tuple[str, int], str] = {}
         self._done: dict[int, tuple[Job, str]] = {}  # with the job, so that no other gets its id
 
     def of(self, job: Job) -> str:
@@ -71,7 +72,11 @@ class Identities:
         name = getattr(config, "transfer_set", None)
         if name is None:
             return None
-        return load_images(name, size=student.size, channels=3, root=self._root, download=False)[1]
+        key = name, student.size
+        if key not in self._transfer:
+            found = load_images(name, size=student.size, channels=3, root=self._root, download=False)
+            self._transfer[key] = found[1]
+        return self._transfer[key]
 
 
 def _version_of_timm() -> str | None:
