@@ -1,7 +1,8 @@
 """qvit: train, compare and understand quantum vision transformers on biomedical images."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qvit.lazy import names_of
 
 if TYPE_CHECKING:
     from qvit.data.arrays import load_dataset
@@ -40,13 +41,7 @@ _HOMES = {
     "train_run": "training.run",
     "write_report": "report.page",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # Looked up when asked for: `import qvit` must not bring torch with it.
-    if name in _HOMES:
-        return getattr(import_module(f"qvit.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'qvit' has no attribute '{name}'")
+__getattr__ = names_of(__name__, _HOMES)  # `import qvit` must not bring torch with it
 
 
 def __dir__() -> list[str]:

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from qvit.evaluation.paired import Comparison, compare_arms, contrast
-from qvit.report.arms import METRICS, Results, load_results
+from qvit.evaluation.statistics import METRICS
+from qvit.report.arms import Results, load_results
 from qvit.report.claims import (
     ALPHA,
     NO_DIFFERENCE,

@@ -1,7 +1,8 @@
 """Datasets: what is known of them, their files, checked arrays, augmentation of batches."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qvit.lazy import names_of
 
 if TYPE_CHECKING:
     from qvit.data.arrays import Dataset, Split, load_dataset
@@ -17,10 +18,4 @@ _HOMES = {
     "DatasetInfo": "registry",
     "get_info": "registry",
 }
-
-
-def __getattr__(name: str) -> Any:
-    # Looked up when asked for: the registry serves `--help` and must not bring torch with it.
-    if name in _HOMES:
-        return getattr(import_module(f"qvit.data.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'qvit.data' has no attribute '{name}'")
+__getattr__ = names_of(__name__, _HOMES)  # the registry serves `--help` and must not bring torch with it

@@ -16,7 +16,7 @@ from qvit.data.registry import is_path, name_of
 from qvit.documents import one_line
 from qvit.errors import DataError, FileError, MetricError, RunError
 from qvit.evaluation.metrics import asks_per_label, evaluate
-from qvit.evaluation.statistics import Interval, crossed_interval, too_few_images
+from qvit.evaluation.statistics import METRICS, Interval, crossed_interval, too_few_images
 from qvit.study.database import DamageError, OnWait, told
 from qvit.study.outcome import all_runs, final_run
 from qvit.study.spec import SCRATCH
@@ -26,7 +26,6 @@ from qvit.training.folder import Run
 from qvit.training.records import Result
 from qvit.training.stored import ResultFile, checked
 
-METRICS = ("auc", "acc")
 KEPT = ("test", "names", "task", "title", "images", "digest", "synthetic")  # what is read of the labels' file
 METRIC_NAMES = {"auc": "AUC", "acc": "ACC"}
 RESAMPLES = 1000

@@ -14,13 +14,16 @@ from itertools import combinations
 
 from qvit.evaluation.paired import Comparison, contrast, hedges_g, holm, mean_comparison, superiority
 from qvit.evaluation.ranking import Friedman, Ranking, friedman, rank
-from qvit.report.arms import LEVEL, METRICS, Arm, Results, TestSet
+from qvit.evaluation.statistics import METRICS
+from qvit.report.arms import LEVEL, Arm, Results, TestSet
 from qvit.report.controls import CONTROLS, TWIN
 from qvit.study.spec import SCRATCH
 
 ALPHA = round(1 - LEVEL, 9)  # 1 − 0.95 is a little more than 0.05
 NO_DIFFERENCE = "no difference shown"
 CLASSICAL, GAINS = "classical", "gains"  # keys of families
+
+Sides = tuple[tuple[Arm, ...], tuple[Arm, ...]]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Finding:
     seeds: int
     g: float | None = None
     superiority: float | None = None
-    sides: "Sides" = ((), ())
+    sides: Sides = ((), ())
 
     @property
     def shown(self) -> bool:
@@ -78,9 +81,6 @@ class Family:
     def mean(self, metric: str) -> list[Finding]:
         """Return the findings over all datasets by one metric."""
         return [finding for finding in self.pooled if finding.metric == metric]
-
-
-Sides = tuple[tuple[Arm, ...], tuple[Arm, ...]]
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from qvit.errors import RunError
+from qvit.evaluation.statistics import METRICS
 from qvit.files import write_atomic
 from qvit.report import charts
 from qvit.report.answer import Line, answer
-from qvit.report.arms import METRICS, Arm, Results, TestSet, load_results
+from qvit.report.arms import Arm, Results, TestSet, load_results
 from qvit.report.claims import ALPHA, NO_DIFFERENCE, Family, families, gain_differences, headline, ranking
 from qvit.report.controls import CONTROLS
 from qvit.report.drawing import Chart

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qvit.evaluation.statistics import METRICS
 from qvit.models.cost import si
-from qvit.report.arms import METRIC_NAMES, METRICS, Arm, Results, TestSet
+from qvit.report.arms import METRIC_NAMES, Arm, Results, TestSet
 from qvit.report.claims import Family, Finding
 from qvit.report.published import published
 from qvit.report.words import p_value, shown, signed

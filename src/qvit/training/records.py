@@ -6,14 +6,11 @@ from typing import Any, Self
 Ends = tuple[float | None, float | None]  # of an interval; None where too few images can tell
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Figures on the validation split; `tta` says over which group of symmetries predictions were averaged."""
+class _Judged:
+    """What can be compared by its figures on the validation split."""
 
     val_loss: float
     val_auc: float
-    val_acc: float
-    tta: str
 
     @property
     def merit(self) -> tuple[float, float]:
@@ -22,7 +19,17 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class EpochRecord:
+class Validation(_Judged):
+    """Figures on the validation split; `tta` says over which group of symmetries predictions were averaged."""
+
+    val_loss: float
+    val_auc: float
+    val_acc: float
+    tta: str
+
+
+@dataclass(frozen=True)
+class EpochRecord(_Judged):
     """One epoch, from 1: the learning rate of its last step, the mean loss of training, and figures on validation."""
 
     epoch: int
@@ -32,11 +39,6 @@ class EpochRecord:
     val_auc: float
     val_acc: float
     tta: str
-
-    @property
-    def merit(self) -> tuple[float, float]:
-        """That of its validation."""
-        return self.val_auc, -self.val_loss
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:

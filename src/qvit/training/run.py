@@ -93,7 +93,7 @@ def train_run(
     with surroundings(config.train.threads), assemble(config.train.device) as team:
         data = team.in_turn(lambda: _load(config, root, download=download))
         run = Run(Path(folder))
-        architecture = team.lead(lambda: _buildable(config, data, origin or _earlier(run, resume), download=download))
+        architecture = team.lead(lambda: _to_build(config, data, origin or _earlier(run, resume), download=download))
         _check(config, data, architecture, team)
         with ExitStack() as held:
 
@@ -141,7 +141,7 @@ def _check_measurable(data: Dataset) -> None:
             )
 
 
-def _buildable(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
+def _to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
     """Return what model to build: without published weights if they cannot be had, or if an earlier run had none."""
     architecture = config.architecture(data.info, data.size)
     if not isinstance(architecture, NetworkConfig) or architecture.pretrained is None:

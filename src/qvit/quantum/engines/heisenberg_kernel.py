@@ -1,7 +1,7 @@
 """The Heisenberg engine's kernel: nodes evaluated for a block of tokens at a time, then differentiated in reverse.
 
-Row 0 of `values` is 0, row 1 is 1, row k + 2 is node k. The inputs' share of the angles comes as in `kernel.py`,
-the weights' as cosines and sines of the whole angles.
+Row 0 of `values` is 0, row 1 is 1, row k + 2 is node k. The inputs' share of the angles comes as in
+`statevector_kernel.py`, the weights' as cosines and sines of the whole angles.
 """
 
 from qvit.cpu.compiled import jit

@@ -1,7 +1,7 @@
 """The statevector engine: amplitudes of a block of tokens at a time, gradients by the adjoint method.
 
-A Numba kernel on the CPU (`kernel.py`) and plain torch for other devices, where a rotation is a handful of operations
-on all tokens. Memory does not depend on depth in either.
+A Numba kernel on the CPU (`statevector_kernel.py`) and plain torch for other devices, where a rotation is a handful of
+operations on all tokens. Memory does not depend on depth in either.
 """
 
 import functools
