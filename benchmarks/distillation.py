@@ -20,7 +20,7 @@ import json
 import math
 import multiprocessing
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -87,9 +87,9 @@ def train_student(job: Job) -> dict[str, Any]:
         "blended": train_blended(config, out / f"{dataset}-{model}-blended-s{seed}"),
     }
     figures = {arm: {name: getattr(run.result.test, name) for name in METRICS} for arm, run in runs.items()}
-    figures |= done.measures["test"]
+    figures |= done.measures.test
     say(f"{done.folder.name}: " + "  ".join(f"{arm} {figures[arm]['auc']:.3f}" for arm in ARMS))
-    return {"dataset": dataset, "model": model, "seed": seed, **done.measures["student"], "test": figures}
+    return {"dataset": dataset, "model": model, "seed": seed, **asdict(done.measures.student), "test": figures}
 
 
 def train_longer(config: DistillationConfig, folder: Path) -> Run:

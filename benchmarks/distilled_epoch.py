@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from qvit.bench.machine import machine
 from qvit.cli.console import print_table
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.distill import DistillConfig, Teacher, TeacherGuide
 from qvit.models import create_model, model_config
 from qvit.timing import median_milliseconds
 from qvit.training.config import TrainConfig
+from qvit.training.environment import environment
 from qvit.training.loop import Objective, make_optimizer, supervised, train_epoch
 from qvit.training.loop import validation_figures as validate
 from qvit.training.machine import reuse_memory
@@ -75,7 +75,7 @@ def main() -> None:
                 ratios = [f"{time:.0f} ({time / plain:.2f})" for time in taught]
                 rows.append([f"{name}: {student}", f"{plain:.0f}", *ratios])
     columns = ["milliseconds an epoch (ratio to plain)", "plain", *WAYS]
-    print_table("Distilled from cache against plain", columns, rows, caption=str(machine()))
+    print_table("Distilled from cache against plain", columns, rows, caption=str(environment()))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def run(study: Path, out: Path, *options: object) -> float:
 def table(out: Path) -> Table:
     """Return every run's figures, in full precision."""
     with Store.read(out) as store:
-        return {job.name: {"status": job.status, **(job.result or {})} for job in store.jobs()}
+        return {job.name: {"status": job.status, "result": job.result} for job in store.jobs()}
 
 
 def differing(one: Table, other: Table) -> list[str]:
@@ -76,9 +76,9 @@ def done_twice(out: Path, seen: dict[Path, int]) -> list[str]:
         ended: Counter[str] = Counter()
         again = set()
         for attempt in store.attempts():
-            if ended[attempt["identity"]]:
-                again.add(folders[attempt["identity"]])
-            ended[attempt["identity"]] += attempt["outcome"] == "finished"
+            if ended[attempt.identity]:
+                again.add(folders[attempt.identity])
+            ended[attempt.identity] += attempt.outcome == "finished"
     now = finished(out)
     return sorted(again | {path.parent.name for path, written in seen.items() if now.get(path) != written})
 

@@ -13,7 +13,6 @@ from qvit.bench import engines, layer, step
 from qvit.bench.engines import EngineRow, bench_engines
 from qvit.bench.gradients import gradient_variance
 from qvit.bench.layer import LayerRow, bench_layer
-from qvit.bench.machine import machine
 from qvit.bench.peers import angle_value, installed, pennylane_layer, pennylane_node, tensorcircuit_layer
 from qvit.bench.step import bench_step, make_step
 from qvit.errors import ConfigError
@@ -27,15 +26,6 @@ def nobody_elses() -> Iterator[None]:
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_the_machine_is_told() -> None:
-    told = machine()
-    assert list(told) == ["processor", "threads", "python", "torch", "numpy"]
-    assert told["torch"] == torch.__version__
-    assert told["threads"] == 1
-    assert told["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert told["processor"]
 
 
 # --- peers -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.registry import DatasetInfo
-from qvit.distill import DistillationConfig, Teacher, pipeline, resolve_distillation
+from qvit.distill import DistillationConfig, Teacher, measures, resolve_distillation
 from qvit.models import Preprocess, create_model
 from qvit.training import loop
 from qvit.training.options import resolve
@@ -102,7 +102,7 @@ def _one_step(
 def _stepping() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(loop, "train_epoch", _one_step)
-        patched.setattr(pipeline, "count_flops", lambda *_: 1)
+        patched.setattr(measures, "count_flops", lambda *_: 1)
         yield
 
 
@@ -156,7 +156,7 @@ def settings(make_npz: Callable[..., Path]) -> Callable[..., DistillationConfig]
 @pytest.fixture
 def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counting FLOPs takes longer than the rest of a distillation as small as these; see `test_measures`."""
-    monkeypatch.setattr(pipeline, "count_flops", lambda *_: 1)
+    monkeypatch.setattr(measures, "count_flops", lambda *_: 1)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from torch import nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.distill import Teacher
-from qvit.distill.pipeline import measures
+from qvit.distill.measures import measures
 from qvit.models.cost import count_flops
 from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
@@ -52,7 +52,7 @@ def measured(make_run: Callable[..., Run], uncounted: None) -> Callable[..., dic
         folder = make_run().folder
         teacher = Saying("some", (nn.Linear(432, 4),), "", said=taught)
         runs: Any = {stage: Told(folder, told=scores) for stage, scores in stages.items()}
-        return measures(teacher, runs, data, TrainConfig(tta="never"))
+        return measures(teacher, runs, data, TrainConfig(tta="never")).as_json()
 
     return measure
 
@@ -205,7 +205,7 @@ def test_costs(make_data: MakeData, make_run: Callable[..., Run], build: Callabl
     """A linear map of 432 values to 4 has 432 · 4 + 4 parameters and as many multiplications, twice."""
     data, linear = make_data(), nn.Sequential(Floats(), nn.Linear(432, 4))
     teacher = Saying("two", (linear, linear), "", said=make_run().predictions("test"))
-    found = measures(teacher, {"joint": make_run()}, data, TrainConfig(tta="never"))
+    found = measures(teacher, {"joint": make_run()}, data, TrainConfig(tta="never")).as_json()
     student = build(data)
     assert (found["teacher"]["parameters"], found["teacher"]["flops"]) == (2 * 1732, 2 * 2 * 432 * 4)
     assert found["student"] == {
@@ -237,5 +237,5 @@ def test_what_defies_counting_is_not_counted(make_data: MakeData, make_run: Call
     for members in ((Curious(),), (nn.Sequential(Floats(), nn.Linear(432, 4)), Curious())):
         teacher = Saying("curious", members, "", said=said)
         found = measures(teacher, {"joint": make_run()}, make_data(), TrainConfig(tta="never"))
-        assert found["teacher"]["flops"] is None
-        assert found["teacher"]["parameters"] == (0 if len(members) == 1 else 1732)
+        assert found.teacher.flops is None
+        assert found.teacher.parameters == (0 if len(members) == 1 else 1732)

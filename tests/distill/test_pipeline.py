@@ -25,7 +25,8 @@ from qvit.distill import Distillation, DistillationConfig, DistillConfig, Teache
 from qvit.distill.pipeline import RESULT
 from qvit.errors import DataError, RunError
 from qvit.training.folder import Run
-from qvit.training.run import FOUND_AT, evaluate_run, train_run
+from qvit.training.run import evaluate_run, train_run
+from qvit.training.stored import FOUND_AT
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 Settings = Callable[..., DistillationConfig]
@@ -83,7 +84,7 @@ def kept(folder: Path) -> dict[str, Any]:
 @pytest.mark.long
 def test_a_distillation_is_a_folder_of_runs(steps: Distillation, make_run: Any, run_teacher: Teacher) -> None:
     assert sorted(path.name for path in steps.folder.iterdir()) == sorted([*STAGES, RESULT])
-    assert json.loads((steps.folder / RESULT).read_text()) == steps.measures
+    assert json.loads((steps.folder / RESULT).read_text()) == steps.measures.as_json()
     assert list(steps.runs) == list(STAGES)
     for stage, run in steps.runs.items():
         assert run.folder == steps.folder / stage
@@ -131,11 +132,9 @@ def test_every_kind_of_student_and_task(
     teacher = Teacher.of_runs([make_run(make_npz(task), task=task).folder])
     config = settings(task, model=model, joint=True, scratch=False, mixtures=None)
     done = distill(config, teacher, tmp_path / "out", cache=tmp_path / "cache")
-    assert (done.final.config["task"], done.final.config["model"], done.measures["student"]["name"]) == (
-        (task, model, model)
-    )
+    assert (done.final.config["task"], done.final.config["model"], done.measures.student.name) == ((task, model, model))
     assert done.final.config["guide"]["transfer_set"] is None, "though images are few: mixtures have no labels"
-    assert done.measures["test"]["joint"]["divergence"] > 0.0
+    assert done.measures.test["joint"]["divergence"] > 0.0
 
 
 class Own(nn.Module):
@@ -158,7 +157,7 @@ def test_a_quantised_module_teaches(settings: Settings, one_step: None, tmp_path
     module = torch.ao.quantization.quantize_dynamic(Own(), {nn.Linear})
     config, places = settings(scratch=False), {"folder": tmp_path / "out", "cache": tmp_path / "cache"}
     done = distill(config, Teacher.of_module(module, name="small"), **places)
-    assert (done.measures["teacher"]["name"], done.measures["teacher"]["parameters"]) == ("small", 0)
+    assert (done.measures.teacher.name, done.measures.teacher.parameters) == ("small", 0)
     again = distill(config, Teacher.of_module(copy.deepcopy(module), name="small"), resume=True, **places)
     assert again.measures == done.measures
 

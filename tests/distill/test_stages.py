@@ -83,7 +83,7 @@ def test_every_stage_is_a_run_taught_by_labels_teacher_or_both(
     assert [run.folder for run in done.runs.values()] == [tmp_path / "out" / stage for stage in stages]
     assert done.folder == tmp_path / "out"
     assert done.final is done.runs[stages[-1]]
-    assert list(done.measures["test"]) == list(stages)
+    assert list(done.measures.test) == list(stages)
     for call in calls:
         assert call.config == config.of(call.stage)
         assert (call.given["guide"] is not None) == (call.stage in ("pretrain", "joint"))
@@ -101,7 +101,7 @@ def test_the_measures_are_written_last_and_as_they_are_returned(
     done = go(settings(), teacher=replace(run_teacher, name="Émile"))
     written = (tmp_path / "out" / RESULT).read_text(encoding="utf-8")
     assert RESULT == "distillation.json"
-    assert json.loads(written) == done.measures
+    assert json.loads(written) == done.measures.as_json()
     assert written.startswith('{\n  "teacher": {\n    "name": "Émile",\n')
     assert written.endswith("\n}\n")
     hidden = {path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")}

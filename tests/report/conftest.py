@@ -13,12 +13,15 @@ import pytest
 
 from qvit.evaluation.medmnist_files import result_name
 from qvit.evaluation.metrics import accuracy, auc
+from qvit.models.cost import Cost
+from qvit.models.hardware_cost import HardwareCost
 from qvit.report import charts, forest
 from qvit.study import reading
 from qvit.study.reading import parse_study
 from qvit.study.spec import Job
-from qvit.study.store import Store
+from qvit.study.store import KnownCost, Store
 from qvit.training.folder import flag_of
+from qvit.training.records import Result
 from suite.runs import few_will_do, make_npz, make_run, train_as_if  # noqa: F401 - fixtures
 
 # --- whole studies, whose runs were never trained ---
@@ -39,21 +42,22 @@ def _parameters(model: str) -> int:
     return 11000 if sizes is None else 700 + 40 * int(sizes[1]) * int(sizes[2])
 
 
-def _cost(model: str) -> dict[str, Any]:
-    """Return a cost as `models.cost` writes it down, with other figures in each place."""
+def _cost(model: str) -> KnownCost:
+    """Return a cost with other figures in each place."""
     number, circuits = _parameters(model), None
     if re.sub("_[0-9]+q.*", "", model) in QUANTUM:
-        circuits = {
-            "circuits": 1200, "qubits": int(re.findall("_([0-9]+)q", model)[0]), "shots_per_circuit": 2000,
-            "shots": 2_400_000, "gates": {"ry": 5000, "cx": 4600}, "two_qubit_gates": 4600, "depth": 17,
-            "depth_in_sequence": 34, "kinds": [],
-        }  # fmt: skip
-    return {
-        "parameters": number, "parameters_in_projections": number // 4, "parameters_in_attention": number // 3,
-        "classical_flops": 38 * number, "engine": "statevector" if circuits else "",
-        "simulation_flops": 91 * number if circuits else 0, "simulation_flops_by_engine": {},
-        "flops": (129 if circuits else 38) * number, "hardware": circuits,
-    }  # fmt: skip
+        circuits = HardwareCost(
+            circuits=1200, qubits=int(re.findall("_([0-9]+)q", model)[0]), shots_per_circuit=2000,
+            shots=2_400_000, gates={"ry": 5000, "cx": 4600}, two_qubit_gates=4600, depth=17,
+            depth_in_sequence=34, kinds=(),
+        )  # fmt: skip
+    cost = Cost(
+        parameters=number, parameters_in_projections=number // 4, parameters_in_attention=number // 3,
+        classical_flops=38 * number, engine="statevector" if circuits else "",
+        simulation_flops=91 * number if circuits else 0, simulation_flops_by_engine={},
+        flops=(129 if circuits else 38) * number, hardware=circuits,
+    )  # fmt: skip
+    return KnownCost(cost, "a digest")
 
 
 @cache
@@ -95,7 +99,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "svg", lambda figure: empty)
 
 
-def _write_run(folder: Path, job: Job, skill: float, images: int) -> dict[str, Any]:
+def _write_run(folder: Path, job: Job, skill: float, images: int) -> Result:
     """The folder of a run that predicts with a skill; returns its result."""
     folder.mkdir(parents=True)
     stem = Path(job.dataset).stem
@@ -118,7 +122,7 @@ def _write_run(folder: Path, job: Job, skill: float, images: int) -> dict[str, A
     for name, records in (("metrics", metrics), ("timings", [{"epoch": e, "seconds": 1.5} for e in epochs])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     (folder / result_name(flag_of(stem), 28, "test", area, share, "made")).write_text(lines)
-    return result
+    return Result.of(result)
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +171,7 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             )
             wanted = {(job.dataset, job.model.label): job for job in study.jobs}
             store.set_costs((*key, _cost(job.model.name)) for key, job in wanted.items())
-            machine = {"qvit": "0", "python": "3", "platform": "P", "processor": "one & only", "cores": 2}
+            machine = {"qvit": "0", "python": "3", "platform": "P", "processor": "one & only", "cpus": 2, "gpu": None}
             store.put(
                 name=study.name, title=study.title, description=study.description, specification=study.text,
                 code="c0de" * 16, machine=machine | {"packages": {"torch": "2"}},

@@ -85,7 +85,7 @@ def test_arms_and_cells(whole: Path) -> None:
     assert len(results.cells) == 2 * 4 + 2
     assert results.cell(results.tests[0], results.teachers[1]) is None
     assert results.failed == results.missing == []
-    assert results.costs["a", "dense"]["parameters"] > 0
+    assert results.costs["a", "dense"].parameters > 0
     assert len(results.attempts) == len(results.jobs) == 2 * 4 * 3 + 3
 
 
@@ -339,7 +339,7 @@ def test_everything_is_read_only(folder: Path) -> None:
 
 def test_circumstances(folder: Path) -> None:
     with Store.open(folder) as store:
-        machine = store.get("machine") | {"cores": 64}
+        machine = store.get("machine") | {"cpus": 64}
         store.put(code="beef", machine=machine)
     results = load_results(folder)
     assert (results.code, results.machine) == ("beef", machine)

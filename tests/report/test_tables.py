@@ -279,10 +279,10 @@ def test_costs(results: Results) -> None:
     assert len(rows) == 3 * 2 + 2 + 1, "of teachers, on their datasets"
     qvit, cosine = rows["qvit_4q1h", "Set A"], rows["a_b & 5 % | −x", "Set A"]
     cost = results.costs["a", "qvit_4q1h"]
-    assert number(qvit["parameters"]) == cost["parameters"]
-    assert number(qvit["in attention"]) == cost["parameters_in_attention"]
-    assert number(qvit["circuits"]) == cost["hardware"]["circuits"]
-    assert (qvit["qubits"], qvit["depth"]) == ("4", str(cost["hardware"]["depth"]))
+    assert number(qvit["parameters"]) == cost.parameters
+    assert number(qvit["in attention"]) == cost.parameters_in_attention
+    assert number(qvit["circuits"]) == cost.hardware.circuits
+    assert (qvit["qubits"], qvit["depth"]) == ("4", str(cost.hardware.depth))
     assert {cosine[column] for column in ("circuits", "qubits", "depth", "gates", "shots")} == {MISSING}
 
 
@@ -312,8 +312,8 @@ def test_every_run_is_listed(results: Results) -> None:
     for row in (dict(zip(table.columns, row, strict=True)) for row in table.rows):
         job = by_folder[row["identity"]]
         assert job.result is not None
-        assert row["test AUC"] == f"{job.result['test']['auc']:.4f}"
-        assert row["val AUC"] == f"{job.result['val']['auc']:.4f}"
+        assert row["test AUC"] == f"{job.result.test.auc:.4f}"
+        assert row["val AUC"] == f"{job.result.val.auc:.4f}"
         assert (row["seed"], row["epoch kept"], row["seconds"]) == (str(job.seed), "2", "4.5")
 
 

@@ -108,7 +108,7 @@ def test_workers_end_with_a_killed_driver_which_leaves_whole_runs(make_npz: Make
         assert not Path(f"/proc/{pid}").exists() or b"qvit" not in Path(f"/proc/{pid}/cmdline").read_bytes()
     with Store.read(tmp_path / "out") as store:
         jobs = {job.identity: job for job in store.jobs()}
-        ended = [one["identity"] for one in store.attempts() if one["outcome"] == "finished"]
+        ended = [one.identity for one in store.attempts() if one.outcome == "finished"]
     done = [identity for identity, job in jobs.items() if job.status == "finished"]
     assert sorted(ended) == sorted(done)
     assert 1 <= len(done) < len(jobs)

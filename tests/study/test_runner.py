@@ -162,8 +162,8 @@ def test_runs_are_those_of_train_run(study: MakeStudy, go: Go, tmp_path: Path) -
     options = {job.name: job.options for job in study(options={"epochs": 1}).jobs}
     for job in stored(tmp_path / "study").values():
         assert job.options == options[job.name] | {"dataset": "first.npz"}, "what was asked for, and no place"
-        alone = train_run(resolve(options[job.name]), tmp_path / job.model["label"])
-        assert final_run(job.folder, distilled=False).result == alone.result == Result.of(job.result)
+        alone = train_run(resolve(options[job.name]), tmp_path / job.model.label)
+        assert final_run(job.folder, distilled=False).result == alone.result == job.result
         assert (job.folder / "model.safetensors").read_bytes() == alone.weights_path.read_bytes()
         assert job.seconds == pytest.approx(final_run(job.folder, distilled=False).seconds, abs=1e-3)
 
@@ -178,7 +178,7 @@ def test_teachers_come_first_and_students_learn_from_them(study: MakeStudy, go: 
     assert student.teachers == (teacher.identity,)
     guide = json.loads((student.folder / "pretrain" / "config.json").read_text())["guide"]
     assert guide["teacher"]["found_at"] == [str(teacher.folder.resolve())]
-    assert Result.of(student.result) == final_run(student.folder, distilled=True).result
+    assert student.result == final_run(student.folder, distilled=True).result
     assert not (student.folder / "scratch").exists()
     assert list((tmp_path / "study" / "teacher-outputs").iterdir())
 
@@ -259,8 +259,7 @@ def test_a_run_whose_worker_dies_goes_on_with_another(study: MakeStudy, go: Go, 
     assert pool.tries == {"first vit_4q1h scratch seed 0": 3, "first cosine_4q1h scratch seed 0": 1}
     with Store.read(tmp_path / "study") as store:
         outcomes = [
-            one["outcome"]
-            for one in store.attempts(stored(tmp_path / "study")["first vit_4q1h scratch seed 0"].identity)
+            one.outcome for one in store.attempts(stored(tmp_path / "study")["first vit_4q1h scratch seed 0"].identity)
         ]
     assert outcomes == ["lost: its process was killed by SIGKILL"] * 2 + ["finished"]
 
@@ -350,7 +349,7 @@ def test_an_interrupted_run_goes_on_from_its_last_epoch(
 def unfinish(folder: Path) -> list[str]:
     """Leave a student from scratch and a taught one as if they had been killed in their last stage."""
     with Store.read(folder) as store:
-        jobs = [job for job in store.jobs() if job.model["label"] == "vit_4q1h"]
+        jobs = [job for job in store.jobs() if job.model.label == "vit_4q1h"]
     for job in jobs:
         final_run(job.folder, distilled=job.distilled).folder.joinpath("result.json").unlink()
         (job.folder / "distillation.json").unlink(missing_ok=True)
@@ -425,7 +424,7 @@ def test_costs_are_those_of_the_model_and_not_of_its_label(study: MakeStudy, go:
     def costs(name: str) -> int:
         go(study(models=[{"name": name, "label": "ours"}], options={"depth": 1}))
         with Store.read(tmp_path / "study") as store:
-            return int(store.costs()["first.npz", "ours"]["parameters"])
+            return store.costs()["first.npz", "ours"].cost.parameters
 
     small, large = costs("vit_4q1h"), costs("vit_8q1h")
     known = count_parameters(model_config("vit_8q1h", in_chans=3, num_classes=3, img_size=12, depth=1))
@@ -524,10 +523,10 @@ def test_labels_and_costs_are_kept_for_the_report(study: MakeStudy, go: Go, tmp_
         assert store.get("machine")["packages"]["torch"]
         assert store.get("specification") == study().text
     assert {label for _, label in costs} == {"vit_4q1h", "cosine_4q1h"}
-    (job,) = [job for job in stored(tmp_path / "study").values() if job.model["label"] == "vit_4q1h"]
+    (job,) = [job for job in stored(tmp_path / "study").values() if job.model.label == "vit_4q1h"]
     assert job.result is not None
     known = count_parameters(model_config("vit_4q1h", in_chans=3, num_classes=3, img_size=12))
-    assert costs[job.dataset, "vit_4q1h"]["parameters"] == known
+    assert costs[job.dataset, "vit_4q1h"].cost.parameters == known
     labels_file(tmp_path / "study", job.dataset).write_bytes(b"nothing")
     with pytest.raises(RunError, match="cannot be read"):
         read_labels(tmp_path / "study", job.dataset)

@@ -19,11 +19,13 @@ from jaxtyping import TypeCheckError
 
 from qvit.data.registry import is_path
 from qvit.errors import RunError
+from qvit.models.cost import Cost
 from qvit.study import database, reading
 from qvit.study.places import named, without_places
 from qvit.study.reading import parse_study
 from qvit.study.spec import Job
-from qvit.study.store import FILE, Store, StoredJob, run_folder
+from qvit.study.store import FILE, KnownCost, Store, StoredJob, run_folder
+from qvit.training.records import Figures, Result
 
 TEXT = """
 datasets: [phantom, own.npz]
@@ -32,6 +34,11 @@ seeds: 2
 teachers: {t: [{arch: vit_4q1h}]}
 regimes: {scratch: , kd: {teacher: t}}
 """
+
+FIGURES = Figures(auc=0.75, acc=0.5, auc_interval=(0.5, None), acc_interval=(0.25, 0.75))
+RESULT = Result(parameters=5, best_epoch=3, tta="none", val=FIGURES, test=FIGURES)
+COST = KnownCost(Cost(5, 4, 3, 2, "", 0, {}, 2, None), "a digest")
+OTHER = replace(COST, of="another")
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +79,7 @@ def test_what_is_planned_is_read_back(tmp_path: Path) -> None:
         assert (stored.identity, stored.role, stored.dataset) == (identity, job.role, named(job.dataset))
         assert (stored.regime, stored.seed, stored.name) == (job.regime, job.seed, job.name)
         assert stored.options == without_places(job.options)
-        assert stored.model == vars(job.model)
+        assert stored.model == job.model
         assert (stored.distilled, len(stored.teachers)) == (job.regime == "kd", len(job.teachers))
         assert stored.folder == tmp_path / run_folder(identity, job)
         assert (stored.status, stored.error, stored.seconds, stored.result) == ("waiting", None, None, None)
@@ -89,7 +96,7 @@ def test_no_place_is_written(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with Store.open(tmp_path / "out") as store:
         fill(store, list(parse_study(text, name="s", folder=tmp_path).jobs))
-        store.set_costs([(str(tmp_path / "sub" / "retinamnist.npz"), "a", {"parameters": 5})])
+        store.set_costs([(str(tmp_path / "sub" / "retinamnist.npz"), "a", COST)])
         assert list(store.costs()) == [("retinamnist.npz", "a")]
     jobs = read(tmp_path / "out")
     assert list(dict.fromkeys(job.dataset for job in jobs)) == ["retinamnist.npz", "./own", "breastmnist"]
@@ -101,7 +108,6 @@ def test_no_place_is_written(tmp_path: Path) -> None:
 
 
 def test_the_life_of_a_run(tmp_path: Path) -> None:
-    result = {"test": {"auc": 0.75, "label": "größer"}, "list": [1, None]}
     with Store.open(tmp_path) as store:
         one, other, *_ = fill(store, jobs_of())
 
@@ -118,23 +124,23 @@ def test_the_life_of_a_run(tmp_path: Path) -> None:
         assert state(one) == ("failed", "no memory", None, None)
         store.begin(one, "worker 1")
         assert state(one)[:2] == ("running", None), "its earlier error is over"
-        store.finish(one, result, 12.5)
-        assert state(one) == ("finished", None, 12.5, result)
+        store.finish(one, RESULT, 12.5)
+        assert state(one) == ("finished", None, 12.5, RESULT)
         assert state(other) == ("waiting", None, None, None)
-        told = [(a["worker"], a["outcome"], a["ended"] is not None) for a in store.attempts(one)]
+        told = [(a.worker, a.outcome, a.ended is not None) for a in store.attempts(one)]
         assert told == [
             ("worker 1", "lost: killed", True),
             ("worker 2", "failed: no memory", True),
             ("worker 1", "finished", True),
         ]
-        assert all(attempt["began"] <= attempt["ended"] for attempt in store.attempts(one))
+        assert all(attempt.began <= attempt.ended for attempt in store.attempts(one))
         store.begin(other, "worker 3")
-        assert [(a["identity"], a["ended"]) for a in store.attempts(other)] == [(other, None)]
-        assert [a["identity"] for a in store.attempts()] == [one, one, one, other]
+        assert [(a.identity, a.ended) for a in store.attempts(other)] == [(other, None)]
+        assert [a.identity for a in store.attempts()] == [one, one, one, other]
         store.release(one, "its file is gone")
         assert state(one)[::3] == ("waiting", None)
         assert len(store.attempts(one)) == 3, "only what had not ended ends"
-        assert [a["outcome"] for a in store.attempts(one)][-1] == "finished"
+        assert [a.outcome for a in store.attempts(one)][-1] == "finished"
 
 
 def test_attempts_are_in_order_even_if_the_clock_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +151,7 @@ def test_attempts_are_in_order_even_if_the_clock_is_set_back(tmp_path: Path, mon
         for worker in ("first", "second"):
             store.begin(one, worker)
             store.release(one, "lost")
-        assert [attempt["worker"] for attempt in store.attempts(one)] == ["first", "second"]
+        assert [attempt.worker for attempt in store.attempts(one)] == ["first", "second"]
 
 
 def test_a_second_plan_keeps_runs_and_changes_jobs(tmp_path: Path) -> None:
@@ -153,7 +159,7 @@ def test_a_second_plan_keeps_runs_and_changes_jobs(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         known = fill(store, jobs)
         store.begin(known[3], "worker 1")
-        store.finish(known[3], {"a": 1}, 2.0)
+        store.finish(known[3], RESULT, 2.0)
         before = {job.identity: job.folder for job in store.jobs()}
     more = jobs_of(TEXT.replace("seeds: 2", "seeds: [1, 5]"))
     with Store.open(tmp_path) as store:
@@ -165,7 +171,7 @@ def test_a_second_plan_keeps_runs_and_changes_jobs(tmp_path: Path) -> None:
         found = store.jobs()
         assert [job.name for job in found] == [job.name for job in jobs]
         assert {job.identity: job.folder for job in found} == before
-        assert (found[3].status, found[3].result) == ("finished", {"a": 1})
+        assert (found[3].status, found[3].result) == ("finished", RESULT)
         assert [job.status for job in found].count("waiting") == len(jobs) - 1
         assert len(store.attempts()) == 1
 
@@ -175,8 +181,8 @@ def test_one_run_may_answer_two_jobs(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.plan([("x" * 64, first), ("x" * 64, second)], {})
         store.begin("x" * 64, "worker 1")
-        store.finish("x" * 64, {"a": 1}, 1.0)
-        assert [(job.model["label"], job.status) for job in store.jobs()] == [
+        store.finish("x" * 64, RESULT, 1.0)
+        assert [(job.model.label, job.status) for job in store.jobs()] == [
             ("qvit_4q2h", "finished"),
             ("again", "finished"),
         ]
@@ -187,11 +193,11 @@ def test_values_and_costs(tmp_path: Path) -> None:
         assert store.get("title") is None
         store.put(title="Größe: 5 %", machine={"cores": 2, "packages": {}})
         store.put(title="again")
-        store.set_costs([("phantom", "a", {"parameters": 5}), ("phantom", "b", {"parameters": 6})])
-        store.set_costs([("phantom", "a", {"parameters": 7})])
+        store.set_costs([("phantom", "a", COST), ("phantom", "b", COST)])
+        store.set_costs([("phantom", "a", OTHER)])
     with Store.read(tmp_path) as store:
         assert (store.get("title"), store.get("machine")) == ("again", {"cores": 2, "packages": {}})
-        assert store.costs() == {("phantom", "a"): {"parameters": 7}, ("phantom", "b"): {"parameters": 6}}
+        assert store.costs() == {("phantom", "a"): OTHER, ("phantom", "b"): COST}
 
 
 @pytest.mark.parametrize("name", ["100 %", "what?", "a#b", "%41", "ä ö", "it's", "a&b=c;d", "?mode=ro"])
@@ -284,7 +290,7 @@ def test_on_a_full_disk_it_is_made_whole_or_not_at_all(tmp_path: Path, disk: Cal
 def test_a_disk_that_fills_later_takes_nothing_away(tmp_path: Path, disk: Callable[[int], None]) -> None:
     disk(15)
     with pytest.raises(RunError, match=r"disk is full\. Free some space"), Store.open(tmp_path) as store:
-        store.finish(fill(store, jobs_of())[0], {"auc": "x" * 40000}, 1.0)
+        store.finish(fill(store, jobs_of())[0], replace(RESULT, tta="x" * 40000), 1.0)
     assert [job.status for job in read(tmp_path)] == ["waiting"] * 18
 
 
@@ -307,8 +313,8 @@ def test_flipped_and_missing_bytes(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         one, *_ = fill(store, jobs_of())
         store.begin(one, "worker 1")
-        store.finish(one, {"test": {"auc": 0.5}}, 1.0)
-        store.set_costs([("phantom", "a", {"parameters": 5})])
+        store.finish(one, RESULT, 1.0)
+        store.set_costs([("phantom", "a", COST)])
     whole = (tmp_path / FILE).read_bytes()
     told = 0
     places = range(0, len(whole), 311)
@@ -414,7 +420,7 @@ def test_whoever_finds_it_busy_waits(
     with way(tmp_path, on_wait=hear) as store:
         if not reading:
             store.begin(one, "worker 1")
-            store.finish(one, {"auc": 0.5}, 1.0)
+            store.finish(one, RESULT, 1.0)
         [found] = [job for job in store.jobs() if job.identity == one]
         assert found.status == ("waiting" if reading else "finished")
         assert len(store.attempts()) == (0 if reading else 1)
@@ -456,7 +462,7 @@ def test_a_study_that_cannot_be_written_can_be_read(tmp_path: Path, monkeypatch:
     """Also one whose driver was killed, which has to be taken back before it can be read."""
     with Store.open(tmp_path) as store:
         one, *_ = fill(store, jobs_of())
-        store.finish(one, {"auc": 0.5}, 1.0)
+        store.finish(one, RESULT, 1.0)
     if left == "half written":
         subprocess.run([sys.executable, "-S", "-c", HALF_WRITING, str(tmp_path / FILE)], check=False)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -554,7 +560,7 @@ def test_reading_while_the_driver_writes(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         for identity in known:
             store.begin(identity, "worker 1")
-            store.finish(identity, {"auc": 0.5}, 1.0)
+            store.finish(identity, RESULT, 1.0)
         fill(store, jobs)
     done.set()
     thread.join()
@@ -568,7 +574,7 @@ def killed_within(folder: Path, jobs: list[Job], where: str) -> None:
     with Store.open(folder) as store:
         store.plan([(f"{k:064x}", job) for k, job in enumerate(jobs)], {})
         store.begin(f"{0:064x}", "worker 1")
-        store.finish(f"{0:064x}", {"auc": 0.5}, 1.0)
+        store.finish(f"{0:064x}", RESULT, 1.0)
         store.begin(f"{1:064x}", "worker 1")
         if where == "within":
             # Not committed, and so much that a part is in the file already.
@@ -595,14 +601,14 @@ def test_a_kill_leaves_whole_transactions(tmp_path: Path, where: str) -> None:
     assert (tmp_path / f"{FILE}-journal").exists() == (where == "within"), "or the case is of no use"
     found = read(tmp_path)
     assert [(job.status, job.result) for job in found] == [
-        ("finished", {"auc": 0.5}),
+        ("finished", RESULT),
         ("running", None),
         ("waiting", None),
     ]
     with Store.open(tmp_path) as store:
-        assert [attempt["outcome"] for attempt in store.attempts()] == ["finished", None]
+        assert [attempt.outcome for attempt in store.attempts()] == ["finished", None]
         store.release(found[1].identity, "stopped with its driver")
-        assert store.attempts()[1]["outcome"] == "stopped with its driver"
+        assert store.attempts()[1].outcome == "stopped with its driver"
 
 
 def test_an_error_within_a_transaction_leaves_what_was(tmp_path: Path) -> None:
@@ -620,8 +626,8 @@ def test_results_are_plain_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """For whoever opens the file with other tools."""
     with Store.open(tmp_path) as store:
         one, *_ = fill(store, jobs_of())
-        store.finish(one, {"auc": 0.5}, 1.0)
+        store.finish(one, RESULT, 1.0)
     connection = sqlite3.connect(tmp_path / FILE)
     [(text,)] = connection.execute("SELECT result FROM runs WHERE status = 'finished'").fetchall()
     connection.close()
-    assert json.loads(text) == {"auc": 0.5}
+    assert json.loads(text)["test"]["auc_interval"] == [0.5, None]

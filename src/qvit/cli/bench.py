@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,9 +68,12 @@ def _usable(out: Path | None) -> None:
 
 def _finish(name: str, rows: Sequence[dict[str, Any]], draw: Any, out: Path | None, json: bool) -> None:
     """Print JSON if asked for; write JSON and the plot that `draw` gives if there is a folder, see `_usable`."""
-    from qvit.bench.machine import machine
+    import torch
 
-    facts = {"benchmark": name, "machine": machine(), "rows": list(rows)}
+    from qvit.training.environment import environment
+
+    machine = asdict(environment()) | {"threads": torch.get_num_threads()}
+    facts = {"benchmark": name, "machine": machine, "rows": list(rows)}
     if json:
         print_json(facts)
     if out is not None:

@@ -1,9 +1,9 @@
 """`qvit distill`: a teacher's knowledge into a small student, stage after stage."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,9 @@ from qvit.cli.data import Root
 from qvit.cli.options import Assign, Config, Data, Dataset, Json, Offline, Seed, Size, Task, dataset_option, gather
 from qvit.data.registry import name_of
 from qvit.files import expanded
+
+if TYPE_CHECKING:
+    from qvit.distill.measures import Measures, Network
 
 OnStage = Callable[[str, int], OnEpoch | None]
 OnViews = Callable[[int, int], None]
@@ -134,7 +137,7 @@ def distill(
             on_views=on_views,
         )
     if json:
-        print_json({"folder": str(done.folder), **done.measures})
+        print_json({"folder": str(done.folder), **done.measures.as_json()})
         return
     print_table(f"{name}: test images", COLUMNS, _rows(done.measures), caption=CAPTION)
     say(f"Everything is in {done.folder}; the distilled student is {done.final.folder}")
@@ -169,22 +172,21 @@ def _progress(*, quiet: bool) -> Iterator[tuple[OnStage, OnViews | None]]:
         yield on_stage, None if quiet else on_views
 
 
-def _rows(measures: dict[str, Any]) -> list[list[str]]:
-    teacher, student = measures["teacher"], measures["student"]
-    rows = [[f"teacher: {teacher['name']}", *_cost(teacher), *_figures(teacher)]]
-    for stage, figures in measures["test"].items():
-        rows.append([f"{student['name']}: {stage}", *_cost(student), *_figures(figures)])
+def _rows(measures: "Measures") -> list[list[str]]:
+    teacher, student = measures.teacher, measures.student
+    rows = [[f"teacher: {teacher.name}", *_cost(teacher), *_figures(measures.taught)]]
+    for stage, figures in measures.test.items():
+        rows.append([f"{student.name}: {stage}", *_cost(student), *_figures(figures)])
     return rows
 
 
-def _cost(network: dict[str, Any]) -> list[str]:
+def _cost(network: "Network") -> list[str]:
     from qvit.models.cost import si
 
-    flops = network["flops"]
-    return [f"{network['parameters']:,}", "–" if flops is None else si(flops)]
+    return [f"{network.parameters:,}", "–" if network.flops is None else si(network.flops)]
 
 
-def _figures(figures: dict[str, Any]) -> list[str]:
+def _figures(figures: Mapping[str, float | None]) -> list[str]:
     names = ("auc", "acc", "ece", "agreement", "divergence")
     shares = (figures.get("auc_gap_closed"), figures.get("acc_gap_closed"))
     return [

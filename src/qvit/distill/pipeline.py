@@ -8,25 +8,22 @@ distillation.json   the measures of all, written last
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
-
-from torch import nn
 
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.data.mixtures import mix_images
 from qvit.data.transfer import check_disjoint, load_images
 from qvit.distill.guide import DistillConfig, TeacherGuide
+from qvit.distill.measures import Measures, measures
 from qvit.distill.teacher import Teacher
 from qvit.distill.teacher_cache import OnViews, cache_folder
-from qvit.errors import ConfigError, ModelError, RunError, nearest
-from qvit.evaluation.agreement import agreement, divergence, gap_closed
+from qvit.errors import ConfigError, RunError, nearest
 from qvit.evaluation.metrics import evaluate
 from qvit.files import PART, printable, shown, write_atomic
-from qvit.models.cost import count_flops
-from qvit.models.zoo import build_without_numbers, count_parameters
+from qvit.models.zoo import build_without_numbers
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import assemble
 from qvit.training.folder import Run
@@ -44,8 +41,6 @@ RESULT = "distillation.json"
 FINETUNE = {"lr": 1e-3, "epochs": 50}
 FEW = 4000  # training images: with fewer, what a teacher says of them is little more than their labels
 MOST_MIXTURES = 1_000_000  # images in memory
-MEASURES = ("auc", "acc", "ece", "log_loss")
-GAPS = ("auc", "acc")
 
 
 @dataclass(frozen=True)
@@ -116,11 +111,11 @@ class DistillationConfig:
 
 @dataclass(frozen=True)
 class Distillation:
-    """A finished distillation: its runs by stage, and its measures as in distillation.json."""
+    """A finished distillation: its runs by stage, and its measures, which distillation.json holds."""
 
     folder: Path
     runs: dict[Stage, Run]
-    measures: dict[str, Any]
+    measures: Measures
 
     @property
     def final(self) -> Run:
@@ -183,10 +178,10 @@ def _load(
     return data, _guide(config, teacher, data, root=root, download=download, **told)
 
 
-def _conclude(folder: Path, measured: dict[str, Any]) -> dict[str, Any]:
+def _conclude(folder: Path, measured: Measures) -> Measures:
     for leftover in folder.glob(f".{RESULT}.*{PART}"):
         leftover.unlink()
-    write_atomic(folder / RESULT, (json.dumps(measured, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomic(folder / RESULT, (json.dumps(measured.as_json(), indent=2, ensure_ascii=False) + "\n").encode())
     return measured
 
 
@@ -258,54 +253,3 @@ def _check_cache(folder: Path) -> None:
             f"Cannot use {folder} as a folder of teacher outputs: {error.strerror or error}. "
             "Choose another with --cache."
         ) from error
-
-
-def measures(teacher: Teacher, runs: dict[Stage, Run], data: Dataset, config: TrainConfig) -> dict[str, Any]:
-    """Return how good teacher and students are on the test split, how alike, and what each costs.
-
-    Of every run: AUC, accuracy, calibration error and log loss; the share of decisions it has in common with the
-    teacher and the divergence from it in nats; and, if there is a run from scratch, the share of the gap between that
-    and the teacher which it closed (None where the teacher is not ahead).
-    """
-    labels, task = data.test.labels, data.info.task
-    taught = teacher.scores(data, "test", config)
-    of_teacher = evaluate(labels, taught, task)
-    scores = {stage: run.predictions("test") for stage, run in runs.items()}
-    figures = {stage: evaluate(labels, scores[stage], task) for stage in runs}
-    students: dict[str, dict[str, float | None]] = {
-        stage: {
-            **{name: figures[stage][name] for name in MEASURES},
-            "agreement": agreement(scores[stage], taught, task),
-            "divergence": divergence(scores[stage], taught, task),
-        }
-        for stage in runs
-    }
-    if "scratch" in runs:
-        scratch = figures["scratch"]
-        for stage in runs:
-            for name in GAPS:
-                closed = gap_closed(scratch[name], figures[stage][name], of_teacher[name])
-                students[stage][f"{name}_gap_closed"] = closed
-    any_run = next(iter(runs.values()))
-    return {
-        "teacher": {
-            "name": teacher.name,
-            "parameters": sum(count_parameters(member) for member in teacher.members),
-            "flops": _flops(teacher.members, data),
-            **{name: of_teacher[name] for name in MEASURES},
-        },
-        "student": {
-            "name": any_run.config["model"],
-            "parameters": any_run.result.parameters,
-            "flops": _flops([any_run.load_model()], data),
-        },
-        "test": students,
-    }
-
-
-def _flops(models: Sequence[nn.Module], data: Dataset) -> int | None:
-    """Return the FLOPs of an image's forward pass through all models; None for a user's own that defies counting."""
-    try:
-        return sum(count_flops(model, data.info.channels, data.size) for model in models)
-    except ModelError:
-        return None

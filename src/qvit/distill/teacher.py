@@ -19,7 +19,7 @@ from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
 from qvit.training.loop import augmentation_group
 from qvit.training.prediction import evaluating, predict
-from qvit.training.run import FOUND_AT
+from qvit.training.stored import FOUND_AT
 
 
 @dataclass(frozen=True, eq=False)

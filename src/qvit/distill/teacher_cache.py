@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import with_config
 from torch import Tensor
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
@@ -42,10 +43,10 @@ ABANDONED = 24 * 3600  # seconds after which a half-made folder belongs to nobod
 OnViews = Callable[[int, int], None]
 
 
+@with_config(STRICT)
 class CacheFile(TypedDict):
     """cache.json: which outputs of whom lie beside it, and what they hash to."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     key: str
     checksums: dict[str, str]
 

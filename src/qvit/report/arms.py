@@ -17,14 +17,15 @@ from qvit.documents import one_line
 from qvit.errors import DataError, FileError, MetricError, RunError
 from qvit.evaluation.metrics import asks_per_label, evaluate
 from qvit.evaluation.statistics import METRICS, Interval, crossed_interval, too_few_images
+from qvit.models.cost import Cost
 from qvit.study.database import DamageError, OnWait, told
 from qvit.study.outcome import all_runs, final_run
 from qvit.study.spec import SCRATCH
-from qvit.study.store import FILE, Store, StoredJob, labels_file
-from qvit.study.stored import Said, is_cost
+from qvit.study.store import FILE, Attempt, KnownCost, Store, StoredJob, labels_file
+from qvit.study.stored import Machine, Said
 from qvit.training.folder import Run
 from qvit.training.records import Result
-from qvit.training.stored import ResultFile, checked
+from qvit.training.stored import checked
 
 KEPT = ("test", "names", "task", "title", "images", "digest", "synthetic")  # what is read of the labels' file
 METRIC_NAMES = {"auc": "AUC", "acc": "ACC"}
@@ -135,12 +136,12 @@ class Results:
     arms: tuple[Arm, ...]
     teachers: tuple[Arm, ...]
     cells: dict[tuple[str, Arm], Cell]
-    costs: dict[tuple[str, str], dict[str, Any]]
+    costs: dict[tuple[str, str], Cost]
     jobs: tuple[StoredJob, ...]
     code: str
-    machine: dict[str, Any]
+    machine: Machine
     specification: str
-    attempts: tuple[dict[str, Any], ...]
+    attempts: tuple[Attempt, ...]
 
     def cell(self, test: TestSet, arm: Arm) -> Cell | None:
         """Return an arm's runs on a dataset; None where none is finished."""
@@ -204,8 +205,8 @@ def _results(
     folder: Path,
     jobs: Sequence[StoredJob],
     finished: Sequence[StoredJob],
-    costs: dict[tuple[str, str], Any],
-    attempts: Sequence[dict[str, Any]],
+    costs: dict[tuple[str, str], KnownCost],
+    attempts: Sequence[Attempt],
     said: Any,
 ) -> Results:
     tests = {name: read_labels(folder, name) for name in dict.fromkeys(job.dataset for job in jobs)}
@@ -221,10 +222,9 @@ def _results(
         teachers=tuple(arm for arm in arms if arm.role == "teacher"),
         cells={(name, arm): _cell(named[name], arm, found) for (name, arm), found in by_arm.items()},
         costs={
-            (name_of(job.dataset), label): costs[key]
+            (name_of(job.dataset), job.model.label): costs[key].cost
             for job in jobs
-            for label in [job.model["label"]]
-            if is_cost(costs.get(key := (job.dataset, label)))
+            if (key := (job.dataset, job.model.label)) in costs
         },
         jobs=tuple(jobs),
         attempts=tuple(attempts),
@@ -233,8 +233,8 @@ def _results(
 
 
 def _arm(job: StoredJob) -> Arm:
-    options = {key: value for key, value in job.model["options"].items() if key != "n_layers"}
-    return Arm(regime=job.regime, role=job.role, **job.model | {"options": json.dumps(options, sort_keys=True)})
+    options = {key: value for key, value in job.model.options.items() if key != "n_layers"}
+    return Arm(regime=job.regime, role=job.role, **vars(job.model) | {"options": json.dumps(options, sort_keys=True)})
 
 
 def _cell(test: TestSet, arm: Arm, jobs: Sequence[StoredJob]) -> Cell:
@@ -245,13 +245,9 @@ def _cell(test: TestSet, arm: Arm, jobs: Sequence[StoredJob]) -> Cell:
         seeds=tuple(job.seed for job in jobs),
         runs=tuple(final_run(job.folder, distilled=job.distilled) for job in jobs),
         stages=tuple(tuple(all_runs(job.folder, distilled=job.distilled)) for job in jobs),
-        results=tuple(_result(job) for job in jobs),
+        results=tuple(job.result for job in jobs if job.result is not None),
         seconds=tuple(job.seconds or 0.0 for job in jobs),
     )
-
-
-def _result(job: StoredJob) -> Result:
-    return Result.of(dict(checked(job.result, ResultFile, f"the result of {job.name}")))
 
 
 def read_labels(folder: Path, dataset: str) -> TestSet:

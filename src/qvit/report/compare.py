@@ -11,7 +11,8 @@ from qvit.evaluation.statistics import Interval, mean_interval
 from qvit.report.words import shown
 from qvit.training.folder import Run, flatten
 from qvit.training.records import Ends
-from qvit.training.run import FOUND_AT, weights_digest
+from qvit.training.run import weights_digest
+from qvit.training.stored import FOUND_AT, Origin
 
 LEVEL = 0.95
 DIGITS = 8  # of a digest, where one is shown
@@ -118,8 +119,8 @@ def _lessons(run: Run) -> list[str]:
     guide, lessons = run.config.get("guide"), []
     if guide is not None:
         lessons.append(f"taught by {_teacher(guide)}{'' if guide.get('alpha', 1.0) == 1.0 else ' and labels'}")
-    if run.config.get("origin") is not None:
-        before = _origin(run)
+    if (origin := run.config.get("origin")) is not None:
+        before = _origin(run, origin)
         lessons.append("pre-trained" if before is None else f"pre-trained on {_subject(before)}")
     return lessons
 
@@ -135,10 +136,9 @@ def _teacher(guide: dict[str, Any]) -> str:
     return str(teacher.get("name", "a guide") if isinstance(teacher, dict) else "a guide")
 
 
-def _origin(run: Run) -> Run | None:
+def _origin(run: Run, origin: Origin) -> Run | None:
     """Return the run whose weights a run started from: where it lay, or beside it; None if it is gone or another."""
-    origin = run.config["origin"]
-    lay = Path(origin[FOUND_AT])
+    lay = Path(origin["found_at"])
     for folder in (lay, run.folder.resolve().parent / lay.name):  # a distillation may be moved as a whole
         before = Run(folder)
         try:
@@ -156,12 +156,12 @@ def _options(run: Run, generations: int = GENERATIONS) -> dict[str, Any]:
     options that led to them, so that runs of several seeds have the same; by their digest where that run is gone, or
     so many generations ago: damaged files may say that a run started from itself.
     """
-    config = run.config
+    config, origin = run.config, run.config.get("origin")
     options = {key: value for key, value in flatten(config).items() if key not in SHOWN and not key.endswith(FOUND_AT)}
     for key in ("guide.teacher.digest", "guide.transfer_set", "origin.weights"):
         if options.get(key) is not None:
             options[key] = str(options[key])[:DIGITS]
-    before = None if config.get("origin") is None or not generations else _origin(run)
+    before = None if origin is None or not generations else _origin(run, origin)
     if before is not None:
         del options["origin.weights"]
         options |= {f"{PRETRAIN}.{key}": value for key, value in _options(before, generations - 1).items()}

@@ -252,7 +252,7 @@ def _provenance(results: Results) -> Section:
     digests = "; ".join(f"{test.title}: digest {test.digest}" for test in results.tests)
     text = [
         f"qvit {machine['qvit']}, sources {results.code[:16]}; {packages}; Python {machine['python']}.",
-        f"{machine['processor']}, {machine['cores']} cores; {machine['platform']}.",
+        f"{machine['processor']}, {machine['cpus']} cores; {machine['platform']}.",
         f"{sum(job.status == 'finished' for job in jobs)} of {len(jobs)} runs finished, "
         f"{seconds / 3600:.1f} hours of training in all, {len(results.attempts)} attempts.",
         f"Data: {digests}.",

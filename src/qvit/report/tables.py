@@ -252,23 +252,23 @@ def cost_table(results: Results) -> Table:
             cost = results.costs.get((test.name, label))
             if not cost:
                 continue
-            hardware = cost["hardware"]
+            hardware = cost.hardware
             rows.append(
                 (
                     label,
                     test.title,
-                    f"{cost['parameters']:,}",
-                    f"{cost['parameters_in_attention']:,}",
-                    si(cost["classical_flops"]),
-                    si(cost["simulation_flops"]) if hardware else MISSING,
+                    f"{cost.parameters:,}",
+                    f"{cost.parameters_in_attention:,}",
+                    si(cost.classical_flops),
+                    si(cost.simulation_flops) if hardware else MISSING,
                     *(
                         (
-                            f"{hardware['circuits']:,}",
-                            str(hardware["qubits"]),
-                            str(hardware["depth"]),
-                            si(sum(hardware["gates"].values())),
-                            si(hardware["two_qubit_gates"]),
-                            si(hardware["shots"]),
+                            f"{hardware.circuits:,}",
+                            str(hardware.qubits),
+                            str(hardware.depth),
+                            si(sum(hardware.gates.values())),
+                            si(hardware.two_qubit_gates),
+                            si(hardware.shots),
                         )
                         if hardware
                         else (MISSING,) * 6

@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -139,7 +139,7 @@ class Driver:
         if event.kind == "finished":
             outcome = event.told
             error_file(job).unlink(missing_ok=True)
-            self.store.finish(event.identity, asdict(outcome.result), outcome.seconds)
+            self.store.finish(event.identity, outcome.result, outcome.seconds)
             self.status[event.identity] = "finished"
             self._learn(job, wall)
             self.progress.finished += 1
@@ -196,4 +196,4 @@ class Driver:
 def _likeness(job: StoredJob) -> list[tuple[str, ...]]:
     """Return what runs of about the same length have in common, the best likeness first."""
     kind = (job.role, "distilled" if job.distilled else "")
-    return [(*kind, job.dataset, job.model["label"], job.regime), (*kind, job.dataset), kind]
+    return [(*kind, job.dataset, job.model.label, job.regime), (*kind, job.dataset), kind]

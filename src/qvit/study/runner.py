@@ -10,13 +10,10 @@ import errno
 import hashlib
 import io
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +24,7 @@ from qvit.data.arrays import Dataset, load_dataset
 from qvit.errors import RunError
 from qvit.files import printable, sole_user, write_atomic
 from qvit.models.cost import cost_of
-from qvit.study.code import COMPUTED_BY, code_digest
+from qvit.study.code import code_digest
 from qvit.study.database import OnWait
 from qvit.study.driver import Driver, OnNews, distinct
 from qvit.study.identity import Identities
@@ -35,9 +32,8 @@ from qvit.study.outcome import read_outcome
 from qvit.study.places import named
 from qvit.study.pool import LocalPool, Pool, await_workers, cores
 from qvit.study.spec import Study
-from qvit.study.store import Store, labels_file
-from qvit.study.stored import is_cost
-from qvit.training.record import processor
+from qvit.study.store import KnownCost, Store, labels_file
+from qvit.training.environment import environment
 
 # What a disk may say when it is asked to write.
 REFUSALS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -171,7 +167,7 @@ def _plan(
         description=study.description,
         specification=study.text,
         code=code_digest(),
-        machine=_machine(),
+        machine={"qvit": qvit.__version__} | asdict(environment()),
     )
     return {identity: job.options for identity, job in jobs}
 
@@ -185,8 +181,8 @@ def _keep_costs(store: Store, study: Study, datasets: dict[str, Dataset]) -> Non
         config = run.architecture(data.info, data.size)
         said = json.dumps([code_digest(), run.model, asdict(config)], sort_keys=True)
         of = hashlib.sha256(said.encode()).hexdigest()
-        if not is_cost(known.get(key)) or known[key].get("of") != of:
-            found[key] = asdict(cost_of(config)) | {"of": of}
+        if key not in known or known[key].of != of:
+            found[key] = KnownCost(cost_of(config), of)
     store.set_costs((*key, cost) for key, cost in found.items())
 
 
@@ -208,17 +204,6 @@ def _keep_labels(folder: Path, name: str, data: Dataset) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def _machine() -> dict[str, Any]:
-    return {
-        "qvit": qvit.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "packages": {name: version(name) for name in COMPUTED_BY},
-    }
-
-
 def _forget_what_stopped(store: Store) -> None:
     """Bring the store in line with the folders, after a driver that may have been killed at any moment."""
     for job in distinct(store.jobs()):
@@ -228,7 +213,7 @@ def _forget_what_stopped(store: Store) -> None:
             outcome = None  # whoever does it will say what is wrong with it
         if outcome is not None:
             if job.status != "finished":
-                store.finish(job.identity, asdict(outcome.result), outcome.seconds)
+                store.finish(job.identity, outcome.result, outcome.seconds)
         elif job.status != "waiting":
             store.release(job.identity, "stopped with its driver")
 

@@ -20,12 +20,15 @@ from typing import Any
 
 from qvit.data.registry import name_of
 from qvit.documents import one_line
-from qvit.errors import FileError, RunError
+from qvit.errors import FileError, QvitError, RunError
+from qvit.models.cost import Cost
 from qvit.study.database import READ, WRITE, DamageError, OnWait, connected, patiently
 from qvit.study.places import named, without_places
-from qvit.study.spec import Job
+from qvit.study.spec import Job, StudyModel
 from qvit.study.stored import JobRow, Status
+from qvit.training.records import Result
 from qvit.training.stored import checked
+from qvit.validate import validated
 
 FILE = "study.sqlite"
 FORMAT = 1
@@ -51,12 +54,12 @@ CREATE TABLE IF NOT EXISTS models (
 
 @dataclass(frozen=True)
 class StoredJob:
-    """What the specification asks for, and what became of it; `model` is a `spec.StudyModel` as a dictionary."""
+    """What the specification asks for, and what became of it."""
 
     identity: str
     role: str
     dataset: str
-    model: dict[str, Any]
+    model: StudyModel
     regime: str
     seed: int
     options: dict[str, Any]
@@ -66,12 +69,31 @@ class StoredJob:
     status: Status
     error: str | None
     seconds: float | None
-    result: dict[str, Any] | None
+    result: Result | None
 
     @property
     def name(self) -> str:
         """How messages call it."""
-        return f"{name_of(self.dataset)} {self.model['label']} {self.regime} seed {self.seed}"
+        return f"{name_of(self.dataset)} {self.model.label} {self.regime} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A worker's attempt at a run; times are seconds since 1970, `ended` and `outcome` None until it has ended."""
+
+    identity: str
+    worker: str
+    began: float
+    ended: float | None
+    outcome: str | None
+
+
+@dataclass(frozen=True)
+class KnownCost:
+    """What a model costs on a dataset, and the digest `of` all that this follows from."""
+
+    cost: Cost
+    of: str
 
 
 class Store:
@@ -196,8 +218,14 @@ class Store:
             found = checked(row, JobRow, "it")
         except FileError as error:
             raise DamageError(one_line(error)) from error
-        kept: dict[str, Any] = {**found, "distilled": bool(found["distilled"]), "teachers": tuple(found["teachers"])}
-        return StoredJob(**kept | {"folder": self.folder / found["folder"]})
+        made: dict[str, Any] = {
+            "model": StudyModel(**row["model"]),
+            "teachers": tuple(found["teachers"]),
+            "folder": self.folder / found["folder"],
+            "distilled": bool(found["distilled"]),
+            "result": None if found["result"] is None else Result.of(dict(found["result"])),
+        }
+        return StoredJob(**{**found, **made})
 
     def begin(self, identity: str, worker: str) -> None:
         """Record that a worker has begun a run."""
@@ -209,10 +237,10 @@ class Store:
 
         self._write(change)
 
-    def finish(self, identity: str, result: dict[str, Any], seconds: float) -> None:
+    def finish(self, identity: str, result: Result, seconds: float) -> None:
         """Record a run's figures, and the seconds it trained."""
         values = "status = 'finished', error = NULL, result = ?, seconds = ?"
-        self._set(identity, values, _json(result), seconds, outcome="finished")
+        self._set(identity, values, _json(asdict(result)), seconds, outcome="finished")
 
     def fail(self, identity: str, error: str) -> None:
         """Record that a run crashed, and why."""
@@ -223,26 +251,28 @@ class Store:
         """Record that an attempt came to nothing, and that the run waits for another."""
         self._set(identity, "status = 'waiting', error = NULL, result = NULL", outcome=_text(outcome))
 
-    def attempts(self, identity: str | None = None) -> list[dict[str, Any]]:
-        """Return every attempt, or those at one run, in order of their beginning; times are seconds since 1970."""
+    def attempts(self, identity: str | None = None) -> list[Attempt]:
+        """Return every attempt, or those at one run, in order of their beginning."""
         rows = self._rows(
             "SELECT identity, worker, began, ended, outcome FROM attempts WHERE ? IS NULL OR identity = ? "
             "ORDER BY rowid",  # a clock may be set back
             identity,
             identity,
         )
-        names = ("identity", "worker", "began", "ended", "outcome")
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return [Attempt(*row) for row in rows]
 
-    def set_costs(self, costs: Iterable[tuple[str, str, dict[str, Any]]]) -> None:
+    def set_costs(self, costs: Iterable[tuple[str, str, KnownCost]]) -> None:
         """Record what models cost, `(dataset, label, cost)`."""
-        rows = [(named(dataset), label, _json(cost)) for dataset, label, cost in costs]
+        rows = [
+            (named(dataset), label, _json(asdict(known.cost) | {"of": known.of})) for dataset, label, known in costs
+        ]
         self._write(lambda database: database.executemany("INSERT OR REPLACE INTO models VALUES (?, ?, ?)", rows))
 
-    def costs(self) -> dict[tuple[str, str], Any]:
-        """Return what models cost, by dataset and label."""
+    def costs(self) -> dict[tuple[str, str], KnownCost]:
+        """Return what models cost, by dataset and label; what another version wrote otherwise is left out."""
         rows = self._rows("SELECT dataset, model, cost FROM models")
-        return {(dataset, label): _read_json(cost) for dataset, label, cost in rows}
+        found = {(dataset, label): _read_cost(_read_json(cost)) for dataset, label, cost in rows}
+        return {key: known for key, known in found.items() if known is not None}
 
     def _set(self, identity: str, values: str, *parameters: Any, outcome: str) -> None:
         """Change a run, and end the attempt at it with an outcome."""
@@ -292,6 +322,13 @@ def _read_json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError) as error:  # TypeError: of no text; RecursionError: nested deeply
         raise DamageError(f"a value is not JSON ({error})") from error
+
+
+def _read_cost(value: Any) -> KnownCost | None:
+    try:
+        return KnownCost(validated(Cost, {name: value[name] for name in Cost.__dataclass_fields__}), str(value["of"]))
+    except (QvitError, LookupError, TypeError):
+        return None
 
 
 def labels_file(folder: Path, dataset: str) -> Path:

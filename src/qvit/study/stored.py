@@ -2,20 +2,18 @@
 
 from typing import Any, Literal
 
+from pydantic import with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-from qvit.errors import QvitError
-from qvit.models.cost import Cost
-from qvit.training.stored import STRICT
-from qvit.validate import validated
+from qvit.training.stored import STRICT, ResultFile
 
 Status = Literal["waiting", "running", "finished", "failed"]
 
 
+@with_config(STRICT | {"extra": "forbid"})
 class ModelRow(TypedDict):
     """A `spec.StudyModel` as a dictionary."""
 
-    __pydantic_config__ = STRICT | {"extra": "forbid"}  # type: ignore[misc]
     label: str
     name: str
     kind: str
@@ -25,10 +23,10 @@ class ModelRow(TypedDict):
     options: dict[str, Any]
 
 
+@with_config(STRICT)
 class JobRow(TypedDict):
     """A job and its run, by their columns."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     identity: str
     role: str
     dataset: str
@@ -42,39 +40,29 @@ class JobRow(TypedDict):
     status: Status
     error: str | None
     seconds: float | None
-    result: dict[str, Any] | None
+    result: ResultFile | None
 
 
+@with_config(STRICT)
 class Machine(TypedDict):
     """Where a study was computed."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     qvit: str
     python: str
     platform: str
     processor: str
-    cores: int | None
+    cpus: int | None
+    gpu: str | None
     packages: dict[str, str]
 
 
+@with_config(STRICT)
 class Said(TypedDict):
     """What a study says of itself."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     name: str
     title: str
     description: str
     code: str
     machine: Machine
     specification: str
-
-
-def is_cost(value: Any) -> bool:
-    """Return whether a value is what `set_costs` was given: a `Cost` as a dictionary, with other things perhaps."""
-    if not isinstance(value, dict):
-        return False
-    try:
-        validated(Cost, {name: value[name] for name in Cost.__dataclass_fields__})
-    except (QvitError, KeyError):
-        return False
-    return True

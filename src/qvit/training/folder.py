@@ -7,6 +7,7 @@ result.json         the final figures, written last    state.pt            only 
 """
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,6 @@ from qvit.training.checkpoint import check_weights, load_weights
 from qvit.training.config import TrainConfig
 from qvit.training.records import EpochRecord, Result
 from qvit.training.seeding import INIT, seeded
-from qvit.training.stored import FOUND_AT as FOUND_AT
 from qvit.training.stored import ConfigFile, EpochLine, ResultFile, TimingLine, checked
 from qvit.training.surroundings import surroundings
 from qvit.validate import validated
@@ -43,9 +43,10 @@ class Run:
     folder: Path
 
     @cached_property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> ConfigFile:
         """What determines the run."""
-        return self._json("config.json", ConfigFile)
+        found: ConfigFile = self._json("config.json", ConfigFile)
+        return found
 
     @property
     def architecture(self) -> ModelConfig:
@@ -80,7 +81,7 @@ class Run:
         return sum(line["seconds"] for line in self.timings)
 
     @property
-    def timings(self) -> list[dict[str, Any]]:
+    def timings(self) -> list[TimingLine]:
         """Seconds of each epoch."""
         return self._lines("timings.jsonl", TimingLine)
 
@@ -200,7 +201,7 @@ def short_name(model: str) -> str:
     return model.replace("/", "-")
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested dictionaries by dotted name."""
     flat: dict[str, Any] = {}
     for key, value in config.items():

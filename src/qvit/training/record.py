@@ -1,28 +1,23 @@
 """What a run writes beside weights and predictions: who it is, where it ran, and how it went."""
 
 import json
-import os
-import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from qvit.data.registry import is_path
 from qvit.documents import one_line
 from qvit.errors import FileError, RunError
 from qvit.files import PART, printable, write_atomic
-from qvit.training.folder import FOUND_AT, Run, flatten
+from qvit.training.environment import environment
+from qvit.training.folder import Run, flatten
 from qvit.training.loop import TrainState
-from qvit.training.stored import ConfigFile, checked
+from qvit.training.stored import FOUND_AT, ConfigFile, checked
 
 
-def check_recordable(described: dict[str, Any]) -> None:
+def check_recordable(described: ConfigFile) -> None:
     """Raise `RunError` for what config.json cannot hold, before there is a folder, such as names that are no UTF-8.
 
     What our own reader would refuse is found now, too, and not when the run is finished and cannot be opened.
@@ -68,7 +63,7 @@ def _empty(folder: Path) -> None:
         raise RunError(f"Cannot empty {folder}: {error.strerror or error}. Choose another with --out.") from error
 
 
-def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, overwrite: bool) -> None:
+def claim(run: Run, described: ConfigFile, *, processes: int, resume: bool, overwrite: bool) -> None:
     """Make sure that the folder is new, or holds this very run and may be continued, or one that may be replaced.
 
     Writes config.json, as `described`, and environment.json where they are missing. Raises `RunError` for a folder
@@ -104,15 +99,16 @@ def claim(run: Run, described: dict[str, Any], *, processes: int, resume: bool, 
     for leftover in run.folder.glob(f".*{PART}"):
         leftover.unlink()
     if "environment.json" not in names:
-        write_atomic(run.folder / "environment.json", dump(_environment(processes)))
+        said: dict[str, object] = {"started": datetime.now(UTC).isoformat(timespec="seconds")} | asdict(environment())
+        write_atomic(run.folder / "environment.json", dump(said | ({"processes": processes} if processes > 1 else {})))
 
 
-def _is_place(key: str, theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+def _is_place(key: str, theirs: ConfigFile, ours: ConfigFile) -> bool:
     """Return whether a value that differs only says where something lies; what it is stands beside, as a digest."""
     return key.endswith(FOUND_AT) or (key == "dataset" and _same_file(theirs, ours))
 
 
-def _same_file(theirs: dict[str, Any], ours: dict[str, Any]) -> bool:
+def _same_file(theirs: ConfigFile, ours: ConfigFile) -> bool:
     """Return whether two runs are on one file of the user's, wherever it lay; its name is in those of predictions."""
     places = theirs["dataset"], ours["dataset"]
     return (
@@ -129,33 +125,10 @@ def write_history(folder: Path, state: TrainState) -> None:
     write_atomic(folder / "metrics.jsonl", _dump_lines(map(asdict, state.history)), durable=False)
 
 
-def _environment(processes: int) -> dict[str, Any]:
-    packages = ("torch", "numpy", "scipy", "safetensors", "monai")
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": processor(),
-        "cpus": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "packages": {name: version(name) for name in packages},
-    } | ({"processes": processes} if processes > 1 else {})
-
-
-def dump(value: dict[str, Any]) -> bytes:
+def dump(value: Mapping[str, object]) -> bytes:
     """Return a record as JSON for people to read."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _dump_lines(values: Iterable[dict[str, Any]]) -> bytes:
+def _dump_lines(values: Iterable[Mapping[str, object]]) -> bytes:
     return "".join(json.dumps(value) + "\n" for value in values).encode()
-
-
-def processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -29,7 +29,6 @@ from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import Team, assemble
-from qvit.training.folder import FOUND_AT as FOUND_AT
 from qvit.training.folder import Run, flag_of, short_name
 from qvit.training.loop import Objective, TrainState, fit
 from qvit.training.losses import make_loss
@@ -40,6 +39,7 @@ from qvit.training.record import check_recordable, claim, dump, make_folder, wri
 from qvit.training.records import EpochRecord, Figures, Result
 from qvit.training.saved import check_tensors
 from qvit.training.seeding import INIT, seeded
+from qvit.training.stored import ConfigFile, Origin
 from qvit.training.surroundings import surroundings
 
 Progress = Callable[[EpochRecord, float], None]
@@ -161,7 +161,7 @@ def _to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download
 
 def _describe(
     config: RunConfig, data: Dataset, architecture: ModelConfig, guide: Guide | None, origin: Run | None
-) -> dict[str, Any]:
+) -> ConfigFile:
     """Return the contents of config.json."""
     return {
         "qvit_version": qvit.__version__,
@@ -179,7 +179,7 @@ def _describe(
     }
 
 
-def _describe_origin(origin: Run, architecture: ModelConfig) -> dict[str, Any]:
+def _describe_origin(origin: Run, architecture: ModelConfig) -> Origin:
     if not origin.finished:
         raise RunError(f"Cannot start from the run in {origin.folder}, which is not finished.")
     if origin.architecture != architecture:
@@ -187,7 +187,7 @@ def _describe_origin(origin: Run, architecture: ModelConfig) -> dict[str, Any]:
             f"Cannot start from the run in {origin.folder}: its model ({origin.config['model']}) is not built like "
             "this one. Use the same model, options and dataset."
         )
-    return {"weights": weights_digest(origin), FOUND_AT: str(origin.folder.resolve())}
+    return {"weights": weights_digest(origin), "found_at": str(origin.folder.resolve())}
 
 
 def weights_digest(run: Run) -> str:

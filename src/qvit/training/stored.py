@@ -8,7 +8,7 @@ import unicodedata
 from functools import cache
 from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from qvit.data.registry import Task
@@ -58,18 +58,18 @@ Ends = Annotated[list[float | None], Field(min_length=2, max_length=2)]
 Symmetries = Literal["none", "mirror", "d4"]
 
 
+@with_config(STRICT)
 class Origin(TypedDict):
     """The run whose weights a run started from."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     weights: Name
     found_at: Name
 
 
+@with_config(STRICT)
 class ConfigFile(TypedDict):
     """config.json."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     qvit_version: NotRequired[Name]
     dataset: Name
     size: Annotated[int, Field(ge=1, le=10_000)]
@@ -84,27 +84,27 @@ class ConfigFile(TypedDict):
     guide: NotRequired[dict[str, Any] | None]
 
 
+@with_config(STRICT)
 class Figures(TypedDict):
     """What result.json says of a split."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     auc: Share
     acc: Share
     auc_interval: Ends
     acc_interval: Ends
-    balanced_acc: NotRequired[float]
-    f1: NotRequired[float]
-    kappa: NotRequired[float]
-    sensitivity: NotRequired[float]
-    specificity: NotRequired[float]
-    ece: NotRequired[float]
-    log_loss: NotRequired[float]
+    balanced_acc: NotRequired[float | None]
+    f1: NotRequired[float | None]
+    kappa: NotRequired[float | None]
+    sensitivity: NotRequired[float | None]
+    specificity: NotRequired[float | None]
+    ece: NotRequired[float | None]
+    log_loss: NotRequired[float | None]
 
 
+@with_config(STRICT)
 class ResultFile(TypedDict):
     """result.json."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     parameters: Whole
     best_epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     tta: Symmetries
@@ -112,10 +112,10 @@ class ResultFile(TypedDict):
     test: Figures
 
 
+@with_config(STRICT)
 class EpochLine(TypedDict):
     """A line of metrics.jsonl."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     lr: float
     train_loss: float
@@ -125,10 +125,10 @@ class EpochLine(TypedDict):
     tta: Symmetries
 
 
+@with_config(STRICT)
 class TimingLine(TypedDict):
     """A line of timings.jsonl."""
 
-    __pydantic_config__ = STRICT  # type: ignore[misc]
     epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     seconds: Annotated[float, Field(ge=0.0)]
 
