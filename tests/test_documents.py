@@ -57,8 +57,8 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a: 1\nb: 2\na: 3", "line 3: the key 'a' stands twice"),
-        ("{1: a, 0x1: b}", "the key 1 stands twice"),
+        ("a: 1\nb: 2\na: 3", "line 3: the key 'a' appears twice"),
+        ("{1: a, 0x1: b}", "the key 1 appears twice"),
         ("? [a]\n: b", "a key must be a single value"),
         ("? {a: b}\n: b", "a key must be a single value"),
         (LAUGHS, f"it holds too many values: more than {MOST_VALUES:,}"),
@@ -106,7 +106,7 @@ def test_refuses_yaml(text: str, told: str) -> None:
     [
         ("", "Expecting value"),
         ("010", "Extra data"),
-        ('{"a": 1, "b": 2, "a": 3}', "the key 'a' stands twice"),
+        ('{"a": 1, "b": 2, "a": 3}', "the key 'a' appears twice"),
         ("1e400", "the number 1e400 is too large"),
         ("18446744073709551616", "is too large, of more than 64 bits"),
         ("9" * 20_000, "is too large"),

@@ -25,12 +25,12 @@ def read_json(path: Path, *, most: int = LARGEST_JSON) -> Any:
 
 
 def parse_json(text: str, what: str) -> Any:
-    """Return what a JSON text says; raises `FileError`, which calls it `what`, where it is none or out of bounds."""
+    """Return what a JSON text says; raises `FileError`, which calls it `what`, if it is not JSON or out of bounds."""
     try:
         value = json.loads(text, parse_float=_finite, parse_int=_whole, object_pairs_hook=_unique)
     except RecursionError as error:
         raise FileError(f"{what} is not valid JSON: it is nested too deeply.") from error
-    except ValueError as error:  # also of numbers with thousands of digits
+    except ValueError as error:  # also for numbers with thousands of digits
         raise FileError(f"{what} is not valid JSON: {one_line(error)}.") from error
     _check(value, what, most=len(text) + 1)
     return value
@@ -42,15 +42,15 @@ def read_yaml(path: Path, *, most: int = LARGEST_YAML) -> Any:
 
 
 def parse_yaml(text: str, what: str) -> Any:
-    """Return what a YAML text says, its scalars by the core schema of YAML 1.2: `010` is ten, `yes` and `1:30` text.
+    """Return what a YAML text says, by the core schema of YAML 1.2: `010` is ten, `yes` and `1:30` are text.
 
-    Raises `FileError`, which calls it `what`, where it is no YAML, has a key twice, or is out of bounds.
+    Raises `FileError`, which calls it `what`, if it is not YAML, has a key twice, or is out of bounds.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
     except RecursionError as error:
         raise FileError(f"{what} is not valid YAML: it is nested too deeply.") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # numbers too large, the last in "\UFFFFFFFF"
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # numbers too large; OverflowError: "\UFFFFFFFF"
         raise FileError(f"{what} is not valid YAML: {_told(error)}.") from error
     _check(value, what, most=MOST_VALUES)
     return value
@@ -69,7 +69,7 @@ def _told(error: Exception) -> str:
 
 
 def _check(value: Any, what: str, *, most: int) -> None:
-    """Refuse what no configuration needs and what would trouble whoever repeats it: depth, bulk, lone surrogates."""
+    """Refuse what no configuration needs and is hard to print or store: depth, bulk, lone surrogates."""
     layer, depth = [value], 0
     while layer:
         depth += 1
@@ -97,25 +97,25 @@ def _check_text(text: str, what: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's core schema: PyYAML's own rules are those of 1.1, by which `010` is eight and `no` is false."""
+    """A loader for YAML 1.2's core schema; PyYAML itself follows YAML 1.1, where `010` is eight and `no` is false."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - as PyYAML has it
 
     def fetch_flow_collection_start(self, TokenClass: Any) -> None:  # noqa: N803 - as PyYAML has it
-        """Begin a `[` or `{`; within many others every word that follows takes as long as there are of them."""
+        """Begin a `[` or `{`, if not too deep: the time that each word takes grows with the number around it."""
         if self.flow_level > DEEPEST:
             raise RecursionError
         super().fetch_flow_collection_start(TokenClass)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping; a key given twice would hide a value."""
+        """Return a mapping; refuses a key given twice, which would hide a value."""
         seen = set()
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (list, dict)):
                 raise _refusal("a key must be a single value", key_node)
             if key in seen:
-                raise _refusal(f"the key {key!r:.80} stands twice", key_node)
+                raise _refusal(f"the key {key!r:.80} appears twice", key_node)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -160,7 +160,7 @@ def _nothing(loader: _Loader, node: yaml.ScalarNode) -> None:
 
 
 def _word(loader: _Loader, node: yaml.ScalarNode, *kinds: str) -> str:
-    """Return a scalar's text, which must be of one of these kinds though a tag such as `!!int` says so already."""
+    """Return a scalar's text; refuses one that is of none of these kinds, whatever a tag such as `!!int` says."""
     word = str(loader.construct_scalar(node))
     tag = str(loader.resolve(yaml.ScalarNode, word, (True, False)))  # type: ignore[no-untyped-call]
     if tag.rpartition(":")[2] not in kinds:
@@ -177,7 +177,7 @@ def _whole(word: str, base: int = 10) -> int:
 
 
 def _finite(word: str) -> float:
-    """Return the number of a decimal word; one that is too large would silently become infinity."""
+    """Return a decimal word as a number; raises `ValueError` for one so large that it would become infinity."""
     value = float(word)
     if math.isinf(value):
         raise ValueError(f"the number {word:.40} is too large")
@@ -185,15 +185,15 @@ def _finite(word: str) -> float:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; a key given twice would hide a value."""
+    """Return a JSON object; raises `ValueError` for a key given twice, which would hide a value."""
     made = dict(pairs)
     if len(made) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {twice!r:.80} stands twice")
+        raise ValueError(f"the key {twice!r:.80} appears twice")
     return made
 
 
-# Sets, dates, pairs and bytes are YAML 1.1's and nothing that an option takes.
+# Only these: the sets, dates, pairs and bytes of YAML 1.1 are not values of any option.
 _Loader.yaml_constructors = {
     tag: made
     for tag, made in yaml.SafeLoader.yaml_constructors.items()

@@ -4,14 +4,14 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
-LONGEST = 4000  # characters at each end of a message that are shown
+LONGEST = 4000  # characters shown at each end of a message
 LONGEST_NAME = 100  # characters that are compared with other names
 
 
 class QvitError(Exception):
-    """Base of every error raised on purpose by qvit; its message is fit to show a user as it is.
+    """Base of every error raised on purpose by qvit; its message can be shown to a user as it is.
 
-    That is one line of text, whatever names and values it repeats: see `printable`.
+    The message is one line of text, whatever names and values it repeats; see `printable`.
     """
 
     def __init__(self, message: object = "") -> None:
@@ -47,10 +47,10 @@ class TrainingError(QvitError):
 
 
 class FileError(QvitError):
-    """A file that cannot be read, or is not what its kind should be; `missing` if there is none.
+    """A file that cannot be read, or whose content is not what was expected.
 
-    `found` says in two or three words what is there instead of a file that can be read; it is empty for one that was
-    read, and is not what it should be.
+    `found` says in two or three words why the file could not be read; it is empty if it was read and its content is
+    wrong. `missing` says whether there is no such file.
     """
 
     def __init__(self, message: str, *, found: str = "", missing: bool = False) -> None:
@@ -64,15 +64,15 @@ class MetricError(QvitError):
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:
-    """Return `" Did you mean 'x'?"` for the valid name closest to `name`, or an empty string; also for no string."""
+    """Return `" Did you mean 'x'?"` for the valid name closest to `name`, or an empty string if none is close."""
     matches = difflib.get_close_matches(str(name)[:LONGEST_NAME], list(valid), n=1, cutoff=0.5)
     return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
 def printable(message: object) -> str:
-    """Return a message as one line that any terminal can show: no line breaks, control characters or half Unicode.
+    """Return a message as one line that any terminal can show, without control characters and lone surrogates.
 
-    Breaks become a space, the others their escapes, such as `\\x1b`; of a very long message the middle is left out.
+    Line breaks become spaces, the others their escapes, such as `\\x1b`; a very long message loses its middle.
     """
     text = " ".join(str(message).splitlines())
     if len(text) > 2 * LONGEST:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from qvit.errors import FileError, QvitError, RunError
 
-PART = ".part"  # ends the names of files that are being written; one left behind by a crash is rubbish
-_NEVER_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")  # control characters, what is no UTF-8, breaks of lines and paragraphs
+PART = ".part"  # ends the names of files that are being written; one left behind by a crash can be deleted
+_NEVER_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")  # control characters, bytes that are not UTF-8, separators of lines
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _STRANGER = "a pipe or a device"
 
@@ -22,8 +22,8 @@ _STRANGER = "a pipe or a device"
 def printable(path: str | Path, *, raised: type[QvitError] = FileError) -> Path:
     """Return the path if its name can be written down: in JSON, in a database, in a message of one line.
 
-    Raises `raised` for names that are not UTF-8 or that hold line breaks or other control characters. What counts is
-    the whole name, from the root of the file system on and with links followed, since that is what is recorded.
+    Raises `raised` for names that are not UTF-8 or that hold line breaks or other control characters. The whole
+    absolute path counts, with links followed, since that is what is recorded.
     """
     for name in (os.fspath(path), _absolute(path)):
         wrong = next((character for character in name if unicodedata.category(character) in _NEVER_IN_NAMES), None)
@@ -34,7 +34,7 @@ def printable(path: str | Path, *, raised: type[QvitError] = FileError) -> Path:
 
 
 def shown(name: str) -> str:
-    """Return a name that came from outside as a message can show it: on one line, of characters that are printed."""
+    """Return a name from outside as a message can show it: on one line, cut to 40 characters, escaped if need be."""
     short = name if len(name) <= 40 else f"{name[:40]}…"
     return short if short.isprintable() else ascii(short)
 
@@ -42,20 +42,20 @@ def shown(name: str) -> str:
 def _absolute(path: str | Path) -> str:
     try:
         return os.path.realpath(path)
-    except (OSError, ValueError):  # a zero byte, say, which the name as it was given shows too
+    except (OSError, ValueError):  # such as a zero byte, which the given name shows as well
         return os.fspath(path)
 
 
 def _open(path: Path) -> BufferedReader:
-    # Without O_NONBLOCK, opening a pipe waits for somebody to write to it. A text for a name: numpy's maps keep it.
+    # Without O_NONBLOCK, opening a pipe waits for a writer. The name is a string, as numpy's memory maps keep it.
     return open(os.fspath(path), "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))
 
 
 def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading.
 
-    Raises `FileError` for a missing file, one that may not be read, and for folders, pipes and devices, which could
-    block or never end; such a file is not waited for.
+    Raises `FileError` for a missing or unreadable file, and at once for folders, pipes and devices, which could block
+    or never end.
     """
     try:
         file = _open(path)
@@ -99,28 +99,28 @@ def read_text(path: Path, *, most: int) -> str:
 
 
 def unseen(error: Exception) -> bool:
-    """Return whether an error says that what a file holds was not seen at all: it may be sound, or not there."""
-    if isinstance(error, OSError):  # torch seeks to where a damaged file says: an invalid argument
+    """Return whether an error means that a file's content was never read, so that it may be sound, or missing."""
+    if isinstance(error, OSError):  # EINVAL: torch seeks to a place that a damaged file names
         return error.errno not in (None, errno.EINVAL)
     return isinstance(error, MemoryError) or (isinstance(error, FileError) and bool(error.found))
 
 
 def remedy(error: Exception, anew: str) -> str:
-    """Return what to do about a file that could not be read: `anew`, unless it may be sound, as nobody saw it."""
+    """Return advice on a file that could not be used: `anew`, unless it exists, was never read and may be sound."""
     if not unseen(error) or (isinstance(error, FileError) and error.missing):
         return anew
     if isinstance(error, MemoryError):
-        return "end other programs, as it may be sound"
-    return "see to its kind, owner, permissions and disk, as it may be sound"
+        return "close other programs and try again, as it may be sound"
+    return "check its kind, owner, permissions and disk, as it may be sound"
 
 
 def expanded(path: str | Path) -> Path:
-    """Return a path with `~` and `~name` replaced by home folders; raises `FileError` for one that there is not."""
+    """Return a path with `~` and `~name` replaced by home folders; raises `FileError` for an unknown home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise FileError(
-            f"Cannot use the path {path}: {error} Write the folder out, or ./{path} for one of this name."
+            f"Cannot use the path {path}: {error} Write the home folder in full, or ./{path} for a file of this name."
         ) from error
 
 
@@ -150,7 +150,7 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 @contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; raises `RunError` if another one holds it. A killed process lets go.
+    """Lock a folder for this process; raises `RunError` if another one has locked it. A killed process frees it.
 
     On Windows, and on file systems without such locks, this does nothing.
     """

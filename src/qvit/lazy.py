@@ -6,7 +6,7 @@ from typing import Any
 
 
 def names_of(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a package's `__getattr__`, for names by the modules in it that they come from."""
+    """Return a package's `__getattr__`; `homes` maps each name that it offers to the submodule that has it."""
 
     def load(name: str) -> Any:
         if name in homes:

@@ -14,10 +14,10 @@ def median_milliseconds(
     budget: float = 10.0,
     least: int = 3,
 ) -> list[float]:
-    """Return the median time of each function.
+    """Return the median time of each function, in milliseconds.
 
-    The functions take turns, so that whatever else happens on the machine hits all alike. Timing stops early, after
-    at least `least` rounds, once `budget` seconds have been spent on them.
+    The functions take turns, so that other work on the machine slows all of them alike. Timing stops early, after
+    at least `least` rounds, once `budget` seconds have been spent.
     """
     for function in functions:
         for _ in range(warm_up):

@@ -1,9 +1,9 @@
-"""What torch tells by names of its own only: who looks on while a call is made, and how a trace may be seen by it.
+"""Questions that torch answers only by private names, such as whether a call is traced, transformed or batched.
 
 All private names of torch that circuits and attention use are here; `docs/architecture.md` says why each is needed.
 
-A compiled kernel reads memory. It is for plain tensors on the CPU with nobody watching: what traces, transforms or
-batches a call is given a spelling of the same in torch operations.
+A compiled kernel reads memory, so it runs only on plain tensors on the CPU. Where something traces, transforms or
+batches a call, torch operations compute the same.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ _PLAIN = (Tensor, nn.Parameter)
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """Return a tensor without what a subclass such as MONAI's MetaTensor adds to it; gradients flow back to it.
+    """Return a tensor without what a subclass such as MONAI's MetaTensor adds to it; gradients still flow back.
 
-    Subclasses that are something else inside (fake, distributed, quantised) stay as they are, as all do in a trace.
+    Subclasses with a dispatch of their own (fake, distributed, quantised) stay as they are; in torch.compile, all do.
     """
     kind = type(tensor)
     if kind in _PLAIN or kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ or compiler.is_compiling():
@@ -30,15 +30,15 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def transformed() -> bool:
-    """Return whether torch.func is at work, or forward-mode differentiation."""
-    if compiler.is_compiling():  # which has transforms of its own below
+    """Return whether torch.func or forward-mode differentiation is at work."""
+    if compiler.is_compiling():  # its own transforms do not count
         return False
     return _C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
 def unwatched(*tensors: Tensor) -> bool:
-    """Return whether memory of these may be read: plain tensors on the CPU, no trace, no transform, no batching."""
-    if compiler.is_compiling():  # first: it cannot trace some of the questions below
+    """Return whether a kernel may read these tensors' memory: plain, on the CPU, not traced, transformed or batched."""
+    if compiler.is_compiling():  # first, as torch.compile cannot trace some of the questions below
         return False
     return (
         all(
@@ -54,12 +54,12 @@ def unwatched(*tensors: Tensor) -> bool:
 
 
 def traced() -> bool:
-    """Return whether this call becomes a program for other batch sizes too."""
+    """Return whether this call is traced into a program that may run with other batch sizes."""
     return compiler.is_compiling() or _C._get_tracing_state() is not None
 
 
 def sizes(tensor: Tensor) -> tuple[int, ...]:
-    """Return a shape that may be compared and computed with; torch.jit.trace would warn, and record each step."""
+    """Return a shape to compare and compute with; in torch.jit.trace, using `tensor.shape` warns and is recorded."""
     state = None if compiler.is_compiling() else _C._get_tracing_state()
     if state is None:
         return tensor.shape
@@ -76,20 +76,20 @@ def jit_traced() -> bool:
 
 
 def batched(gradient: Tensor) -> bool:
-    """Return whether this stands for many gradients: `is_grads_batched`, or `vmap` over a call of autograd."""
+    """Return whether a gradient stands for many: `is_grads_batched`, or `vmap` over a call of autograd."""
     return _C._functorch.is_legacy_batchedtensor(gradient) or _C._functorch.is_functorch_wrapped_tensor(gradient)
 
 
 @contextmanager
 def outside() -> Iterator[None]:
-    """Make tensors that outlive what is going on now: no mode, no trace and no inference mode knows of them."""
+    """Hide the tensors made inside the block from modes, traces and inference mode, as they outlive this call."""
     with _disable_current_modes(), torch.inference_mode(mode=False):
         yield
 
 
 def saved_elsewhere() -> bool:
-    """Return whether saved tensors are handed to hooks: checkpointing gives each of them back once only."""
-    top = getattr(_C._autograd, "_top_saved_tensors_default_hooks", None)  # torch 2.7 has no such question
+    """Return whether hooks take saved tensors, as checkpointing does, which gives each of them back only once."""
+    top = getattr(_C._autograd, "_top_saved_tensors_default_hooks", None)  # torch 2.7 does not have it
     return top is not None and top(True) is not None
 
 
@@ -99,7 +99,7 @@ def current_node() -> Any:
 
 
 def run_backward(loss: Tensor) -> None:
-    """Do what `loss.backward()` does of a scalar, without a function of torch's that blocks like modes would see."""
+    """Add gradients as `loss.backward()` does for a scalar, without calling a function that torch's modes would see."""
     engine: Any = torch.autograd.Variable._execution_engine
     engine.run_backward(
         (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
@@ -108,7 +108,7 @@ def run_backward(loss: Tensor) -> None:
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """Have torch take its own convolutions; unlike the flag's public name, this may be asked while others look on."""
+    """Let torch use its own convolutions, not oneDNN's, inside the block; the flag's public name may warn or refuse."""
     was = _C._get_mkldnn_enabled()
     _C._set_mkldnn_enabled(False)
     try:

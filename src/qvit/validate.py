@@ -42,7 +42,7 @@ def validated(kind: type[T], values: dict[str, Any]) -> T:
 
 
 def _check_conversions(given: dict[str, Any], made: Any) -> None:
-    """Refuse text that pydantic takes for a number or a truth by more rules than ours: "1_000", "inf", "on"."""
+    """Refuse text that pydantic accepts as a number or a truth value and we do not: "1_000", "inf", "on"."""
     for name, value in given.items():
         became = getattr(made, name)
         if isinstance(value, dict) and is_dataclass(became):
@@ -54,11 +54,11 @@ def _check_conversions(given: dict[str, Any], made: Any) -> None:
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """Return what checks a type; making one takes milliseconds, and a study asks for thousands."""
+    """Return the adapter that checks a type; making one takes milliseconds, and a study asks for thousands."""
     return TypeAdapter(kind)
 
 
 def require(holds: bool, name: str, expected: str, value: object) -> None:
-    """Raise `ConfigError` that names an option, what it must be and its value, unless that `holds`."""
+    """Raise `ConfigError`, which names an option, what it must be and its value, unless `holds` is true."""
     if not holds:
         raise ConfigError(f"{name} must be {expected}, got {value}.")

@@ -167,7 +167,7 @@ def test_names_and_options(
         ("epochs: [1\n", "is not valid YAML"),
         ("when: 2024-13-45\n", "There is no option 'when'"),
         ("epochs: 1_000\n", "Option epochs='1_000'"),
-        ("a: 1\na: 2\n", "is not valid YAML: line 2: the key 'a' stands twice"),
+        ("a: 1\na: 2\n", "is not valid YAML: line 2: the key 'a' appears twice"),
         ("epochs\n", "must hold `key: value` lines"),
         ("- epochs: 3\n", "must hold `key: value` lines"),
         ("3: epochs\n", "must hold `key: value` lines"),

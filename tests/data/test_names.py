@@ -60,9 +60,9 @@ def test_unusual_names_that_can(arrays: dict, save: Save, tmp_path: Path, monkey
     long = "ü" * 120 + ".npz"  # 244 bytes
     monkeypatch.setattr("qvit.data.source.MAP_ABOVE", 0)
     assert load_dataset(save(arrays, long), root=tmp_path / "cache").train.mapped
-    with pytest.raises(FileError, match="Write the folder out"):
+    with pytest.raises(FileError, match="Write the home folder in full"):
         load_dataset("~nobody-of-this-name/own.npz")
-    with pytest.raises(FileError, match="Write the folder out"):
+    with pytest.raises(FileError, match="Write the home folder in full"):
         load_dataset("retinamnist", root="~nobody-of-this-name", download=False)
     with pytest.raises(DataError, match="found File name too long"):
         load_dataset("ü" * 200 + ".npz")

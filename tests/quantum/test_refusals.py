@@ -43,7 +43,7 @@ Refused = list[tuple[Callable[[], Any], str]]
 HALF = Angle(constant=0.5)
 H = Gate("H", (0,))
 MANY = "The statevector engine holds 2ⁿ real amplitudes per token, n up to 20; this circuit needs n={} or one more. Use"
-MANY += " fewer qubits per head and more heads, or one ry_ring layer, which needs none."
+MANY += " fewer qubits per head and more heads, or one ry_ring layer, which needs no amplitudes."
 GATES = "Known gates: RX, RY, RZ, H, X, Y, Z, S, T, RXX, RYY, RZZ, CRX, CRY, CRZ, RBS, CNOT, CZ, SWAP, PauliRot."
 NAMES = "Known ansätze: ry_ring, rx_ring, basic_entangler, strongly_entangling, reupload, dense_ring, amplitude_ring, "
 NAMES += "unlu_v, unlu_qk, no_entangler, pyramid, butterfly, x."
@@ -327,8 +327,8 @@ BATCHES: Refused = [
     ),
     (
         lambda: run(torch.zeros(5, 2, 3), torch.zeros(4, 3)),
-        "Inputs (5, 2, 3) and weights (4, 3) do not broadcast over their leading dimensions; groups of weights come "
-        "last among those of the inputs.",
+        "Inputs (5, 2, 3) and weights (4, 3) do not broadcast over their leading dimensions; the groups of the "
+        "weights must come last in those of the inputs.",
     ),
 ]
 PLANS: Refused = [

@@ -443,7 +443,7 @@ MISTAKES = [
     ("just words", "a study must hold `key: value` lines, got 'just words'."),
     ("datasets: [phantom", "The study study is not valid YAML: line 1: while parsing …"),
     ("datasets: 2024-13-45", "Unknown dataset '2024-13-45'. Expected one of: …"),
-    ("datasets: x\ndatasets: y", "The study study is not valid YAML: line 2: the key 'datasets' stands twice."),
+    ("datasets: x\ndatasets: y", "The study study is not valid YAML: line 2: the key 'datasets' appears twice."),
     ("datasets: [" * 70 + "]" * 70, "The study study is not valid YAML: it is nested too deeply."),
     ("? [1, 2]\n: 3", "The study study is not valid YAML: line 1: a key must be a single value."),
     ("title: !!python/object:os.system x", "The study study is not valid YAML: line 1: could not determine …"),
@@ -484,8 +484,8 @@ MISTAKES = [
     ),
     (
         "datasets: '~nobody-here/x.npz'\nmodels: qvit_4q2h",
-        "Cannot use the path ~nobody-here/x.npz: Could not determine home directory. Write the folder out, or "
-        "./~nobody-here/x.npz for one of this name.",
+        "Cannot use the path ~nobody-here/x.npz: Could not determine home directory. Write the home folder in full, or "
+        "./~nobody-here/x.npz for a file of this name.",
     ),
     # models
     ("datasets: phantom", "models must name at least one."),

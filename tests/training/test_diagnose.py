@@ -114,7 +114,7 @@ def test_names_the_gradient(make_data: MakeData, value: float, clip_norm: float 
     with pytest.raises(
         TrainingError,
         match=r"^The gradient is no longer finite at epoch 4, step 2, .*: the gradient of "
-        r"'blocks\.0\.mlp\.2\.inner\.\w+' is the first on its way back that is not finite" + ADVICE,
+        r"'blocks\.0\.mlp\.2\.inner\.\w+' is the first in the backward pass that is not finite" + ADVICE,
     ):
         take_steps(model, data, clip_norm=clip_norm)
 

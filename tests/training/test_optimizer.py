@@ -118,7 +118,7 @@ def test_a_state_of_other_parameters_is_refused() -> None:
         saved = optimizer.state_dict()
         saved["state"][0][name] = value
         before = optimizer.state_dict()
-        with pytest.raises(ValueError, match=rf"^{name} of parameter 0 is not like it$"):
+        with pytest.raises(ValueError, match=rf"^{name} of parameter 0 has another shape or dtype than the parameter$"):
             optimizer.load_state_dict(saved)
         after = optimizer.state_dict()
         assert all(torch.equal(after["state"][0][key], kept) for key, kept in before["state"][0].items())

@@ -383,7 +383,7 @@ def test_an_empty_file_holds_no_options(tmp_path: Path, content: str) -> None:
         (b"lr: [1, 2\n", "is not valid YAML"),
         (b"lr: 1\n\tepochs: 2\n", "is not valid YAML"),
         (b"lr: !!python/object:os.system {}\n", "is not valid YAML"),
-        (b"lr: 1\nlr: 2\n", "is not valid YAML: line 2: the key 'lr' stands twice"),
+        (b"lr: 1\nlr: 2\n", "is not valid YAML: line 2: the key 'lr' appears twice"),
         (b"a: " + b"[" * 100, "nested too deeply|is not valid YAML"),
         (b"\xff\xfe\x00", "expected text in UTF-8"),
         (b"lr: 1e400", "the number 1e400 is too large"),

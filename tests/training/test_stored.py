@@ -320,7 +320,7 @@ def test_a_place_that_may_not_be_looked_at_is_no_place(run: Run) -> None:
 
 
 def test_nothing_that_nobody_saw_is_to_be_deleted(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    advice = "see to its kind, owner, permissions and disk, as it may be sound"
+    advice = "check its kind, owner, permissions and disk, as it may be sound"
     state = tmp_path / "state.pt"
     os.mkfifo(state)
     with pytest.raises(RunError, match=f"a pipe or a device.*{advice}"):
@@ -344,7 +344,7 @@ def test_nothing_that_nobody_saw_is_to_be_deleted(run: Run, tmp_path: Path, monk
     state.unlink()
     state.write_bytes(b"")
     monkeypatch.setattr(torch, "load", full)
-    with pytest.raises(RunError, match=r"MemoryError.*end other programs, as it may be sound"):
+    with pytest.raises(RunError, match=r"MemoryError.*close other programs and try again, as it may be sound"):
         load_state(state)
 
 

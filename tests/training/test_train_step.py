@@ -265,10 +265,13 @@ def test_a_model_without_anything_to_train(make_data: MakeData) -> None:
         pytest.fail("a step was taken")
 
     constant = nn.Sequential(Preprocess(3), nn.Flatten(), nn.AdaptiveAvgPool1d(4))
-    for strange, what in ((model, f"one whose {count} are all frozen"), (constant, "one without parameters")):
+    for strange, what in (
+        (model, f"one whose {count} parameters are all frozen"),
+        (constant, "one without parameters"),
+    ):
         told = (
             rf"^There is nothing to train: expected a model with parameters that require gradients, got {what}\. "
-            r"Call requires_grad_\(True\) on what shall learn\.$"
+            r"Call requires_grad_\(True\) on the parameters to train\.$"
         )
         with pytest.raises(TrainingError, match=told):
             fit(strange, data, TINY, seed=0, objective=objective)

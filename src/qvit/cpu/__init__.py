@@ -1,1 +1,1 @@
-"""What is fast on a CPU, for circuits and for attention: compiled kernels, vectors, parts shared among threads."""
+"""Fast code for CPUs, used by circuits and attention: compiled kernels, vectors, parts shared among threads."""

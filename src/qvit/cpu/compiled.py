@@ -1,12 +1,12 @@
 """Kernels compiled by Numba, and their machine code kept on disk.
 
-A file holds one function, for one signature and one processor. Its name and the checksum before its content follow
-from all that the code follows from, so that a file which is damaged, of another processor, of an older source or
-merely renamed is not found or not believed; then the function is compiled anew and the file replaced. Nothing about
-these files is worth an error: where none can be written, every process compiles for itself. Files are put in their
-place whole, so that processes which compile at once do not meet.
+A file holds one function, for one signature and one processor. Its name, and the checksum before its content, depend
+on everything that the machine code depends on. A file that is damaged, renamed, or made for another processor or from
+an older source is therefore not found or not trusted; the function is then compiled again and the file replaced.
+Problems with these files never raise: where none can be written, every process compiles for itself. Files are written
+whole or not at all, so that processes which compile at the same time do not interfere.
 
-The checksum is against accidents. Who may write to the folder may run code, as with Python's own `__pycache__`.
+The checksum guards against accidents. Anyone who may write to the folder can run code, as with Python's `__pycache__`.
 """
 
 import hashlib
@@ -38,9 +38,9 @@ _pickled: Callable[[Any], bytes] = dumps
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """Compile a function of vectors and contiguous arrays: no reference counts, no lock, kept on disk.
+    """Compile a function of vectors and contiguous arrays, without reference counts and the GIL, and keep it on disk.
 
-    Whatever wraps the function, as run-time checks of shapes do in the tests, stays outside.
+    Wrappers around the function, such as the tests' run-time checks of shapes, are not compiled.
     """
     function = inspect.unwrap(function)
     compiled: Any = numba.njit(**_OPTIONS)(function)
@@ -49,19 +49,19 @@ def jit(function: Callable[..., Any]) -> Any:
 
 
 class KeptOnDisk(_Cache):
-    """What Numba asks for compiled forms of one function before it compiles, and gives them to afterwards.
+    """The cache of one function's compiled forms, which Numba reads before it compiles and writes afterwards.
 
-    They are kept where Numba keeps its own: in `NUMBA_CACHE_DIR`, in `__pycache__` beside the source, or in the
-    user's folder, the first of them that can be written to.
+    It lies where Numba keeps its own: in `NUMBA_CACHE_DIR`, in `__pycache__` beside the source, or in the user's
+    folder, whichever comes first and can be written to.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function, self._enabled = function, True
-        self._numba: Any = None  # where Numba would keep it, and how it turns compiled code into bytes
+        self._numba: Any = None  # says where Numba would keep it, and turns compiled code into bytes
 
     @property
     def cache_path(self) -> str | None:
-        """The folder, None until it is known."""
+        """The folder of the files; None until it is known."""
         return self._numba.locator.get_cache_path() if self._numba else None
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
@@ -69,7 +69,7 @@ class KeptOnDisk(_Cache):
         if not self._enabled:
             return None
         target_context.refresh()
-        # Any error: a file may hold anything, and what is kept is never worth more than compiling again.
+        # Any error: a file may hold anything, and the function can always be compiled again.
         with suppress(Exception):
             path, key = self._place(sig, target_context.codegen())
             content = read_bytes(path, most=_MOST)
@@ -79,10 +79,10 @@ class KeptOnDisk(_Cache):
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled form, and drop those of the function's older sources."""
+        """Write a compiled form, and delete those of the function's older sources."""
         if not self._enabled:
             return
-        with suppress(OSError, QvitError, RuntimeError, MemoryError):  # no folder, no right, no space
+        with suppress(OSError, QvitError, RuntimeError, MemoryError):  # no folder, no permission, no space
             path, key = self._place(sig, data.codegen)
             if not self._numba.check_cachable(data):
                 return
@@ -92,7 +92,7 @@ class KeptOnDisk(_Cache):
             self._drop(path, keep=path.name.split("~")[1])
 
     def _place(self, sig: Any, codegen: Any) -> tuple[Path, str]:
-        """Return the file of a compiled form and what it follows from; raises `RuntimeError` without a folder."""
+        """Return a compiled form's path and all that it depends on; raises `RuntimeError` if there is no folder."""
         if self._numba is None:
             kept: Any = CompileResultCacheImpl
             self._numba = kept(self._function)
@@ -113,15 +113,15 @@ class KeptOnDisk(_Cache):
                         other.unlink()
 
     def enable(self) -> None:
-        """Use what is kept."""
+        """Use the files from now on."""
         self._enabled = True
 
     def disable(self) -> None:
-        """Compile in every process."""
+        """Ignore the files from now on, so that every process compiles."""
         self._enabled = False
 
     def flush(self) -> None:
-        """Drop every compiled form of this function."""
+        """Delete every compiled form of this function."""
         if self.cache_path is not None:
             self._drop(Path(self.cache_path) / "any", keep="")
 
@@ -131,11 +131,11 @@ def _checksum(key: str, payload: bytes) -> bytes:
 
 
 def fingerprint(function: Callable[..., Any]) -> str:
-    """Return a hash of all that a function's machine code follows from, but for signature and processor.
+    """Return a hash of everything that a function's machine code depends on, except signature and processor.
 
     That is its own code, that of every compiled function which it calls, the constants they refer to, and the
     sources that say what vectors are and how functions are compiled. Raises `TypeError` for a function that refers
-    to anything whose value cannot be followed, `OSError` where there are no sources.
+    to a value that may change, `OSError` where there are no sources.
     """
     digest = hashlib.sha256()
     for source in ("vectors.py", "compiled.py"):
@@ -153,7 +153,7 @@ def fingerprint(function: Callable[..., Any]) -> str:
     return digest.hexdigest()
 
 
-_NAMED = (ModuleType, FunctionType, BuiltinFunctionType, type)  # known by their names
+_NAMED = (ModuleType, FunctionType, BuiltinFunctionType, type)  # identified by their names
 
 
 def _parts(function: Any) -> Iterator[Any]:

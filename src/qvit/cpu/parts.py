@@ -25,7 +25,7 @@ if hasattr(os, "register_at_fork"):
 def in_parts(run: Callable[[int, int], Any], parts: int, work: float) -> None:
     """Call `run(first, last)` for all parts, shared among as many threads as torch would use.
 
-    What belongs to which part does not depend on the threads, so neither do the results.
+    The parts do not depend on the number of threads, so neither do the results.
     """
     threads = max(1, min(torch.get_num_threads(), parts, int(work / _WORTH_A_THREAD)))
     bounds = [parts * k // threads for k in range(threads + 1)]
@@ -36,7 +36,7 @@ def in_parts(run: Callable[[int, int], Any], parts: int, work: float) -> None:
 
 
 def in_blocks(values: Tensor) -> Tensor:
-    """Return values `(a, b, t)` as a contiguous array whose t is a whole number of blocks, zeros at the end."""
+    """Return values `(a, b, t)` as a contiguous tensor, with t filled up by zeros to a whole number of blocks."""
     lanes, tokens = VECTOR_BYTES // values.element_size(), values.shape[-1]
     padded = -(-tokens // lanes) * lanes
     if padded == tokens:

@@ -1,7 +1,7 @@
 """A vector of 64 bytes as a Numba type: 16 floats or 8 doubles that are loaded, computed with and stored as one.
 
 Loops over lanes written out in Python are vectorised by LLVM only when it can prove that rows do not overlap, and
-then with guards that cost more than the arithmetic. Spelling the vector type out removes the doubt. On processors
+then with guards that cost more than the arithmetic. With an explicit vector type it needs no proof. On processors
 without 64-byte registers LLVM uses several smaller ones.
 """
 
@@ -57,7 +57,7 @@ def _broadcast(builder: Any, kind: ir.VectorType, number: Any) -> Any:
 
 @intrinsic
 def load(_typing: Any, array: Any, row: Any) -> Any:
-    """Return vector `row` of a contiguous array that is taken as rows of 64 bytes."""
+    """Return vector `row` of a contiguous array, counted in rows of 64 bytes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = builder.load(_pointer(context, builder, signature.args[0], *arguments))
@@ -102,7 +102,7 @@ def spread(_typing: Any, array: Any, place: Any) -> Any:
 
 @intrinsic
 def like(_typing: Any, vector: Any, number: Any) -> Any:
-    """Return a vector of the type of another with one double in every lane."""
+    """Return a vector of the same type as another, with one double in every lane."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         kind = _llvm(vector.dtype)
@@ -128,7 +128,7 @@ def _nearest(_typing: Any, vector: Any) -> Any:
 
 @intrinsic
 def larger(_typing: Any, left: Any, right: Any) -> Any:
-    """Return the larger of two lanes; NaN on the right stays, on the left it yields to the right."""
+    """Return the larger number in each lane of two vectors, or that of the right one if either is NaN."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
@@ -177,7 +177,7 @@ def total(_typing: Any, vector: Any) -> Any:
 
 @intrinsic
 def _times_power(_typing: Any, vector: Any, exponent: Any) -> Any:
-    """Return every lane times 2 to the whole number in `exponent`, which must be that of a normal number."""
+    """Return every lane times 2 to the power of `exponent`: whole numbers for which that power is a normal number."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         kind, bits = _llvm(vector.dtype), vector.dtype.bitwidth
@@ -254,7 +254,7 @@ def _is_double(_typing: Any, vector: Any) -> Any:
 
 @intrinsic
 def _less_multiples_of_pi(_typing: Any, vector: Any) -> Any:
-    """Return lanes of float32 less the nearest multiple of π, computed in float64: float32 would lose large angles."""
+    """Return float32 lanes minus the nearest multiple of π, in float64, as float32 loses digits of large angles."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         kind = _llvm(vector.dtype)
@@ -277,10 +277,10 @@ def _less_multiples_of_pi(_typing: Any, vector: Any) -> Any:
 
 @jit
 def cos_sin(half):
-    """Return cos and sin of the lanes, both with the sign that they have after adding a multiple of π.
+    """Return cos and sin of the lanes, both with their sign changed if an odd multiple of π was taken off first.
 
-    Of half an angle that is a whole turn: a sign of the state, which no expectation value sees. Beyond the limits of
-    `is_far` digits are lost; results stay within bounds.
+    For half an angle, π is a whole turn: a sign of the state, which no expectation value sees. Beyond the limit of
+    `is_far`, digits are lost; results stay in [−1, 1].
     """
     double = _is_double(half)
     if double:
@@ -307,15 +307,15 @@ def cos_sin(half):
 
 @jit
 def is_far(angles):
-    """Return whether a lane is beyond `FAR`, where the reduction of `cos_sin` loses digits."""
+    """Return whether the size of any lane is beyond `FAR`, where `cos_sin` loses digits."""
     return _any_beyond(angles, like(angles, FAR))
 
 
 @jit
 def mend_far(trig, row, angles, factor):
-    """Write cos and sin of factor · angle, exact for a number of any size, over rows `row` and `row` + 1 of `trig`.
+    """Overwrite rows `row` and `row` + 1 of `trig` with exact cos and sin of factor · angle, in lanes beyond `FAR`.
 
-    Only for the lanes that `is_far` means, so that no lane's result depends on the others.
+    All other lanes stay as they are, so that no lane's result depends on the others.
     """
     n = BYTES // trig.itemsize
     for k in range(n):
@@ -330,7 +330,7 @@ _EXP2 = tuple(0.6931471805599453**k / factorial(k) for k in range(14))
 
 @jit
 def power_of_two(exponent):
-    """Return 2 to the lanes, for lanes of at most 100; what would be smaller than a normal number is the smallest."""
+    """Return 2 to the power of each lane, for lanes up to 100; at least the smallest normal number."""
     double = _is_double(exponent)
     lowest = like(exponent, -1022.0) if double else like(exponent, -126.0)
     exponent = larger(lowest, exponent)

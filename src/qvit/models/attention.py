@@ -1,4 +1,4 @@
-"""Multi-head self-attention whose projections are a value handed in."""
+"""Multi-head self-attention with the projections that it is given."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from qvit.cpu.parts import VECTOR_BYTES, in_parts
 from qvit.models.reverse import differentiable, replacing
 from qvit.torch_private import plain, saved_elsewhere, transformed, unwatched
 
-# Widths up to which `NarrowAttention` is taken, and from how many scores on: below, its call costs more than it saves.
+# `NarrowAttention` is used for heads up to this wide, from this many scores on: with fewer its call costs too much.
 NARROW = 8
 FEWEST_SCORES = 2**14
 LARGEST = 2**11  # tokens: beyond, the scores of a block of queries leave the cache
@@ -49,8 +49,8 @@ def attend(
 ) -> Float[Tensor, "b h n q"]:
     """Return softmax(QKᵀ/√k)·V, by the kernel that is fastest for these tensors.
 
-    It has derivatives of every order, backward and forward. torch refuses a second one under torch.compile, and of
-    its fused kernels (for wide heads, other devices) under activation checkpointing.
+    It has derivatives of every order, backward and forward. But torch refuses second derivatives under torch.compile,
+    and those of its fused kernels (for wide heads and other devices) under activation checkpointing.
     """
     if torch.compiler.is_compiling():  # sizes may be symbols
         return F.scaled_dot_product_attention(queries, keys, values)
@@ -84,7 +84,7 @@ def _are_many_scores(queries: Tensor) -> bool:
 
 
 def _spelt_out(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Return attention by operations that can be seen through."""
+    """Return attention by operations that torch can transform and differentiate to any order."""
     return (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(dim=-1) @ values
 
 
@@ -98,7 +98,7 @@ def _slopes(queries: Tensor, keys: Tensor, values: Tensor, gradient: Tensor) -> 
 
 
 def _of_fused(node: Any, _found: Any, gradient: Tensor) -> Gradients:
-    """Return the gradients of what a fused kernel of torch's has saved."""
+    """Return the gradients of a fused kernel of torch's from what it has saved."""
     return _slopes(node._saved_query, node._saved_key, node._saved_value, gradient)
 
 

@@ -2,7 +2,7 @@
 
 A vector holds as many queries as a register has lanes. Rows of a head are copied into rows of `stride` numbers, a
 whole number of vectors, and their count is filled up to a multiple of four, both with zeros. Scores are in units of
-log 2. `room` are seven scratch arrays.
+log 2. `room` holds seven scratch arrays.
 """
 
 from qvit.cpu.compiled import jit
@@ -79,7 +79,7 @@ def _reduce(target, head, vectors, weights, n, blocks, scale):
 def forward(queries, keys, values, room, out, most, inverse, scale, first, last):
     """Write results `(head, q, n)` for heads `first` to `last`; scores are scaled by `scale`, log₂ e included.
 
-    Kept for the backward pass, `(head, stride)`: each query's largest score, and 1/Σ 2^(score − largest).
+    `most` and `inverse` `(head, stride)` keep each query's largest score and 1/Σ 2^(score − largest), for `backward`.
     """
     n, stride = queries.shape[2], most.shape[1]
     q, k, v, o, scores = room[0], room[1], room[2], room[3], room[4]
@@ -130,7 +130,7 @@ def backward(
                 mean = mean + load(g, c * blocks + block) * load(o, c * blocks + block)
             for j in range(n):  # through the softmax: p·(∂p − Σ p·∂p), where the sum is that of gradient · result
                 score = _combine(q, k, rows, stride, blocks, block, j) * factor
-                # Rounded otherwise than in the forward pass, a score may exceed the largest by a last digit.
+                # A score rounded differently than in the forward pass may exceed the largest by a last digit.
                 weight = power_of_two(-larger(factor - factor, largest - score)) * share
                 slope = weight * (_combine(g, v, wide, stride, blocks, block, j) - mean)
                 store(weights, j * blocks + block, weight)

@@ -24,7 +24,7 @@ QueriesKeysValues = tuple[Float[Tensor, "b h n k"], Float[Tensor, "b h n k"], Fl
 
 @dataclass(frozen=True)
 class Linear:
-    """The usual dense projection, each of Q, K and V a d × d matrix and a bias; 3·(d² + d) parameters."""
+    """The usual dense projection: a d × d matrix and a bias for each of Q, K and V; 3·(d² + d) parameters."""
 
     kind: Literal["linear"] = "linear"
     bias: bool = True
@@ -61,8 +61,9 @@ class Givens:
     """x·W with an orthogonal q × q matrix W per head for each of Q, K and V, a product of plane rotations.
 
     `network` says which planes turn: those of the quantum ansatz of that name (Cherrat et al. 2024, arXiv:2209.08167),
-    which applies the same W to x/‖x‖ and squares. 3·h·r parameters, the angles, with r = q(q−1)/2 for "pyramid",
-    (q/2)·log₂ q for "butterfly" (q a power of two), 2q − 3 for "x". Building raises `CircuitError` for other widths.
+    which applies the same W to x/‖x‖ and squares the result. The parameters are 3·h·r angles, r = q(q−1)/2 for
+    "pyramid", (q/2)·log₂ q for "butterfly" (q a power of two), 2q − 3 for "x". Building raises `CircuitError` for
+    other widths.
     """
 
     kind: Literal["givens"] = "givens"
@@ -128,7 +129,7 @@ class CosineProjection(nn.Module):
 
 
 class IdentityProjection(nn.Module):
-    """The tokens themselves, three times."""
+    """The tokens themselves as queries, keys and values."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()

@@ -1,13 +1,13 @@
-"""Convolutions of one pixel that skip pixels, computed without their stride.
+"""Convolutions of one pixel with a stride, computed without the stride.
 
 The oneDNN of torch 2.13.0 writes outside its memory in the backward pass of a 1 × 1 convolution with a stride, in
-channels_last layout, whose input channels are no multiple of 8, on processors with AVX2 and without AVX-512
-(`benchmarks/convolutions.py` shows it). It is the same function to leave the other pixels out first and to convolve
-those that remain. That is done on every processor, in every layout and for any number of channels; forward passes
+channels_last layout, if the number of input channels is not a multiple of 8, on processors with AVX2 and without
+AVX-512 (`benchmarks/convolutions.py` shows it). Taking the pixels that the stride reads first, and convolving only
+these, gives the same. That is done on every processor, in every layout and for any number of channels; forward passes
 without gradients, such as a teacher's, never have the defect.
 
 The gradient of a transposed convolution is such a convolution, and has the defect where `output_padding` makes its
-stride divide the size of what it returns; it is the same function to pad that afterwards.
+stride divide the size of its output; padding the output afterwards gives the same.
 """
 
 import functools
@@ -27,11 +27,11 @@ _TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _MODULES: dict[Any, Callable[..., Tensor]] = {nn.Conv1d: torch.conv1d, nn.Conv2d: torch.conv2d, nn.Conv3d: torch.conv3d}
 _PLAIN = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}  # by their dimensions
 _PLAIN_TRANSPOSED = {1: torch.conv_transpose1d, 2: torch.conv_transpose2d, 3: torch.conv_transpose3d}
-_KNOWN = ("qvit.", "torch.nn.", "monai.", "timm.")  # of whose networks it is known what they call
+_KNOWN = ("qvit.", "torch.nn.", "monai.", "timm.")  # packages whose networks are known to convolve by modules alone
 
 
 def _called(name: str) -> list[Any]:
-    """Return all by which a function of torch's may be called: what torch.export makes calls overloads of operators."""
+    """Return all forms in which a function of torch's may be called; exported programs call overloads of operators."""
     operator = getattr(torch.ops.aten, name)
     return [getattr(torch, name), operator, *(getattr(operator, overload) for overload in operator.overloads())]
 
@@ -42,16 +42,16 @@ _ANY = {torch.convolution, torch.ops.aten.convolution, torch.ops.aten.convolutio
 
 
 class Unstrided(TorchFunctionMode):
-    """Inside this block all convolutions of one pixel are computed without their stride, whoever calls them.
+    """A block in which all convolutions of one pixel are computed without their stride, whatever code calls them.
 
-    It has to be held while gradients are computed as well, by `differentiate`, for checkpointing calls forward again
-    there. It costs about a microsecond for every function of torch's.
+    Gradients have to be computed inside it as well, by `differentiate`, since checkpointing calls forward again then.
+    It costs about a microsecond per call of a function of torch's.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call a function of torch's, or what is equal to it."""
+        """Call a function of torch's, or an equal one without the stride."""
         if func in _FUNCTIONS:
             return _convolve(_FUNCTIONS[func], *args, **kwargs or {})
         if func in _TRANSPOSING:
@@ -116,7 +116,7 @@ def _convolve_any(
 def _steps(
     dims: int, kernel: Sequence[int], stride: int | Sequence[int], padding: str | int | Sequence[int]
 ) -> tuple[int, ...] | None:
-    """Return the steps of a convolution that reads one pixel, with a stride and no padding; None for all others."""
+    """Return the strides of a convolution of one pixel that has some and no padding; None for all others."""
     steps = _each(stride, dims)
     if max(steps) == 1 or any(size != 1 for size in kernel):
         return None
@@ -134,18 +134,18 @@ def _every(pixels: Tensor, steps: tuple[int, ...]) -> Tensor:
 
 
 class _Unstrided:
-    """What a convolution becomes by `unstride`: a subclass of its own class, by the same name."""
+    """The base class that `unstride` adds to a convolution, in a subclass of its class with the same name."""
 
     def forward(self: Any, input: Tensor, *more: Any, **named: Any) -> Tensor:  # noqa: A002 - torch's name
         """Return the convolution of the pixels that the stride reads."""
         function, steps = _MODULES.get(_was(self)), _steps_of(self, self.padding)
         if function is not None and steps is not None:
             return function(_every(input, steps), self.weight, self.bias, 1, 0, 1, self.groups)
-        with Unstrided():  # a forward of its own, which may pad first or standardise the weights, say
+        with Unstrided():  # its class has another forward, which may, say, pad first or standardise the weights
             return super().forward(input, *more, **named)  # type: ignore[misc]
 
     def __reduce_ex__(self: Any, protocol: Any) -> tuple[Any, ...]:
-        """Have copies and pickles find the class, which no module has by its name."""
+        """Let copies and pickles find the class, which no module has under its name."""
         return _blank, (_was(self),), self.__dict__.copy()
 
 
@@ -169,22 +169,22 @@ def _steps_of(module: Any, padding: Any) -> tuple[int, ...] | None:
 
 
 def _has_stride(module: Any) -> bool:
-    """Return whether a module is a convolution of one pixel that is computed with a stride, or the transpose of one."""
+    """Return whether a module is a convolution of one pixel, transposed or not, that is computed with a stride."""
     if isinstance(module, _Unstrided) or not isinstance(module, _LAYERS | _TRANSPOSED):
         return False
-    # By any other mode a layer pads by itself first, and then convolves without padding.
+    # In any other mode a layer pads by itself first, and then convolves without padding.
     return _steps_of(module, module.padding if module.padding_mode == "zeros" else 0) is not None
 
 
 def strided_pixels(module: nn.Module) -> list[nn.Module]:
-    """Return the convolutions of one pixel with a stride, inside a module, that are computed with it."""
+    """Return the convolutions of one pixel inside a module that are computed with a stride."""
     return [part for part in module.modules() if _has_stride(part)]
 
 
 def unstride(module: nn.Module) -> None:
-    """Have the convolutions of one pixel inside a module computed without their stride from now on.
+    """Change a module so that its convolutions of one pixel are computed without their stride from now on.
 
-    All else stays: outputs and gradients up to rounding, parameters, the names of its state, hooks, how it prints.
+    Nothing else changes: outputs and gradients up to rounding, parameters, names in its state, hooks, how it prints.
     """
     for convolution in strided_pixels(module):
         kind: Any = type(convolution)
@@ -194,8 +194,8 @@ def unstride(module: nn.Module) -> None:
 def unstrided(model: nn.Module, objective: Callable[..., Any]) -> AbstractContextManager[Any]:
     """Return the block to train a model and its objective in: `Unstrided`, unless nothing here needs it.
 
-    Of our own networks it is known what they call. A stranger's is not changed, so that it can be quantised or pickled
-    as ever. What TorchScript calls nobody sees: where there is any, oneDNN is left out of the whole.
+    Our own networks are known not to need it. Those of others are not changed, so that they can still be quantised
+    and pickled. Calls of TorchScript cannot be seen: if there is any, oneDNN is switched off for everything.
     """
     parts = [part for root in (model, objective) if isinstance(root, nn.Module) for part in root.modules()]
     if any(isinstance(part, torch.jit.ScriptModule) for part in parts):
@@ -205,7 +205,7 @@ def unstrided(model: nn.Module, objective: Callable[..., Any]) -> AbstractContex
 
 
 def _is_known(maker: Any) -> bool:
-    """Return whether a class, or a function, is one of those whose convolutions are modules of their own."""
+    """Return whether a class or function comes from a package whose convolutions are all modules."""
     return str(getattr(maker, "__module__", None)).startswith(_KNOWN)
 
 
@@ -216,9 +216,9 @@ def _without_onednn() -> Iterator[None]:
 
 
 def differentiate(loss: Tensor) -> None:
-    """Add the gradients of a scalar to its parameters', as `loss.backward()` does, without leaving any block.
+    """Add the gradients of a scalar to its parameters', as `loss.backward()` does, without suspending any block.
 
-    While torch's own `backward` runs, a function of torch's like all others, blocks like `Unstrided` are suspended; it
-    ends in this call.
+    torch's own `backward` is a function like all others, which suspends blocks like `Unstrided` while it runs, and
+    then makes this same call.
     """
     run_backward(loss)

@@ -22,15 +22,15 @@ _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model has and what a forward pass of one image takes; `dataclasses.asdict` of it is JSON.
+    """The parameters of a model and the cost of a forward pass of one image; `dataclasses.asdict` of it is JSON.
 
-    `parameters` are trainable ones: in all, in the projections to Q, K and V, and in attention altogether, which is
-    those and the output projection; the latter two are 0 for networks other than our ViT.
+    `parameters` are trainable ones: in all, in the projections to Q, K and V, and in attention altogether, which adds
+    the output projection; the latter two are 0 for networks other than our ViT.
 
     FLOPs are counted as `count_flops` says: `classical_flops` without the circuits (patch embedding, attention, MLP
     and head), `simulation_flops` the exact simulation of the circuits by `engine`, and `flops` both. `engine` is the
-    one that the model names, or that "auto" takes: "a + b" where circuits differ in that, "" without circuits.
-    `simulation_flops_by_engine` has all engines that can run all circuits, but for the reference. `hardware` is what a
+    one that the model names, or that "auto" chooses: "a + b" if circuits use different ones, "" without circuits.
+    `simulation_flops_by_engine` has all engines that can run all circuits, except the reference. `hardware` is what a
     quantum computer needs instead of a simulation; None without circuits.
     """
 
@@ -46,10 +46,10 @@ class Cost:
 
 
 def cost_of(model: Model | ModelConfig, *, accuracy: float = 0.01) -> Cost:
-    """Return what a model costs, or that which a configuration describes, for one image of its size.
+    """Return what a model, or the one that a configuration describes, costs for one image of its size.
 
-    `accuracy` is the standard deviation that shots must reach in every expectation value, see `shots_for`. Nothing is
-    computed, so large models take no longer. Raises `ConfigError` for an accuracy outside (0, 1].
+    `accuracy` is the standard deviation that shots must reach in every expectation value, see `shots_for`. No numbers
+    are computed, so large models take no longer. Raises `ConfigError` for an accuracy outside (0, 1].
     """
     if not isinstance(model, nn.Module):
         model = build_without_numbers(model)
@@ -76,13 +76,13 @@ def cost_of(model: Model | ModelConfig, *, accuracy: float = 0.01) -> Cost:
 def count_flops(model: nn.Module, in_chans: int, img_size: int) -> int:
     """Return the floating-point operations of a forward pass of one image in evaluation mode; a multiply-add is two.
 
-    Counted are matrix products, convolutions and attention, as `torch.utils.flop_counter` does. It leaves out what is
-    done element by element: norms, softmax, activations, biases, pooling, normalised inputs, cosines and sines.
+    Matrix products, convolutions and attention count, as in `torch.utils.flop_counter`. Operations element by element
+    do not: norms, softmax, activations, biases, pooling, normalised inputs, cosines and sines.
 
     Circuits count as their exact simulation, by the formulas of their engines. Engines differ: for three one-layer
-    circuits of 4 qubits "heisenberg" takes 57 operations a token and "statevector" 288. "unitary" leaves out the
-    read-out, and "subspace" all but the products with every token: the matrices that it makes once a batch. "auto" is
-    taken as the engine that it chooses for a usual batch on the CPU, wherever the model is.
+    circuits of 4 qubits "heisenberg" takes 57 operations per token and "statevector" 288. The read-out does not count
+    for "unitary", nor do for "subspace" the matrices that it makes once per batch. "auto" counts as the engine that it
+    chooses for a usual batch on the CPU, on whatever device the model is.
 
     The model stays as it is: a copy without numbers runs on the meta device. Raises `ModelError` for sizes below 1, or
     a model that cannot be run like this.
@@ -105,14 +105,14 @@ class CircuitCall:
 
     @property
     def evaluations(self) -> int:
-        """How many circuits run."""
+        """The number of circuits that run."""
         lead = self.inputs.shape[: self.inputs.ndim - 1 - len(self.layer.groups)]
         return math.prod(lead) * math.prod(self.layer.groups)
 
     def flops(self, engine: str) -> int:
         """Return the operations that an engine takes; raises `CircuitError` if it cannot run the circuit."""
         plan = exact_plan(self.layer.circuit, engine)
-        if isinstance(plan, UnitaryPlan):  # a counter sees its matrix products only
+        if isinstance(plan, UnitaryPlan):  # torch's counter sees its matrix products only
             groups = math.prod(self.layer.groups)
             return round(plan.flops(self.evaluations // groups, groups))
         return self.counted(engine)
@@ -138,7 +138,7 @@ def _by_engine(calls: list[CircuitCall]) -> dict[str, int]:
 
 
 def _without_circuits(model: nn.Module, in_chans: int, img_size: int) -> tuple[int, list[CircuitCall]]:
-    """Return the operations of a forward pass of one image without its circuits, and the calls of these."""
+    """Return the operations of a forward pass of one image without circuits, and the calls of circuits in it."""
     if in_chans < 1 or img_size < 1:
         raise ModelError(f"Expected images of at least 1 channel and 1 pixel, got {in_chans} and {img_size}.")
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -168,7 +168,7 @@ def _without_circuits(model: nn.Module, in_chans: int, img_size: int) -> tuple[i
 def _without_numbers(model: nn.Module) -> nn.Module:
     """Return a copy on the meta device, in evaluation mode, whose circuits all have a definite engine.
 
-    On the meta device the attention kernel of the CPU, which no counter sees, is never taken.
+    On the meta device the attention kernel of the CPU, which no counter sees, is never used.
     """
     twin = copy.deepcopy(model).to("meta").eval()
     for layer in twin.modules():
@@ -180,7 +180,7 @@ def _without_numbers(model: nn.Module) -> nn.Module:
 def si(count: float) -> str:
     """Return a count of 0 or more with three significant digits and a prefix: 834, 1.12k, 11.2M, 870M, 1.8G."""
     scaled, place = float(count), 0
-    # Decided by what will be read: 999,600 is 1M, not 1000k.
+    # The rounded count decides: 999,600 is 1M, not 1000k.
     while float(f"{scaled:.3g}") >= 1000.0 and place < len(_PREFIXES) - 1:
         scaled, place = scaled / 1000.0, place + 1
     return f"{float(f'{scaled:.3g}'):g}{_PREFIXES[place]}"

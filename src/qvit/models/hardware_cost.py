@@ -1,4 +1,4 @@
-"""What a quantum computer would need for the circuits of a model, counted from the circuits as they are written."""
+"""What a quantum computer would need for the circuits of a model, counted from their gates as written."""
 
 import math
 from collections import Counter
@@ -14,12 +14,12 @@ from qvit.quantum import Circuit, Gate, Pauli
 class CircuitCost:
     """The circuits of one ansatz in a model, for one image.
 
-    `evaluations` is how often the model asks for this circuit's values, with other inputs or weights each time, and
-    `settings` how many measurements give all values of one, see `measurement_settings`; `circuits` is their product.
-    `gates` (by name, the encoding of features among them), `two_qubit_gates` and `depth` are of one circuit, as the
-    ansatz has them: before a compiler fits them to the gates and the couplings of a machine, and without the turns
-    that measure X or Y. `amplitudes` is how many features it loads as amplitudes instead; the gates that takes depend
-    on how it is done and are not counted.
+    `evaluations` is how often the model asks for this circuit's values, with different inputs or weights each time,
+    and `settings` is how many measurements give all values of one, see `measurement_settings`; `circuits` is their
+    product. `gates` (by name, including those that encode features), `two_qubit_gates` and `depth` are those of one
+    circuit as the ansatz has them: before a compiler fits them to the gates and the couplings of a machine, and
+    without the rotations that measure X or Y. `amplitudes` is how many features are loaded as amplitudes instead; the
+    gates for that depend on the method and are not counted.
     """
 
     ansatz: str
@@ -38,8 +38,8 @@ class HardwareCost:
     """What a quantum computer needs for one image.
 
     `circuits` have to be run, on at most `qubits` qubits, each `shots_per_circuit` times, `shots` in all. `gates` and
-    `two_qubit_gates` are of all circuits, each run once. `depth` is that of the deepest circuit. `depth_in_sequence`
-    is that of all that must wait for each other: blocks do, while what one block needs could run side by side.
+    `two_qubit_gates` are those of all circuits, each run once. `depth` is that of the deepest circuit.
+    `depth_in_sequence` adds up the blocks, which wait for each other; circuits of one block could run side by side.
     """
 
     circuits: int
@@ -56,9 +56,9 @@ class HardwareCost:
 def hardware_cost(
     evaluations: Iterable[tuple[str, Circuit, int]], *, blocks: int = 1, accuracy: float = 0.01
 ) -> HardwareCost | None:
-    """Return what (ansatz, circuit, number of evaluations) need for one image; None where there are no circuits.
+    """Return what circuits, given as (ansatz, circuit, number of evaluations), need for one image; None without any.
 
-    `blocks` is how many layers of circuits follow one another. `accuracy` is as in `shots_for`, with its error.
+    `blocks` is how many layers of circuits follow one another. `accuracy` and its error are as in `shots_for`.
     """
     counts: Counter[tuple[str, Circuit]] = Counter()
     for ansatz, circuit, count in evaluations:
@@ -85,7 +85,7 @@ def hardware_cost(
 
 
 def circuit_cost(ansatz: str, circuit: Circuit, evaluations: int) -> CircuitCost:
-    """Return the cost of one circuit that is evaluated so many times."""
+    """Return the cost of one circuit that is evaluated `evaluations` times."""
     settings = measurement_settings(circuit.observables)
     return CircuitCost(
         ansatz=ansatz,
@@ -118,9 +118,9 @@ def circuit_depth(circuit: Circuit) -> int:
 def measurement_settings(observables: Sequence[Pauli]) -> int:
     """Return in how many ways the qubits have to be measured to read all observables.
 
-    Observables share one where no qubit is asked for two of X, Y and Z (qubit-wise commuting): any number of ⟨Zᵢ⟩ and
-    their products take one. Each goes to the first group that it fits, which is not always the smallest number of
-    groups, as finding that is hard (Verteletskyi et al. 2020, arXiv:1907.03358). The identity needs none.
+    Observables share one if no qubit has to be measured in two of X, Y and Z (qubit-wise commuting): any number of ⟨Zᵢ⟩
+    and their products take one. Each goes to the first group that it fits; that may not give the fewest groups, which
+    are hard to find (Verteletskyi et al. 2020, arXiv:1907.03358). The identity needs no measurement.
     """
     groups: list[tuple[int, int]] = []  # which qubits are measured in X or Y, and in Z or Y
     for pauli in observables:
@@ -137,14 +137,14 @@ def measurement_settings(observables: Sequence[Pauli]) -> int:
 
 
 def shots_for(accuracy: float) -> int:
-    """Return how many shots bound the standard deviation of every ⟨P⟩ of a Pauli string by `accuracy`.
+    """Return how many shots keep the standard deviation of any Pauli string's ⟨P⟩ within `accuracy`.
 
     A mean of S outcomes ±1 has the variance (1 − ⟨P⟩²)/S, at most 1/S, so S = ⌈1/accuracy²⌉: 10,000 for 0.01.
     Raises `ConfigError` for an accuracy outside (0, 1].
     """
     if not 0.0 < accuracy <= 1.0:
         raise ConfigError(f"The accuracy of expectation values must be in (0, 1], got {accuracy}.")
-    return math.ceil(1 / Fraction(str(float(accuracy))) ** 2)  # 0.1 as it is written, and so 100
+    return math.ceil(1 / Fraction(str(float(accuracy))) ** 2)  # 0.1 as it is written gives 100
 
 
 def _acts_on(gate: Gate) -> tuple[int, ...]:

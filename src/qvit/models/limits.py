@@ -28,7 +28,7 @@ MOST_TOKENS = 2**16  # in an image
 MOST_WEIGHTS = 2**31
 WIDEST = 8.0  # times the channels of a published ResNet
 MOST_QUBITS = 256  # in a head: a ring of one layer takes a fraction of a second
-MOST_ANGLES = 5000  # in a circuit of one layer: of pyramids on more than 100 qubits the plan takes minutes
+MOST_ANGLES = 5000  # in a circuit of one layer: the plan of a pyramid on more than 100 qubits takes minutes
 MOST_LAYERED = 1024  # qubits times layers
 
 
@@ -42,7 +42,7 @@ def check_size(name: str, value: Any) -> None:
 
 
 def check_at_most(what: str, value: int, most: int) -> None:
-    """Raise `ModelError` for more than a bound."""
+    """Raise `ModelError` if a value is larger than `most`."""
     if value > most:
         raise ModelError(
             f"{what} must be at most {most:,}, got {in_words(value)}. Models have limits, see `qvit.models.limits`."
@@ -50,7 +50,7 @@ def check_at_most(what: str, value: int, most: int) -> None:
 
 
 def check_circuit(ansatz: str, qubits: int, layers: Any = 1) -> None:
-    """Raise `ModelError` for the circuits of a head of attention that nobody could simulate, or not in time."""
+    """Raise `ModelError` for circuits of an attention head that cannot be simulated, or would take too long."""
     check_at_most("The width of a head with circuits, dim / heads,", qubits, MOST_QUBITS)
     angles = prod(get_ansatz(ansatz).weight_shape(qubits, 1))
     check_at_most(f"The number of angles of '{ansatz}' in a head of width {qubits}", angles, MOST_ANGLES)

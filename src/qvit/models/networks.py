@@ -1,4 +1,4 @@
-"""Strong classical networks of MONAI and timm behind the interface of our `ViT`: teachers, and what to beat."""
+"""Strong classical networks of MONAI and timm behind the interface of our `ViT`, as teachers and baselines."""
 
 import importlib
 import random
@@ -43,15 +43,15 @@ _EFFICIENTNET_B0 = (
 class NetworkConfig:
     """Everything that determines a classical network of MONAI's or timm's.
 
-    `arch` is one of `NETWORKS`, or "timm/NAME" for any of timm's. Images have `img_size` pixels a side; with
-    `resize` they are enlarged or shrunk to that many inside the model. `stem` "small" begins with a 3 × 3
-    convolution of stride 1 and no pooling, as MedMNIST's ResNets for 28 pixels; "imagenet" as published; "auto" is
+    `arch` is one of `NETWORKS`, or "timm/NAME" for any of timm's. Images have `img_size` pixels per side; with
+    `resize` they are enlarged or shrunk to that many inside the model. `stem` "small" is a 3 × 3 convolution of
+    stride 1 without pooling, as in MedMNIST's ResNets for 28 pixels; "imagenet" is the published one; "auto" is
     small below 64 pixels (after `resize`) unless weights are `pretrained`. `width` multiplies the channels of a
     ResNet; `dropout` is the rate before the head. `precision` is that of convolutions and matrix products: weights
     and logits are float32 either way. `pretrained` records that the weights before training are the published ones;
     building a `Network` downloads nothing, `models.pretrained.load_imagenet` does.
 
-    Raises `ModelError` for what does not exist, does not fit together, or exceeds `models.limits`.
+    Raises `ModelError` for unknown names, for options that do not fit together, and for sizes beyond `models.limits`.
     """
 
     arch: str
@@ -66,7 +66,7 @@ class NetworkConfig:
     pretrained: Literal["imagenet"] | None = None
 
     def __post_init__(self) -> None:
-        # No colons: by those timm names places on the internet, and folders.
+        # No colons: timm uses them to name places on the internet, and folders.
         if self.arch not in NETWORKS and not re.fullmatch(rf"{TIMM}[A-Za-z0-9][A-Za-z0-9_.-]*", str(self.arch)):
             raise ModelError(
                 f"There is no network '{self.arch}'.{nearest(self.arch, NETWORKS)} "
@@ -106,7 +106,7 @@ class NetworkConfig:
 
     @property
     def body_chans(self) -> int:
-        """The channels that the network itself sees: published weights want three, so gray is repeated."""
+        """The channels that the network itself sees: published weights take three, so a gray one is repeated."""
         return self.in_chans if self.pretrained is None else 3
 
     def _check_width(self) -> None:
@@ -152,17 +152,17 @@ class NetworkConfig:
 
 
 class Network(Classifier):
-    """Images `(b, c, s, s)`, uint8 or floats in [0, 1], to logits `(b, num_classes)`.
+    """A classical network from images `(b, c, s, s)`, uint8 or floats in [0, 1], to logits `(b, num_classes)`.
 
-    The method names are timm's, as our `ViT`'s. `body` is MONAI's or timm's network without its classifier. Weights of
-    convolutions lie in memory as channels_last, which is faster; safetensors wants them `.contiguous()`.
+    The method names are timm's, as in our `ViT`. `body` is MONAI's or timm's network without its classifier. Weights
+    of convolutions lie in memory as channels_last, which is faster; safetensors requires them `.contiguous()`.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        self.draws = True  # some do by themselves, such as EfficientNets
+        self.draws = True  # some bodies do, such as EfficientNets
         self.preprocess = Preprocess(config.in_chans)
         body, self.num_features = _build_timm(config) if config.is_timm else _BUILDERS[config.arch](config)
         unstride(body)
@@ -175,7 +175,7 @@ class Network(Classifier):
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Float[Tensor, "b f"]:
-        """Return the features of images, pooled over all places."""
+        """Return the features of images, pooled over all positions."""
         config = self.config
         check_images(images, in_chans=config.in_chans, img_size=config.img_size)
         pixels = self.preprocess(images)
@@ -231,7 +231,7 @@ def _build_timm(config: NetworkConfig) -> tuple[nn.Module, int]:
     name = config.arch.removeprefix(TIMM)
     try:
         body = create_timm(config)
-        # What comes out is not always as wide as timm's `num_features` says; one image tells, and whether it fits.
+        # Features are not always as wide as timm's `num_features` says; one image shows that, and whether it fits.
         like = next(body.parameters())
         with torch.no_grad():
             features = body.eval()(like.new_zeros(1, config.body_chans, config.side, config.side))
@@ -251,8 +251,8 @@ def _build_timm(config: NetworkConfig) -> tuple[nn.Module, int]:
 
 
 def _monai() -> Any:
-    # Imported on use, as it takes seconds. On import it draws from Python's generator, and shows warnings its own way
-    # from then on: neither is its to touch.
+    # Imported on use, as it takes seconds. Importing it draws from Python's generator and changes how warnings are
+    # shown; both are undone.
     state, show = random.getstate(), warnings.showwarning
     try:
         return importlib.import_module("monai.networks.nets")
@@ -296,8 +296,8 @@ def _build_densenet(config: NetworkConfig) -> tuple[nn.Module, int]:
 
 
 def _build_efficientnet(config: NetworkConfig) -> tuple[nn.Module, int]:
-    # MONAI fixes each convolution's padding by the size it will see. `EfficientNetBN` takes that from 224 pixels; the
-    # class below it can be told. With the small stem all but the first see twice what the published stem leaves.
+    # MONAI fixes each convolution's padding by the size it will see. `EfficientNetBN` assumes 224 pixels; its base
+    # class takes the size. With the small stem all but the first see twice what the published stem leaves.
     seen = 2 * config.side if config.small_stem else config.side
     body = _monai().EfficientNet(
         list(_EFFICIENTNET_B0),

@@ -1,4 +1,4 @@
-"""Layer normalisation with right derivatives of every order."""
+"""Layer normalisation with correct derivatives of every order."""
 
 from functools import lru_cache, partial
 from typing import Any
@@ -11,10 +11,10 @@ from qvit.torch_private import transformed
 
 
 class LayerNorm(nn.LayerNorm):
-    """torch's layer normalisation over the last dimension, the same in all but third and higher derivatives.
+    """torch's layer normalisation over the last dimension, with third and higher derivatives corrected.
 
-    torch (2.13) takes the mean and the deviation in the gradient of its gradient for constants, so that its third
-    derivatives are wrong without a word.
+    torch (2.13) treats the mean and the deviation as constants in the gradient of its gradient, so that its third
+    derivatives are silently wrong.
     """
 
     def __init__(self, dim: int) -> None:
@@ -40,11 +40,11 @@ def _centred(features: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 
 def _slopes(eps: float, _node: Any, found: tuple[Tensor | None, ...], gradient: Tensor) -> tuple[Tensor, ...] | None:
-    """Return the gradients of features, weight and bias; None where torch's will do."""
+    """Return the gradients of features, weight and bias; None where torch's are correct."""
     again = None if found[0] is None else found[0].grad_fn  # torch's gradient of its gradient
-    if again is None:  # the gradient is linear in all that has one
+    if again is None:  # the gradient is linear in everything that requires one
         return None
-    # What that has saved, and not what the first node has: checkpointing gives each of these away once only.
+    # From what this node has saved, not the first one: checkpointing gives each of those tensors back only once.
     normal, factor = _centred(again._saved_input, eps)  # type: ignore[attr-defined]
     weight = again._saved_weight  # type: ignore[attr-defined]
     inner = gradient * weight

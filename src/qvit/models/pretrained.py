@@ -46,13 +46,14 @@ PUBLISHED = {
 def load_imagenet(
     network: Network, *, folder: Path | None = None, base_url: str | None = None, download: bool = True
 ) -> None:
-    """Replace the weights of a network's body, batch norm's statistics among them, by those trained on ImageNet.
+    """Replace the weights of a network's body, including batch norm's statistics, by those trained on ImageNet.
 
     The head and the statistics of `preprocess` are left as they are. Files are kept in `folder` (default: `weights` in
-    the user's cache folder) and downloaded if missing or damaged, and if `download`; `base_url` replaces the published
-    address. timm fetches its weights itself, into its own cache, whatever these say. All or nothing is loaded.
+    the user's cache folder); with `download`, missing or damaged ones are downloaded, from `base_url` instead of the
+    published address if given. timm ignores all three and fetches its weights into its own cache. All weights are
+    loaded or none.
 
-    Raises `ModelError` for a network not configured as pretrained, `DataError` where the weights cannot be had.
+    Raises `ModelError` for a network not configured as pretrained, `DataError` if the weights are not available.
     """
     network.body.load_state_dict(imagenet_weights(network, folder=folder, base_url=base_url, download=download))
 
@@ -182,7 +183,7 @@ def _matched(found: dict[str, Tensor], network: Network, published: Published, p
 def _timm_weights(network: Network) -> dict[str, Tensor]:
     config = network.config
     try:
-        # A second network, for timm loads on building: its random numbers are nobody's business.
+        # A second network, as timm loads weights when it builds; its random numbers must not change the caller's.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             weights = create_timm(config, pretrained=True).state_dict()
     except ConfigError:

@@ -77,7 +77,7 @@ class NoEntangler:
 
 @dataclass(frozen=True)
 class Frozen:
-    """Control: random circuits that are not trained, other ones in each block; no trainable parameters.
+    """Control: random circuits that are not trained, different in each block; no trainable parameters.
 
     Their weights are saved with the model, but need no gradient. Options and errors as for `Quantum`.
     """
@@ -156,8 +156,8 @@ class QuantumProjection(nn.Module):
 class UnluProjection(nn.Module):
     """Values from h circuits, the numbers q and k from 2·h others.
 
-    Softmax over keys j does not see −qᵢ², which is left of −(qᵢ − kⱼ)² = 2·qᵢ·kⱼ − kⱼ² − qᵢ². The rest is a dot
-    product: queries √2·(2q, −1) and keys (k, k²), for an attention that divides scores by the root of their width, 2.
+    Scores are −(qᵢ − kⱼ)² = 2·qᵢ·kⱼ − kⱼ² − qᵢ², of which softmax over keys j does not see −qᵢ². The rest is a dot
+    product of queries √2·(2q, −1) and keys (k, k²), for an attention that divides scores by the root of their width, 2.
     """
 
     def __init__(self, options: Unlu, dim: int, heads: int) -> None:

@@ -1,4 +1,4 @@
-"""Gradients that can be differentiated again, of torch's kernels whose own cannot be."""
+"""Gradients that can be differentiated again, for kernels of torch's whose own gradients cannot."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,14 +17,14 @@ Hook = Callable[[Gradients, Gradients], Gradients | None]
 def replacing(slopes: Slopes) -> Hook:
     """Return a hook for `differentiable` that puts the gradients of `slopes` in place of the kernel's.
 
-    `slopes(node, found, gradient)` returns the gradients of the kernel's inputs, by operations with right derivatives
-    of every order, from what torch's `node` has saved and what it `found`; or None, to leave it at that.
+    `slopes(node, found, gradient)` returns the gradients of the kernel's inputs, by operations with correct derivatives
+    of every order, from what torch's `node` has saved and the gradients it `found`; or None, to keep those.
     """
     return partial(_replaced, slopes)
 
 
 def differentiable(values: Tensor, hook: Hook) -> Tensor:
-    """Return what a kernel of torch's returned, with other gradients where these may be differentiated again.
+    """Return the values of a kernel of torch's, with gradients by `hook` where these may be differentiated again.
 
     A step of training, which differentiates once, runs torch's own kernel and nothing else. Under torch.compile, where
     second derivatives are refused, nothing is done.
@@ -39,7 +39,7 @@ def differentiable(values: Tensor, hook: Hook) -> Tensor:
 def _replaced(slopes: Slopes, found: Gradients, given: Gradients) -> Gradients | None:
     if not torch.is_grad_enabled() or given[0] is None:
         return None
-    # The node itself in the closure would keep it, and all it has saved, for ever.
+    # A closure over the node would keep it, and everything it has saved, for ever.
     made = slopes(current_node(), found, given[0])
     if made is None:
         return None

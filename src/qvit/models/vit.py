@@ -1,4 +1,4 @@
-"""One vision transformer (Dosovitskiy et al. 2021), quantum or classical by its projection."""
+"""The vision transformer (Dosovitskiy et al. 2021); its projection makes it quantum or classical."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -108,7 +108,7 @@ def check_images(images: Tensor, *, in_chans: int, img_size: int) -> None:
 
 
 class Preprocess(nn.Module):
-    """Bytes 0–255 or floats 0–1 to normalised floats; part of the model, so that prediction cannot forget it.
+    """Normalises images of bytes 0–255 or floats 0–1; part of the model, so that prediction cannot forget it.
 
     `mean` and `std` `(c,)` on the 0–1 scale are buffers, saved with the weights.
     """
@@ -154,7 +154,7 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-    """What all our networks have in common: preprocessing, and a head that timm's methods read and replace."""
+    """Base of all our networks: preprocessing, and a head that timm's methods read and replace."""
 
     config: Any
     preprocess: Preprocess
@@ -183,7 +183,7 @@ class Classifier(nn.Module):
 
 
 class ViT(Classifier):
-    """Images `(b, c, s, s)`, uint8 or floats in [0, 1], to logits `(b, num_classes)`.
+    """A vision transformer from images `(b, c, s, s)`, uint8 or floats in [0, 1], to logits `(b, num_classes)`.
 
     The method names are timm's: `forward_features`, `forward_head`, `get_classifier`, `reset_classifier`.
     """
@@ -212,8 +212,8 @@ class ViT(Classifier):
     def forward_with_attention(self, images: Tensor) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b y x"]]:
         """Return what `forward_features` does, and the share of attention each patch receives in the last block.
 
-        The shares are means over heads and over the tokens that give them, the class token among these; what it
-        receives is left out, so that each map sums to 1.
+        The shares are means over heads and over the tokens that give attention, including the class token; what that
+        receives is left out, and each map sums to 1.
         """
         last = self.blocks[-1]
         assert isinstance(last, Block)
@@ -230,7 +230,7 @@ class ViT(Classifier):
         tokens = rearrange(self.patch_embed(self.preprocess(images)), "b d y x -> b (y x) d")
         if self.cls_token is not None:
             tokens = torch.cat((self.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
-        # Positions first: the sum takes their layout in memory, token after token, and not the convolution's.
+        # Positions come first, as the sum takes their layout in memory, token after token, not the convolution's.
         return self.pos_embed + tokens
 
     def forward_head(self, tokens: Float[Tensor, "b n d"], *, pre_logits: bool = False) -> Float[Tensor, "b k"]:

@@ -36,7 +36,7 @@ class ModelName:
 
 
 def parse_name(name: str) -> ModelName | None:
-    """Return what a name of the form `{kind}_{q}q{h}h` says, whether there is the kind or not; None for others."""
+    """Return what a name of the form `{kind}_{q}q{h}h` says, even of an unknown kind; None for other names."""
     found = _NAME.fullmatch(name)
     return None if found is None else ModelName(found[1], int(found[2]), int(found[3]), found[4] is not None)
 
@@ -61,17 +61,17 @@ def create_model(
     """Build a model by name with fresh weights.
 
     `qvit_4q2h` has 2 heads of 4 qubits, so width 8; `vit_4q2h` is the same network with dense Q, K and V, and every
-    other kind of `models.projections` the same network with that. The names of `NETWORKS`, such as `resnet18`, and
-    `timm/NAME` are strong classical networks, for teachers.
+    other kind is the same network with that projection of `models.projections`. The names of `NETWORKS`, such as
+    `resnet18`, and `timm/NAME` are strong classical networks, for teachers.
 
     `vit_4q2h_matched` (or `matched=True`) is the ViT of equivalent parameter count, within 3 % of `qvit_4q2h`'s: its
     width is shrunk in steps of the head count, which frees more than dense Q, K and V cost, and the MLP takes up the
     rest, so it is often wider. All else is equal. Any kind but qvit can be matched like this, such as
-    `givens_8q2h_matched`; one within 3 % as it stands is left alone. Of the options, those that only the QViT has (a
-    vit has no `n_layers`) describe the QViT that is matched, those that only the kind has describe the kind, and those
-    that both have (the `n_layers` of `unlu`) describe both.
+    `givens_8q2h_matched`; a model already within 3 % is not changed. Options that only the QViT takes (`n_layers`, if
+    the kind is `vit`) describe the QViT to match; options that only the kind takes describe the model of that kind;
+    options that both take (`n_layers`, if the kind is `unlu`) describe both.
 
-    `options` are fields of `ViTConfig` or of the projection, or of `NetworkConfig`: `depth=2`, `n_layers=2`.
+    `options` are fields of `ViTConfig` or of the projection, or of `NetworkConfig`, such as `depth=2`, `n_layers=2`.
     Raises `ConfigError` for unknown names and options, `ModelError` for sizes that do not fit together.
     """
     config = model_config(
@@ -86,13 +86,13 @@ def build(config: ModelConfig) -> Model:
 
 
 def build_without_numbers(config: ModelConfig) -> Model:
-    """Return the model on torch's meta device: it takes no memory, and warns of nothing, as nobody trains it."""
+    """Return the model on torch's meta device, where it takes no memory and building it warns of nothing."""
     with torch.device("meta"), _NoSamples():
         return build(config)
 
 
 class _NoSamples(TorchFunctionMode):
-    """Leaves out drawing initial weights: of tensors without numbers, torch imports its compiler for that."""
+    """Skips drawing initial weights, for which torch would import its compiler on the meta device."""
 
     def __torch_function__(
         self, function: Any, types: Any, arguments: tuple[Any, ...] = (), named: dict[str, Any] | None = None
@@ -103,9 +103,9 @@ class _NoSamples(TorchFunctionMode):
 
 
 def read_config(values: dict[str, Any]) -> ModelConfig:
-    """Return the configuration whose `dataclasses.asdict` is `values`, some perhaps left out.
+    """Return the configuration whose `dataclasses.asdict` is `values`; those left out take their defaults.
 
-    Raises `ConfigError` where it is none, and for values that it does not have; `ModelError` for sizes that cannot be.
+    Raises `ConfigError` for unknown options and values of the wrong type; `ModelError` for impossible sizes.
     """
     kind: type[ModelConfig] = NetworkConfig if "arch" in values else ViTConfig
     known = {field.name for field in fields(kind)}
@@ -167,9 +167,9 @@ def _network_config(name: str, matched: bool, options: dict[str, Any]) -> Networ
 
 
 def count_parameters(model: nn.Module | ModelConfig, *, within: str = "") -> int:
-    """Return the number of trainable parameters of a model or of that which a configuration describes.
+    """Return the number of trainable parameters of a model, or of the one that a configuration describes.
 
-    Only parameters with `within` in their name count: "attention.project." leaves those that make Q, K and V.
+    Only parameters with `within` in their name count: "attention.project." selects those that make Q, K and V.
     """
     if not isinstance(model, nn.Module):
         model = build_without_numbers(model)
@@ -181,7 +181,7 @@ def _vit_fields() -> list[str]:
 
 
 def _config(kind: str, options: dict[str, Any]) -> ViTConfig:
-    """Sort options into those of the ViT and those of its projection."""
+    """Return the configuration of a ViT from options of its own and of its projection."""
     own = {key: value for key, value in options.items() if key in _vit_fields()}
     rest = {key: value for key, value in options.items() if key not in own}
     known = projection_options()
@@ -197,8 +197,8 @@ def _match(config: ViTConfig, target: int) -> ViTConfig:
 
     The count is linear in `mlp_dim`, so two counts per width give the best fit. Of all fits, those that leave
     the MLP at least half its units come first, then those that change width and MLP by the smallest factors.
-    A ViT within tolerance as it stands, as with the large embeddings of large images, is left alone. Narrower widths
-    at which its projection does not exist, such as butterfly networks of 6 features, are passed over.
+    A ViT already within tolerance, as with the large embeddings of large images, is not changed. Narrower widths for
+    which its projection does not exist, such as butterfly networks of 6 features, are skipped.
     """
     if abs(count_parameters(config) - target) <= MATCH_TOLERANCE * target:
         return config
@@ -206,7 +206,7 @@ def _match(config: ViTConfig, target: int) -> ViTConfig:
     for dim in range(config.dim, 0, -config.heads):
         try:
             first, second = (count_parameters(replace(config, dim=dim, mlp_dim=m)) for m in (1, 2))
-        except (CircuitError, ModelError):  # at the full width it has been counted above
+        except (CircuitError, ModelError):  # not at the full width, which was counted above
             continue
         mlp_dim = max(1, 1 + round((target - first) / (second - first)))
         shrunk = replace(config, dim=dim, mlp_dim=mlp_dim)

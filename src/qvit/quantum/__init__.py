@@ -1,4 +1,4 @@
-"""Quantum circuits as differentiable layers; knows tensors, nothing of images or medicine."""
+"""Quantum circuits as differentiable layers of tensors; nothing here knows of images or medicine."""
 
 from qvit.quantum.ansatz import ANSATZE, Ansatz, get_ansatz, register_ansatz
 from qvit.quantum.circuit import Angle, Circuit, CircuitBuilder, Gate, w, x

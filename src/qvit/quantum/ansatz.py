@@ -19,9 +19,9 @@ from qvit.quantum.pauli import Z
 class Ansatz:
     """One named family of circuits on n wires and L layers.
 
-    `weight_shape(n, L)` is the shape of its weights; `build(n, L)` its circuit over the flattened weights, the same
-    whenever it is asked for. Most take n features to n values ⟨Zᵢ⟩; the circuit says how many it has. `source` says
-    where it comes from.
+    `weight_shape(n, L)` is the shape of the weights; `build(n, L)` is the circuit over the flattened weights, the same
+    at every call. Most circuits map n features to n values ⟨Zᵢ⟩; each says how many it has. `source` says where the
+    family comes from.
     """
 
     name: str
@@ -62,7 +62,7 @@ def _layers(
 
 
 def _strongly_entangling(n: int, n_layers: int) -> Circuit:
-    """The last layer's final RZ, n weights, only turns phases that ⟨Z⟩ cannot see; kept as the source has it."""
+    """Return RY(x); L × [RZ, RY, RZ(w), CNOTs]; ⟨Z⟩ cannot see the last RZ, n weights, kept as in the source."""
     gates = angle_encoding(n)
     for layer in range(n_layers):
         gates += rotation_layer(n, ("RZ", "RY", "RZ"), 3 * n * layer)
@@ -71,7 +71,7 @@ def _strongly_entangling(n: int, n_layers: int) -> Circuit:
 
 
 def _reupload(n: int, n_layers: int) -> Circuit:
-    """The last layer's RZ, n weights, only turns phases that ⟨Z⟩ cannot see; they matter from two layers on."""
+    """Return L × [RY(x), RY and RZ(w), CNOT ring]; ⟨Z⟩ cannot see the last layer's RZ, n weights."""
     gates: tuple[Gate, ...] = ()
     for layer in range(n_layers):
         gates += angle_encoding(n) + rotation_layer(n, ("RY", "RZ"), 2 * n * layer) + ring(range(n))
@@ -88,7 +88,7 @@ def _amplitude_ring(n: int, n_layers: int) -> Circuit:
 
 
 def _unlu_gates(n: int, n_layers: int) -> tuple[Gate, ...]:
-    """RX(x) stands for the source's H·RX(x), which would make the outputs blind to x."""
+    """Return RX(x); L × [RX and RY(w), ring, RY(w)]; the source has H·RX(x), with which no output depends on x."""
     gates = angle_encoding(n, ("RX",))
     for layer in range(n_layers):
         first = 3 * n * layer
@@ -107,12 +107,12 @@ def _unlu_qk(n: int, n_layers: int) -> Circuit:
 
 
 def _pyramid_pairs(n: int) -> list[tuple[int, int]]:
-    """Return n(n−1)/2 neighbours, step by step of the pyramid."""
+    """Return n(n−1)/2 pairs of neighbouring wires, in the order of the pyramid's steps."""
     return [(i, i + 1) for t in range(2 * n - 3) for i in range(t % 2, min(t, 2 * n - 4 - t) + 1, 2)]
 
 
 def _butterfly_pairs(n: int) -> list[tuple[int, int]]:
-    """Return (n/2)·log₂ n pairs, halving the stride."""
+    """Return (n/2)·log₂ n pairs of wires, with the strides n/2, n/4, …, 1."""
     if n & (n - 1) or n < 2:
         raise CircuitError(f"The butterfly network needs 2, 4, 8, … wires, got {n}; pyramid and x take any number.")
     strides = [n >> k for k in range(1, n.bit_length())]
@@ -120,7 +120,7 @@ def _butterfly_pairs(n: int) -> list[tuple[int, int]]:
 
 
 def _x_pairs(n: int) -> list[tuple[int, int]]:
-    """Return 2n − 3 neighbours along the two diagonals, which share the one where they cross."""
+    """Return 2n − 3 pairs of neighbouring wires along two diagonals, which share the pair where they cross."""
     pairs: list[tuple[int, int]] = []
     for t in range(n - 1):
         pairs.append((t, t + 1))
@@ -181,10 +181,10 @@ ANSATZE: dict[str, Ansatz] = {
 
 
 def register_ansatz(ansatz: Ansatz, *, replace: bool = False) -> Ansatz:
-    """Make an ansatz of your own known by its name, and return it.
+    """Register an ansatz of your own under its name, and return it.
 
-    Raises `CircuitError` for a name that is taken (unless `replace`), or if `build(2, 1)` is no circuit over as many
-    weights as `weight_shape(2, 1)` has.
+    Raises `CircuitError` for a name that is taken (unless `replace`), or if `build(2, 1)` is not a circuit with the
+    number of weights of `weight_shape(2, 1)`.
     """
     if ansatz.name in ANSATZE and not replace:
         raise CircuitError(f"There is an ansatz '{ansatz.name}' already; choose another name or pass replace=True.")
@@ -208,7 +208,7 @@ def _built(ansatz: Ansatz, n: int, n_layers: int) -> Circuit:
 
 
 def build_circuit(ansatz: Ansatz, n: int, n_layers: int) -> Circuit:
-    """Return the circuit; raises `CircuitError` if it does not fit the weights that the ansatz says it has."""
+    """Return an ansatz's circuit; raises `CircuitError` if its number of weights is not that of `weight_shape`."""
     n = whole("The number of qubits", n, least=1, most=MOST_WIRES)
     n_layers = whole("The number of layers", n_layers, least=1, most=MOST_LAYERS)
     count = math.prod(ansatz.weight_shape(n, n_layers))

@@ -30,7 +30,7 @@ ENTANGLERS = ("CNOT", "CZ", "SWAP")
 GATE_WIRES = (
     dict.fromkeys(("RX", "RY", "RZ", *FIXED), 1)
     | dict.fromkeys(("RXX", "RYY", "RZZ", "CRX", "CRY", "CRZ", "RBS", *ENTANGLERS), 2)
-    | {"PauliRot": 0}  # as many as its word has letters
+    | {"PauliRot": 0}  # one per letter of its word
 )
 
 Terms = tuple[tuple[int, float], ...]
@@ -95,7 +95,7 @@ class Angle:
 
 
 def _finite(number: Any) -> bool:
-    if type(number) is float:  # as nearly all are, and quick
+    if type(number) is float:  # the usual case, and quick
         return math.isfinite(number)
     try:
         return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
@@ -104,7 +104,7 @@ def _finite(number: Any) -> bool:
 
 
 def _sum(name: str, terms: Terms) -> Terms:
-    """Return one term an index, ascending, without those of coefficient zero."""
+    """Return one term per index, in ascending order, without zero coefficients."""
     sums: dict[int, float] = {}
     for term in series(f"The {name} of an angle", terms, most=MOST_NUMBERS):
         if not isinstance(term, tuple | list) or len(term) != 2 or not _finite(term[1]):
@@ -151,7 +151,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Circuit:
-    """An immutable circuit from (`n_inputs`, `n_weights`) numbers to one expectation value per observable.
+    """An immutable circuit that maps inputs and weights to one expectation value per observable.
 
     `observables` are Pauli strings; the default is ⟨Z⟩ of every wire. With `amplitudes` the circuit does not start
     in |0…0⟩ but in the state with amplitude xᵢ/‖x‖ at basis state `amplitudes[i]`, over the first inputs (amplitude
@@ -167,7 +167,7 @@ class Circuit:
     amplitudes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        # As Python's own numbers: NumPy's overflow in 2ⁿ, and count no bits.
+        # Convert to Python's own numbers: NumPy's overflow in 2ⁿ and cannot count bits.
         wires = whole("The number of wires of a circuit", self.n_wires, least=1, most=MOST_WIRES)
         object.__setattr__(self, "n_wires", wires)
         for name in ("n_inputs", "n_weights"):
@@ -250,7 +250,7 @@ class CircuitBuilder:
 
     >>> circuit = CircuitBuilder(2).add("RY", 0, angle=x(0)).add("CNOT", 0, 1).measure(Z(1)).build()
 
-    Numbers of inputs and weights are those that the angles use.
+    The numbers of inputs and weights follow from the indices that the angles use.
     """
 
     def __init__(self, n_wires: int) -> None:
@@ -260,7 +260,7 @@ class CircuitBuilder:
         self._amplitudes: tuple[int, ...] = ()
 
     def add(self, name: str, *wires: int, angle: Angle | float | None = None, word: str = "") -> "CircuitBuilder":
-        """Append a gate; a number as angle is a constant."""
+        """Append a gate; a number as `angle` is a constant, in radians."""
         if angle is not None and not isinstance(angle, Angle):
             angle = Angle(constant=float(angle))
         self._gates.append(Gate(name, wires, angle, word))

@@ -1,8 +1,8 @@
 """Circuits as text and as figures, in the conventions of PennyLane's and Qiskit's drawers.
 
 Wires are horizontal lines numbered from 0 at the top. A gate stands in the first column in which no wire that it
-acts on or crosses is taken. ● is a control, ⊕ the target of a CNOT, × an end of a SWAP; of a gate with a box on
-several wires, the first wire has the angle. ⟨Z⟩ at the end of a wire is an output.
+acts on or crosses is taken. ● is a control, ⊕ the target of a CNOT, × an end of a SWAP; a gate with boxes on several
+wires shows its angle on the first. ⟨Z⟩ at the end of a wire is an output.
 """
 
 import textwrap
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 CONTROL, TARGET, SWAPPED, LOAD = "●", "⊕", "×", "ψ(x)"
 PAIRS = {"CNOT": (CONTROL, TARGET), "CZ": (CONTROL, CONTROL), "SWAP": (SWAPPED, SWAPPED)}
-MAX_WIRES = 64  # of more, text shows the first and the last few; a figure is refused
-EDGE_WIRES = 8  # the few
+MAX_WIRES = 64  # with more, text shows the first and the last few, and a figure is refused
+EDGE_WIRES = 8  # wires shown at each end then
 MAX_LISTED = 24  # outputs listed below a drawing
 MAX_FIGURE_CELLS = 2500  # wires times columns
 
@@ -49,7 +49,8 @@ class Placed:
 def as_text(circuit: Circuit, *, width: int = 120) -> str:
     """Return the circuit as text, one line per wire, folded into strips of at most `width` (≥ 60) characters.
 
-    Outputs that are longer Pauli strings are listed below. Of more than 64 wires the first and last eight are shown.
+    Outputs are listed below unless each is on one wire, in the order of the wires. With more than 64 wires, only the
+    first and last eight are shown.
     """
     width = max(width, 60)
     wires = _shown_wires(circuit.n_wires)
@@ -94,7 +95,7 @@ def _marks(gate: Gate) -> dict[int, Mark]:
 
 
 def _columns(circuit: Circuit, wires: Sequence[int | None]) -> list[list[Placed]]:
-    """Pack the gates into columns; those on hidden wires only are dropped, as hidden wires share one row."""
+    """Pack the gates into columns; gates on hidden wires alone are dropped, as hidden wires share one row."""
     rows = {wire: row for row, wire in enumerate(wires) if wire is not None}
     gap = len(wires) - len(rows) and wires.index(None)
     gates = list(circuit.gates)
@@ -130,7 +131,7 @@ def _folded(columns: Sequence[Any], widths: Sequence[float], room: float) -> lis
 
 
 def _cut(text: str, limit: int) -> str:
-    """Shorten a text, after a whole term where there are several."""
+    """Return a text cut to `limit` characters, after a whole term if it has several."""
     end = text[: limit - 1].rfind(" ") + 1 or limit - 1
     return text if len(text) <= limit else text[:end] + "…"
 
@@ -145,14 +146,14 @@ def _single_outputs(circuit: Circuit) -> dict[int, str]:
 
 
 def _listed_outputs(circuit: Circuit, width: int) -> list[str]:
-    """Return lines that list all outputs in order, unless reading the wires from the top says it all."""
+    """Return lines that list all outputs, or none if each is on one wire, in the order of the wires."""
     places = [observable.wires for observable in circuit.observables]
     if all(len(place) == 1 for place in places) and places == sorted(places):
         return []
     more = len(places) - MAX_LISTED
     listed = ", ".join(f"⟨{_cut(str(string), width // 2)}⟩" for string in circuit.observables[:MAX_LISTED])
     listed += f" and {more} more" if more > 0 else ""
-    # A sign is no hyphen: lines may only break between outputs.
+    # A minus sign is not a hyphen: lines may only break between outputs.
     return textwrap.wrap(f"Outputs: {listed}", width, subsequent_indent=" " * 9, break_on_hyphens=False)
 
 
@@ -200,8 +201,8 @@ STYLES = {  # fill, edge, its width, text, lines; words of the legend
 def as_figure(circuit: Circuit, *, ax: "Axes | None" = None) -> "Figure":
     """Return a Matplotlib figure of the circuit, in `ax` or in a new figure of suitable size, folded if long.
 
-    Colours tell whether a gate depends on inputs, trainable weights, both or neither. In an `ax` of yours the
-    drawing is fitted to its present size. Raises `CircuitError` for more than 64 wires or for too long a circuit.
+    Colours tell whether a gate depends on inputs, trainable weights, both or neither. A given `ax` keeps its size, and
+    the drawing is fitted to it. Raises `CircuitError` for more than 64 wires or for too long a circuit.
     """
     n = circuit.n_wires
     if n > MAX_WIRES:
@@ -269,7 +270,7 @@ def _column_width(column: list[Placed]) -> float:
 
 
 def _legend(columns: Sequence[list[Placed]]) -> list[tuple[str, float]]:
-    """Return the roles of the boxes that there are, with the width of each entry."""
+    """Return the roles of the boxes in a drawing, with the width of each entry of the legend."""
     found = {placed.role for column in columns for placed in column if placed.gate.name not in PAIRS}
     return [(role, _text_width(STYLES[role][5]) + 1.3) for role in STYLES if role in found]
 
@@ -284,7 +285,7 @@ class _Pen:
         assert isinstance(figure, Figure)
         self.ax, self.figure = ax, figure
         extent = ax.get_window_extent()
-        # Letters and lines shrink with the axes, or they would not fit their boxes.
+        # Letters and lines must shrink with the axes to fit their boxes.
         self.scale = min(extent.width / width, extent.height / height) / figure.dpi / UNIT
         ax.set(xlim=(0.0, width), ylim=(height, 0.0), aspect="equal")
         ax.axis("off")

@@ -1,4 +1,4 @@
-"""QuantumLinear: a parameterised circuit as a layer like any other."""
+"""QuantumLinear: a parameterised circuit as an ordinary torch layer."""
 
 import math
 import warnings
@@ -82,7 +82,7 @@ class QuantumLinear(nn.Module):
         return len(self.circuit.observables)
 
     def explain(self, *, tokens: int = 1568, measure: bool = True) -> Explanation:
-        """Return how a batch of `tokens` is run, with each engine's predicted and measured cost; print it."""
+        """Return how a batch of `tokens` is run, with each engine's predicted and measured cost, to be printed."""
         return explain(
             self.circuit,
             tokens=tokens,

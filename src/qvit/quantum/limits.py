@@ -10,12 +10,12 @@ from typing import Any
 from qvit.errors import CircuitError
 
 MOST_WIRES = 4096
-MOST_LAYERS = 256  # of which the analysis of a circuit still takes seconds
+MOST_LAYERS = 256  # with these, the analysis of a circuit still takes seconds
 MOST_GATES = 200_000
-MOST_NUMBERS = 2**21  # inputs, and weights
+MOST_NUMBERS = 2**21  # of inputs, and of weights
 MOST_OBSERVABLES = 10_000
 MOST_GROUPS = 2**16  # circuits of a layer
-MOST_STATES = 2**20  # whose amplitudes are loaded
+MOST_STATES = 2**20  # basis states whose amplitudes are loaded
 
 
 def whole(what: str, value: Any, *, least: int, most: int) -> int:
@@ -34,7 +34,7 @@ def in_words(number: int) -> str:
 
 
 def series(what: str, values: Any, *, most: int) -> tuple[Any, ...]:
-    """Return a tuple or list as a tuple; raises `CircuitError` for anything else, and for too many."""
+    """Return a tuple or list as a tuple; raises `CircuitError` for anything else, and for more than `most` values."""
     if not isinstance(values, tuple | list):
         raise CircuitError(f"{what} must be a tuple or a list, got {values!r:.80}.")
     if len(values) > most:

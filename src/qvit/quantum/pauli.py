@@ -28,9 +28,9 @@ class Pauli:
 
     @classmethod
     def of(cls, word: str, wires: Sequence[int] | None = None) -> "Pauli":
-        """Return the string that has letter `word[k]` on wire `wires[k]`, or on wire k.
+        """Return the string that has letter `word[k]` on wire `wires[k]`, or on wire k without `wires`.
 
-        Raises `CircuitError` for another letter than I, X, Y, Z, a wire named twice or a different number of wires.
+        Raises `CircuitError` for a letter other than I, X, Y, Z, a wire named twice or a different number of wires.
         """
         if not isinstance(word, str) or len(word) > MOST_WIRES:
             raise CircuitError(f"A Pauli word is at most {MOST_WIRES} letters, got {word!r:.80}.")
@@ -62,7 +62,7 @@ class Pauli:
 
     @property
     def n_y(self) -> int:
-        """How many Y the string has; a string with an odd number is imaginary, any other real."""
+        """The number of Y in the string; with an odd number it is imaginary, otherwise real."""
         return (self.x & self.z).bit_count()
 
     @property
@@ -145,7 +145,7 @@ CLIFFORDS = tuple(_CLIFFORDS)
 
 
 class Frame:
-    """What the Clifford gates so far, C, do to Pauli strings: P ↦ C† · P · C (Aaronson and Gottesman 2004)."""
+    """The map P ↦ C† · P · C of Pauli strings by the Clifford gates C so far (Aaronson and Gottesman 2004)."""
 
     def __init__(self, n_wires: int) -> None:
         self._x = [Pauli(1 << w, 0) for w in range(n_wires)]

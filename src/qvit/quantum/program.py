@@ -20,7 +20,7 @@ _QUARTER = math.pi / 2
 
 @dataclass(frozen=True)
 class Rotation:
-    """exp(−iθP/2) about the string `pauli`, of sign +1."""
+    """The rotation exp(−iθP/2) about the string `pauli`, whose sign is +1."""
 
     pauli: Pauli
     angle: Angle
@@ -67,7 +67,7 @@ class Analysis:
 
 
 def gate_rotations(gate: Gate) -> Iterator[Rotation]:
-    """Yield the commuting Pauli rotations that make up a gate that is no Clifford gate, up to a global phase."""
+    """Yield the commuting Pauli rotations that make up a non-Clifford gate, up to a global phase."""
     angle = gate.angle or Angle(constant=math.pi / 4)  # T
     parts: tuple[tuple[str, float], ...]
     match gate.name:
@@ -143,7 +143,7 @@ def _without_quarter_turns(program: PauliProgram) -> PauliProgram:
 
 
 def _merged(program: PauliProgram) -> PauliProgram:
-    """Add the angles of rotations about one string with nothing between them that fails to commute with it."""
+    """Merge rotations about the same string if it commutes with every rotation between them."""
     kept: list[Rotation] = []
     places: dict[Pauli, int] = {}
     for rotation in program.rotations:
@@ -204,7 +204,7 @@ def _anticommuting(left: list[Pauli], right: list[Pauli], n: int) -> np.ndarray:
     x, z = unpacked([p.x for p in left]), unpacked([p.z for p in left])
     right_x, right_z = unpacked([p.x for p in right]).T, unpacked([p.z for p in right]).T
     found = np.empty((len(left), len(right)), dtype=bool)
-    for start in range(0, len(left), 1024):  # the counts are floats, for speed; all at once they would take memory
+    for start in range(0, len(left), 1024):  # counts are floats, for speed; all at once would take much memory
         rows = slice(start, start + 1024)
         found[rows] = (x[rows] @ right_z + z[rows] @ right_x) % 2
     return found

@@ -1,4 +1,4 @@
-"""Training: one loop, runs as folders that can be resumed bit for bit."""
+"""Training: one loop, and runs as folders that can be resumed bit for bit."""
 
 from qvit.training.config import TrainConfig
 from qvit.training.folder import Run

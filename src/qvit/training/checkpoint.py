@@ -1,4 +1,4 @@
-"""The state of a run on disk."""
+"""Write and read the state and the weights of a run."""
 
 import io
 import math
@@ -21,7 +21,7 @@ from qvit.training.stored import EpochLine, checked
 
 
 def save_state(path: Path, state: TrainState) -> None:
-    """Write all that a run needs to go on, whole or not at all."""
+    """Write everything that a run needs to be resumed, whole or not at all."""
     buffer = io.BytesIO()
     assert state.best is not None, "there is a best epoch after the first"
     values = {name: getattr(state, name) for name in TrainState.__dataclass_fields__}
@@ -37,7 +37,7 @@ def load_state(path: Path) -> TrainState:
         with open_regular(path) as file:
             return _state(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:
-        told = one_line(error) if isinstance(error, FileError) else type(error).__name__  # torch's fill a page
+        told = one_line(error) if isinstance(error, FileError) else type(error).__name__  # torch's messages fill a page
         raise RunError(
             f"{path} cannot be read as a training state ({told}). It is left untouched; "
             f"{remedy(error, 'delete it to start this run again from its first epoch')}."
@@ -45,7 +45,7 @@ def load_state(path: Path) -> TrainState:
 
 
 def _state(found: Any) -> TrainState:
-    """Return a state if what was found is one, as far as a run reads it without a model; raises whatever."""
+    """Return the state that was found, checked as far as possible without a model; raises any error if it is none."""
     history = [_record(line, f"epoch {number}") for number, line in enumerate(found["history"], 1)]
     kept = {key: value for key, value in found["best"].items() if key != "model"}
     best = Best(_record(kept, "the best epoch"), found["best"]["model"])
@@ -67,9 +67,9 @@ def _record(found: Any, what: str) -> EpochRecord:
 
 
 def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Write weights as safetensors; raises `ModelError` for what is no plain tensor.
+    """Write weights as safetensors; raises `ModelError` for anything but plain tensors.
 
-    Tensors that share memory, as tied weights do, are written each for itself.
+    Tensors that share memory, as tied weights do, are written separately.
     """
     check_tensors(weights)
     apart = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in weights.items()}
@@ -81,7 +81,7 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         with open_regular(path) as file:
             return safetensors.torch.load(file.read())
-    except Exception as error:  # also of types that torch does not have
+    except Exception as error:  # also for types that torch does not have
         advice = remedy(error, "train the run again")
         raise RunError(
             f"{path} cannot be read as weights ({one_line(error) or type(error).__name__}); {advice}."
@@ -91,8 +91,8 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
 def check_weights(weights: dict[str, torch.Tensor], architecture: ModelConfig) -> None:
     """Raise `RuntimeError` unless weights are those of a model: the same names, shapes and types.
 
-    They are counted before anything is built, and the model is built without numbers at first: it takes the time and
-    memory that the weights do, whatever the architecture claims.
+    Weights are counted before anything is built, and the model is then built without numbers. So the time and memory
+    are those of the weights, whatever sizes the architecture claims.
     """
     count = sum(value.numel() for value in weights.values())
     if isinstance(architecture, ViTConfig) and count < architecture.weights_without_circuits:

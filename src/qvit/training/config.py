@@ -6,8 +6,8 @@ from typing import Literal
 
 from qvit.validate import require
 
-MOST_EPOCHS = 100_000  # of which a run's records can be read back
-MOST_THREADS = 1024  # more than that end the process
+MOST_EPOCHS = 100_000  # a run's records of more could not be read back
+MOST_THREADS = 1024  # more end the process
 MOST_IMAGES = 1_000_000  # in a batch
 
 
@@ -15,7 +15,7 @@ MOST_IMAGES = 1_000_000  # in a batch
 class TrainConfig:
     """How to train; the defaults are those of every figure we report.
 
-    `batch_size=None` is 64, halved while an epoch would have fewer than 16 steps: with a few hundred images a small
+    `batch_size=None` is 64, halved down to 8 while an epoch has fewer than 16 steps: with a few hundred images a small
     model needs many steps more than it needs smooth gradients; several processes share a batch. `lr` is the schedule's
     peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", "ce",
     "bce" or "emd" (ordinal). `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a

@@ -1,4 +1,4 @@
-"""Find out where numbers stopped being finite."""
+"""Find where numbers stopped being finite."""
 
 import math
 
@@ -23,7 +23,7 @@ def check_finite(
 ) -> None:
     """Raise `TrainingError` with step, learning rate and the offending layer unless loss and gradient are finite.
 
-    Of a `team` each process has the same loss and gradient, but its own images and `own_loss`, which tells in whose
+    In a `team`, each process has the same loss and gradient, but its own images and `own_loss`, which says with whose
     images to look for the layer.
     """
     if math.isfinite(loss.detach() + gradient_norm):
@@ -41,16 +41,16 @@ def check_finite(
 
 
 def find_gradient(model: nn.Module) -> str:
-    """Name the last parameter whose gradient is not finite: gradients flow backwards, so it began there."""
+    """Return words for the last parameter whose gradient is not finite: gradients flow backwards, so it began there."""
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            return f"the gradient of '{name}' is the first on its way back that is not finite"
+            return f"the gradient of '{name}' is the first in the backward pass that is not finite"
     return "every gradient is finite, so their norm overflows"
 
 
 @torch.no_grad()
 def find_culprit(model: nn.Module, images: Tensor) -> str:
-    """Name the first thing that is not finite: an input, a parameter, or a layer's output."""
+    """Return words for the first thing that is not finite: the images, a parameter, or a layer's output."""
     if images.is_floating_point() and not torch.isfinite(images).all():
         return "the images of the batch hold NaN or infinity"
     for name, parameter in model.named_parameters():

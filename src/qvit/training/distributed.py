@@ -1,8 +1,8 @@
 """One run in several processes, as `torchrun` starts them, with the numbers of one process up to rounding.
 
 Every process draws the same order and augmentation, takes its share of each batch, and adds its gradients to those of
-the others, so that all take the same step. Only the first one, the lead, writes. torch's DistributedDataParallel does
-not do: it knows of `forward` alone, while objectives call other methods of a model and have parameters of their own.
+the others, so that all take the same step. Only the first one, the lead, writes. torch's DistributedDataParallel is
+not enough: it handles `forward` alone, while objectives call other methods of a model and have parameters of their own.
 """
 
 import os
@@ -24,18 +24,18 @@ from qvit.training.saved import on_cpu
 # One process may download, or ask a teacher about all images, while the others wait for it. torchrun ends them all
 # when one fails; no limit is needed for that.
 PATIENCE = timedelta(days=2)
-SYNCHRONISED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # and no subclass, which does more
+SYNCHRONISED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # not their subclasses, which do more
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of a run as one of them sees them: number `rank` of `count`, and `local_rank` on its machine.
+    """One process among those of a run: number `rank` of `count`, and number `local_rank` on its machine.
 
-    `device` is that on which the processes exchange tensors. Every process has to call the methods that exchange
-    anything, all at the same place; they raise `RunError` where another process has ended. Of one process
-    alone, they do nothing and cost nothing.
+    `device` is where the processes exchange tensors. Every process has to call the methods that exchange anything, all
+    at the same place; they raise `RunError` if another process has ended. With one process alone, they do nothing and
+    cost nothing.
     """
 
     rank: int = 0
@@ -45,7 +45,7 @@ class Team:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes and reports."""
         return self.rank == 0
 
     @property
@@ -60,12 +60,12 @@ class Team:
         return values if self.count == 1 else values.tensor_split(self.count)[self.rank]
 
     def part(self, losses: Float[Tensor, " s"]) -> Float[Tensor, ""]:
-        """Return what to differentiate for the mean over a batch: `combine` makes that of the parts of all."""
+        """Return what this process differentiates; `combine` makes the mean over a batch from all processes' parts."""
         return losses.mean() if self.count == 1 else losses.sum()
 
     @torch.no_grad()
     def combine(self, part: Float[Tensor, ""], parameters: Sequence[nn.Parameter], *, images: int) -> Float[Tensor, ""]:
-        """Return the mean loss over the batch, and put that mean's gradients in place of those of this part.
+        """Return the mean loss over the batch, and replace the gradients of this part by those of that mean.
 
         `images` is the length of this process's share. A parameter has a gradient afterwards if it had one anywhere.
         """
@@ -85,7 +85,7 @@ class Team:
         return total.squeeze() / all_images
 
     def gather(self, part: Float[Tensor, "g s k"], images: int) -> Float[Tensor, "g b k"]:
-        """Return what the processes have found for their shares of so many images, all in order, on the CPU."""
+        """Return the results of all processes for their shares of `images` images, in order, on the CPU."""
         if self.count == 1:
             return part
         # A sum with zeros is exact, and needs no sizes of shares.
@@ -104,7 +104,7 @@ class Team:
     # --- work and its errors ---
 
     def lead(self, work: Callable[[], T]) -> T:
-        """Have the lead alone do some work; returns its result to all, and raises its error in all."""
+        """Do some work in the lead alone; return its result, or raise its error, in all processes."""
         if self.count == 1:
             return work()
         import torch.distributed as dist
@@ -119,7 +119,7 @@ class Team:
     def in_turn(self, work: Callable[[], T]) -> T:
         """Do some work in the first process of each machine, and then in the others, which find what it left on disk.
 
-        Raises in all processes what one of them raises.
+        An error of one process is raised in all.
         """
         if self.count == 1:
             return work()
@@ -156,9 +156,9 @@ class Team:
             module.load_state_dict(self.lead(lambda: on_cpu(module.state_dict())))
 
     def check_norms(self, model: nn.Module, device: str) -> None:
-        """Raise `ConfigError` for batch normalisation that would see nothing but the share of a process.
+        """Raise `ConfigError` for batch normalisation that would see one process's share of a batch only.
 
-        torch has one over several processes on GPUs alone.
+        torch can normalise over several processes only on GPUs.
         """
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
         if self.count == 1 or not norms:
@@ -176,7 +176,7 @@ class Team:
             )
 
     def join_norms(self, model: nn.Module, device: str, batches: Callable[[], Sequence[Tensor]]) -> None:
-        """Have batch normalisation inside a model, on its device, see the whole of each batch.
+        """Make batch normalisation inside a model, which is on `device`, see the whole of each batch.
 
         Raises `ConfigError` as `check_norms` does, and if a process would have no image of one of the `batches`.
         """
@@ -200,8 +200,8 @@ def assemble(device: str) -> Iterator[Team]:
     """Yield the team that computes on `device`: the processes that torchrun has started, or this one alone.
 
     With "cuda" every process of a machine gets a GPU of its own, in the order of their local ranks. A group of
-    processes that there is already is used as it is, and left. Raises `ConfigError` for a device that does
-    not go with several processes, and for an environment that torchrun did not make.
+    processes that exists already is used, and not closed. Raises `ConfigError` for a device that several processes
+    cannot use, and for an environment that torchrun did not make.
     """
     dist: Any = sys.modules.get("torch.distributed")
     if dist is not None and dist.is_available() and dist.is_initialized():
@@ -238,7 +238,7 @@ def _group(device: str, local_rank: int) -> Iterator[Team]:
     team = Team(rank, count, local_rank, place)
     try:
         yield team
-        team.collect(None)  # nobody leaves while another one is still listening
+        team.collect(None)  # no process leaves while another one is still listening
     finally:
         dist.destroy_process_group()
 
@@ -271,7 +271,7 @@ def _setting(name: str, default: int) -> int:
 
 @contextmanager
 def _exchanging() -> Iterator[None]:
-    """Say of a failed exchange what most likely is behind it."""
+    """Raise `RunError` with the most likely cause if an exchange inside the block fails."""
     try:
         yield
     except RuntimeError as error:

@@ -44,24 +44,24 @@ class Run:
 
     @cached_property
     def config(self) -> ConfigFile:
-        """What determines the run."""
+        """What determines the run, from config.json."""
         found: ConfigFile = self._json("config.json", ConfigFile)
         return found
 
     @property
     def architecture(self) -> ModelConfig:
-        """What model it is."""
+        """The configuration of the model."""
         return read_config(self.config["model_config"])
 
     @property
     def training(self) -> TrainConfig:
-        """How it was trained."""
+        """The options of training."""
         return validated(TrainConfig, self.config["train"])
 
     @property
     def finished(self) -> bool:
         """Whether training and evaluation are complete."""
-        return os.path.exists(self.folder / "result.json")  # noqa: PTH110 - a path of Path's raises for some names
+        return os.path.exists(self.folder / "result.json")  # noqa: PTH110 - Path.exists raises for some names
 
     @cached_property
     def result(self) -> Result:
@@ -109,7 +109,7 @@ class Run:
         architecture, path = self.architecture, self.weights_path
         weights = load_weights(path)
         try:
-            with surroundings(), seeded(0, INIT, alone=False):  # these first weights are nobody's business
+            with surroundings(), seeded(0, INIT, alone=False):  # these first weights are replaced
                 check_weights(weights, architecture)
                 model = build(architecture)
                 model.load_state_dict(weights)
@@ -120,8 +120,8 @@ class Run:
     def load_data(self, root: str | Path | None = None, *, file: str | Path | None = None) -> Dataset:
         """Return the data the run was trained on.
 
-        `root` is the folder of the official files, `file` where the user's own file lies now, if it was moved; moved
-        together with the run, it is found. Raises `RunError` if the data have changed since or are no longer there.
+        `root` is the folder of the official files, `file` the new path of the user's own file; one moved together with
+        the run is found without it. Raises `RunError` if the data have changed since or are no longer there.
         """
         config = self.config
         name, own = config["dataset"], is_path(config["dataset"])
@@ -136,7 +136,7 @@ class Run:
                 f"The run in {self.folder} was trained on {name}, which is not there any more. "
                 "Say where the file lies now with --data FILE (in Python file=…)."
             )
-        # A path, for a name such as `cells` is otherwise taken for a dataset's.
+        # As a path, since a name such as `cells` would be taken for a dataset's.
         place = Path(found) if own and found is not None else name
         data = load_dataset(place, size=config["size"], root=root, task=config["task"] if own else None)
         if data.digest != config["data_digest"]:
@@ -147,18 +147,18 @@ class Run:
         return data
 
     def _place_of_data(self) -> str:
-        """Return where the user's file lay, or lies now in a folder above the run's, by as much of its path as is left.
+        """Return the user's file: the recorded path, or where the end of that path leads from a folder above the run's.
 
-        Another file of that name is none.
+        A file of that name with other content does not count.
         """
-        # Paths raise where they may not be looked at, in another user's folder, and for names that are too long.
+        # Methods of Path raise for places that may not be read, as in another user's folder, and for names too long.
         lay = Path(self.config["dataset"])
         if os.path.exists(lay):  # noqa: PTH110
             return str(lay)
         tails = [Path(*lay.parts[-length:]) for length in range(len(lay.parts) - 1, 0, -1)]
         for folder in self.folder.resolve().parents:
             for place in (folder / tail for tail in tails):
-                with suppress(QvitError):  # a file of this name that may not be read is another
+                with suppress(QvitError):  # a file of this name that may not be read does not count
                     if os.path.isfile(place) and self._is_of_this(place):  # noqa: PTH113
                         return str(place)
         return str(lay)
@@ -178,7 +178,7 @@ class Run:
             raise RunError(f"{path} {state} ({one_line(error)}); {remedy(error, 'train the run again')}.") from error
 
     def _lines(self, name: str, kind: Any) -> list[Any]:
-        """Return the records of a file, one a line and an epoch."""
+        """Return the records of a file, one line per epoch."""
         path, records = self.folder / name, []
         try:
             for number, line in enumerate(read_text(path, most=LARGEST_LINES).removesuffix("\n").split("\n"), 1):

@@ -1,4 +1,4 @@
-"""The one training loop. Distillation, controls and teachers hand it another model or objective, never an `if`."""
+"""The one training loop. Distillation, controls and teachers pass it another model or objective, never a flag."""
 
 import math
 import time
@@ -43,13 +43,13 @@ class Batch:
     elements: Tensor
 
 
-# What is minimised, example by example. One that is a module has its own parameters trained along with the model's.
+# What is minimised, example by example. The parameters of an objective that is a module are trained with the model's.
 Objective = Callable[[nn.Module, Batch], Float[Tensor, " b"]]
 
 
 @dataclass
 class TrainState:
-    """All that a run needs to go on: what has been learned, and what has been seen so far."""
+    """Everything that a run needs to be resumed: what has been learned, and the history so far."""
 
     epoch: int = 0
     model: dict[str, Any] = field(default_factory=dict)
@@ -87,14 +87,14 @@ def fit(
 ) -> TrainState:
     """Train `model` in place on `data.train`; leave it with the weights of the best validation AUC.
 
-    Goes on from `state` if one is given. `on_epoch(state)` is called after each epoch. Of epochs with equal
-    validation AUC the one with the lower validation loss is kept; `state.best.record.tta` says over which symmetries
+    Continues from `state` if one is given. `on_epoch(state)` is called after each epoch. Among epochs with equal
+    validation AUC, the one with the lower validation loss is kept; `state.best.record.tta` says over which symmetries
     its predictions were averaged. The test split is not touched. Returns the final state. Raises `TrainingError` as
-    soon as the loss or a gradient is not finite, or if nothing can be learned, `ModelError` for a model with another
-    number of outputs than the data has classes, `ConfigError` for a device that is not there.
+    soon as the loss or a gradient is not finite, or if nothing can be learned, `ModelError` for a model that does not
+    have one output per class, or does not fit the state, `ConfigError` for a device that is not there.
 
     All processes of a `team` have to call this with the same arguments and weights. They get the numbers of one
-    process up to rounding, but for dropout and the like, which every process draws for its share by itself.
+    process up to rounding, except for dropout and the like, which every process draws for its own share.
     """
     with surroundings(config.threads):
         check_device(config.device)
@@ -127,7 +127,7 @@ def _fit(
     while state.epoch < config.epochs and not _out_of_patience(state, config):
         start = time.perf_counter()
         noise = NOISE, state.epoch, *team.place  # of dropout and the like
-        # Again, as `on_epoch` may do what it likes.
+        # Surroundings are set again, as `on_epoch` may have changed them.
         alone = isinstance(model, Classifier) and model.draws
         with surroundings(config.threads), seeded(seed, *noise, alone=alone), unstrided(model, objective):
             lr, loss = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch, team=team)
@@ -143,7 +143,7 @@ def _fit(
 
 
 def _restore(state: TrainState, model: nn.Module, objective: nn.Module, optimizer: AdamW) -> None:
-    """Take up a state; raises `ModelError` for one of another model or objective, or one that is damaged."""
+    """Load a state; raises `ModelError` for one of another model or objective, or one that is damaged."""
     try:
         model.load_state_dict(copied(state.model))
         objective.load_state_dict(copied(state.objective))
@@ -166,7 +166,7 @@ def train_epoch(
     epoch: int,
     team: Team = ALONE,
 ) -> tuple[float, float]:
-    """Take the steps of one epoch, after `epoch` others; returns the learning rate of the last and the mean loss."""
+    """Take the steps of one epoch, after `epoch` others; return the last step's learning rate and the mean loss."""
     group, order = augmentation_group(data, config), generator(seed, ORDER, epoch)
     batches = _shuffled(data.train, config, order)
     total = torch.zeros((), device=config.device)
@@ -195,7 +195,7 @@ def train_step(
 ) -> Float[Tensor, ""]:
     """Take one step at the rate `lr` on the mean of `objective` over a batch; returns that mean.
 
-    Of a `team`, `batch` is this process's share. Gradients are scaled down to a total norm of `clip_norm` if they
+    In a `team`, `batch` is this process's share. Gradients are scaled down to a total norm of `clip_norm` if they
     exceed it. Raises `TrainingError`, which names `epoch` and `step`, before anything is changed if the loss or a
     gradient is not finite, or if the loss depends on no parameter.
     """
@@ -212,7 +212,7 @@ def train_step(
     norm = torch.linalg.vector_norm(torch.cat([loss.new_zeros(1), *(gradient.flatten() for gradient in gradients)]))
     check_finite(model, batch.images, loss, norm, epoch=epoch, step=step, lr=lr, own_loss=part, team=team)
     factor = 1.0 if clip_norm is None else clip_norm / (norm + 1e-6)  # as torch's clip_grad_norm_ does
-    if factor < 1.0:  # only now: clipping by a NaN would spoil the trace
+    if factor < 1.0:  # after the check: clipping by a NaN would hide where it came from
         for gradient in gradients:
             gradient.mul_(factor)
     for parameters in optimizer.param_groups:
@@ -234,7 +234,7 @@ def augmentation_group(data: Dataset, config: TrainConfig) -> str:
 def load_batch(
     split: Split, index: Tensor, group: str, order: torch.Generator, device: str, team: Team = ALONE
 ) -> Batch:
-    """Return the images at `index`, or this process's share, on a device, each under an element drawn by `order`."""
+    """Return the batch at `index`, or this process's share, on a device, each image under a symmetry from `order`."""
     elements = random_elements(len(index), group, order)
     index, elements = team.share(index), team.share(elements)
     images, labels = (values.to(device) for values in split.batch(index))
@@ -244,7 +244,7 @@ def load_batch(
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
-    """Return AdamW that decays the matrices only: not biases, norms, positions, or angles, which are periodic."""
+    """Return AdamW with decay of matrices only: not of biases, norms, positions, or angles, which are periodic."""
     decayed = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d)}
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for parameter in model.parameters():
@@ -274,7 +274,7 @@ def validation_figures(model: nn.Module, data: Dataset, config: TrainConfig, tea
         loss, area = log_loss(labels, scores, task), auc(labels, scores, task)
         return Validation(loss, area, accuracy(labels, scores, task), tta)
 
-    # One process says it for all: machines that differ in a last bit would choose, and stop, differently.
+    # One process decides for all: machines that differ in a last bit could choose, and stop, differently.
     return team.lead(lambda: max(map(figures, views), key=lambda found: found.merit))
 
 
@@ -293,15 +293,15 @@ def _check_trainable(model: nn.Module) -> None:
         frozen = len(list(model.parameters()))
         raise TrainingError(
             f"There is nothing to train: expected a model with parameters that require gradients, got "
-            f"{f'one whose {frozen} are all frozen' if frozen else 'one without parameters'}. "
-            "Call requires_grad_(True) on what shall learn."
+            f"{f'one whose {frozen} parameters are all frozen' if frozen else 'one without parameters'}. "
+            "Call requires_grad_(True) on the parameters to train."
         )
 
 
 def _shuffled(split: Split, config: TrainConfig, order: torch.Generator) -> tuple[Tensor, ...]:
     batch_size = config.batch_size or default_batch_size(len(split))
     batches = torch.randperm(len(split), generator=order).split(batch_size)
-    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:  # batch norm knows no variance of one image
+    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:  # batch norm takes no variance of one image
         return (*batches[:-2], torch.cat(batches[-2:]))
     return batches
 

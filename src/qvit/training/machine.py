@@ -1,4 +1,4 @@
-"""What the machine has to give before training begins: a device that torch can use, and memory that stays."""
+"""Prepare the machine for training: check the device, and keep freed memory."""
 
 import torch
 
@@ -17,10 +17,10 @@ def check_device(name: str) -> None:
 
 
 def reuse_memory() -> None:
-    """Have blocks of memory up to 16 MB stay with this process when they are freed.
+    """Keep blocks of memory up to 16 MB with this process when they are freed.
 
-    glibc hands blocks larger than any that was freed before back to the system, and gets them again page by page:
-    500 page faults per step, a third of its time, unless validation has freed one. To free a block of that size once is
-    enough, even if nothing was written to it.
+    glibc returns freed blocks to the system if they are larger than any block freed before, and gets them again page
+    by page: 500 page faults per step, a third of its time, unless validation has freed a large block. Freeing one such
+    block once is enough, even if nothing was written to it.
     """
     torch.empty(2**24, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""AdamW for models whose every step takes a few milliseconds."""
+"""AdamW with little overhead, for models whose steps take a few milliseconds."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ EPS = 1e-8
 
 
 class AdamW:
-    """AdamW (Loshchilov & Hutter 2019): torch's fused kernel and torch's `state_dict`, with less around them.
+    """AdamW (Loshchilov & Hutter 2019) with torch's fused kernel and `state_dict`, and less overhead.
 
-    Takes the steps of `torch.optim.AdamW(…, fused=True)`, and either reads what the other wrote. `torch.optim`'s
-    classes import torch's compiler, over a second, and take a third of a millisecond a step for hooks.
+    Takes the steps of `torch.optim.AdamW(…, fused=True)`, and each of the two reads the other's state. `torch.optim`'s
+    classes import torch's compiler, for over a second, and spend a third of a millisecond per step on hooks.
     `param_groups` are dictionaries of `params`, `lr` and `weight_decay`.
     """
 
@@ -28,13 +28,13 @@ class AdamW:
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set all gradients to None."""
         for parameter in self.parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter that has a gradient."""
+        """Take one step with every parameter that has a gradient."""
         for group in self.param_groups:
             params = [parameter for parameter in group["params"] if parameter.grad is not None]
             states = [self.state.get(parameter) or self._start(parameter) for parameter in params]
@@ -90,15 +90,15 @@ class AdamW:
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Go on from what `state_dict`, or that of torch's AdamW, returned for the same parameters.
+        """Load what `state_dict`, or that of torch's AdamW, returned for the same parameters.
 
-        Raises whatever it meets, and `ValueError` for shapes that are not the parameters'.
+        Raises `ValueError` for shapes or types that are not the parameters', and any error for a damaged state.
         """
         parameters = self.parameters
         for number, state in saved["state"].items():
             for name in ("exp_avg", "exp_avg_sq"):
                 if state[name].shape != parameters[number].shape or state[name].dtype != parameters[number].dtype:
-                    raise ValueError(f"{name} of parameter {number} is not like it")
+                    raise ValueError(f"{name} of parameter {number} has another shape or dtype than the parameter")
         self.state = {
             parameters[number]: {
                 name: state[name].detach().to(parameters[number].device, copy=True)

@@ -23,7 +23,7 @@ def probabilities(logits: Float[Tensor, "b k"], task: str) -> Float[Tensor, "b k
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Hold modules in evaluation mode inside the block; afterwards every part is in the mode it was in."""
+    """Put modules into evaluation mode inside the block; afterwards every part is in the mode it was in."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     for module in modules:
         module.eval()
@@ -45,7 +45,7 @@ def predict_logits(
 ) -> Float[Tensor, "g n k"]:
     """Return the logits of every image under every element of a symmetry group, in evaluation mode.
 
-    The processes of a `team` share the work, and all get the whole.
+    The processes of a `team` share the work, and each gets all logits.
     """
     elements = range(group_size(group))
     logits = []

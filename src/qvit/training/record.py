@@ -1,4 +1,4 @@
-"""What a run writes beside weights and predictions: who it is, where it ran, and how it went."""
+"""What a run writes besides weights and predictions: its configuration, where it ran, and its history."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,9 +18,9 @@ from qvit.training.stored import FOUND_AT, ConfigFile, checked
 
 
 def check_recordable(described: ConfigFile) -> None:
-    """Raise `RunError` for what config.json cannot hold, before there is a folder, such as names that are no UTF-8.
+    """Raise `RunError`, before there is a folder, for what config.json cannot hold, such as names not in UTF-8.
 
-    What our own reader would refuse is found now, too, and not when the run is finished and cannot be opened.
+    Values that our own reader would refuse are found now as well, not when the run is finished and cannot be opened.
     """
     for key, value in flatten(described).items():
         for text in value if isinstance(value, list) else [value]:
@@ -41,7 +41,7 @@ def check_recordable(described: ConfigFile) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder of a run; raises `RunError` where that cannot be, and for names that no file could hold."""
+    """Make the folder of a run; raises `RunError` if that fails, and for names that no file could hold."""
     printable(folder, raised=RunError)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,8 +66,8 @@ def _empty(folder: Path) -> None:
 def claim(run: Run, described: ConfigFile, *, processes: int, resume: bool, overwrite: bool) -> None:
     """Make sure that the folder is new, or holds this very run and may be continued, or one that may be replaced.
 
-    Writes config.json, as `described`, and environment.json where they are missing. Raises `RunError` for a folder
-    that is used otherwise.
+    Writes config.json, as `described`, and environment.json if they are missing. Raises `RunError` for a folder with
+    anything else.
     """
     if overwrite and (run.folder / "config.json").exists():
         earlier = Run(run.folder).config
@@ -90,7 +90,7 @@ def claim(run: Run, described: ConfigFile, *, processes: int, resume: bool, over
             changes = "; ".join(f"{key}: {theirs.get(key)} → {ours.get(key)}" for key in differing)
             raise RunError(f"{run.folder} holds a run with another configuration ({changes}). Choose another --out.")
         if "dataset" in moved:
-            with suppress(RunError):  # a finished run is good where nothing can be written, too
+            with suppress(RunError):  # a finished run can be used even if nothing can be written
                 write_atomic(run.folder / "config.json", dump(described))
     elif names:
         raise RunError(f"{run.folder} is not empty and not a run folder; choose another with --out.")
@@ -104,12 +104,12 @@ def claim(run: Run, described: ConfigFile, *, processes: int, resume: bool, over
 
 
 def _is_place(key: str, theirs: ConfigFile, ours: ConfigFile) -> bool:
-    """Return whether a value that differs only says where something lies; what it is stands beside, as a digest."""
+    """Return whether a value that differs only says where something lies; a digest beside it says what that is."""
     return key.endswith(FOUND_AT) or (key == "dataset" and _same_file(theirs, ours))
 
 
 def _same_file(theirs: ConfigFile, ours: ConfigFile) -> bool:
-    """Return whether two runs are on one file of the user's, wherever it lay; its name is in those of predictions."""
+    """Return whether two runs use the same file of the user's, wherever it lies, by the name that predictions have."""
     places = theirs["dataset"], ours["dataset"]
     return (
         all(isinstance(place, str) and is_path(place) for place in places)
@@ -126,7 +126,7 @@ def write_history(folder: Path, state: TrainState) -> None:
 
 
 def dump(value: Mapping[str, object]) -> bytes:
-    """Return a record as JSON for people to read."""
+    """Return a record as indented JSON."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 

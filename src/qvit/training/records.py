@@ -1,20 +1,20 @@
-"""What an epoch and a run come to: the records that cross rooms, and lie in a run's folder as JSON."""
+"""Records of epochs and results, which other packages use and a run's folder holds as JSON."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-Ends = tuple[float | None, float | None]  # of an interval; None where too few images can tell
+Ends = tuple[float | None, float | None]  # of an interval; None if there are too few images
 
 
 class _Judged:
-    """What can be compared by its figures on the validation split."""
+    """Base of records that are compared by their figures on the validation split."""
 
     val_loss: float
     val_auc: float
 
     @property
     def merit(self) -> tuple[float, float]:
-        """What the best epoch has the most of: AUC, and where that is equal the lower loss."""
+        """The key that is largest for the best epoch: AUC first, then the lower loss."""
         return self.val_auc, -self.val_loss
 
 
@@ -30,7 +30,7 @@ class Validation(_Judged):
 
 @dataclass(frozen=True)
 class EpochRecord(_Judged):
-    """One epoch, from 1: the learning rate of its last step, the mean loss of training, and figures on validation."""
+    """One epoch, counted from 1: its last learning rate, the mean loss of training, and figures on validation."""
 
     epoch: int
     lr: float
@@ -42,13 +42,13 @@ class EpochRecord(_Judged):
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
-        """Return the record of values that are known to be one; others among them are left out."""
+        """Return the record in values that were checked before; unknown keys are left out."""
         return cls(**_known(cls, values))
 
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch whose weights are kept, and these."""
+    """The epoch whose weights are kept, and the weights."""
 
     record: EpochRecord
     model: dict[str, Any]
@@ -72,7 +72,7 @@ class Figures:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
-        """Return the figures of values that are known to be some; others among them are left out."""
+        """Return the figures in values that were checked before; unknown keys are left out."""
         known = _known(cls, values)
         low_high = {name: (value[0], value[1]) for name, value in known.items() if name.endswith("_interval")}
         return cls(**known | low_high)
@@ -80,7 +80,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run came to, as in result.json; `tta` is what predictions were averaged over."""
+    """The result of a finished run, as in result.json; `tta` is what predictions were averaged over."""
 
     parameters: int
     best_epoch: int
@@ -90,7 +90,7 @@ class Result:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
-        """Return the result of values that are known to be one; others among them are left out."""
+        """Return the result in values that were checked before; unknown keys are left out."""
         return cls(**_known(cls, values) | {split: Figures.of(values[split]) for split in ("val", "test")})
 
 

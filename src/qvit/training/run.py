@@ -1,4 +1,4 @@
-"""Train and evaluate one model into a run folder, and go on with it after any interruption."""
+"""Train and evaluate one model into a run folder, and resume it after any interruption."""
 
 import hashlib
 import os
@@ -47,21 +47,21 @@ STATISTICS_BYTES = 2**25  # of images at a time
 
 
 class PretrainedWarning(UserWarning):
-    """Published weights that were asked for and could not be had."""
+    """Published weights that were asked for and are not available."""
 
 
 @runtime_checkable
 class Guide(Protocol):
-    """What a run learns from instead of the labels, or beside them; see `qvit.distill`."""
+    """What a run learns from instead of the labels, or besides them; see `qvit.distill`."""
 
     @property
     def described(self) -> dict[str, Any]:
-        """What of it determines the run, for config.json."""
+        """What config.json records of the guide: all that determines the run."""
 
     def prepare(self, model: Model, data: Dataset, config: TrainConfig, *, seed: int) -> tuple[Dataset, Objective]:
-        """Return the data to train on, its validation split that of `data`, and what to minimise.
+        """Return the data to train on, with the validation split of `data`, and what to minimise.
 
-        Of several processes each asks, the first one of a machine before the others.
+        With several processes each calls this, the first one of a machine before the others.
         """
 
 
@@ -77,18 +77,18 @@ def train_run(
     origin: Run | None = None,
     on_epoch: Progress | None = None,
 ) -> Run:
-    """Train and evaluate one model; everything lands in `folder`.
+    """Train and evaluate one model, and write everything into `folder`.
 
     With `resume` an unfinished run goes on from its last whole epoch, bit for bit as if it had not stopped, and a
     finished one is returned as it is. With `overwrite` an earlier run of the same model on the same dataset is deleted,
-    once data and options have been checked. With `guide` the model learns what that says and not just the labels;
-    with `origin` it starts from that finished run's weights. ImageNet's, where asked for, are downloaded, or there is
-    a `PretrainedWarning` and none are used. The test split is read once, after training.
+    once data and options have been checked. With `guide` the model learns from that, not just from the labels; with
+    `origin` it starts from that finished run's weights. ImageNet weights, where asked for, are downloaded; if they are
+    not available, this warns (`PretrainedWarning`) and uses none. The test split is read once, after training.
     Raises `RunError` if the folder holds something else, and all errors of data, model and training.
 
-    Started by torchrun, all processes train this one run together, each on its share of every batch; see `fit`. The
-    first one alone looks at the folder, writes, and calls `on_epoch`. What stops one of them is raised in all. As many
-    have to go on with a run if that is to be bit for bit; another number does so up to rounding.
+    Started by torchrun, all processes train this one run together, each on its share of every batch; see `fit`. Only
+    the first one reads the folder, writes, and calls `on_epoch`. An error of one process is raised in all. A resumed
+    run is the same bit for bit with as many processes as before, and up to rounding with another number.
     """
     with surroundings(config.train.threads), assemble(config.train.device) as team:
         data = team.in_turn(lambda: _load(config, root, download=download))
@@ -118,12 +118,12 @@ def _load(config: RunConfig, root: str | Path | None, *, download: bool) -> Data
 
 
 def _earlier(run: Run, resume: bool) -> Run | None:
-    there = os.path.exists(run.folder / "config.json")  # noqa: PTH110 - a path of Path's raises for some names
+    there = os.path.exists(run.folder / "config.json")  # noqa: PTH110 - Path.exists raises for some names
     return run if resume and there else None
 
 
 def _check(config: RunConfig, data: Dataset, architecture: ModelConfig, team: Team) -> None:
-    """Refuse now, before there is a folder, what does not go together."""
+    """Refuse options, data and a model that do not go together, before there is a folder."""
     _check_measurable(data)
     make_loss(data.info.task, name=config.train.loss)
     if team.count > 1:
@@ -131,7 +131,7 @@ def _check(config: RunConfig, data: Dataset, architecture: ModelConfig, team: Te
 
 
 def _check_measurable(data: Dataset) -> None:
-    """Refuse now what would only fail after training: splits on which no AUC exists."""
+    """Refuse splits on which no AUC exists, which would only fail after training."""
     for name in ("val", "test"):
         labels = data[name].labels
         if (labels == labels[0]).all():
@@ -142,7 +142,7 @@ def _check_measurable(data: Dataset) -> None:
 
 
 def _to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
-    """Return what model to build: without published weights if they cannot be had, or if an earlier run had none."""
+    """Return what model to build, without published weights if they are not available or an earlier run had none."""
     architecture = config.architecture(data.info, data.size)
     if not isinstance(architecture, NetworkConfig) or architecture.pretrained is None:
         return architecture
@@ -254,9 +254,9 @@ def _train(
 
 
 def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, published: bool = True) -> Model:
-    """Return a fresh model whose weights are fixed by the seed and which normalises as the training images need.
+    """Return a fresh model, with weights fixed by the seed, that normalises by the statistics of the training images.
 
-    A network that is to start from published weights has them, unless `published` says that it will get others anyway.
+    A network configured as pretrained gets its published weights, unless `published` is false as it will get others.
     """
     with surroundings():
         with seeded(seed, INIT):
@@ -289,12 +289,12 @@ def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: Ep
 def evaluate_run(
     run: Run, split: str = "test", *, root: str | Path | None = None, file: str | Path | None = None
 ) -> Figures:
-    """Predict a split again from a run's weights; returns all measures and the intervals of AUC and accuracy.
+    """Predict a split again from a run's weights; return all measures and the intervals of AUC and accuracy.
 
     `root` and `file` tell where the data lie, as for `Run.load_data`. Raises `RunError` for a damaged run, and for
     data that have changed or are not there any more.
     """
-    group = run.result.tta  # first, as it says of an unfinished run what to do
+    group = run.result.tta  # first, as its error says what to do about an unfinished run
     with surroundings(run.training.threads):
         data = run.load_data(root, file=file)
         images = data[split]

@@ -1,4 +1,4 @@
-"""What a module saves: tensors, and whatever its quantised parts and its `get_extra_state` have to say besides."""
+"""State dictionaries of modules: tensors, and what quantised parts and `get_extra_state` add to them."""
 
 import copy
 from collections import OrderedDict
@@ -14,17 +14,17 @@ VERSIONS = "_metadata"
 
 
 def copied(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of what a module saves that shares nothing with it."""
+    """Return a copy of a module's state dictionary that shares nothing with it."""
     return _with_tensors(saved, lambda tensor: tensor.detach().clone())
 
 
 def on_cpu(saved: dict[str, Any]) -> dict[str, Any]:
-    """Return what a module saves, with all tensors on the CPU."""
+    """Return a module's state dictionary with all tensors on the CPU."""
     return _with_tensors(saved, lambda tensor: tensor.detach().cpu())
 
 
 def check_tensors(saved: dict[str, Any]) -> None:
-    """Raise `ModelError` unless all that a module saves are plain tensors, which files of weights hold alone."""
+    """Raise `ModelError` unless a state dictionary holds only plain tensors, as files of weights do."""
     for name, value in saved.items():
         plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
         if not plain:
@@ -38,7 +38,7 @@ def check_tensors(saved: dict[str, Any]) -> None:
 def _with_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Return a value with its tensors changed, and all else copied.
 
-    What a module saves has an attribute that says by which versions, without which quantised parts cannot read it.
+    A state dictionary has an attribute with versions, without which quantised parts cannot load it.
     """
     if isinstance(value, Tensor):
         return change(value)

@@ -8,7 +8,7 @@ FINAL = START * 1e-4
 
 
 def constant(progress: float, warmup: float) -> float:
-    """Rise linearly from 1/25 during `warmup`, then stay."""
+    """Rise linearly from 1/25 during the fraction `warmup`, then stay at 1."""
     return _ramp(progress / warmup) if progress < warmup else 1.0
 
 

@@ -1,8 +1,8 @@
 """One number fixes everything: every random stream is derived from the seed and its place in the run.
 
 Nothing depends on what was drawn before, so a run resumed at epoch e draws what an uninterrupted one would. Nor does
-it depend on who else draws: torch's functions take from global generators, which any thread of the process may use, so
-that here they are led to generators that nobody else has.
+it depend on other threads: torch's functions draw from global generators, which any thread of the process may use, so
+here they are given generators that no other thread has.
 """
 
 import inspect
@@ -21,13 +21,13 @@ from torch.overrides import TorchFunctionMode
 # Places in a run; each has a stream of its own.
 INIT, ORDER, NOISE, GUIDE = range(4)
 
-# What draws numbers and takes a generator, of torch's functions and of a tensor's methods.
+# Functions of torch, and methods of tensors, that draw numbers and take a generator.
 _DRAWING = {
     *("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson"),
     *("rand_like", "randn_like", "randint_like"),
     *("uniform_", "normal_", "bernoulli_", "random_", "exponential_", "log_normal_", "geometric_", "cauchy_"),
 }
-# Functions of dropout, and the dimensions of the values of which they drop whole channels.
+# Functions of dropout; for those that drop whole channels, the number of dimensions of their values.
 _DROPOUTS = {F.dropout: None, F.dropout1d: 3, F.dropout2d: 4, F.dropout3d: 5}
 
 
@@ -46,9 +46,9 @@ def seeded(seed: int, *place: int, alone: bool = True) -> Iterator[None]:
     """Fix what is drawn inside the block by the seed and the place; afterwards all generators are as before.
 
     The global generators of torch, NumPy and Python are seeded, and given their state back. Other threads may draw
-    from them meanwhile, so with `alone` torch's drawing functions, as this thread calls them, use generators of their
-    own with the same numbers. That costs some microseconds a call to torch; what draws inside a C++ function, such as
-    attention with dropout, is beyond it.
+    from them meanwhile, so with `alone` torch's drawing functions use other generators with the same numbers when this
+    thread calls them. That costs some microseconds per call to torch, and does not reach what draws inside a C++
+    function, such as attention with dropout.
     """
     derived = derive(seed, *place)
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002 - that of others
@@ -57,7 +57,7 @@ def seeded(seed: int, *place: int, alone: bool = True) -> Iterator[None]:
     try:  # from here on, as Ctrl-C may come at any time
         random.seed(derived)
         np.random.seed(derived % 2**32)  # noqa: NPY002 - that of others
-        # Not `torch.manual_seed`: that also seeds GPUs, now or when they are first used, and these are others' too.
+        # Not `torch.manual_seed`: that also seeds GPUs, now or when they are first used, which others use as well.
         for one in (torch.default_generator, *cuda):
             one.manual_seed(derived)
         with _OwnGenerators(derived) if alone else nullcontext():
@@ -71,7 +71,7 @@ def seeded(seed: int, *place: int, alone: bool = True) -> Iterator[None]:
 
 
 class _OwnGenerators(TorchFunctionMode):
-    """Hands a generator to the functions that draw, as long as it is active; modes are a thread's own."""
+    """Gives a generator to the functions that draw, as long as it is active; a mode belongs to one thread."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class _OwnGenerators(TorchFunctionMode):
     def _dropout(
         self, func: Any, values: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> Tensor:
-        """Drop as torch does on the CPU, where no generator can be given."""
+        """Apply dropout as torch does on the CPU, from a generator, which torch's own functions do not take."""
         dimensions = _DROPOUTS[func]
         found = self._generator(values.device)
         if not training or not 0.0 < p < 1.0 or found is None or values.ndim != (dimensions or values.ndim):
@@ -103,7 +103,7 @@ class _OwnGenerators(TorchFunctionMode):
         if device.type == "meta" or torch.compiler.is_compiling():
             return None
         if device.type != "cpu":
-            device = torch.empty(0, device=device).device  # "cuda" is one of its numbers
+            device = torch.empty(0, device=device).device  # "cuda" stands for one GPU, with a number
         if device not in self.generators:
             self.generators[device] = torch.Generator(device).manual_seed(self.seed)
         return self.generators[device]

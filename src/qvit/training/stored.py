@@ -1,7 +1,7 @@
-"""What the files of a run folder must hold to be read back: one model a file. They came from outside.
+"""What the files of a run folder must hold to be read back: one type per file.
 
-A folder may have been written by another version, cut short by a full disk, or sent by somebody: nothing in it is taken
-for what it should be. Values that are not named here are let through as they are, as later versions may add some.
+A folder may have been written by another version, cut short by a full disk, or sent by somebody else: nothing in it is
+trusted. Values that are not named here are kept as they are, as later versions may add some.
 """
 
 import unicodedata
@@ -68,7 +68,7 @@ class Origin(TypedDict):
 
 @with_config(STRICT)
 class ConfigFile(TypedDict):
-    """config.json."""
+    """The content of config.json."""
 
     qvit_version: NotRequired[Name]
     dataset: Name
@@ -103,7 +103,7 @@ class Figures(TypedDict):
 
 @with_config(STRICT)
 class ResultFile(TypedDict):
-    """result.json."""
+    """The content of result.json."""
 
     parameters: Whole
     best_epoch: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
@@ -134,7 +134,7 @@ class TimingLine(TypedDict):
 
 
 def checked(value: Any, kind: type[T], what: str) -> T:
-    """Return a value if it is what a model asks for; raises `FileError`, which calls it `what`, otherwise."""
+    """Return a value if it is of type `kind`; otherwise raises `FileError`, which calls it `what`."""
     try:
         made: T = _adapter(kind).validate_python(value)  # type: ignore[arg-type]
         return made

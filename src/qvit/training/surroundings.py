@@ -1,7 +1,7 @@
-"""The state of the process that numbers depend on: set to what a run promises, and given back as it was found.
+"""The state of the process that numbers depend on, which is set for a run and restored afterwards.
 
-A run is determined by its configuration. Whatever else works in the same process may have changed how torch computes,
-from a wider default type to a narrower product of matrices; none of that may show in the run, nor the run in it.
+A run is determined by its configuration. Other code in the same process may have changed how torch computes, such as
+its default type or the precision of matrix products; that must not affect the run, nor the run that code.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,10 +26,10 @@ _KINDS = ("cpu", "cuda", "xpu", "mps")  # of devices that may have an autocast
 
 @contextmanager
 def surroundings(threads: int | None = None) -> Iterator[None]:
-    """Compute inside the block as in a fresh process, on so many CPU threads of torch; sums depend on their number.
+    """Compute inside the block as in a fresh process, on `threads` CPU threads, as sums depend on their number.
 
     That means gradients and no inference mode, float32 as the default type, the CPU as the default device, no autocast,
-    float32 products in full, every fast kernel allowed that there is, and subnormal numbers kept. Left as they are:
+    float32 products in full precision, all fast kernels allowed, and subnormal numbers kept. These stay as they are:
     random generators (see `seeding`), warnings, anomaly detection, and whether algorithms are to be deterministic.
     """
     with ExitStack() as restored:
@@ -62,7 +62,7 @@ def _settings(threads: int | None) -> Iterator[Setting]:
     yield cuda.flash_sdp_enabled, cuda.enable_flash_sdp, True  # for the CPU, too
     yield cuda.mem_efficient_sdp_enabled, cuda.enable_mem_efficient_sdp, True
     yield cuda.math_sdp_enabled, cuda.enable_math_sdp, True
-    # `torch.backends` has these as well, but there they cannot be read where others are set in torch's newer way.
+    # `torch.backends` has these as well, but they cannot be read there if others were set in torch's newer way.
     yield torch._C._get_mkldnn_enabled, torch._C._set_mkldnn_enabled, True
     yield torch._C._get_mkldnn_deterministic, torch._C._set_mkldnn_deterministic, False
     yield torch._C._get_cudnn_enabled, torch._C._set_cudnn_enabled, True
@@ -89,7 +89,7 @@ def _set_matmul_precision(value: str) -> None:
 
 
 def _raw_precision(backend: str, of: str) -> Callable[[], str]:
-    """Return what gives a precision as it was set: torch tells what is in force, which may be the backend's own."""
+    """Return a function that reads a precision as it was set; torch gives the one in force, perhaps the backend's."""
 
     def read() -> str:
         found, inherited = (torch._C._get_fp32_precision_getter(backend, which) for which in (of, "all"))

@@ -50,10 +50,10 @@ def expectations(
 
 
 def evaluate(plan: Plan, inputs: Tensor, weights: Tensor) -> Float[Tensor, "*batch_and_groups o"]:
-    """Return what a plan gives for tensors that fit, in the dtype of the inputs.
+    """Return a plan's expectation values for tensors that fit, in the dtype of the inputs.
 
-    Computed in the wider of both dtypes, float32 at least, whatever autocast is on. Subclasses of `Tensor` are
-    treated as by torch's own functions: `__torch_function__` is asked, and by default the result is of their type.
+    They are computed in the wider of both dtypes, at least float32, and autocast is ignored. Subclasses of `Tensor`
+    are treated as by torch's own functions: by `__torch_function__`, whose default gives a result of their type.
     """
     if has_torch_function((inputs, weights)):
         return handle_torch_function(evaluate, (inputs, weights), plan, inputs, weights)
@@ -80,5 +80,5 @@ def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:
     except ValueError as error:
         raise CircuitError(
             f"Inputs {tuple(inputs.shape)} and weights {tuple(weights.shape)} do not broadcast over their leading "
-            "dimensions; groups of weights come last among those of the inputs."
+            "dimensions; the groups of the weights must come last in those of the inputs."
         ) from error

@@ -1,8 +1,8 @@
-"""From tensors of any leading dimensions to an operator and back, by the shortest way that is allowed.
+"""Call an engine's operator with tensors of any leading dimensions, by the shortest path that is allowed.
 
 In eager mode on the CPU everything around the kernel is one autograd function; a chain of torch operations for
 layouts would take longer than the kernel itself. Where something traces or transforms the call (torch.compile,
-torch.export, torch.func, FLOP counters, other devices), the same is spelt out in operations that can be seen through.
+torch.export, torch.func, FLOP counters), or on other devices, torch operations do the same.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from qvit.torch_private import batched, transformed, unwatched
 
 @dataclass(frozen=True, eq=False)
 class KernelCall:
-    """An operator with the circuit that it runs, encoded; `n_loads` inputs are loaded as amplitudes."""
+    """An operator and the encoded circuit that it runs; `n_loads` inputs are loaded as amplitudes."""
 
     operator: Operator
     traceable: Traceable
@@ -41,12 +41,12 @@ class KernelCall:
         """Return the same by operations that torch can trace, transform and differentiate to any order."""
         batching = Batching.of(inputs, weights)
         arguments = self.arguments(batching, batching.split_inputs(inputs), weights)
-        if transformed():  # wraps every tensor, but the code has to be read
+        if transformed():  # torch.func wraps every tensor, but the code has to be read
             return batching.join(self.operator.in_torch(*arguments[:4], self.code.array, self.n_wires, self.n_outputs))
         return batching.join(self.traceable.forward(*arguments))
 
     def arguments(self, batching: Batching, features: Tensor, weights: Tensor) -> tuple[Any, ...]:
-        """Return what the operator takes, from features `(s, i, t)`."""
+        """Return the operator's arguments for features `(s, i, t)`."""
         return (
             self.angles.of_inputs(features),
             self.angles.of_weights(batching.split_weights(weights)),
@@ -59,19 +59,19 @@ class KernelCall:
 
 
 class _Eager(torch.autograd.Function):
-    """The kernel with all that is around it, for a call with nothing loaded."""
+    """The kernel and everything around it, for a circuit without loaded amplitudes."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weights: Tensor, call: KernelCall) -> Tensor:
         batching = Batching.of(inputs, weights)
         ready = call.operator.prepare(*call.arguments(batching, batching.split_inputs(inputs), weights))
         values = ready.forward()
-        # All that grows with the batch goes here and nothing of it on `ctx`, where no hook, no checkpoint and no end
-        # of the backward pass would reach it.
+        # Everything that grows with the batch is saved like this. As an attribute of `ctx`, no hook or checkpoint
+        # would see it, and the end of the backward pass would not free it.
         ctx.save_for_backward(inputs, weights, *ready.put_down())
         ctx.call, ctx.batching, ctx.ready = call, batching, ready
         view = batching.join(values)
-        # The same memory in a tensor that is no view: what a function returns should bear changing in place.
+        # The same memory in a tensor that is not a view, so that the caller may change it in place.
         return values.new_empty(0).set_(view.untyped_storage(), view.storage_offset(), view.shape, view.stride())
 
     @staticmethod
@@ -84,7 +84,7 @@ class _Eager(torch.autograd.Function):
             slopes = iter(torch.autograd.grad(values, wanted, gradient, create_graph=True, materialize_grads=True))
             return *(next(slopes) if t.requires_grad else None for t in (inputs, weights)), None  # type: ignore[return-value]
         split = batching.split_outputs(gradient)
-        if batched(gradient):  # has no memory of its own to be read
+        if batched(gradient):  # such a tensor has no memory that a kernel can read
             by_angle, by_weight, _ = call.traceable.backward(
                 split, *call.arguments(batching, batching.split_inputs(inputs), weights)
             )
@@ -106,5 +106,5 @@ def loaded(features: Float[Tensor, "s i t"], n: int) -> Float[Tensor, "s n t"]:
         return features.new_empty(features.shape[0], 0, features.shape[2])
     taken = features[:, :n]
     zero = taken.detach().norm(dim=1, keepdim=True) == 0
-    # Of zeros no norm is taken at all: its second derivative there is NaN, which no `where` behind it would undo.
+    # The norm of zeros is never taken: its second derivative is NaN, which a `where` afterwards would not undo.
     return taken / torch.where(zero, 1.0, torch.where(zero, 1.0, taken).norm(dim=1, keepdim=True))

@@ -1,4 +1,4 @@
-"""Which engine runs a circuit, and why: an explicit model of what each would cost, beside what it does cost here.
+"""The choice of an engine for a circuit, by an explicit model of costs that can be compared with measured ones.
 
 A cost is a number of operator launches, of floating-point operations and of bytes moved; a machine has a price for
 each. Prices were fitted to `qvit bench engines` on the two-core machine of the published figures; what matters is
@@ -41,7 +41,7 @@ ENGINES = ("auto", *_ENGINES)
 
 
 def exact_plan(circuit: Circuit, engine: str) -> ExactPlan:
-    """Return the circuit prepared for one engine; raises `CircuitError` if it cannot run it."""
+    """Return the circuit prepared for one engine; raises `CircuitError` if the engine cannot run it."""
     plan = _ENGINES[engine].make(circuit)
     _ENGINES[engine].warm(plan)
     return plan
@@ -49,9 +49,9 @@ def exact_plan(circuit: Circuit, engine: str) -> ExactPlan:
 
 @dataclass(frozen=True, eq=False)
 class AutoPlan:
-    """Every engine that can run a circuit, and for each batch the one that should be fastest.
+    """Every engine that can run a circuit, and the choice of the one that should be fastest for a batch.
 
-    `typical` is the choice for a batch of usual size, taken where the batch is not known.
+    `typical` is the engine for a batch of usual size, used where the batch is not known.
     """
 
     circuit: Circuit
@@ -60,7 +60,7 @@ class AutoPlan:
     _choices: dict[tuple[int, int, int, str], str] = field(default_factory=dict)
 
     def predicted(self, tokens: int, groups: int = 1, itemsize: int = 4, device: str = "cpu") -> dict[str, float]:
-        """Return the predicted seconds of a forward and backward pass by engine."""
+        """Return the predicted seconds of a forward and backward pass, by name of engine."""
         on_cpu, found = device == "cpu", {}
         for name, plan in self.plans.items():
             prices = _ENGINES[name].cpu if on_cpu else _ENGINES[name].gpu
@@ -83,7 +83,7 @@ class AutoPlan:
         """Evaluate the circuit by the engine chosen for this batch."""
         if len(self.plans) == 1:
             return next(iter(self.plans.values())).expectations(inputs, weights)
-        if traced():  # it holds for any batch
+        if traced():  # a trace has to hold for any batch
             return self.plans[self.typical].expectations(inputs, weights)
         tokens, groups = Batching.of(inputs, weights).tokens, prod(weights.shape[:-1])
         name = self.choose(tokens, groups, inputs.element_size(), inputs.device.type)
@@ -92,7 +92,7 @@ class AutoPlan:
 
 @lru_cache(maxsize=256)
 def auto_plan(circuit: Circuit) -> AutoPlan:
-    """Return every engine that is worth considering; raises `CircuitError` if none can run the circuit."""
+    """Return a plan of all engines worth considering; raises `CircuitError` if none can run the circuit."""
     plans: dict[str, ExactPlan] = {}
     reasons: dict[str, CircuitError] = {}
     for name in ("subspace", "heisenberg", "statevector", "unitary"):
@@ -109,7 +109,7 @@ def auto_plan(circuit: Circuit) -> AutoPlan:
         raise CircuitError(f"No engine can run this circuit. {reasons['statevector']}")
     plan = AutoPlan(circuit, plans, AutoPlan(circuit, plans).choose(TYPICAL_TOKENS))
     if any(plan.choose(tokens, groups) == "statevector" for tokens in _USUAL_TOKENS for groups in (1, 12)):
-        exact_plan(circuit, "statevector")  # its tables are large; where it is never chosen they are not made
+        exact_plan(circuit, "statevector")  # makes its tables, which are large, only if it may be chosen
     return plan
 
 
@@ -125,7 +125,7 @@ class EngineCost:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How a circuit is run: `str()` of it is meant to be read."""
+    """How a circuit is run; `str()` gives a table to read."""
 
     circuit: Circuit
     tokens: int
@@ -162,8 +162,8 @@ def explain(
 ) -> Explanation:
     """Return the plan for a batch of `tokens` per group of weights, with each engine's predicted and measured cost.
 
-    Measured are medians after warm-up, in milliseconds; with `measure=False` nothing runs. An engine predicted to
-    take more than twenty times the chosen one's time, and more than a fifth of a second, is not run.
+    Measured costs are medians after warm-up, in milliseconds; with `measure=False` nothing runs. An engine predicted
+    to take more than twenty times the chosen one's time, and more than a fifth of a second, is not run.
     """
     plan = auto_plan(circuit)
     itemsize = torch.empty((), dtype=dtype).element_size()

@@ -1,4 +1,4 @@
-"""What an engine is to those who choose one: how it prepares a circuit, and what that would take."""
+"""The interface of engines: how one prepares a circuit, and what a batch would cost."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a forward and backward pass takes: operator launches, floating-point operations, bytes moved."""
+    """The cost of a forward and backward pass: operator launches, floating-point operations, bytes moved."""
 
     launches: float
     flops: float
@@ -48,15 +48,15 @@ class ExactPlan(Plan, Protocol):
     """A circuit prepared for one engine."""
 
     def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
-        """Return what a batch takes, forward and backward; `kernel` is whether a CPU kernel runs it."""
+        """Return the cost of a batch, forward and backward; `kernel` is whether a CPU kernel runs it."""
 
 
 @dataclass(frozen=True)
 class Engine:
     """How circuits are prepared, and prices on a CPU and on a GPU; the latter are orders of magnitude, not measured.
 
-    `make` raises `CircuitError` for a circuit that the engine cannot run; `warm` does before a call what would
-    otherwise be done within the first one, and a trace of it.
+    `make` raises `CircuitError` for a circuit that the engine cannot run; `warm` does work that would otherwise be
+    done, and perhaps traced, in the first call.
     """
 
     make: Callable[[Circuit], ExactPlan]

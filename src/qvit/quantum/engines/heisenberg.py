@@ -1,7 +1,7 @@
 """The Heisenberg engine: observables propagated back through the rotations, exact at any number of qubits.
 
-A rotation by θ about P leaves a string S that commutes with P alone and turns any other into cos θ·S + sin θ·iPS.
-On |0…0⟩ a string of Z has the value 1 and any other 0. Values are shared among observables, branches that can no
+A rotation by θ about P does not change a string S that commutes with P; any other becomes cos θ·S + sin θ·iPS.
+On |0…0⟩ a string of Z has the value 1, any other 0. Values are shared among observables, branches that can no
 longer end in a string of Z are never opened, and a Z on a wire that nothing turns any more is dropped. One ring
 layer then takes one product of cosines per output: ⟨Zᵢ⟩ = ∏_{j≤i} cos(xⱼ + wⱼ) for i ≥ 1 and ∏_{j≥1} for i = 0.
 """
@@ -43,7 +43,7 @@ class Node:
 
 
 class HeisenbergCall(Prepared):
-    """A call of the kernel."""
+    """One call of the Heisenberg engine's kernel."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class HeisenbergCall(Prepared):
         first: int,
         last: int,
     ) -> None:
-        """Add to the gradients; nothing was loaded."""
+        """Add to the gradients of inputs and weights; this engine loads no amplitudes."""
         from qvit.quantum.engines import heisenberg_kernel
 
         room = self._scratch(3, 2)
@@ -88,7 +88,7 @@ class HeisenbergCall(Prepared):
         )
 
     def _scratch(self, rotations: int, nodes: int) -> Arrays:
-        """Return an array of two rows per column, `rotations` of a row per rotation and `nodes` of a row per place."""
+        """Return arrays: one of two rows per column, `rotations` of a row per rotation, `nodes` of a row per place."""
         return self.room(2 * self.columns, *[self.rotations] * rotations, *[self.nodes + FIRST] * nodes)
 
 
@@ -101,7 +101,7 @@ def run_in_torch(
     n_wires: int,
     n_outputs: int,
 ) -> Tensor:
-    """Return the same as the operator by differentiable torch operations, to any order."""
+    """Return what the operator returns, by torch operations that are differentiable to any order."""
     numbers = code.tolist()
     start, nodes, outputs = numbers[:_HEADER]
     columns = numbers[start:nodes]
@@ -153,7 +153,7 @@ class HeisenbergPlan:
         return cls(angles, tuple(nodes), outputs, call)
 
     def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
-        """Return what a batch takes, forward and backward."""
+        """Return the cost of a batch, forward and backward."""
         nodes, rotations = len(self.nodes), self.angles.weights.matrix.rows
         if not kernel:
             moved = float(tokens * groups * itemsize) * (12 * nodes + 12 * rotations)
@@ -169,7 +169,7 @@ class HeisenbergPlan:
 
 
 class _Propagation:
-    """Opens strings backwards through the rotations, each once, and collects the nodes."""
+    """Follows strings backwards through the rotations, opening each once, and collects the nodes."""
 
     def __init__(self, program: PauliProgram, max_nodes: int) -> None:
         self.strings = [rotation.pauli for rotation in program.rotations]
@@ -204,7 +204,7 @@ class _Propagation:
         return place if missing is None else self._place(string, end)[0]
 
     def _open(self, string: Pauli, r: int) -> list[tuple[Pauli, int]]:
-        """Make the node of a string that rotation r acts on; or return what must be opened before."""
+        """Make the node of a string that rotation r acts on, or return the strings that must be opened first."""
         key = (string.x, string.z, r)
         if key in self.known:
             return []
@@ -219,7 +219,7 @@ class _Propagation:
         return waiting
 
     def _place(self, string: Pauli, before: int) -> tuple[int, tuple[Pauli, int] | None]:
-        """Return the place of a value if it is known, else what has to be opened for it."""
+        """Return a value's place, and the string and rotation to open before it is known, or None."""
         settled = self._settle(string, before)
         if settled is None:
             return ZERO, None
@@ -229,7 +229,7 @@ class _Propagation:
         return self.known.get(key, ZERO), (None if key in self.known else settled)
 
     def _settle(self, string: Pauli, before: int) -> tuple[Pauli, int] | None:
-        """Return the string without idle Z and the rotation that first acts on it, −1 for none; None if zero."""
+        """Return the string without idle Z and the first rotation that acts on it, −1 for none; None if it is zero."""
         while True:
             if not self._can_end(string.x, before):
                 return None
@@ -244,7 +244,7 @@ class _Propagation:
             before = last + 1
 
     def _can_end(self, x: int, before: int) -> bool:
-        """Return whether the x mask is a sum of those of the rotations before `before`."""
+        """Return whether the mask x is a sum of x masks of rotations before `before`."""
         while x:
             vector, brought = self.basis.get(x.bit_length(), (0, before))
             if brought >= before:

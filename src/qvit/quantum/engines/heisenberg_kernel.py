@@ -22,7 +22,7 @@ def _fill_trig(trig, inputs, row, columns, blocks):
 
 @jit
 def _evaluate(code, trig, cw, sw, group, cos, sin, values):
-    """Fill the rows of `cos` and `sin`, a rotation each, and of `values`."""
+    """Fill `cos` and `sin`, one row per rotation, and `values`."""
     columns = code[code[0] : code[1]]
     for r in range(len(columns)):
         c, s = splat(cw[group, r]), splat(sw[group, r])
@@ -63,7 +63,7 @@ def forward(code, inputs, cw, sw, order, starts, trig, cos, sin, values, out, fi
 
 @jit
 def _differentiate(code, group, block, blocks, cos, sin, values, slopes, grad, adjoint):
-    """Fill `slopes`, a rotation each, from the gradient of the outputs."""
+    """Fill `slopes`, one row per rotation, from the gradient of the outputs."""
     zero = splat(values.dtype.type(0))
     nodes = (code[2] - code[1]) // 4
     for k in range(nodes + 2):

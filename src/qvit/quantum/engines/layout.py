@@ -1,4 +1,4 @@
-"""From a call's tensors to what kernels take: (source, token) and (group), and angles θ = A·x + B·w + c.
+"""The layout that kernels take, by source, token and group, of a call's tensors and angles θ = A·x + B·w + c.
 
 Inputs `(*batch, *groups or 1, i)` and weights `(*groups, k)`: a source is one row of inputs per token, shared by all
 groups along dimensions where the inputs have size 1.
@@ -24,7 +24,7 @@ TURN = 2.0 * math.pi
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """An array that never changes, its tensor, and its number of rows (reading the array for that would be reading)."""
+    """An array that never changes, its tensor, and its number of rows, so that a trace need not read the array."""
 
     array: np.ndarray
     rows: int = field(init=False)
@@ -42,9 +42,9 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:
-    """A constant matrix `(r, k)` for the last dimension; identity and zero are noticed and cost nothing.
+    """A constant matrix `(r, k)` for the last dimension; identity and zero are recognised and cost nothing.
 
-    `is_exact` where a row is one value at most, times a power of two: no digit is lost then in any precision.
+    `is_exact` says that every row has at most one entry, ± a power of two, so that no digit is lost in any precision.
     """
 
     matrix: Constant
@@ -54,7 +54,7 @@ class LinearMap:
 
     @classmethod
     def of(cls, matrix: np.ndarray) -> "LinearMap":
-        """Recognise what a matrix is."""
+        """Return the map of a matrix, recognised as zero, identity or exact."""
         rows, columns = matrix.shape
         powers = bool(np.isin(np.frexp(matrix)[0], (0.0, 0.5, -0.5)).all())
         exact = powers and bool(((matrix != 0).sum(axis=1) <= 1).all())
@@ -77,14 +77,14 @@ class LinearMap:
 
 
 def _wide(values: Tensor) -> Tensor:
-    return values if values.device.type == "mps" else values.double()  # which has no float64
+    return values if values.device.type == "mps" else values.double()  # MPS has no float64
 
 
 def without_turns(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Return angles less their whole turns, in float64.
+    """Return angles minus their whole turns, in float64.
 
-    A whole turn of a Pauli rotation is a global sign, which no expectation value sees; in a float32 sum it would
-    cost the other angle its digits.
+    A whole turn of a Pauli rotation is a global sign, which no expectation value sees; in a float32 sum, whole turns
+    would cost the other angle digits.
     """
     wide = _wide(angles)
     return wide - TURN * (wide.detach() / TURN).round()
@@ -92,12 +92,12 @@ def without_turns(angles: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
 
 @dataclass(frozen=True, eq=False)
 class LinearAngles:
-    """The coefficients of r angles, apart for inputs, weights and constants (None if all are zero).
+    """The coefficients of r angles for inputs, weights and constants (None if all constants are zero).
 
     `inputs` has a row for each of `dynamic`, the angles that depend on inputs; `weights` one for every angle.
     `columns` says for every angle which of the rows of `inputs` it takes, −1 for none.
-    Sums are taken in float64 and lose their whole turns before they become float32: exact to its last digits for
-    angles up to 1e8 and beyond.
+    Sums are taken in float64 and lose their whole turns before they become float32, which is then exact to its last
+    digits for angles up to 1e8 and beyond.
     """
 
     inputs: LinearMap
@@ -123,7 +123,7 @@ class LinearAngles:
         return cls(LinearMap.of(a[dynamic]), LinearMap.of(b), constant, tuple(dynamic), Constant(columns))
 
     def of_inputs(self, inputs: Float[Tensor, "s i t"]) -> Float[Tensor, "s d t"]:
-        """Return A·x of the angles that depend on inputs."""
+        """Return A·x for the angles that depend on inputs."""
         if self.inputs.is_identity:
             return inputs
         if self.inputs.is_exact:
@@ -155,16 +155,16 @@ class LinearAngles:
         """Return all angles in radians."""
         still, moving = self._sums(weights)[:, None, :], self.inputs(_wide(inputs).transpose(1, 2))
         if len(self.dynamic) != self.weights.matrix.rows:
-            # Gathered, not added in place: inductor's `index_add` on what is expanded adds to all tokens (183986).
+            # Gathered, not added in place: inductor's `index_add` to an expanded tensor adds to all tokens (183986).
             moving = torch.nn.functional.pad(moving, (0, 1))[..., self.columns.tensor().to(still.device)]
         return without_turns(still + moving).to(inputs.dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class Batching:
-    """How leading dimensions are laid out: `batch` are tokens, `groups` follow, `sources` are those of the inputs.
+    """The layout of leading dimensions: `batch` are tokens, `groups` follow.
 
-    `tokens` is the number of tokens per group.
+    `sources` are the inputs' dimensions along `groups`, and `tokens` is the number of tokens per group.
     """
 
     batch: tuple[int, ...]
@@ -174,7 +174,7 @@ class Batching:
 
     @classmethod
     def of(cls, inputs: Tensor, weights: Tensor) -> "Batching":
-        """Read the layout off two tensors that broadcast."""
+        """Return the layout of two tensors that broadcast."""
         if torch.compiler.is_compiling():  # a trace complains of caches, and its shapes are symbols
             return cls._of(inputs.shape, weights.shape, torch.broadcast_shapes)
         if not jit_traced():

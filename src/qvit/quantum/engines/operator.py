@@ -1,8 +1,9 @@
 """Operators that torch knows: how an engine's kernel becomes a differentiable, traceable operation.
 
-Every engine with a kernel of its own takes angles, not inputs: `inputs` `(s, d, t)`, the inputs' share of the d
-rotations that have one, for s sources of t tokens; `weights` `(g, r)`, the weights' share of all; `amplitudes`
-`(s, m, t)` to load; `source` `(g,)`, the source of each group; `code`, the encoded circuit; and returns `(g, o, t)`.
+Every engine with a kernel of its own takes angles, not inputs: `inputs` `(s, d, t)`, the inputs' share of the angles
+of the d rotations that have one, for s sources of t tokens; `weights` `(g, r)`, the weights' share of all angles;
+`amplitudes` `(s, m, t)` to load; `source` `(g,)`, the source of each group; `code`, the encoded circuit. It returns
+expectation values `(g, o, t)`.
 `define` registers it with autograd to any order, shapes for tracing, and a count of its FLOPs.
 """
 
@@ -33,9 +34,10 @@ library = torch.library.Library("qvit", "DEF")
 class Operator:
     """The implementations of one engine's operator.
 
-    `prepare` takes the operator's arguments on the CPU; `in_torch` does the same as its `forward` on any device by
-    differentiable operations, and `adjoint` gives the gradients there, if there is a better way than autograd.
-    `flops(g, t, code, n_wires, n_outputs)` counts a forward pass, `backward_flops` times that a backward pass.
+    `prepare` makes a call of the CPU kernel from the operator's arguments; `in_torch` returns what its `forward` does,
+    on any device, by differentiable operations; `adjoint` gives the gradients there if there is a better way than
+    autograd. `flops(g, t, code, n_wires, n_outputs)` counts a forward pass; a backward pass takes `backward_flops`
+    times as many.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Traceable:
-    """An operator as torch has it, `torch.ops.qvit.<name>`, and that of its gradients."""
+    """An operator registered with torch as `torch.ops.qvit.<name>`, and the one that returns its gradients."""
 
     forward: Callable[..., Tensor]
     backward: Callable[..., Gradients]
@@ -90,7 +92,7 @@ def define(operator: Operator) -> Traceable:
 
 
 def _in_one_call(op: Any, skip: int, info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
-    """Return a batch of calls as one, of as many more sources and groups, and where its batch dimension is.
+    """Return the results of n calls as one call with n times the sources and groups, and their batch dimension.
 
     `skip` arguments come before those of the operator.
     """
@@ -161,12 +163,12 @@ Arrays = tuple[np.ndarray, ...]
 
 
 class Prepared(ABC):
-    """One call of a kernel on the CPU: tokens in blocks, and their division into parts; for forward and backward.
+    """One call of a kernel on the CPU, forward and backward, with tokens in blocks and these in parts.
 
-    `tensors` are what was made of the arguments for it: inputs in blocks, cosines and sines of the weights. Where
-    nothing is loaded they are all that grows with the call, so that who keeps the call until its backward pass can
-    give them to autograd (`put_down`, `taken_up`), which knows when to free or to move them. `work` is that of a
-    forward pass, in amplitude updates.
+    `tensors` are the prepared arguments: inputs in blocks, cosines and sines of the weights. Unless amplitudes are
+    loaded, nothing else grows with the call, so whoever keeps it until the backward pass can give them to autograd
+    (`put_down`, `taken_up`), which knows when to free or to move them. `work` is the number of amplitude updates of a
+    forward pass.
     """
 
     work: float
@@ -182,7 +184,7 @@ class Prepared(ABC):
         self.tensors: tuple[Tensor, ...] = (moving,)
 
     def put_down(self) -> tuple[Tensor, ...]:
-        """Return the tensors and hold them no more."""
+        """Return the tensors, and no longer hold them."""
         tensors, self.tensors = self.tensors, ()
         return tensors
 
@@ -228,7 +230,7 @@ class Prepared(ABC):
         return grad_x[..., : self.tokens], total, grad_a[..., : self.tokens]
 
     def room(self, *rows: int) -> Arrays:
-        """Return arrays of so many rows of a vector's length, for one thread to work in."""
+        """Return one scratch array for each number of `rows`, a row as long as a vector, for use by one thread."""
         whole = self.tensors[0].new_empty(sum(rows) * self.lanes).numpy()
         stops = [self.lanes * stop for stop in itertools.accumulate(rows)]
         return tuple(whole[start:stop] for start, stop in zip([0, *stops], stops, strict=False))
@@ -239,7 +241,7 @@ class Prepared(ABC):
 
 
 def cos_sin(angles: Tensor) -> Tensor:
-    """Return the cosines and the sines `(2, g, r)`; as one tensor, since each that autograd keeps takes its time."""
+    """Return the cosines and sines `(2, g, r)`, as one tensor, since autograd takes time for each that it keeps."""
     array = angles.numpy()
     out = np.empty((2, *array.shape), array.dtype)
     np.cos(array, out=out[0])

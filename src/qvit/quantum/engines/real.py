@@ -1,13 +1,13 @@
 """A Pauli program as rotations of a real vector, the form in which the engines that hold amplitudes run it.
 
 If every rotation string has an odd number of Y, exp(−iθP/2) is real and so are the amplitudes. Any other program is
-made real by one wire more, which says whether an amplitude is the real or the imaginary part: there the factor i is
-the real matrix −iY, so a string P with an even number of Y becomes −Y⊗P, which has an odd number. Both cost what
-complex arithmetic would cost where it is needed, and half of it where it is not.
+made real by one more wire, which says whether an amplitude is the real or the imaginary part: there the factor i is
+the real matrix −iY, so a string P with an even number of Y becomes −Y⊗P, which has an odd number. This costs as much
+as complex arithmetic where that is needed, and half as much where it is not.
 
 In basis state i (bit w is wire w) and its partner j = i ^ x the rotation is
     ψᵢ' = cos(θ/2)·ψᵢ − σ·sin(θ/2)·ψⱼ,   ψⱼ' = cos(θ/2)·ψⱼ + σ·sin(θ/2)·ψᵢ,   σ = (−1)^|i & z|;
-a further sign that P's letters give it is folded into the angle.
+a further sign from the letters of P is folded into the angle.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,7 +72,7 @@ def real_program(program: PauliProgram) -> RealProgram:
 
 
 def _made_real(program: PauliProgram) -> tuple[PauliProgram, int]:
-    """Return the program with strings of an odd number of Y in rotations, and its number of wires."""
+    """Return the program with an odd number of Y in the string of every rotation, and its number of wires."""
     turned = phase_frame(program)
     if turned is not None:
         frame = Frame(program.n_wires)
@@ -140,11 +140,12 @@ def parity(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Partners:
-    """For every basis state i its partner i ^ x and −(−1)^|i & z|, the sign with which it comes in.
+    """The partner i ^ x of every basis state i, and its sign −(−1)^|i & z|.
 
-    The partners of all are the amplitudes with the axes of the wires of x turned round: `sizes` are those of the axes
-    when neighbours that are treated alike are one, `turned` says which, from the last. Mostly twice as fast as
-    an index or more, and its gradient adds nothing into place: inductor gets a chain of such additions wrong.
+    The partners of all states are the amplitudes with the axes of the wires in x reversed: `sizes` are the lengths of
+    the axes, with neighbours that are treated alike merged, and `turned` are those to reverse, counted from the last.
+    This is mostly at least twice as fast as an index, and its gradient adds nothing in place: inductor gets a chain
+    of such additions wrong.
     """
 
     sizes: tuple[int, ...]

@@ -44,7 +44,7 @@ class ReferencePlan:
     circuit: Circuit
 
     def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
-        """Return what a batch takes, forward and backward."""
+        """Return the cost of a batch, forward and backward."""
         return Forecast(math.inf, 0.0, 0.0)  # never worth it
 
     def expectations(
@@ -121,7 +121,7 @@ def _initial(circuit: Circuit, x: Float[Tensor, "*batch i"]) -> Complex[Tensor, 
         return first.to(_C)
     features = x[..., : len(states)]
     zero = features.detach().norm(dim=-1, keepdim=True) == 0
-    norm = torch.where(zero, 1.0, features).norm(dim=-1, keepdim=True)  # that of zeros has second derivatives of NaN
+    norm = torch.where(zero, 1.0, features).norm(dim=-1, keepdim=True)  # of zeros, second derivatives are NaN
     place = torch.tensor(states, device=x.device)
     return first.index_copy(-1, place, features / torch.where(zero, 1.0, norm)).to(_C)
 

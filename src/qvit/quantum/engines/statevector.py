@@ -1,7 +1,7 @@
 """The statevector engine: amplitudes of a block of tokens at a time, gradients by the adjoint method.
 
-A Numba kernel on the CPU (`statevector_kernel.py`) and plain torch for other devices, where a rotation is a handful of
-operations on all tokens. Memory does not depend on depth in either.
+It has a Numba kernel on the CPU (`statevector_kernel.py`) and uses plain torch on other devices, where a rotation is a
+handful of operations on all tokens. Memory does not depend on depth in either.
 """
 
 import functools
@@ -26,7 +26,7 @@ MAX_WIRES = 20
 
 
 class StatevectorCall(Prepared):
-    """A call of the kernel."""
+    """One call of the statevector engine's kernel."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class StatevectorCall(Prepared):
         statevector_kernel.backward(*given, *self._scratch(3), *made, first, last, self.per_part)
 
     def _scratch(self, states: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return room for cosines and sines, and for states, of one block."""
+        """Return scratch arrays for cosines and sines, and for states, of one block."""
         trig, psi = self.room(2 * self.columns, states * self.size)
         return trig, psi.reshape(states, -1)
 
@@ -116,7 +116,7 @@ class _Decoded:
         return torch.stack(values, dim=1)
 
     def partners(self) -> list[Partners]:
-        """Return those of the rotations after the prefix."""
+        """Return the partners under each rotation after the prefix."""
         return [Partners.of(x, z, self.n_wires) for x, z in self.rotations[self.n_prefix :]]
 
 
@@ -129,7 +129,7 @@ def run_in_torch(
     n_wires: int,
     n_outputs: int,
 ) -> Tensor:
-    """Return the same as the operator by differentiable torch operations, to any order; memory grows with depth."""
+    """Return what the operator returns, by torch operations differentiable to any order; memory grows with depth."""
     program = _Decoded.of(code, n_wires)
     halves = [0.5 * angle for angle in per_group(inputs, weights, source, program.columns)]
     p = program.n_prefix
@@ -196,8 +196,11 @@ def _credited(
 
 
 def forward_flops(groups: int, tokens: int, code: Tensor, n_wires: int, n_outputs: int) -> float:
-    """Return the operations of a forward pass: six per pair and rotation; for each amplitude three to start, three to
-    read, and two for an observable that is not folded."""
+    """Return the operations of a forward pass.
+
+    They are six per pair and rotation, and per amplitude three to start, three to read, and two for each observable
+    that is not folded.
+    """
     array = code.cpu().numpy()
     turns = len(section(array, "rotations")) // 3 - int(array[1])
     direct = len(section(array, "direct"))
@@ -224,7 +227,7 @@ class StatevectorPlan:
 
     @property
     def call(self) -> KernelCall:
-        """The operator with this circuit encoded."""
+        """The operator and this circuit, encoded."""
         if not self._kept:
             program = self.program
             sizes = program.n_wires, len(program.observables), program.loads.rows
@@ -232,7 +235,7 @@ class StatevectorPlan:
         return self._kept[0]
 
     def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
-        """Return what a batch takes, forward and backward."""
+        """Return the cost of a batch, forward and backward."""
         size, turns = 2.0**self.program.n_wires, self.program.n_rotations - self.program.n_prefix
         operations = 28.0 * size / 2 * turns  # per token: 6 forward, twice, and 16 back for each pair
         if not kernel:
@@ -258,7 +261,7 @@ def statevector_plan(program: PauliProgram) -> StatevectorPlan:
         raise CircuitError(
             f"The statevector engine holds 2ⁿ real amplitudes per token, n up to {MAX_WIRES}; this circuit needs "
             f"n={program.n_wires} or one more. Use fewer qubits per head and more heads, or one ry_ring layer, "
-            "which needs none."
+            "which needs no amplitudes."
         )
     return StatevectorPlan(real)
 
@@ -267,5 +270,5 @@ ENGINE = Engine(
     lambda circuit: statevector_plan(compile_circuit(circuit)),
     cpu=Prices(1.9e-4, 5.8e-12, 8.2e-12),
     gpu=Prices(2e-5, 5e-14, 1e-12),
-    warm=lambda plan: plan.call,  # makes its tables: now, not inside a trace
+    warm=lambda plan: plan.call,  # makes its tables now, not inside a trace
 )

@@ -6,12 +6,12 @@ state ψ and on λ = Oψ together (the adjoint method of Jones and Gacon 2020, a
 depend on depth.
 
 The inputs' share of the angles comes as it is (`inputs`: source, column, token), the weights' as cosines and sines of
-halves (`cw`, `sw`: group, rotation); the kernel adds them by the addition theorem. A source is a row of inputs that
-one or several groups of weights share: those of source s are `order[starts[s] : starts[s + 1]]`. The tokens of every
-array come in whole blocks.
+half angles (`cw`, `sw`: group, rotation); the kernel adds them by the addition theorem. A source is a row of inputs
+that one or several groups of weights share: the groups of source s are `order[starts[s] : starts[s + 1]]`. The tokens
+of every array come in whole blocks.
 """
 
-# Bodies are Numba's: plain loops, no annotations, every array contiguous. `…[i]` of a state is `load(…, i)`.
+# The functions are for Numba: plain loops, no annotations, every array contiguous. `load(state, i)` is amplitude i.
 
 from qvit.cpu.compiled import jit
 from qvit.cpu.vectors import BYTES, cos_sin, is_far, like, load, mend_far, splat, store
@@ -109,7 +109,7 @@ def _evolve(psi, group, angles, steps, bases):
 
 @jit
 def _undo_one(psi, lam, cos, sin, x, bases, start, stop):
-    """Undo one rotation on ψ and λ; return ⟨λ|dψ⟩ for its angle, twice."""
+    """Undo one rotation on ψ and λ; return 2⟨λ|∂ψ/∂θ⟩ for its angle θ."""
     slope = cos - cos
     for t in range(start, stop):
         e = bases[t]
@@ -310,7 +310,7 @@ def _unpack(code):
 def forward(code, inputs, cw, sw, amplitudes, order, starts, trig, scratch, out, first, last, per_part):
     """Write expectation values `out` (group, observable, token) for parts `first` to `last`.
 
-    A part is `per_part` blocks of one source. `scratch` holds two states, `trig` two rows a column.
+    A part is `per_part` blocks of one source. `scratch` holds two states, `trig` two rows per column.
     """
     blocks, columns = out.shape[2] * out.itemsize // BYTES, inputs.shape[1]
     dynamic, circuit = _unpack(code)

@@ -21,7 +21,7 @@ from qvit.quantum.engines.layout import Batching, Constant, LinearAngles
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """RBS gates on wires of their own: for each wire its partner, the gate that turns it (−1: none) and the sign."""
+    """RBS gates that share no wire: for each wire its partner, the gate that turns it (−1 for none) and the sign."""
 
     partner: Constant
     gate: Constant
@@ -39,7 +39,7 @@ class SubspacePlan:
 
     def matrix(self, weights: Float[Tensor, "g k"]) -> Float[Tensor, "g n n"]:
         """Return the orthogonal matrices that the networks apply: amplitudes `(…, n)` @ matrix."""
-        theta = torch.nn.functional.pad(self.angles.of_weights(weights), (0, 1))[:, None, :]  # the last turns nothing
+        theta = torch.nn.functional.pad(self.angles.of_weights(weights), (0, 1))[:, None, :]  # 0 for "no gate"
         cos, sin, n = theta.cos(), theta.sin(), self.signs.rows
         rows = torch.eye(n, dtype=weights.dtype, device=weights.device).expand(weights.shape[0], n, n)
         for layer in self.layers:
@@ -50,7 +50,7 @@ class SubspacePlan:
         return rows
 
     def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
-        """Return what a batch takes, forward and backward."""
+        """Return the cost of a batch, forward and backward."""
         n, depth, values = self.signs.rows, len(self.layers), float(tokens * groups)
         return Forecast(12 + 7 * depth, 6 * values * n * n, itemsize * (12 * values * n + 12 * depth * groups * n * n))
 
@@ -67,7 +67,7 @@ class SubspacePlan:
 
 
 def _unary_wires(circuit: Circuit) -> tuple[int, ...] | None:
-    """Return the wire that each loaded state has in |1⟩, or None if one has not exactly one."""
+    """Return the wire that each loaded state has in |1⟩, or None unless each has exactly one."""
     if not circuit.amplitudes or any(state.bit_count() != 1 for state in circuit.amplitudes):
         return None
     return tuple(circuit.n_wires - state.bit_length() for state in circuit.amplitudes)
@@ -92,7 +92,7 @@ def _layers(gates: tuple[Gate, ...], n: int) -> tuple[Layer, ...]:
 
 @lru_cache(maxsize=64)
 def subspace_plan(circuit: Circuit) -> SubspacePlan:
-    """Return the circuit prepared; raises `CircuitError` for any but RBS gates by weights on a unary state."""
+    """Return the circuit prepared; raises `CircuitError` unless it is RBS gates by weights alone on a unary state."""
     wires = _unary_wires(circuit)
     fits = all(gate.name == "RBS" and gate.angle is not None and not gate.angle.inputs for gate in circuit.gates)
     if wires is None or not fits or any(observable.x for observable in circuit.observables):

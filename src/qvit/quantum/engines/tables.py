@@ -22,9 +22,9 @@ class Tables:
 
     SECOND is −1 for a rotation alone. SIGN1 relates the first rotation's sign at e^x₂ to that at e, SIGN2 the
     second's at e^x₁ to that at e. `bases[START:MIDDLE]` are the e where the second's sign is +, up to STOP where it
-    is −. `prefix` `(2^p,)` are the basis states of the product state, `prefix_rotations` the rotation that doubles
-    it each time. `folded` are the observables found by folding probabilities, `fold` `(2ⁿ,)` the order that does
-    it; `direct` are the others.
+    is −. `prefix` `(2^p,)` are the basis states of the product state; rotation k turns the first 2ᵏ of them into
+    twice as many. `folded` are the observables found by folding probabilities, `fold` `(2ⁿ,)` is the order that
+    allows it; `direct` are the others.
     """
 
     steps: np.ndarray
@@ -55,7 +55,7 @@ def _double(index: np.ndarray, x1: int, z1: int, x2: int, z2: int) -> tuple[np.n
 
 
 def _paired(program: RealProgram) -> list[tuple[int, int]]:
-    """Return rotations after the prefix two by two; −1 is none. Only neighbours, or what commutes in between."""
+    """Return rotations after the prefix in pairs, −1 for none; the second commutes with all that lie in between."""
     waiting = list(range(program.n_prefix, program.n_rotations))
     x, z = program.x.tolist(), program.z.tolist()
 
@@ -137,8 +137,8 @@ SECTIONS = ("rotations", "observables", "loads", "steps", "bases", "prefix", "fo
 def encode(program: RealProgram) -> np.ndarray:
     """Return a program and its tables as one row of int32, the form in which the operator takes them.
 
-    It begins with the number of wires, that of prefix rotations, and where each of `SECTIONS` starts and the last
-    one stops. `rotations` holds x, z and column of each.
+    It begins with the number of wires, the number of prefix rotations, and where each of `SECTIONS` starts and the
+    last one stops. `rotations` holds x, z and column of each rotation.
     """
     made = make_tables(program)
     rotations = np.stack((program.x, program.z, program.dynamic), axis=1)

@@ -1,7 +1,7 @@
-"""The unitary engine: what does not depend on the inputs becomes one matrix per group, applied by one GEMM.
+"""The unitary engine: rotations that do not depend on the inputs become one matrix per group, applied by one GEMM.
 
-Plain torch on any device. It pays off where many tokens share a deep circuit on few qubits; its memory is that of
-the state after every step, and of the matrix after every rotation.
+It uses plain torch on any device, and pays off where many tokens share a deep circuit on few qubits. Its memory holds
+the state after every step, and the matrix after every rotation.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ MAX_WIRES = 12
 
 @dataclass(frozen=True, eq=False)
 class UnitaryPlan:
-    """A circuit prepared for this engine: rotations in stretches that do, or do not, depend on the inputs."""
+    """A circuit prepared for this engine, in stretches of rotations that do, or do not, depend on the inputs."""
 
     program: RealProgram
     stretches: tuple[tuple[bool, tuple[int, ...]], ...]
@@ -47,7 +47,7 @@ class UnitaryPlan:
         )
 
     def forecast(self, tokens: int, groups: int, itemsize: int, *, kernel: bool) -> Forecast:
-        """Return what a batch takes, forward and backward."""
+        """Return the cost of a batch, forward and backward."""
         size = 2**self.program.n_wires
         observables = len(self.program.observables)
         launches, moved = 21.0 + 3 * self.program.n_wires + 3 * observables, 12.0 * tokens * size
@@ -91,7 +91,7 @@ class UnitaryPlan:
         return product_state(cos[..., :p].expand(shape), sin[..., :p].expand(shape), self.prefix, program.n_wires)
 
     def _matrix(self, half: Float[Tensor, "g 1 r"], rotations: tuple[int, ...]) -> Float[Tensor, "g a a"]:
-        """Return what the rotations do to a row of amplitudes."""
+        """Return the matrix that applies the rotations to a row of amplitudes."""
         matrix = torch.eye(2**self.program.n_wires, dtype=half.dtype, device=half.device).expand(half.shape[0], -1, -1)
         cos, sin = half.cos(), half.sin()
         for r in rotations:
