@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from qvit.cli import main
 from qvit.training.options import resolve
@@ -64,9 +65,9 @@ def process() -> Callable[..., Told]:
 # --- what stands for an epoch ---
 
 
-def nothing_learnt(*of: Any, seed: int, epoch: int, team: Any) -> tuple[float, float]:
+def nothing_learnt(*of: Any, seed: int, epoch: int, team: Any) -> tuple[float, Tensor]:
     """In place of the steps of an epoch: the weights stay as they are, all around it goes on as ever."""
-    return of[2].lr, 1.0
+    return of[2].lr, torch.ones(())
 
 
 @pytest.fixture

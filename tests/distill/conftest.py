@@ -88,14 +88,14 @@ def make_npz(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 def _one_step(
     model: Any, data: Dataset, config: Any, objective: Any, optimizer: Any, *, seed: int, epoch: int, team: Any
-) -> tuple[float, float]:
+) -> tuple[float, Tensor]:
     """Stand in for an epoch: one step on all images at once, each under a symmetry that is drawn."""
     order = generator(seed, ORDER, epoch)
     batch = loop.load_batch(
         data.train, torch.arange(len(data.train)), loop.augmentation_group(data, config), order, "cpu"
     )
     loss = loop.train_step(model.train(), batch, objective, optimizer, lr=config.lr)
-    return config.lr, loss.item()
+    return config.lr, loss
 
 
 @contextmanager

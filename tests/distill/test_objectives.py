@@ -56,7 +56,7 @@ def _features(s: Tensor, t: Tensor, y: Tensor, temperature: float) -> Tensor:
 
 
 def _attention(s: Tensor, t: Tensor, y: Tensor, temperature: float) -> Tensor:
-    return attention_distance(s[:, :, None], t[:, :, None])
+    return attention_distance(s[..., None], t[..., None])
 
 
 def slow_soft(s: Array, t: Array, y: int, temperature: float) -> float:
@@ -248,6 +248,13 @@ def test_a_batch_equals_its_singles_in_any_order(loss: Loss) -> None:
     torch.testing.assert_close(together, torch.cat(singles))
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
     torch.testing.assert_close(loss(s[order], t[order], y[order], 2.0), together[order])
+
+
+@pytest.mark.parametrize("loss", EVERY)
+def test_each_student_of_a_stack_has_its_own(loss: Loss) -> None:
+    s, t, y = _data()
+    students = torch.stack([s, -s, s.flip(0)])
+    torch.testing.assert_close(loss(students, t, y, 2.0), torch.stack([loss(one, t, y, 2.0) for one in students]))
 
 
 @pytest.mark.parametrize("loss", EVERY)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.registry import DatasetInfo
@@ -124,12 +124,12 @@ def nudge(
     seed: int,
     epoch: int,
     **_: Any,
-) -> tuple[float, float]:
+) -> tuple[float, Tensor]:
     """Move all that is trained a little, as seed, epoch and rate say, in the place of an epoch's steps."""
     with torch.no_grad():
         for parameter in optimizer.parameters:
             parameter += config.lr * torch.randn_like(parameter)
-    return config.lr, 1.0 / (epoch + 1)
+    return config.lr, torch.tensor(1.0 / (epoch + 1), dtype=torch.float64)
 
 
 @pytest.fixture

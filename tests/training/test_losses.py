@@ -88,6 +88,14 @@ def test_equals_a_loop(loss: Callable[..., Tensor], slow: Slow, smoothing: float
 
 
 @pytest.mark.parametrize(("loss", "slow"), PAIRS)
+def test_each_model_of_a_stack_has_its_own(loss: Callable[..., Tensor], slow: Slow) -> None:
+    logits, labels = torch.randn(3, B, C, generator=torch.Generator().manual_seed(1)), _labels(loss)
+    options: dict[str, Any] = {"smoothing": 0.1, "class_weights": torch.tensor(WEIGHTS)}
+    alone = torch.stack([loss(one, labels, **options) for one in logits])
+    torch.testing.assert_close(loss(logits, labels, **options), alone)
+
+
+@pytest.mark.parametrize(("loss", "slow"), PAIRS)
 def test_options_bite(loss: Callable[..., Tensor], slow: Slow) -> None:
     logits, labels = torch.randn(B, C, generator=torch.Generator().manual_seed(1)), _labels(loss)
     plain = loss(logits, labels)

@@ -87,6 +87,53 @@ def test_gradients_are_scaled_down_to_the_largest_norm(
     assert loss.shape == ()
 
 
+class Linears(nn.Module):
+    """A stack of linear models of images: the first axis of parameters and logits is theirs."""
+
+    def __init__(self, *weights: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack(weights))
+        self.bias = nn.Parameter(torch.zeros(len(weights), 1, weights[0].shape[0]))
+        self.scale = nn.Parameter(torch.ones(len(weights)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.float().flatten(1) / 255.0
+        return (flat @ self.weight.transpose(1, 2) + self.bias) * self.scale[:, None, None]
+
+
+def test_each_model_of_a_stack_takes_its_own_step(make_data: MakeData) -> None:
+    """One of them is clipped and the other is not."""
+    data = make_data()
+    features = data.info.channels * data.size**2
+    torch.manual_seed(0)
+    first, second = torch.randn(2, data.info.num_classes, features) * torch.tensor([0.001, 3.0])[:, None, None]
+    stack, alone = Linears(first, second), [Linears(first), Linears(second)]
+    objective, norms = supervised(data, TINY), []
+    optimizers = [make_optimizer(model, TINY) for model in (stack, *alone)]
+    for step in range(3):
+        batch = load_batch(data.train, torch.arange(8) + step, "none", generator(0), "cpu")
+        together, *singly = (
+            train_step(model, batch, objective, optimizer, lr=0.01, clip_norm=8.0)
+            for model, optimizer in zip((stack, *alone), optimizers, strict=True)
+        )
+        assert together.shape == (2,)
+        torch.testing.assert_close(together, torch.cat(singly))
+        for name, value in stack.named_parameters():
+            torch.testing.assert_close(value, torch.cat([dict(one.named_parameters())[name] for one in alone]))
+        norms.append([torch.cat([p.grad.flatten() for p in one.parameters()]).norm().item() for one in alone])
+    assert [norm < 7.9 for norm in norms[0]] == [True, False], "or the case is of no use"
+    assert norms[0][1] == pytest.approx(8.0, rel=1e-3)
+
+
+def test_one_model_of_a_stack_that_is_not_finite_is_told(make_data: MakeData) -> None:
+    data = make_data()
+    weight = torch.zeros(data.info.num_classes, data.info.channels * data.size**2)
+    stack = Linears(weight, torch.full_like(weight, torch.inf))
+    batch = load_batch(data.train, torch.arange(8), "none", generator(0), "cpu")
+    with pytest.raises(TrainingError, match="The loss is no longer finite"):
+        train_step(stack, batch, supervised(data, TINY), make_optimizer(stack, TINY), lr=0.1)
+
+
 def test_a_step_that_is_not_finite_changes_nothing(make_data: MakeData) -> None:
     data = make_data()
     model = build(data)

@@ -1,5 +1,7 @@
 """Distillation losses: pure functions of what a student and its teacher say that return one value per example.
 
+Of a stack of students, the values of each student.
+
 The student comes first, the teacher second. KL divergences sum over classes and average over separate questions, such
 as labels and thresholds; squared differences average over columns. Divergences of answers softened by a temperature T
 carry Hinton's factor T², which keeps the size of their gradients whatever T is.
@@ -12,57 +14,57 @@ from torch import Tensor
 
 
 def soft_targets(
-    student: Float[Tensor, "b c"], teacher: Float[Tensor, "b c"], *, temperature: float
-) -> Float[Tensor, " b"]:
+    student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "b c"], *, temperature: float
+) -> Float[Tensor, "*m b"]:
     """KL divergence of softened classes from logits: T²·KL(softmax(t/T) ‖ softmax(s/T)), in nats.
 
     The gradient by the student's logits is T·(softmax(s/T) − softmax(t/T)); as T grows, it tends to (s − t)/C with the
     mean over classes taken off. Source: Hinton et al. 2015 (arXiv:1503.02531).
     """
-    divergences = _divergence((student / temperature).log_softmax(dim=1), (teacher / temperature).log_softmax(dim=1))
+    divergences = _divergence((student / temperature).log_softmax(dim=-1), (teacher / temperature).log_softmax(dim=-1))
     return temperature**2 * divergences
 
 
 def binary_soft_targets(
-    student: Float[Tensor, "b k"], teacher: Float[Tensor, "b k"], *, temperature: float
-) -> Float[Tensor, " b"]:
+    student: Float[Tensor, "*m b k"], teacher: Float[Tensor, "b k"], *, temperature: float
+) -> Float[Tensor, "*m b"]:
     """KL divergence of softened answers from logits, averaged over labels, times T², in nats.
 
     Per label T²·KL(Bernoulli(σ(t/T)) ‖ Bernoulli(σ(s/T))): `soft_targets` of two classes with the logits z and 0.
     """
     divergences = _divergence(_log_answers(student / temperature), _log_answers(teacher / temperature))
-    return temperature**2 * divergences.mean(dim=1)
+    return temperature**2 * divergences.mean(dim=-1)
 
 
 def ordinal_soft_targets(
-    student: Float[Tensor, "b c"], teacher: Float[Tensor, "b c"], *, temperature: float
-) -> Float[Tensor, " b"]:
+    student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "b c"], *, temperature: float
+) -> Float[Tensor, "*m b"]:
     """KL divergence of "is the grade above k?" from softened logits, averaged over thresholds k, times T², in nats.
 
     C ordered classes, at least two, have C − 1 thresholds. A student whose chances lie further from the teacher's
     grade costs more, where `soft_targets` sees only what chance that grade has. For two classes both are the same.
     """
     divergences = _divergence(_log_thresholds(student / temperature), _log_thresholds(teacher / temperature))
-    return temperature**2 * divergences.mean(dim=1)
+    return temperature**2 * divergences.mean(dim=-1)
 
 
-def logit_mse(student: Float[Tensor, "b c"], teacher: Float[Tensor, "b c"]) -> Float[Tensor, " b"]:
+def logit_mse(student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "b c"]) -> Float[Tensor, "*m b"]:
     """Squared difference of logits, averaged over classes.
 
     Unlike divergences it sees an offset that all classes share. Sources: Ba & Caruana 2014 (arXiv:1312.6184), Kim et
     al. 2021 (arXiv:2105.08919).
     """
-    return (student - teacher).square().mean(dim=1)
+    return (student - teacher).square().mean(dim=-1)
 
 
 def decoupled(
-    student: Float[Tensor, "b c"],
+    student: Float[Tensor, "*m b c"],
     teacher: Float[Tensor, "b c"],
     target: Int[Tensor, " b"],
     *,
     temperature: float,
     beta: float,
-) -> Float[Tensor, " b"]:
+) -> Float[Tensor, "*m b"]:
     """Decoupled distillation from logits and true classes: T²·(TCKD + β·NCKD), in nats.
 
     TCKD is the KL divergence of (target, all others), NCKD that of the others among themselves: 0 if there is but one.
@@ -75,15 +77,15 @@ def decoupled(
     return temperature**2 * (tckd + beta * nckd)
 
 
-def feature_distance(student: Float[Tensor, "b f"], teacher: Float[Tensor, "b f"]) -> Float[Tensor, " b"]:
+def feature_distance(student: Float[Tensor, "*m b f"], teacher: Float[Tensor, "b f"]) -> Float[Tensor, "*m b"]:
     """Squared difference of features, averaged over features, once the student's are mapped to the teacher's width.
 
     Source: FitNets, Romero et al. 2015 (arXiv:1412.6550); its learned map belongs to the caller.
     """
-    return (student - teacher).square().mean(dim=1)
+    return (student - teacher).square().mean(dim=-1)
 
 
-def attention_distance(student: Float[Tensor, "b y x"], teacher: Float[Tensor, "b v u"]) -> Float[Tensor, " b"]:
+def attention_distance(student: Float[Tensor, "*m b y x"], teacher: Float[Tensor, "b v u"]) -> Float[Tensor, "*m b"]:
     """Squared L2 distance of attention maps, each flattened and divided by its L2 norm; from 0 to 4.
 
     A teacher's map of another grid is first averaged over the cells of the student's, which overlap where the sizes do
@@ -91,8 +93,8 @@ def attention_distance(student: Float[Tensor, "b y x"], teacher: Float[Tensor, "
     Source: Zagoruyko & Komodakis 2017 (arXiv:1612.03928), eq. 2 with p = 2, but squared, so that it has a gradient
     where the maps agree, and without their weight β/2.
     """
-    resized = F.interpolate(teacher[:, None], size=student.shape[1:], mode="area")[:, 0]
-    return (_direction(student) - _direction(resized)).square().sum(dim=1)
+    resized = F.interpolate(teacher[:, None], size=student.shape[-2:], mode="area")[:, 0]
+    return (_direction(student) - _direction(resized)).square().sum(dim=-1)
 
 
 def _divergence(student: Float[Tensor, "... c"], teacher: Float[Tensor, "... c"]) -> Float[Tensor, "..."]:
@@ -100,40 +102,40 @@ def _divergence(student: Float[Tensor, "... c"], teacher: Float[Tensor, "... c"]
     return (teacher.exp() * (teacher - student)).sum(dim=-1)
 
 
-def _log_answers(logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k 2"]:
+def _log_answers(logits: Float[Tensor, "*m b k"]) -> Float[Tensor, "*m b k 2"]:
     """Return log P(yes) and log P(no) of each label; 1 − σ would lose small chances."""
-    return torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=2)
+    return torch.stack([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=-1)
 
 
-def _log_thresholds(logits: Float[Tensor, "b c"]) -> Float[Tensor, "b c-1 2"]:
+def _log_thresholds(logits: Float[Tensor, "*m b c"]) -> Float[Tensor, "*m b c-1 2"]:
     """Return log P(grade > k) and log P(grade ≤ k) for each threshold k.
 
     One logsumexp a threshold, as grades are few: the gradient of `logcumsumexp` subtracts and adds back values of the
     size of the logits, and in float32 it is off by 4e-4 at logits of 1e4 and wrong altogether from 1e8.
     """
-    chances = logits.log_softmax(dim=1)
-    above = [chances[:, k:].logsumexp(dim=1) for k in range(1, logits.shape[1])]
-    below = [chances[:, :k].logsumexp(dim=1) for k in range(1, logits.shape[1])]
-    return torch.stack([torch.stack(above, dim=1), torch.stack(below, dim=1)], dim=2)
+    chances = logits.log_softmax(dim=-1)
+    above = [chances[..., k:].logsumexp(dim=-1) for k in range(1, logits.shape[-1])]
+    below = [chances[..., :k].logsumexp(dim=-1) for k in range(1, logits.shape[-1])]
+    return torch.stack([torch.stack(above, dim=-1), torch.stack(below, dim=-1)], dim=-1)
 
 
 def _log_decoupled(
-    logits: Float[Tensor, "b c"], target: Int[Tensor, " b"]
-) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b c-1"]]:
+    logits: Float[Tensor, "*m b c"], target: Int[Tensor, " b"]
+) -> tuple[Float[Tensor, "*m b 2"], Float[Tensor, "*m b c-1"]]:
     """Return log-probabilities of (target, all others), and of the others given that it is not the target."""
-    target = target.long()[:, None]
-    others = torch.arange(logits.shape[1] - 1, device=logits.device)
+    target = target.long().expand(logits.shape[:-1])[..., None]
+    others = torch.arange(logits.shape[-1] - 1, device=logits.device)
     others = others + (others >= target)  # every class but the target, which a mask of −1000 would not quite leave out
-    chances = logits.log_softmax(dim=1)
-    rest = chances.gather(1, others).logsumexp(dim=1, keepdim=True)
-    return torch.cat([chances.gather(1, target), rest], dim=1), logits.gather(1, others).log_softmax(dim=1)
+    chances = logits.log_softmax(dim=-1)
+    rest = chances.gather(-1, others).logsumexp(dim=-1, keepdim=True)
+    return torch.cat([chances.gather(-1, target), rest], dim=-1), logits.gather(-1, others).log_softmax(dim=-1)
 
 
-def _direction(maps: Float[Tensor, "b y x"]) -> Float[Tensor, "b y*x"]:
+def _direction(maps: Float[Tensor, "*m b y x"]) -> Float[Tensor, "*m b y*x"]:
     """Flatten maps and divide each by its L2 norm."""
-    flat = maps.flatten(start_dim=1)
-    some = torch.linalg.vector_norm(flat.detach(), dim=1, keepdim=True) > 0
+    flat = maps.flatten(start_dim=-2)
+    some = torch.linalg.vector_norm(flat.detach(), dim=-1, keepdim=True) > 0
     # Of zeros no norm is taken at all: its second derivative there is NaN, which no `where` behind it would undo.
-    norms = torch.linalg.vector_norm(torch.where(some, flat, 1.0), dim=1, keepdim=True)
+    norms = torch.linalg.vector_norm(torch.where(some, flat, 1.0), dim=-1, keepdim=True)
     # A small ε in place of ∞ would hand a map of zeros a gradient of 1/ε, which drowns all others.
     return flat / torch.where(some, norms, torch.inf)

@@ -1,7 +1,5 @@
 """Find where numbers stopped being finite."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -26,12 +24,12 @@ def check_finite(
     In a `team`, each process has the same loss and gradient, but its own images and `own_loss`, which says with whose
     images to look for the layer.
     """
-    if math.isfinite(loss.detach() + gradient_norm):
+    if (loss.detach() + gradient_norm).isfinite().all():
         return
-    if torch.isfinite(loss):
+    if torch.isfinite(loss).all():
         what, culprit = "The gradient", find_gradient(model)
     else:
-        here = own_loss is not None and not torch.isfinite(own_loss)
+        here = own_loss is not None and not torch.isfinite(own_loss).all()
         found = team.collect((here, find_culprit(model, images)))
         what, culprit = "The loss", max(found, key=lambda one: one[0])[1]
     raise TrainingError(

@@ -59,13 +59,15 @@ class Team:
         """Return this process's part: shares follow each other, differ in length by one at most, and may be empty."""
         return values if self.count == 1 else values.tensor_split(self.count)[self.rank]
 
-    def part(self, losses: Float[Tensor, " s"]) -> Float[Tensor, ""]:
-        """Return what this process differentiates; `combine` makes the mean over a batch from all processes' parts."""
-        return losses.mean() if self.count == 1 else losses.sum()
+    def part(self, losses: Float[Tensor, "*m s"]) -> Float[Tensor, "*m"]:
+        """Return what this process differentiates of each model; `combine` makes the batch's mean of all parts."""
+        return losses.mean(dim=-1) if self.count == 1 else losses.sum(dim=-1)
 
     @torch.no_grad()
-    def combine(self, part: Float[Tensor, ""], parameters: Sequence[nn.Parameter], *, images: int) -> Float[Tensor, ""]:
-        """Return the mean loss over the batch, and replace the gradients of this part by those of that mean.
+    def combine(
+        self, part: Float[Tensor, "*m"], parameters: Sequence[nn.Parameter], *, images: int
+    ) -> Float[Tensor, "*m"]:
+        """Return each model's mean loss over the batch, and replace the gradients of this part by those of that mean.
 
         `images` is the length of this process's share. A parameter has a gradient afterwards if it had one anywhere.
         """
@@ -74,7 +76,7 @@ class Team:
         has_gradient = [parameter.grad is not None for parameter in parameters]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         counts = part.new_tensor([images, *has_gradient])
-        sizes = [1, len(counts), *(gradient.numel() for gradient in gradients)]
+        sizes = [part.numel(), len(counts), *(gradient.numel() for gradient in gradients)]
         flat = torch.cat([part.flatten(), counts, *(gradient.flatten() for gradient in gradients)])
         self._add_up(flat)
         total, counts, *sums = flat.split(sizes)
@@ -82,7 +84,7 @@ class Team:
         for parameter, gradient, summed, held in zip(parameters, gradients, sums, holders, strict=True):
             if held:  # one without a gradient anywhere keeps none: not even weight decay moves it then
                 parameter.grad = gradient.copy_(summed.view_as(gradient)).div_(all_images)
-        return total.squeeze() / all_images
+        return total.view_as(part) / all_images
 
     def gather(self, part: Float[Tensor, "g s k"], images: int) -> Float[Tensor, "g b k"]:
         """Return the results of all processes for their shares of `images` images, in order, on the CPU."""

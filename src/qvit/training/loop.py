@@ -44,12 +44,13 @@ class Batch:
 
 
 # What is minimised, example by example. The parameters of an objective that is a module are trained with the model's.
-Objective = Callable[[nn.Module, Batch], Float[Tensor, " b"]]
+# A module that stacks m models has the losses (m, b) of each, and m first in the shape of every parameter.
+Objective = Callable[[nn.Module, Batch], Float[Tensor, "*m b"]]
 
 
 @dataclass
 class TrainState:
-    """Everything that a run needs to be resumed: what has been learned, and the history so far."""
+    """Everything that the run of one model needs to be resumed: what has been learned, and the history so far."""
 
     epoch: int = 0
     model: dict[str, Any] = field(default_factory=dict)
@@ -132,7 +133,7 @@ def _fit(
         with surroundings(config.threads), seeded(seed, *noise, alone=alone), unstrided(model, objective):
             lr, loss = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch, team=team)
             found = validation_figures(model, data, config, team)
-        _update(state, model, own, optimizer, EpochRecord(state.epoch + 1, lr, loss, **vars(found)))
+        _update(state, model, own, optimizer, EpochRecord(state.epoch + 1, lr, loss.item(), **vars(found)))
         state.seconds.append(time.perf_counter() - start)
         if on_epoch is not None:
             on_epoch(state)
@@ -165,7 +166,7 @@ def train_epoch(
     seed: int,
     epoch: int,
     team: Team = ALONE,
-) -> tuple[float, float]:
+) -> tuple[float, Float[Tensor, "*m"]]:
     """Take the steps of one epoch, after `epoch` others; return the last step's learning rate and the mean loss."""
     group, order = augmentation_group(data, config), generator(seed, ORDER, epoch)
     batches = _shuffled(data.train, config, order)
@@ -177,8 +178,8 @@ def train_epoch(
         batch = load_batch(data.train, index, group, order, config.device, team)
         place = {"epoch": epoch + 1, "step": step + 1}
         loss = train_step(model, batch, objective, optimizer, lr=lr, clip_norm=config.clip_norm, team=team, **place)
-        total += loss * len(index)
-    return lr, total.item() / len(data.train)
+        total = total + loss * len(index)
+    return lr, total.cpu().double() / len(data.train)
 
 
 def train_step(
@@ -192,12 +193,12 @@ def train_step(
     epoch: int = 1,
     step: int = 1,
     team: Team = ALONE,
-) -> Float[Tensor, ""]:
-    """Take one step at the rate `lr` on the mean of `objective` over a batch; returns that mean.
+) -> Float[Tensor, "*m"]:
+    """Take one step at the rate `lr` on each model's mean of `objective` over a batch; returns these means.
 
-    In a `team`, `batch` is this process's share. Gradients are scaled down to a total norm of `clip_norm` if they
-    exceed it. Raises `TrainingError`, which names `epoch` and `step`, before anything is changed if the loss or a
-    gradient is not finite, or if the loss depends on no parameter.
+    In a `team`, `batch` is this process's share. The gradients of a model are scaled down to a total norm of
+    `clip_norm` if they exceed it. Raises `TrainingError`, which names `epoch` and `step`, before anything is changed if
+    the loss or a gradient is not finite, or if the loss depends on no parameter.
     """
     part = team.part(objective(model, batch))
     if not part.requires_grad:
@@ -206,15 +207,17 @@ def train_step(
             "to learn; is the model's output detached, or computed under torch.no_grad?"
         )
     optimizer.zero_grad()
-    differentiate(part)
+    differentiate(part.sum() if part.ndim else part)  # each model's parameters are in its own loss alone
     loss = team.combine(part.detach(), optimizer.parameters, images=len(batch.index))
     gradients = [parameter.grad for parameter in optimizer.parameters if parameter.grad is not None]
-    norm = torch.linalg.vector_norm(torch.cat([loss.new_zeros(1), *(gradient.flatten() for gradient in gradients)]))
+    own = [gradient.reshape(*loss.shape, -1) for gradient in gradients]
+    norm = torch.linalg.vector_norm(torch.cat([loss.new_zeros(*loss.shape, 1), *own], dim=-1), dim=-1)
     check_finite(model, batch.images, loss, norm, epoch=epoch, step=step, lr=lr, own_loss=part, team=team)
-    factor = 1.0 if clip_norm is None else clip_norm / (norm + 1e-6)  # as torch's clip_grad_norm_ does
-    if factor < 1.0:  # after the check: clipping by a NaN would hide where it came from
-        for gradient in gradients:
-            gradient.mul_(factor)
+    if clip_norm is not None:  # after the check: clipping by a NaN would hide where it came from
+        factor = clip_norm / (norm + 1e-6)  # as torch's clip_grad_norm_ does
+        if (factor < 1.0).any():
+            for gradient in gradients:
+                gradient.mul_(factor.clamp(max=1.0).reshape(*loss.shape, *[1] * (gradient.ndim - loss.ndim)))
     for parameters in optimizer.param_groups:
         parameters["lr"] = lr
     optimizer.step()

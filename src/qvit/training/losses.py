@@ -1,4 +1,4 @@
-"""Losses: pure functions of logits and labels that return one value per example."""
+"""Losses: pure functions of logits and labels that return one value per example, and per model of a stack."""
 
 from collections.abc import Callable
 
@@ -22,51 +22,53 @@ LOSSES_OF_TASK = {
 
 
 def cross_entropy(
-    logits: Float[Tensor, "b c"],
+    logits: Float[Tensor, "*m b c"],
     labels: Int[Tensor, "b 1"],
     *,
     smoothing: float = 0.0,
     class_weights: Float[Tensor, " c"] | None = None,
-) -> Float[Tensor, " b"]:
+) -> Float[Tensor, "*m b"]:
     """Cross-entropy with label smoothing ε: targets are 1 − ε + ε/C on the label and ε/C elsewhere."""
     labels = labels[:, 0]
-    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    shape = logits.shape[:-1]
+    each = logits.flatten(end_dim=-2), labels.expand(shape).flatten()
+    losses = F.cross_entropy(*each, reduction="none", label_smoothing=smoothing).view(shape)
     return losses if class_weights is None else losses * class_weights[labels]
 
 
 def binary_cross_entropy(
-    logits: Float[Tensor, "b k"],
+    logits: Float[Tensor, "*m b k"],
     labels: Int[Tensor, "b k"],
     *,
     smoothing: float = 0.0,
     class_weights: Float[Tensor, " k"] | None = None,
-) -> Float[Tensor, " b"]:
+) -> Float[Tensor, "*m b"]:
     """Binary cross-entropy, averaged over labels; smoothing ε moves targets to ε/2 and 1 − ε/2.
 
     `class_weights` multiply the positive part of each label, as `pos_weight` in torch.
     """
-    targets = labels.to(logits.dtype) * (1.0 - smoothing) + smoothing / 2.0
+    targets = (labels.to(logits.dtype) * (1.0 - smoothing) + smoothing / 2.0).expand_as(logits)
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=class_weights)
-    return losses.mean(dim=1)
+    return losses.mean(dim=-1)
 
 
 def squared_emd(
-    logits: Float[Tensor, "b c"],
+    logits: Float[Tensor, "*m b c"],
     labels: Int[Tensor, "b 1"],
     *,
     smoothing: float = 0.0,
     class_weights: Float[Tensor, " c"] | None = None,
-) -> Float[Tensor, " b"]:
+) -> Float[Tensor, "*m b"]:
     """Squared earth mover's distance between ordered distributions (Hou et al. 2016, arXiv:1611.05916).
 
     Σ over thresholds of the squared difference of cumulative probabilities: a grade two off costs more than
     a grade one off.
     """
     labels = labels[:, 0]
-    classes = logits.shape[1]
+    classes = logits.shape[-1]
     targets = F.one_hot(labels, classes).to(logits.dtype) * (1.0 - smoothing) + smoothing / classes
-    difference = (logits.softmax(dim=1) - targets).cumsum(dim=1)[:, :-1]
-    losses = difference.square().sum(dim=1)
+    difference = (logits.softmax(dim=-1) - targets).cumsum(dim=-1)[..., :-1]
+    losses = difference.square().sum(dim=-1)
     return losses if class_weights is None else losses * class_weights[labels]
 
 
