@@ -124,7 +124,7 @@ WRONG: dict[str, Wrong] = {
         "temperature": ("--teacher run small.npz --temperature 0", "temperature must be positive, got 0.0."),
         "alpha": (
             "--teacher run small.npz --alpha 0.3",
-            "In stages the first learns from the teacher alone, alpha=1, got 0.3; learn from both at once with "
+            "The first of two stages learns from the teacher alone, alpha=1, got 0.3; learn from both at once with "
             "--joint.",
         ),
         "transfer_set": ("--teacher run small.npz --transfer-set nowhere.npz", f"nowhere.npz: {MISSING}"),
@@ -183,7 +183,7 @@ WRONG: dict[str, Wrong] = {
             "tiny.yaml --dataset phantm",
             "The study tiny has no dataset 'phantm'. Did you mean 'phantom'? It has: phantom.",
         ),
-        "seeds": ("tiny.yaml --seeds 4", "The study tiny has 3 seeds, so --seeds takes 1 to that, not 4."),
+        "seeds": ("tiny.yaml --seeds 4", "The study tiny has 3 seeds: --seeds must be from 1 to that number, got 4."),
         "workers": (
             "tiny.yaml --workers 0",
             "Invalid value for '--workers': Input should be greater than or equal to 1",
@@ -205,7 +205,7 @@ WRONG: dict[str, Wrong] = {
             "tiny.yaml --dataset phantm",
             "The study tiny has no dataset 'phantm'. Did you mean 'phantom'? It has: phantom.",
         ),
-        "seeds": ("tiny.yaml --seeds 4", "The study tiny has 3 seeds, so --seeds takes 1 to that, not 4."),
+        "seeds": ("tiny.yaml --seeds 4", "The study tiny has 3 seeds: --seeds must be from 1 to that number, got 4."),
         "root": (
             "mine.yaml --root empty --offline",
             "empty/breastmnist.npz: expected the official file of BreastMNIST, found nothing there. Run 'qvit data "

@@ -450,7 +450,7 @@ REFUSALS: dict[str, Case] = {
     ),
     "two arrays of images to distil on": (
         lambda f: f.images(images=np.zeros(3), train_images=np.zeros(3)),
-        f"{OWN} one of images and train_images, found both. Save the one that is meant in a file alone.",
+        f"{OWN} one of images and train_images, found both. Save the one you mean in a file of its own.",
     ),
     "a name of nothing": (
         lambda f: f.images(),

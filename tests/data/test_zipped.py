@@ -70,7 +70,7 @@ def test_a_place_that_no_file_has() -> None:
     [
         (zipped(packed(CONTENT), size=len(CONTENT) - 1), "more than the 5119 bytes that a is said to have"),
         (zipped(packed(CONTENT), size=len(CONTENT) + 1), "5120 of the 5121 bytes that a is said to have"),
-        (zipped(packed(CONTENT[:-1] + b"x")), "another checksum of a than was written"),
+        (zipped(packed(CONTENT[:-1] + b"x")), "the checksum of a is not the one that was written"),
         (zipped(packed(CONTENT)[:-9]), "the compressed a breaks off"),
         (zipped(packed(CONTENT) + b"x"), "bytes after the end of the compressed a"),
         (zipped(b"\7" * 50), "a does not unpack: Error -3 while decompressing data: invalid block type"),
@@ -96,5 +96,5 @@ def test_another_number_of_members_than_is_said() -> None:
     content = zipped(packed(CONTENT)).getvalue()
     for count in (0, 2):
         changed = content[:-12] + struct.pack("<H", count) + content[-10:]
-        with pytest.raises(NoZipError, match="a directory with another number of members than is said"):
+        with pytest.raises(NoZipError, match="a directory with another number of members than the file says"):
             Archive(io.BytesIO(changed))

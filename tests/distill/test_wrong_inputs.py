@@ -187,7 +187,7 @@ SHOWS = (
     "Feature distillation needs pooled features, which the {} does not show; expected the methods forward_features, "
 )
 SHOWS += "forward_head. Set feature_weight to 0, or add them."
-NO_VIT = "Attention transfer needs a ViT, and the {} is none; set attention_weight to 0, or use one of our ViTs."
+NO_VIT = "Attention transfer needs a ViT, and the {} is not one; set attention_weight to 0, or use one of our ViTs."
 CANNOT = (
     "The teacher cannot be recognised by what it saves as 'part._extra_state': it holds a {}, which cannot be taken "
 )
@@ -294,7 +294,7 @@ ERRORS: dict[str, Row] = {
             lambda w, alpha=alpha: w.transfer(alpha),
             ConfigError,
             f"A transfer set has no labels, so alpha must be 1 there, got {alpha}; learn from the teacher alone first, "
-            "and from labels after.",
+            "and from labels afterwards.",
         )
         for alpha in (0.0, 0.999)
     },
@@ -374,7 +374,7 @@ ERRORS: dict[str, Row] = {
     "outputs of others": (
         lambda w: w.damaged(lambda place: change_json(place, key="0" * 64)),
         CacheWarning,
-        DAMAGED.replace("{}", "it is of another teacher or other images"),
+        DAMAGED.replace("{}", "it belongs to another teacher or other images"),
     ),
     "outputs of other contents": (
         lambda w: w.damaged(lambda place: change_json(place, checksums={"logits": "0"})),
@@ -431,7 +431,7 @@ EARLY: dict[str, tuple[dict[str, Any], type[QvitError], str]] = {
     "student": ({"model": "qvit_4q3x"}, ConfigError, "There is no model 'qvit_4q3x'. Did you mean"),
     "option of the student": ({"model": "resnet18", "n_layers": 3}, ConfigError, "resnet18 has no option 'n_layers'"),
     "patches": ({"patch_size": 5}, QvitError, "img_size=12 is not divisible by patch_size=5"),
-    "no ViT": ({"model": "resnet18", "width": 0.0625, "attention_weight": 1.0}, ConfigError, "student .* is none"),
+    "no ViT": ({"model": "resnet18", "width": 0.0625, "attention_weight": 1.0}, ConfigError, "student .* is not one"),
     "loss of teaching": ({"kd_loss": "ordinal"}, ConfigError, "kd_loss='ordinal' does not fit a multi-class task"),
     "dataset": ({"dataset": "phantm"}, ConfigError, "Did you mean 'phantom'"),
     "no images to transfer": ({"transfer_set": "nowhere.npz"}, DataError, "nowhere.npz.*nothing there"),

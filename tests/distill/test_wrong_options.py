@@ -11,8 +11,8 @@ from qvit.errors import ConfigError
 from qvit.training.options import TRAIN_KEYS, RunConfig, option_keys
 
 NO_LABELS = "A transfer set and mixtures have no labels, so they cannot be learned from jointly; leave --joint out."
-NO_STAGES = "Learning jointly there are no stages to pre-train or fine-tune: set the options of all."
-ALONE = "In stages the first learns from the teacher alone, alpha=1, got {}; learn from both at once with --joint."
+NO_STAGES = "With --joint there are no stages to pre-train or fine-tune; set the student's options instead."
+ALONE = "The first of two stages learns from the teacher alone, alpha=1, got {}; learn from both at once with --joint."
 NOTHING = "kd_loss='none' leaves nothing to learn from; set feature_weight or attention_weight."
 OF_STAGES = f"A stage has the options of training: {', '.join(TRAIN_KEYS)}."
 KNOWN = f"Known options: {', '.join((*option_keys(), *KD_KEYS, *OWN_KEYS))}."

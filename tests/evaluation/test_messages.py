@@ -186,9 +186,9 @@ ROWS: list[Row] = [
     ),
     (
         lambda: delong_test(LABELS, SCORES, SCORES, "binary"),
-        "A comparison of AUC over random images cannot tell how much they matter: class 1 has 2 images, "
+        "A comparison of AUC over random images cannot tell how much chance is in them: class 1 has 2 images, "
         "fewer than 10. Add test images, compare accuracies, or train several seeds and use seeds_test, "
-        "which is for these very images.",
+        "which holds for these images only.",
     ),
     (
         lambda: delong_test([0, 1], np.eye(2), np.eye(3)[:2], "multi-class"),
@@ -196,7 +196,7 @@ ROWS: list[Row] = [
     ),
     (
         lambda: mcnemar_test([[0, 1]], [[0.1, 0.9]], [[0.1, 0.9]], "multi-label"),
-        "McNemar's test needs one decision an image, but a multi-label image has several. Use permutation_test.",
+        "McNemar's test needs one decision per image, but a multi-label image has several. Use permutation_test.",
     ),
     (
         lambda: permutation_test([1], [0.1], [0.9], "binary"),
@@ -245,8 +245,8 @@ ROWS: list[Row] = [
     ),
     (
         lambda: compare_arms(LABELS, ARM, ARM, "binary", metric="acc"),
-        "A comparison of ACC over random images cannot tell how much they matter: there are 3 images, fewer "
-        "than 30. Add test images, train several seeds and use seeds_test, which is for these very images.",
+        "A comparison of ACC over random images cannot tell how much chance is in them: there are 3 images, fewer "
+        "than 30. Add test images, train several seeds and use seeds_test, which holds for these images only.",
     ),
     (
         lambda: compare_arms(LABELS, ARM, ARM, "binary", metric="auk"),
@@ -275,8 +275,8 @@ ROWS: list[Row] = [
         "Values to rank must be finite, but dataset 1 (counted from 0) has [0.1, nan]. Leave out datasets "
         "that lack a model.",
     ),
-    (lambda: critical_difference(1, 5), "Ranks need at least 2 models and 1 dataset, but 1 and 5 came."),
-    (lambda: critical_difference(2, 0), "Ranks need at least 2 models and 1 dataset, but 2 and 0 came."),
+    (lambda: critical_difference(1, 5), "Ranks need at least 2 models and 1 dataset, but came with 1 and 5."),
+    (lambda: critical_difference(2, 0), "Ranks need at least 2 models and 1 dataset, but came with 2 and 0."),
     (lambda: name(auc=1.25), "AUC must lie within [0, 1], but came as 1.25."),
     (lambda: name(acc=-0.25), "ACC must lie within [0, 1], but came as -0.25."),
     (

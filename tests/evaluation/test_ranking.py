@@ -169,8 +169,8 @@ def test_wrong_tables_are_refused(test: Any, values: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("models", "datasets", "level", "message"),
     [
-        (1, 5, 0.95, "at least 2 models and 1 dataset, but 1 and 5"),
-        (3, 0, 0.95, "but 3 and 0"),
+        (1, 5, 0.95, "at least 2 models and 1 dataset, but came with 1 and 5"),
+        (3, 0, 0.95, "but came with 3 and 0"),
         (3, 5, 0.0, "between 0 and 1"),
     ],
 )

@@ -671,7 +671,7 @@ def test_every_chart_has_a_title(results: Results) -> None:
     other = "Set <D> & 'so' on"
     assert titles == [
         *(f"{name}: {metric} against parameters" for name in ("Set A", other) for metric in ("AUC", "ACC")),
-        "QViT minus what stands in the circuits' place",
+        "QViT minus each control",
         "Is a quantum vision transformer better than a classical one of the same parameter count?",
         "Gain from a teacher against model size",
         "What is pre-training on a teacher worth?",

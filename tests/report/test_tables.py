@@ -297,7 +297,7 @@ def test_names_of_columns(results: Results) -> None:
         "averages": "model, regime, models, AUC here, ACC here",
         "teachers": "teacher, dataset, parameters, AUC of members, AUC together, ACC together",
         "cost": "model, dataset, parameters, in attention, FLOPs, simulation FLOPs, circuits, qubits, depth, gates, "
-        "of two qubits, shots",
+        "two-qubit gates, shots",
         "runs": "model, dataset, seed, test AUC, test ACC, val AUC, epoch kept, seconds, identity",
         "worth": "in the circuits' place, dataset, AUC, p (AUC), ACC, p (ACC), what is shown of the AUC",
         **dict.fromkeys(("classical", "controls", "distillation"), family),
@@ -346,8 +346,10 @@ def test_the_papers_means_stand_beside_those_of_its_datasets_alone(make_study: M
         "0.846",
     )
     assert ours["AUC here"] == mean_auc(found, "retinamnist", "breastmnist")
-    assert table.caption.startswith("Here: Retina, Breast; not Set A, which the paper does not have. The paper (arXiv:")
-    assert "with 2 of them here levels are not to be compared" in table.caption
+    assert table.caption.startswith(
+        "Here: Retina, Breast; without Set A, which the paper does not have. The paper (arXiv:"
+    )
+    assert "only 2 of them are here, so compare differences between rows, not levels" in table.caption
     own = load_results(make_study("datasets: sub/retinamnist.npz\nmodels: [qvit_4q1h, vit_4q1h_matched]"))
     assert "paper" not in str(average_table(own)), "a file of that name may hold anything"
 

@@ -245,8 +245,8 @@ def test_restrict() -> None:
             {"datasets": ["phantm"]},
             "The study study has no dataset 'phantm'. Did you mean 'phantom'? It has: phantom, own.",
         ),
-        ({"seeds": 0}, "The study study has 3 seeds, so --seeds takes 1 to that, not 0."),
-        ({"seeds": 4}, "The study study has 3 seeds, so --seeds takes 1 to that, not 4."),
+        ({"seeds": 0}, "The study study has 3 seeds: --seeds must be from 1 to that number, got 0."),
+        ({"seeds": 4}, "The study study has 3 seeds: --seeds must be from 1 to that number, got 4."),
     ):
         with pytest.raises(ConfigError) as caught:
             restrict(study, **wrong)  # type: ignore[arg-type]
@@ -682,7 +682,7 @@ MISTAKES = [
     (SMALL + "regimes: [scratch, scratch]", "regimes names 'scratch' twice."),
     (
         SMALL + TEACHERS + "regimes: {scratch: {teacher: t}}",
-        "The regime 'scratch' has no teacher; call this one otherwise.",
+        "The regime 'scratch' has no teacher; give this one another name.",
     ),
     (
         SMALL + "regimes: {scratch: {alpha: 0.5}}",

@@ -268,7 +268,7 @@ def test_a_run_that_kills_every_worker_is_given_up(study: MakeStudy, go: Go) -> 
     summary, pool = go(study(), lambda work, number: lost(work) if "vit" in work.name else None)
     assert pool.tries["first vit_4q1h scratch seed 0"] == LOST_AT_MOST
     assert summary.failed == {
-        "first vit_4q1h scratch seed 0": "lost 3 workers; of the last, its process was killed by SIGKILL"
+        "first vit_4q1h scratch seed 0": "lost 3 workers; the last one: its process was killed by SIGKILL"
     }
     assert summary.finished == 1
 
@@ -485,8 +485,8 @@ def test_runs_that_nobody_takes_are_no_success(
     with pytest.raises(RunError) as caught:
         run_study(study(), tmp_path / "study")
     assert str(caught.value) == (
-        "Nobody takes the 2 runs that are still to be done: the machines have too few processors for one. Give them "
-        "more, or runs fewer threads."
+        "No worker takes the 2 runs that are left: the machines have too few processors for one run. Give them more "
+        "processors, or runs fewer threads."
     )
 
 

@@ -297,7 +297,7 @@ def test_a_disk_that_fills_later_takes_nothing_away(tmp_path: Path, disk: Callab
 def test_another_format(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         store.put(format=999)
-    refused(tmp_path, f"{tmp_path / FILE} is of another version of qvit; use that one, or another folder.")
+    refused(tmp_path, f"{tmp_path / FILE} was made by another version of qvit; use that version, or another folder.")
     (tmp_path / FILE).unlink()
     connection = sqlite3.connect(tmp_path / FILE)
     connection.execute("CREATE TABLE other (x)")
@@ -492,7 +492,7 @@ def test_a_study_that_cannot_be_written_can_be_read(tmp_path: Path, monkeypatch:
 ADVICE = {
     "writable": "File or folder may be read-only: change that, or choose another folder with --out.",
     "room": "Free some space and run the study again; nothing was lost.",
-    "disk": "Look into what is wrong with the disk, and run the study again; finished runs are kept.",
+    "disk": "Check the disk, and run the study again; finished runs are kept.",
     "delete": "It is damaged: delete it and run the study again: finished runs in its folder are found and kept.",
     "": "",
 }

@@ -1,4 +1,4 @@
-"""Is the engine that the cost model chooses the fastest? Every engine, over a grid of sizes and batches."""
+"""Time every engine over a grid of sizes and batches: is the engine that the cost model chooses the fastest?"""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ TOKENS = (1, 64, 1568, 6272)
 
 @dataclass(frozen=True)
 class EngineRow:
-    """Measured and predicted milliseconds by engine (None: not run, being hopeless); how far the choice is off."""
+    """Measured and predicted milliseconds by engine; None for an engine not run because it would be far too slow."""
 
     ansatz: str
     qubits: int
@@ -33,14 +33,14 @@ class EngineRow:
 
     @property
     def ratio(self) -> float:
-        """The chosen engine's time over that of the fastest."""
+        """The chosen engine's time divided by that of the fastest."""
         return (self.measured[self.chosen] or 0.0) / (self.measured[self.best] or 1.0)
 
 
 def bench_engines(
     ansatz: str, qubits: int, layers: int, tokens: int, *, dtype: torch.dtype = torch.float32, repeats: int = 15
 ) -> EngineRow:
-    """Time every engine that can run the circuit."""
+    """Time every engine that can run a circuit, `repeats` times."""
     found = explain(build_circuit(get_ansatz(ansatz), qubits, layers), tokens=tokens, dtype=dtype, repeats=repeats)
     measured = {row.engine: row.measured for row in found.engines}
     predicted = {row.engine: row.predicted for row in found.engines}

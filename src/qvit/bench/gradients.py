@@ -10,7 +10,7 @@ from qvit.quantum.engines import make_plan
 
 @dataclass(frozen=True)
 class GradientRow:
-    """The variance of ∂⟨Z₀⟩/∂w over random circuits: of the first weight that matters, and the mean over all."""
+    """The variance of ∂⟨Z₀⟩/∂w over random circuits: for the first weight with an effect, and the mean over all."""
 
     ansatz: str
     qubits: int
@@ -21,7 +21,7 @@ class GradientRow:
 
 
 def gradient_variance(ansatz: str, qubits: int, layers: int, *, samples: int = 200, seed: int = 0) -> GradientRow:
-    """Return the variance over `samples` draws of weights and inputs from U(0, 2π), for the first output."""
+    """Return the gradient variance of the first output over `samples` draws of weights and inputs from U(0, 2π)."""
     circuit = build_circuit(get_ansatz(ansatz), qubits, layers)
     draw = torch.Generator().manual_seed(seed)
     angles = [

@@ -1,4 +1,4 @@
-"""The layer against its peers: forward and backward of one group of circuits on a batch of tokens."""
+"""Time the layer against its peers: forward and backward of one group of circuits on a batch of tokens."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ AGREEMENT = 2e-4  # float32
 
 @dataclass(frozen=True)
 class LayerRow:
-    """Medians in milliseconds; a peer that was not run is None, as is its ratio to ours."""
+    """Median milliseconds of forward and backward; None for a peer that was not run."""
 
     ansatz: str
     qubits: int
@@ -46,7 +46,7 @@ class LayerRow:
 def bench_layer(
     ansatz: str, qubits: int, layers: int, *, tokens: int = 1568, engine: str = "auto", peers: tuple[str, ...] = ()
 ) -> LayerRow:
-    """Time one size; raises `ConfigError` if a peer is not installed or computes something else than we do."""
+    """Time one size; raises `ConfigError` if a peer is not installed or its values differ from ours."""
     circuit = build_circuit(get_ansatz(ansatz), qubits, layers)
     plan = make_plan(circuit, engine)
     with seeded(0):
@@ -71,7 +71,9 @@ def bench_layer(
         run, theirs = make(circuit, x, w, grad)
         difference = float((theirs.float() - values).abs().max())
         if difference > AGREEMENT:
-            raise ConfigError(f"{peer} differs from us by {difference:.1e} on {ansatz}, {qubits} qubits: not the same.")
+            raise ConfigError(
+                f"{peer} differs from us by {difference:.1e} on {ansatz}, {qubits} qubits; leave it out of --peers."
+            )
         (found[peer],) = median_milliseconds([run], repeats=15, warm_up=2)
     found["ours"], found["linear"] = median_milliseconds([ours, linear], repeats=100, warm_up=5)
     chosen = plan.choose(tokens) if engine == "auto" and hasattr(plan, "choose") else engine

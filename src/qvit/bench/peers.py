@@ -1,6 +1,6 @@
-"""The same layer by PennyLane and by TensorCircuit-NG, as their users would write it.
+"""The same layer in PennyLane and TensorCircuit-NG, as their users would write it.
 
-Both return a function that runs forward and backward once, and the values of the forward pass.
+Each `…_layer` returns a function that runs forward and backward once, and the values of the forward pass.
 """
 
 import importlib.util
@@ -78,7 +78,7 @@ def pennylane_node(circuit: Circuit) -> Callable[..., Any]:
 def pennylane_layer(
     circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor
 ) -> tuple[Callable[[], None], Tensor]:
-    """Return PennyLane's TorchLayer on default.qubit, forward and backward, and its values `(t, o)`."""
+    """Return a function that runs PennyLane's TorchLayer on default.qubit once, and its values `(t, o)`."""
     import pennylane as qml
 
     layer = qml.qnn.TorchLayer(pennylane_node(circuit), {"weights": tuple(weights.shape)})
@@ -94,7 +94,7 @@ def pennylane_layer(
 def tensorcircuit_layer(
     circuit: Circuit, inputs: Tensor, weights: Tensor, grad: Tensor
 ) -> tuple[Callable[[], None], Tensor]:
-    """Return TensorCircuit-NG's circuit under JAX jit and vmap, value and gradients, and its values `(t, o)`."""
+    """Return a function that runs TensorCircuit-NG's circuit under JAX jit and vmap once, and its values `(t, o)`."""
     import jax
     import tensorcircuit as tc
 

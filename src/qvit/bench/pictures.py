@@ -33,14 +33,14 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure whole or not at all."""
+    """Write a figure to a file, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:] or "png", dpi=140)
     write_atomic(path, buffer.getvalue())
 
 
 def draw_layer(rows: Sequence[LayerRow]) -> "Figure":
-    """Return time against qubits, both on logarithmic axes, a panel for each number of layers."""
+    """Return a figure of time against qubits on logarithmic axes, with a panel for each number of layers."""
     depths = sorted({row.layers for row in rows})
     figure = _figure(4.2 * len(depths) + 1.0, 4.6)
     panels: Any = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
@@ -66,7 +66,7 @@ def draw_layer(rows: Sequence[LayerRow]) -> "Figure":
 
 
 def draw_steps(rows: Sequence[StepRow]) -> "Figure":
-    """Return the time of a step of each quantum model beside that of its twin, the ratio above."""
+    """Return a figure of the step time of each quantum model and its twin, with their ratio above."""
     figure = _figure(1.6 * len(rows) + 2.0, 4.0)
     panel = figure.subplots()
     place = np.arange(len(rows))
@@ -84,7 +84,7 @@ def draw_steps(rows: Sequence[StepRow]) -> "Figure":
 
 
 def draw_engines(rows: Sequence[EngineRow]) -> "Figure":
-    """Return a panel for each batch size: measured time against qubits by engine and depth, the choice ringed."""
+    """Return a figure of time against qubits by engine and depth, a panel per batch size, the chosen engine ringed."""
     batches = sorted({row.tokens for row in rows})
     engines = sorted({name for row in rows for name, ms in row.measured.items() if ms is not None})
     figure = _figure(3.6 * len(batches) + 1.0, 4.6)
@@ -114,7 +114,7 @@ def draw_engines(rows: Sequence[EngineRow]) -> "Figure":
 
 
 def draw_gradients(rows: Sequence[GradientRow]) -> "Figure":
-    """Return the variance of the gradient against qubits and against depth, and an exponential fit over qubits."""
+    """Return a figure of the gradient's variance against qubits and depth, with an exponential fit over qubits."""
     figure = _figure(10.5, 4.6)
     left, right = figure.subplots(1, 2, sharey=True)
     depths, sizes = sorted({row.layers for row in rows}), sorted({row.qubits for row in rows})

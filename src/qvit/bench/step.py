@@ -1,4 +1,4 @@
-"""A training step of a quantum model against its classical twin: exactly the step that `fit` takes."""
+"""Time a training step of a quantum model against its classical twin: exactly the step that `fit` takes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ DEFAULT_PAIRS: tuple[tuple[str, dict[str, Any], str], ...] = (
 
 @dataclass(frozen=True)
 class StepRow:
-    """Medians in milliseconds of a step of each, and their ratio."""
+    """Median milliseconds of a step of each model, and their ratio."""
 
     quantum: str
     layers: int
@@ -35,7 +35,7 @@ class StepRow:
 
     @property
     def ratio(self) -> float:
-        """How many times the classical step the quantum step takes."""
+        """The time of a quantum step divided by that of a classical step."""
         return self.quantum_ms / self.classical_ms
 
 
@@ -58,7 +58,7 @@ def make_step(name: str, batch: int, **options: Any) -> Callable[[], None]:
 
 
 def bench_step(quantum: str, classical: str, *, batch: int = 64, repeats: int = 200, **options: Any) -> StepRow:
-    """Time both, in turn; `options` are those of the quantum model."""
+    """Time a step of both models in turn; `options` are those of the quantum model."""
     with seeded(0):
         steps = [make_step(quantum, batch, **options), make_step(classical, batch)]
     ours, theirs = median_milliseconds(steps, repeats=repeats, warm_up=20, budget=60.0)

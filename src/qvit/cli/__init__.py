@@ -1,4 +1,4 @@
-"""The command line: one file per command group, heavy imports inside the commands so that help is quick."""
+"""The command line: one file per command group, with heavy imports inside the commands so that help is quick."""
 
 import errno
 import sys
@@ -11,7 +11,7 @@ from qvit.errors import QvitError, printable
 
 DEBUG = "--debug"
 INTERRUPTED = 130  # as shells count: 128 + SIGINT
-# What torch, NumPy, the system's loader and Python's threads say when there is no memory left.
+# Texts of errors by torch, NumPy, the system's loader and Python's threads when no memory is left.
 NO_MEMORY = (
     "can't allocate memory",
     "cannot allocate memory",
@@ -33,9 +33,9 @@ ADVICE = {
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
-    0 if all went well, 2 with one line on stderr for a user's mistake or a refusal of the system, such as a full disk
-    or too little memory, 1 where `qvit study run` leaves runs undone, 130 after Ctrl-C. What is none of these is a
-    defect of ours and ends in a traceback.
+    The exit code is 0 if all went well, 2 with one line on stderr for a user's mistake or a failure of the system, such
+    as a full disk or too little memory, 1 if `qvit study run` leaves runs undone, and 130 after Ctrl-C. Any other error
+    is a bug and ends in a traceback.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = DEBUG in arguments
@@ -57,7 +57,7 @@ def _run(arguments: list[str], streams: tuple[Stream, Stream], *, debug: bool) -
         code = INTERRUPTED
     except Exception as error:
         failures = [stream.failure for stream in streams]
-        if isinstance(error, BrokenPipeError) and error in failures:  # such as `head`, which has had enough
+        if isinstance(error, BrokenPipeError) and error in failures:  # a reader that stopped reading, such as `head`
             return 0
         told = f"Cannot write the output: {error.strerror}." if error is failures[0] else _told(error)
         if debug or told is None:
@@ -70,7 +70,7 @@ def _run(arguments: list[str], streams: tuple[Stream, Stream], *, debug: bool) -
 
 
 def _call(arguments: list[str]) -> int:
-    """Run a command and return its exit code; without typer's own ways with errors, of which some end with 0."""
+    """Run a command and return its exit code, without typer's own error handling, which sometimes exits with 0."""
     from typer.exceptions import Abort, Exit
     from typer.main import get_command
 
@@ -88,7 +88,7 @@ def _call(arguments: list[str]) -> int:
 
 
 def _told(error: Exception) -> str | None:
-    """Return one line on what a user can do something about; None for anything else."""
+    """Return one line for an error that a user can do something about; None for any other error."""
     from typer.exceptions import TyperException
 
     if isinstance(error, QvitError):

@@ -1,4 +1,4 @@
-"""The application that the command groups hang on."""
+"""The application that contains the command groups."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ app = typer.Typer(
     epilog="Every command takes --help. --debug shows the traceback of an error.",
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # help is shown as it is written: 'qvit[ray]' is no markup
+    rich_markup_mode=None,  # shows help as it is written: 'qvit[ray]' is not markup
 )
 app.add_typer(data.app, name="data")
 app.command("models")(models.models)

@@ -1,4 +1,4 @@
-"""`qvit bench`: how fast, against whom, and which engine."""
+"""`qvit bench`: speed against peers, the choice of engine, and gradients."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ MAX_TOKENS = 1_000_000
 app = typer.Typer(cls=Group, help=HELP)
 
 Ansatz = Annotated[str, typer.Option(help="An ansatz, see `qvit circuit`.")]
-Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of torch, for all alike.")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="CPU threads of torch, the same for all.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the table as JSON and the plot as PNG.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -33,7 +33,7 @@ def _numbers(text: str, option: str, most: int = MAX_SIZE) -> tuple[int, ...]:
     from qvit.errors import ConfigError
 
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    plain = all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts)  # to Python `1_0` is ten as well
+    plain = all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts)  # Python would also read `1_0` as ten
     found = tuple(map(int, parts)) if plain else ()
     if not found or min(found) < 1 or max(found) > most:
         raise ConfigError(f"{option} takes whole numbers from 1 to {most:,}, such as 4,8, got '{text}'.")
@@ -55,7 +55,7 @@ def _sizes(text: str) -> list[tuple[int, int]]:
 
 
 def _usable(out: Path | None) -> None:
-    """Make the folder of a benchmark's files, before anything is measured."""
+    """Make the folder of a benchmark's files before anything is measured; raises `ConfigError` if that fails."""
     from qvit.errors import ConfigError
 
     try:
@@ -67,7 +67,7 @@ def _usable(out: Path | None) -> None:
 
 
 def _finish(name: str, rows: Sequence[dict[str, Any]], draw: Any, out: Path | None, json: bool) -> None:
-    """Print JSON if asked for; write JSON and the plot that `draw` gives if there is a folder, see `_usable`."""
+    """Print JSON if `json`; if there is a folder `out`, write the JSON and the plot that `draw` returns to it."""
     import torch
 
     from qvit.training.environment import environment
@@ -121,7 +121,7 @@ def layer(
     ansatz: Ansatz = "ry_ring",
     tokens: Annotated[int, typer.Option(min=1, max=MAX_TOKENS, help="Rows of features in the batch.")] = 1568,
     peers: Annotated[
-        str, typer.Option(help="pennylane, tensorcircuit, both with a comma, none, or auto: those installed.")
+        str, typer.Option(help="pennylane, tensorcircuit, both with a comma, none, or auto (those installed).")
     ] = "auto",
     threads: Threads = 2,
     out: Out = None,
@@ -129,7 +129,7 @@ def layer(
 ) -> None:
     """Time a layer, forward and backward, against PennyLane and TensorCircuit-NG in the same run.
 
-    Peers run up to 8 qubits; each must agree with us before it is timed.
+    Peers run up to 8 qubits; the values of each must agree with ours before it is timed.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""`qvit circuit`: what an ansatz looks like, what it needs, and what in it does nothing."""
+"""`qvit circuit`: what an ansatz looks like, what it needs, and which of its parts have no effect."""
 
 import shutil
 import sys
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from qvit.quantum.circuit import Circuit
 
 FORMATS = ("png", "svg", "pdf")
-WIDTH = 120  # of the drawing, away from a terminal
-DPI, MAX_PIXELS = 150, 20000  # a side of a picture
+WIDTH = 120  # of the drawing, if the output is not a terminal
+DPI, MAX_PIXELS = 150, 20000  # the longest side of a picture
 MAX_SIZE = 1000  # qubits or layers
-MAX_GATES, MAX_WORK = 5000, 500_000  # gates, and gates times qubits, that are analysed within seconds
+MAX_GATES, MAX_WORK = 5000, 500_000  # gates, and gates times qubits, that can be analysed within seconds
 
 
 def circuit(
-    ansatz: Annotated[str | None, typer.Argument(help="Which circuit; without a name all are listed.")] = None,
+    ansatz: Annotated[str | None, typer.Argument(help="A circuit's name; without it, all circuits are listed.")] = None,
     qubits: Annotated[int, typer.Option(help="Number of qubits.")] = 4,
     layers: Annotated[int, typer.Option(help="Number of trainable layers.")] = 1,
     picture: Annotated[
@@ -30,7 +30,7 @@ def circuit(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Draw a circuit and say what it needs and what in it does nothing; without a name, list the circuits there are."""
+    """Draw a circuit and say what it needs and which parts have no effect; without a name, list all circuits."""
     for name, value in (("qubits", qubits), ("layers", layers)):
         if not 1 <= value <= MAX_SIZE:
             raise ConfigError(f"--{name} must be from 1 to {MAX_SIZE}, got {value}.")
@@ -76,7 +76,7 @@ def _list(qubits: int, layers: int, json: bool) -> None:
         f"Circuits on {qubits} qubit(s), {layers} layer(s)",
         ["ansatz", "shape of weights", "source"],
         [[row["ansatz"], _shape(row["weight_shape"]), row["source"]] for row in rows],
-        caption="qvit circuit ANSATZ draws one. –: not at this size.",
+        caption="qvit circuit ANSATZ draws one. –: not possible at this size.",
     )
 
 
@@ -85,7 +85,7 @@ def _shape(sizes: list[int] | None) -> str:
 
 
 def _facts(row: "Ansatz", built: "Circuit", qubits: int, layers: int) -> dict[str, Any]:
-    """Return what is known of a circuit; None stands for what was not found out."""
+    """Return facts about a circuit; None stands for a fact that was not worked out."""
     from qvit.quantum.program import analyse, compile_circuit
 
     facts: dict[str, Any] = {

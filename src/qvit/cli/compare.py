@@ -1,4 +1,4 @@
-"""`qvit compare`: finished runs side by side."""
+"""`qvit compare`: compare finished runs in one table."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +18,7 @@ def compare(
     data: Moved = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare runs: parameters, test AUC and accuracy with intervals; runs that differ in the seed are averaged."""
+    """Compare runs: parameters, test AUC and accuracy with intervals; runs that differ only in seed are averaged."""
     from qvit.report.compare import COLUMNS, GROUP_COLUMNS, as_json, caption, cells, group_cells, group_rows, read_rows
     from qvit.training.folder import Run
 

@@ -1,4 +1,4 @@
-"""What commands print: tables and JSON on stdout, progress on stderr, live on a terminal and plain elsewhere."""
+"""The output of commands: tables and JSON on stdout, progress on stderr, live on a terminal and plain elsewhere."""
 
 import gc
 import inspect
@@ -20,16 +20,16 @@ from qvit.cli.streams import shows_unicode, tell
 if TYPE_CHECKING:
     from qvit.training.records import EpochRecord
 
-PLAIN_LINES = 20  # about so many lines a run where progress cannot be drawn
+PLAIN_LINES = 20  # about this many lines per run if progress cannot be drawn
 
 OnEpoch = Callable[["EpochRecord", float], None]
 
 
 class Group(TyperGroup):
-    """A group whose help says of each command all that its first paragraph says, as it is written."""
+    """A group of commands whose help shows the whole first paragraph of each command, as it is written."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the list of commands; click's own cuts what does not fit on a line."""
+        """Write the list of commands; click's own version cuts off what does not fit on a line."""
         rows = []
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
@@ -41,9 +41,9 @@ class Group(TyperGroup):
 
 
 def speaks(rank: str = "RANK") -> bool:
-    """Return whether this process is to be heard: of several that torchrun started, the first of all alone.
+    """Return whether this process prints: of several that torchrun started, only the first does.
 
-    With "LOCAL_RANK" it is the first of each machine, for errors that no other machine knows of.
+    With "LOCAL_RANK" the first on each machine does, for errors that other machines do not know of.
     """
     return os.environ.get("WORLD_SIZE", "1") in ("", "1") or os.environ.get(rank, "0") in ("", "0")
 
@@ -55,13 +55,13 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None) -> None:
-    """Print a table; numbers are expected as text, every column but the first right-aligned.
+    """Print a table of text; every column but the first is right-aligned.
 
-    A few rows too wide for the terminal are shown as columns.
+    Rows and columns are swapped if the table only fits the terminal that way.
     """
     if not speaks():
         return
-    # A table folded at 80 columns in a log is of no use; away from a terminal it may be as wide as it likes.
+    # A table folded at 80 columns in a log is useless; if the output is not a terminal it may be wide.
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, markup=False, emoji=False, highlight=False)
     lines = [columns, *rows]
@@ -72,7 +72,7 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], *, captio
         table.add_column(column, justify="right" if place else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    with console.capture() as drawn:  # rich exits with 1, without a word, where a reader has left
+    with console.capture() as drawn:  # captured, as rich exits silently with 1 if the reader is gone
         console.print(table)
     typer.echo(drawn.get(), nl=False)
 
@@ -83,23 +83,23 @@ def _width(lines: Sequence[Sequence[str]]) -> int:
 
 
 def say(text: str) -> None:
-    """Print a line of news to stderr."""
+    """Print a line to stderr."""
     if speaks():
         tell(text)
 
 
 @contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Import inside the block without garbage collections, and keep what was imported out of all later ones.
+    """Disable garbage collection during imports in the block, and exclude what was imported from later collections.
 
-    None of it is garbage before the process ends, and torch brings a million objects to look through: this saves
-    over half a second of two on the way in and out, and a sixth whenever a collection falls into training.
+    Nothing imported becomes garbage before the process ends, and torch makes a million objects to scan: this saves over
+    half a second of the two that starting and exiting take, and a sixth of a second per collection during training.
     """
     enabled, known = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
-        if len(sys.modules) > known:  # otherwise it was all there already, and garbage would be kept for nothing
+        if len(sys.modules) > known:  # else nothing was imported, and freezing would only keep garbage
             gc.freeze()
     finally:
         if enabled:
@@ -108,7 +108,7 @@ def heavy_imports() -> Iterator[None]:
 
 @contextmanager
 def epoch_progress(label: str, epochs: int, *, quiet: bool = False) -> Iterator[OnEpoch | None]:
-    """Yield a callback that shows epoch after epoch on stderr; None if quiet."""
+    """Yield a callback that shows the progress of epochs on stderr; None if `quiet`."""
     if quiet or not speaks():
         yield None
     elif sys.stderr.isatty():
@@ -121,7 +121,7 @@ def epoch_progress(label: str, epochs: int, *, quiet: bool = False) -> Iterator[
 @contextmanager
 def _live(label: str, epochs: int) -> Iterator[OnEpoch]:
     columns = (
-        TextColumn("{task.description}", markup=False),  # a user's names: square brackets are no markup
+        TextColumn("{task.description}", markup=False),  # square brackets in a user's names are not markup
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[news]}", markup=False),

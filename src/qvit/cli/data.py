@@ -1,4 +1,4 @@
-"""`qvit data`: what datasets there are, and whether their files are sound."""
+"""`qvit data`: list, describe, download and check datasets."""
 
 from pathlib import Path
 from typing import Annotated
@@ -50,7 +50,7 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 def info(name: Name, json: Json = False) -> None:
-    """Describe one dataset: task, labels, splits, files, licence, citation; of your own file, what it holds."""
+    """Describe one dataset: task, labels, splits, files, licence, citation; for your own file, its contents."""
     if is_path(name):
         from qvit.data.arrays import verify as check
 
@@ -70,7 +70,7 @@ def info(name: Name, json: Json = False) -> None:
 
 @app.command()
 def get(name: Name, size: Size = 28, root: Root = None) -> None:
-    """Download a dataset, unless it is there, and check it."""
+    """Download a dataset if it is missing, and check it."""
     from qvit.data.arrays import load_dataset
 
     dataset = load_dataset(name, size=size, root=root)
@@ -79,7 +79,7 @@ def get(name: Name, size: Size = 28, root: Root = None) -> None:
 
 @app.command()
 def verify(name: Name, size: Size = 28, root: Root = None, json: Json = False) -> None:
-    """Check a file against everything that is known of it: MD5, arrays, types, shapes, labels."""
+    """Check a file against everything known about it: MD5, arrays, types, shapes, labels."""
     from qvit.data.arrays import verify as check
 
     report = check(name, size=size, root=root)

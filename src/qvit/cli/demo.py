@@ -1,4 +1,4 @@
-"""`qvit demo`: a quantum vision transformer and its classical twin, trained and compared in one go."""
+"""`qvit demo`: train and compare a quantum vision transformer and its classical twin in one command."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,12 @@ from qvit.cli.data import Root
 from qvit.data.registry import name_of
 
 MODELS = ("qvit_4q2h", "vit_4q2h")
-SAME = ("dataset", "seed", "best epoch")  # columns that say the same of both, or little
+SAME = ("dataset", "seed", "best epoch")  # columns that are equal for both, or say little
 
 
 def demo(
-    dataset: Annotated[str, typer.Argument(help="A dataset's name; phantom is made on the spot.")] = "phantom",
-    epochs: Annotated[int, typer.Option(help="Number of epochs; `qvit train` takes 100.")] = 20,
+    dataset: Annotated[str, typer.Argument(help="A dataset's name; phantom needs no download.")] = "phantom",
+    epochs: Annotated[int, typer.Option(help="Number of epochs; the default of `qvit train` is 100.")] = 20,
     seed: Annotated[int, typer.Option(help="Fixes everything random.")] = 0,
     out: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""`qvit distill`: a teacher's knowledge into a small student, stage after stage."""
+"""`qvit distill`: distil a teacher into a small student, stage after stage."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -21,7 +21,7 @@ OnViews = Callable[[int, int], None]
 COLUMNS = ["", "parameters", "FLOPs", "AUC", "ACC", "ECE", "agreement", "KL", "gap closed: AUC", "ACC"]
 CAPTION = (
     "Test images. Agreement with the teacher: share of equal decisions; KL(teacher ‖ student) in nats; "
-    "gap closed: share of what the teacher is better than the student from scratch."
+    "gap closed: share of the teacher's lead over the student from scratch."
 )
 
 
@@ -40,7 +40,7 @@ def distill(
     kd_loss: Annotated[
         str | None, typer.Option(help="soft, ordinal, mse, decoupled or none.", show_default="soft")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(help="Softens what the teacher says.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Softens the outputs of teacher and student.")] = None,
     alpha: Annotated[
         float | None, typer.Option(help="With --joint: weight of the teacher against the labels.", show_default="0.5")
     ] = None,
@@ -51,8 +51,8 @@ def distill(
     mixtures: Annotated[
         int | None,
         typer.Option(
-            help="Images made of the training images for the first stage; 0 takes these as they are.",
-            show_default="4000 where there are fewer, else 0",
+            help="Images made from the training images for the first stage; 0: use the training images.",
+            show_default="4000 if there are fewer training images, else 0",
         ),
     ] = None,
     pretrain: Annotated[
@@ -83,7 +83,7 @@ def distill(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Pre-train a student on what a teacher says, fine-tune it on labels, and measure what it got.
+    """Pre-train a student on a teacher's outputs, fine-tune it on labels, and measure the gain.
 
     The teacher is a trained run (see `qvit teacher`) or several. Its outputs are computed once and kept.
 
@@ -120,7 +120,7 @@ def distill(
         raise ConfigError("No teacher given; name the folder of a trained run with --teacher (see `qvit teacher`).")
     resolved = resolve_distillation(options)
     device = resolved.student.train.device
-    check_device(device)  # before the teacher is put there
+    check_device(device)  # before the teacher is moved there
 
     name = f"{name_of(resolved.student.dataset)}-{short_name(resolved.student.model)}-kd-s{resolved.student.seed}"
     folder = out or Path("runs") / name
@@ -150,7 +150,7 @@ def _teachers(named: list[Path] | None, configured: Any) -> list[Path]:
         return named
     paths = [configured] if isinstance(configured, str) else configured or []
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        raise ConfigError(f"teacher must be the folder of a trained run, or a list of such, got {configured!r}.")
+        raise ConfigError(f"teacher must be the folder of a trained run, or a list of them, got {configured!r}.")
     return [expanded(path) for path in paths]
 
 

@@ -1,4 +1,4 @@
-"""`qvit evaluate`: a trained run on a split of its data."""
+"""`qvit evaluate`: evaluate a trained run on a split of its data."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`qvit models`: what models there are, and what one of them costs."""
+"""`qvit models`: list the models, or say what one of them costs."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,8 +8,8 @@ import typer
 from qvit.cli.console import heavy_imports, print_json, print_table
 
 CIRCUITS = (
-    "Simulation is exact, on the CPU; a quantum computer runs the circuits instead, with so many shots in all for a "
-    "standard deviation of 0.01 in every value. "
+    "Simulation is exact, on the CPU; a quantum computer runs the circuits instead, with this many shots in total "
+    "for a standard deviation of 0.01 in every value. "
 )
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def models(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Print what this one costs: FLOPs, simulation by each engine, and what a quantum computer would run.",
+            help="Print what a model costs: FLOPs, simulation by each engine, and what a quantum computer would run.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -55,7 +55,7 @@ def models(
             for row in rows
         ],
         caption=f"Other sizes work too: {{{','.join(KINDS)}}}_{{qubits}}q{{heads}}h. Parameters that are not "
-        "trained do not count. What one costs: --cost NAME.",
+        "trained do not count. Cost of a model: --cost NAME.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What commands that train have in common: which options they take, and how these come together."""
+"""The options that training commands share, and how options from several sources are combined."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,23 +17,23 @@ Assign = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option; may be repeated.")
 ]
 Data = Annotated[Path | None, typer.Option(help="Your own .npz file in MedMNIST's layout.")]
-Task = Annotated[str | None, typer.Option(help="Task of your own file, where labels do not show it.")]
+Task = Annotated[str | None, typer.Option(help="Task of your own file, if its labels do not show it.")]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="28")]
 Offline = Annotated[bool, typer.Option("--offline", help="Do not download a missing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, no progress.")]
 
 
 def dataset_option(dataset: str | None, data: Path | None) -> str | None:
-    """Return the one dataset given, by name or as a file of the user's; raises `ConfigError` for two."""
+    """Return the dataset given by name or as a user's file; raises `ConfigError` if both are given."""
     if data is None:
         return dataset
     if dataset is not None:
         raise ConfigError(f"Both a dataset ('{dataset}') and --data ({data}) were given; use one of them.")
-    return str(data) if data.suffix == ".npz" else str(expanded(data).absolute())  # never a name
+    return str(data) if data.suffix == ".npz" else str(expanded(data).absolute())  # a path, never read as a name
 
 
 def gather(config: Path | None, assign: list[str] | None, named: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a file, of `--set` and of those named, where they are given; a later one wins."""
+    """Return the options from a file, from `--set` and from the named options that are given; a later one wins."""
     from qvit.training.options import parse_assignment, read_options
 
     options: dict[str, Any] = read_options(config) if config else {}

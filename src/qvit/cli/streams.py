@@ -1,4 +1,4 @@
-"""Standard output and error as they come: closed, full, without a reader, or of a terminal that knows only ASCII."""
+"""Make standard output and error usable if they are closed, full, without a reader, or limited to ASCII."""
 
 import codecs
 import os
@@ -18,7 +18,7 @@ _LOOKS = {
 
 
 class Stream:
-    """A text stream that takes any text, and remembers that writing failed."""
+    """A text stream that accepts any text, and remembers the error if writing failed."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -27,31 +27,31 @@ class Stream:
 
     @property
     def encoding(self) -> str:
-        """What others are told: click takes a stream of ASCII for a mistake, and would write UTF-8 past it."""
+        """The encoding reported to others: click takes an ASCII stream for a mistake and would bypass it with UTF-8."""
         return "utf-8" if self.is_ascii else self._spelled_for
 
     @property
     def is_ascii(self) -> bool:
-        """Whether nothing but ASCII comes out."""
+        """Whether the stream writes only ASCII."""
         return codecs.lookup(self._spelled_for).name == "ascii"
 
     @property
     def is_unicode(self) -> bool:
-        """Whether every character comes out as it is."""
+        """Whether the stream can write every character."""
         return self._spelled_for.lower().startswith("utf")
 
     def write(self, text: str) -> int:
-        """Write text; what the stream's encoding lacks is spelled out."""
+        """Write text; characters that the stream's encoding lacks are spelled out."""
         shown = text.encode(self._spelled_for, _ERRORS).decode(self._spelled_for)
         return self._watched(lambda: self._stream.write(shown))
 
     def flush(self) -> None:
-        """Send on what was written."""
+        """Flush the stream."""
         self._watched(self._stream.flush)
 
     def silence(self) -> None:
-        """Let what could not be written, and all that follows, go nowhere."""
-        with suppress(OSError, ValueError):  # ValueError: no file of the system's, or closed
+        """Discard what could not be written, and everything that follows."""
+        with suppress(OSError, ValueError):  # ValueError: no file of the system, or closed
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
@@ -70,10 +70,10 @@ class Stream:
 
 @contextmanager
 def safe_streams() -> Iterator[tuple[Stream, Stream]]:
-    """Make stdout and stderr safe to write any text to, whatever they are, and yield them.
+    """Yield stdout and stderr as streams to which any text can be written, whatever they are.
 
-    Closed ones go nowhere: otherwise the next file that is opened would take their place, and what a library prints
-    would end up in it. At the end nothing is left in them that Python would try to write once more as it exits.
+    Closed ones are replaced by the null device: otherwise the next file opened would get their number, and a library's
+    output would end up in it. At the end nothing is left in them that Python would try to write again on exit.
     """
     with suppress(OSError):  # no null device: nothing can be done
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -97,7 +97,7 @@ def safe_streams() -> Iterator[tuple[Stream, Stream]]:
 
 
 def tell(line: str) -> None:
-    """Write a line to stderr; a disk that is full of our news is no reason to stop, a reader that has left is."""
+    """Write a line to stderr; raises BrokenPipeError if the reader is gone, ignores other errors (a full disk)."""
     try:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
@@ -108,7 +108,7 @@ def tell(line: str) -> None:
 
 
 def shows_unicode(stream: Any) -> bool:
-    """Return whether a stream takes every character as it is."""
+    """Return whether a stream can write every character."""
     if isinstance(stream, Stream):
         return stream.is_unicode
     return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")

@@ -1,4 +1,4 @@
-"""`qvit study`: many runs from one file, by several workers, into one folder with one report."""
+"""`qvit study`: do many runs from one file with several workers, and write one report on them."""
 
 import sys
 import time
@@ -22,9 +22,9 @@ app = typer.Typer(cls=Group, help="Plan, run and report whole comparisons.")
 File = Annotated[Path, typer.Argument(help="A study's YAML file, or the name of a shipped one: see `qvit study list`.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a study.")]
 Datasets = Annotated[
-    list[str] | None, typer.Option("--dataset", help="Only this dataset of the study's; may be repeated.")
+    list[str] | None, typer.Option("--dataset", help="Only this dataset of the study; may be repeated.")
 ]
-Seeds = Annotated[int | None, typer.Option("--seeds", help="Only so many of the study's seeds.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", help="Only this number of the study's seeds.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=1, help="Runs at a time.", show_default="as many as there are cores")
 ]
@@ -58,7 +58,7 @@ def plan(
     root: Root = None,
     json: Json = False,
 ) -> None:
-    """Print a study's runs, how long they may take on this machine (from a short timing), and how much disk."""
+    """Print a study's runs, the time they may take on this machine (from a short timing), and their disk space."""
     with heavy_imports():
         from qvit.study.estimate import estimate
 
@@ -95,7 +95,7 @@ def run(
     offline: Offline = False,
     json: Json = False,
 ) -> None:
-    """Do all runs of a study that are not done yet; stopped at any time, the same command goes on.
+    """Do all runs of a study that are not done yet; after an interruption the same command continues.
 
     A run that crashes is recorded with its error and does not stop the others. `qvit study report` shows the results.
     """
@@ -130,7 +130,7 @@ def run(
 
 @app.command()
 def status(folder: Folder, json: Json = False) -> None:
-    """Say how far a study is, and what went wrong."""
+    """Print how many runs of a study are done, and the errors of those that failed."""
     from qvit.study.store import Store
 
     with Store.read(folder, on_wait=say) as store:
@@ -174,7 +174,7 @@ def _read(file: Path, datasets: list[str] | None, seeds: int | None) -> "Study":
 
 
 def _duration(seconds: float) -> str:
-    """Return a time as people say it."""
+    """Return a duration as text, in seconds, minutes or hours."""
     if seconds < 99.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     if seconds < 99.5 * 60:

@@ -1,4 +1,4 @@
-"""`qvit train` and `qvit teacher`: one model on one dataset, into a run folder."""
+"""`qvit train` and `qvit teacher`: train one model on one dataset into a run folder."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -35,7 +35,7 @@ def train(
 ) -> None:
     """Train a model on a dataset, evaluate it once on the test images, and keep everything in a run folder.
 
-    Options come from --config, then --set, then the named ones; a later one wins.
+    Options come from --config, then --set, then the options below; a later one wins.
 
     --set takes options of training (lr, batch_size, augment, tta, …)
 
@@ -71,7 +71,7 @@ def teacher(
 ) -> None:
     """Train a strong classical network for others to learn from: `qvit train` with a teacher's defaults.
 
-    Same loop, same protocol, same run folder; give that to `qvit distill --teacher`.
+    The training loop and the run folder are the same; give the folder to `qvit distill --teacher`.
 
     --set takes options of training, and of the network (width, stem, resize, dropout, precision, …).
     """
@@ -97,7 +97,7 @@ def _run(
     folder = out or Path("runs") / name
     with epoch_progress(name, resolved.train.epochs, quiet=json) as on_epoch:
         run = train_run(resolved, folder, root=root, download=not offline, resume=resume, on_epoch=on_epoch)
-    if not speaks():  # and may not even have the folder on its machine
+    if not speaks():  # another process, which may not have the folder on its machine
         return
     if json:
         print_json({"folder": str(run.folder), **asdict(run.result), "seconds": round(run.seconds, 2)})

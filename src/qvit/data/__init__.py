@@ -1,4 +1,4 @@
-"""Datasets: what is known of them, their files, checked arrays, augmentation of batches."""
+"""Datasets: their registry, their files, checked arrays, and augmentation of batches."""
 
 from typing import TYPE_CHECKING
 
@@ -18,4 +18,4 @@ _HOMES = {
     "DatasetInfo": "registry",
     "get_info": "registry",
 }
-__getattr__ = names_of(__name__, _HOMES)  # the registry serves `--help` and must not bring torch with it
+__getattr__ = names_of(__name__, _HOMES)  # `--help` reads the registry, so this must not import torch

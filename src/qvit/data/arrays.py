@@ -1,4 +1,4 @@
-"""From a dataset's name or file to checked arrays: in memory, or memory-mapped where they are large."""
+"""Load a dataset, by name or file, as checked arrays: in memory, or memory-mapped where they are large."""
 
 import hashlib
 import json
@@ -31,8 +31,8 @@ class Split:
     """The images of one split, uint8 (N, C, H, W), and their labels, int64 (N, 1), or (N, K) for multi-label.
 
     Images may be a read-only view of a memory-mapped file. A split is a map-style dataset, as torch's `DataLoader`
-    takes one: `split[i]` is a pair of an image, uint8 (c, h, w), and its labels, int64 (k,), both tensors and copies.
-    Pickled, as for workers that are spawned, a mapped one is sent as the file's name, and mapped there again.
+    expects: `split[i]` is a pair of an image, uint8 (c, h, w), and its labels, int64 (k,), both tensors and copies.
+    Pickling a memory-mapped split, as for spawned workers, sends the file's name; the receiver maps the file again.
     """
 
     images: UInt8[np.ndarray, "n c h w"]
@@ -44,7 +44,7 @@ class Split:
     def __getitem__(self, index: Any) -> Sample:
         """Return one image and its labels; negative positions count from the end.
 
-        Raises IndexError, as a sequence does, beyond the end, and DataError for what is no whole number.
+        Raises IndexError beyond the end, as a sequence does, and DataError for anything but a whole number.
         """
         try:
             place = operator.index(index)
@@ -59,7 +59,7 @@ class Split:
         return images[0], labels[0]
 
     def __getitems__(self, indices: Sequence[SupportsIndex]) -> list[Sample]:
-        """Return several at once, read in one go; `DataLoader` asks so."""
+        """Return several images and their labels, read at once; `DataLoader` calls this for a batch."""
         images, labels = self.batch(list(map(operator.index, indices)))
         return list(zip(images, labels, strict=True))
 
@@ -77,9 +77,9 @@ class Split:
         return isinstance(self.images, np.memmap)
 
     def parts(self) -> Iterator[tuple[int, UInt8[np.ndarray, "m c h w"]]]:
-        """Yield the images a few megabytes at a time, each part with the position of its first.
+        """Yield the images a few megabytes at a time, each part with the position of its first image.
 
-        Raises DataError if the file behind mapped images was cut meanwhile.
+        Raises DataError if the file behind mapped images was shortened meanwhile.
         """
         step = max(1, _CHUNK // max(1, self.images[0].size)) if len(self) else 1
         for start in range(0, len(self), step):
@@ -91,7 +91,7 @@ class Split:
         """Return copies of the images (b, c, h, w) and labels (b, k) at whole-number positions, in order.
 
         Raises DataError for positions that are not whole numbers or lie outside the split, and if the file behind
-        mapped images was cut meanwhile.
+        mapped images was shortened meanwhile.
         """
         rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
         if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
@@ -103,7 +103,7 @@ class Split:
             )
         if self.mapped:
             check_whole(self.images)
-            # In the file's order: one sweep over the disk in place of a jump for each image.
+            # Read in the file's order: one sweep over the disk instead of one jump per image.
             order = np.argsort(rows % len(self), kind="stable")
             images = np.empty((len(rows), *self.images.shape[1:]), np.uint8)
             images[order] = self.images[rows[order]]
@@ -114,7 +114,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset's description and its three splits; `size` is the side in pixels, `path` that of its file, if any."""
+    """A dataset's description and its three splits; `size` is the side in pixels, `path` its file, if any."""
 
     info: DatasetInfo
     size: int
@@ -130,7 +130,7 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """What the dataset is recognised by, wherever it came from: 32 hexadecimal digits.
+        """The hash that identifies the dataset, wherever it came from: 32 hexadecimal digits.
 
         BLAKE2b of the names of the classes and the shapes of the images as JSON, and then of the bytes of train, val
         and test in turn: images (n, c, h, w), then labels (n, k) as int64, lowest byte first.
@@ -157,19 +157,18 @@ def load_dataset(
     download: bool = True,
     task: str | None = None,
 ) -> Dataset:
-    """Load a dataset and check everything about it first.
+    """Check a dataset completely and load it.
 
-    `name` is a name in the registry, "phantom" among them, or the path of your own .npz file with the same
-    six arrays. `size` is the side in pixels (your own file brings its own), `root` the folder of the official
-    files, by default `$QVIT_DATA` or the user's cache; a missing one is downloaded if `download`. `task` says
-    what your labels mean where they do not show it ("ordinal", say).
+    `name` is a name in the registry, "phantom" among them, or the path of your own .npz file with the same six arrays.
+    `size` is the side in pixels (your own file has its own), `root` the folder of the official files, by default
+    `$QVIT_DATA` or the user's cache; a missing file is downloaded if `download` is true. `task` says what your labels
+    mean if they do not show it ("ordinal", say).
 
     Images are uint8 or, in your own file, numbers in [0, 1], which are rounded to 8 bits. Official files
     above 28 pixels and own files above 512 MB of images are memory-mapped: unpacked once, into the folder
     `unpacked` in `root`, or in the user's cache if that is read-only.
 
-    Raises ConfigError for an unknown name, size or task, DataError for a file that is missing or not as it
-    should be.
+    Raises ConfigError for an unknown name, size or task, and DataError for a file that is missing or invalid.
     """
     source = open_source(Asked(name, size, root, download, task))
     splits = {split: Split(source.images(split), source.labels[split]) for split in SPLITS}
@@ -184,7 +183,7 @@ def verify(name: str | Path, size: int = 28, root: str | Path | None = None) -> 
     images and of each label. Raises as `load_dataset` does; nothing is downloaded or unpacked.
     """
     if not is_path(name):
-        check_size(str(name), size)  # there is none of what is made at run time
+        check_size(str(name), size)  # a dataset made at run time has no file
     source = open_source(Asked(name, size, root, download=False, task=None))
     assert isinstance(source, NpzSource)
     if not source.official:  # else its MD5 vouches for the images

@@ -54,7 +54,7 @@ def augment(images: Tensor, elements: Tensor, group: str) -> Shaped[Tensor, "b c
             f"Expected one element for each of {b} images, got elements of shape {tuple(elements.shape)}."
         )
     size = GROUPS[group]
-    # On an accelerator looking at the values would stall its queue; index_select refuses bad ones there.
+    # Looking at the values would stall an accelerator's queue; there index_select refuses bad ones.
     if b and elements.device.type == "cpu" and not 0 <= int(elements.min()) <= int(elements.max()) < size:
         found = f"{int(elements.min())} to {int(elements.max())}"
         raise ConfigError(f"Group '{group}' has elements 0 to {size - 1}, got {found}.")
@@ -67,7 +67,7 @@ def augment(images: Tensor, elements: Tensor, group: str) -> Shaped[Tensor, "b c
 
 @lru_cache(maxsize=16)
 def _sources(group: str, h: int, w: int, device: torch.device) -> Int64[Tensor, "elements pixels"]:
-    """For each element, the pixel each pixel of its result comes from."""
+    """Return, for each element, the source pixel of every pixel of its result."""
     # Cached beyond this call, so it must not be a tensor of a caller's inference mode.
     with torch.inference_mode(False):
         grid = torch.arange(h * w, device=device).reshape(1, 1, h, w)

@@ -1,4 +1,4 @@
-"""What a dataset file must hold, checked before anything is trained on it."""
+"""Checks of what a dataset file holds, made before anything is trained on it."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from qvit.data.registry import MEDMNIST_TASKS, SPLITS, DatasetInfo, Task
 from qvit.errors import ConfigError, nearest
 
 Labels = dict[str, NDArray[np.int64]]
-MOST_CLASSES = 100_000  # or labels of an image; ImageNet's largest set has a quarter of them
+MOST_CLASSES = 100_000  # or labels per image; ImageNet's largest set has a quarter as many
 _SHOWN = 8  # classes that a message lists
 
 
@@ -28,7 +28,7 @@ class Layout:
 
 
 def check_task(task: str) -> Task:
-    """Return the task if it is one; raises ConfigError otherwise."""
+    """Return a task unchanged if its name is known; raises ConfigError otherwise."""
     if task not in MEDMNIST_TASKS:
         raise ConfigError(
             f"Unknown task '{task}'.{nearest(task, MEDMNIST_TASKS)} Expected one of: {', '.join(MEDMNIST_TASKS)}."
@@ -122,7 +122,7 @@ def _whole_numbers(path: Path, member: Member) -> NDArray[np.int64]:
         raise problem(path, expected, f"{member.dtype}", "Number the classes from 0.")
     array = read_array(path, member).reshape(member.shape[0], -1)
     if member.dtype.kind == "b":
-        array = array.view(np.uint8)  # in a file the bytes can be others than 0 and 1
+        array = array.view(np.uint8)  # a file can hold bytes other than 0 and 1
         if array.max() > 1:
             advice = "Save class numbers as whole numbers."
             raise problem(path, f"True and False in {member.key}, bytes of 1 and 0", f"{array.max()}", advice)
@@ -154,11 +154,11 @@ def check_labels(path: Path, labels: Labels, info: DatasetInfo) -> None:
 
 
 def describe_own(path: Path, labels: Labels, layout: Layout, task: str | None) -> DatasetInfo:
-    """Describe a user's own file, its task inferred from the labels where it is not given.
+    """Describe a user's own file; the task is inferred from the labels if it is not given.
 
     Several columns of 0 and 1 are multi-label; two classes are binary, more are multi-class.
 
-    Raises ConfigError for an unknown task, DataError for labels that no task or not the given one fits.
+    Raises ConfigError for an unknown task, DataError for labels that fit no task, or not the given one.
     """
     given = None if task is None else check_task(task)
     columns, highest = labels["train"].shape[1], max(int(labels[split].max()) for split in SPLITS)
@@ -191,7 +191,7 @@ def describe_own(path: Path, labels: Labels, layout: Layout, task: str | None) -
 
 
 def _check_variety(path: Path, labels: Labels, info: DatasetInfo, *, sure: bool) -> None:
-    """There must be something to learn: refuse a constant label, warn of classes that training never sees."""
+    """Refuse training labels that are all the same, and warn of classes without a training image."""
     train = labels["train"]
     if (train == train[0]).all():
         advice = "Nothing can be learnt from one class: check the labels, or the split."

@@ -1,4 +1,4 @@
-"""Where the files live and how a missing one gets there: checked on arrival, never on top of another."""
+"""The folders of dataset files, and the download of missing ones: checked on arrival, never overwriting a file."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ def why_not_writable(folder: Path) -> str | None:
     """Return why no file can be made in a folder (creating it if need be), or None if all is well."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Only writing tells: permission bits say nothing of read-only mounts, quotas or access lists.
+        # Only writing shows it: permission bits say nothing about read-only mounts, quotas or access lists.
         with tempfile.TemporaryFile(dir=folder):
             return None
     except (OSError, ValueError) as error:  # ValueError: a zero byte
@@ -55,9 +55,9 @@ def check_size(name: str, size: int) -> None:
 def fetch(name: str, size: int = 28, root: str | Path | None = None, *, base_url: str | None = None) -> Path:
     """Return the path of an official file, downloading it first if it is not there.
 
-    An existing file is returned as it is, damaged or not: checking is the loader's business, and deleting
-    nobody's. A download is written beside its destination, compared with the published MD5 and then renamed,
-    so a failed one leaves nothing behind and can simply be repeated. `base_url` replaces the Zenodo record.
+    An existing file is returned as it is, damaged or not: the loader checks it, and nothing deletes it. A download is
+    written beside its destination, compared with the published MD5 and then renamed, so a failed one leaves nothing
+    behind and can simply be repeated. `base_url` replaces the Zenodo record.
 
     Raises ConfigError for an unknown name or size, DataError if the folder cannot be written or the download
     fails.
@@ -110,7 +110,7 @@ def _progress(label: str) -> "DownloadBar | bool":
 
 
 class DownloadBar:
-    """A one-line progress display on stderr, as pooch asks for one: it owns the line until it is closed."""
+    """A one-line progress display on stderr, with the methods that pooch calls."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -130,5 +130,5 @@ class DownloadBar:
         self.done = 0
 
     def close(self) -> None:
-        """Leave the line."""
+        """End the line."""
         sys.stderr.write("\n")

@@ -84,7 +84,7 @@ def _unpack(path: Path, member: Member, target: Path) -> None:
                     sink.write(piece)
                     sink.flush()
         with suppress(OSError):  # a file system without permissions
-            shutil.copymode(path, name)  # who may read the one may read the other, and nobody else
+            shutil.copymode(path, name)  # readable by those who may read the original, and by nobody else
         with _room(path, member, target):
             Path(name).replace(target)
     finally:
@@ -93,7 +93,7 @@ def _unpack(path: Path, member: Member, target: Path) -> None:
 
 @contextmanager
 def _room(path: Path, member: Member, target: Path) -> Iterator[None]:
-    """What goes wrong with writing becomes a DataError, told apart from what goes wrong with reading."""
+    """Turn errors of writing into a DataError, so that they are told apart from errors of reading."""
     try:
         yield
     except OSError as error:
@@ -105,7 +105,7 @@ def _room(path: Path, member: Member, target: Path) -> Iterator[None]:
 def check_whole(images: NDArray[Any]) -> None:
     """Raise DataError if the file behind mapped images became shorter: reading there would end the process.
 
-    Only a look, not a lock: a file that is cut just afterwards is not noticed.
+    This looks at the file without locking it: a file that is shortened just afterwards is not noticed.
     """
     mapping = getattr(images, "_mmap", None)
     if mapping is not None and mapping.size() < _start(images) + len(mapping):
@@ -114,13 +114,13 @@ def check_whole(images: NDArray[Any]) -> None:
 
 
 def _start(images: Any) -> int:
-    """Where the mapping begins in its file: a map's `offset`, or the page before it."""
+    """Return where the mapping begins in its file: a map's `offset`, or the page before it."""
     return int(images.offset - images.offset % mmap.ALLOCATIONGRANULARITY)
 
 
 @dataclass(frozen=True)
 class View:
-    """What part of which file a map shows, so that another process maps it again instead of being sent a copy."""
+    """The part of a file that a map shows, so that another process can map it instead of being sent a copy."""
 
     file: str
     stamp: tuple[int, ...]
@@ -132,7 +132,7 @@ class View:
 
 
 def view_of(images: NDArray[np.uint8]) -> View | NDArray[np.uint8]:
-    """Return the description of mapped images, or a copy of those that have no name."""
+    """Return a description of mapped images, or a copy of images without a file."""
     mapping, file = getattr(images, "_mmap", None), getattr(images, "filename", None)
     if mapping is None or file is None:
         return np.array(images)
@@ -150,7 +150,7 @@ def view_of(images: NDArray[np.uint8]) -> View | NDArray[np.uint8]:
 
 
 def map_view(view: View) -> NDArray[np.uint8]:
-    """Map again what a view describes; raises DataError if the file is gone or another one."""
+    """Map again what a view describes; raises DataError if the file is gone or was replaced."""
     path = Path(view.file)
     if stamp_of(path) != view.stamp:
         raise problem(path, "the file that was loaded", "another one in its place", "Load it again.")

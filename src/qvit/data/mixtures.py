@@ -1,4 +1,4 @@
-"""New images made of old ones, for a teacher to judge: where there are few images, its answers to these tell more."""
+"""New images made from a dataset's own, for a teacher to judge: with few images, its answers to these say more."""
 
 import hashlib
 import math
@@ -23,9 +23,9 @@ _PART = 4096  # images at a time
 
 @dataclass(frozen=True, eq=False)
 class Mixtures:
-    """Unlabelled images, the digest of their bytes, and of what each was made.
+    """Unlabelled images, the digest of their bytes, and the images that each was made from.
 
-    Image i is `shares[i]` of the image `sources[i, 0]` and the rest of `sources[i, 1]`, both moved.
+    Image i is `shares[i]` · image `sources[i, 0]` + (1 − `shares[i]`) · image `sources[i, 1]`, both moved.
     """
 
     images: Split
@@ -35,11 +35,11 @@ class Mixtures:
 
 
 def mix_images(split: Split, count: int, *, seed: int = 0) -> Mixtures:
-    """Return `count` images, each one of `split`'s, moved a little, or a blend of two such.
+    """Return `count` new images: each is one image of `split`, moved a little, or a blend of two such images.
 
     Images are shifted, zoomed and turned by random amounts, mirrored at their edges; half are λ·one + (1 − λ)·another
-    with λ uniform (mixup, Zhang et al. 2018, arXiv:1710.09412, without the labels). No label is looked at. The same
-    seed gives the same images. Raises `ConfigError` for a count below 1.
+    with λ uniform (mixup, Zhang et al. 2018, arXiv:1710.09412, without the labels). Labels are not used. The same seed
+    gives the same images. Raises `ConfigError` for a count below 1.
     """
     if count < 1:
         raise ConfigError(f"Expected at least 1 image to make, got {count}.")

@@ -1,7 +1,6 @@
-"""The arrays of an .npz file one by one: their headers first, their bytes only when needed, never pickles.
+"""Read the arrays of an .npz file one by one: their headers first, their bytes only when needed, never pickles.
 
-Whatever a file can do ends in one `DataError` (`reading`), and no more memory is taken than the bytes that are there
-account for.
+Every fault of a file raises `DataError` (see `reading`), and memory use is bounded by what the file really holds.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ _FIELD = re.compile(
     r"""\s*(['"])(?P<key>descr|fortran_order|shape)\1\s*:\s*"""
     r"""(?:(['"])(?P<text>[^'"\\]{1,20})\3|(?P<flag>True|False)|\((?P<sizes>[\dL,\s]*)\))\s*(?:,|$)"""
 )
-_VALUES = {"descr": "text", "fortran_order": "flag", "shape": "sizes"}  # which of the groups each field has
+_VALUES = {"descr": "text", "fortran_order": "flag", "shape": "sizes"}  # the group that holds each field's value
 _TYPE = re.compile(r"[<>|=]?(?:\?|[biufcmMOSUV]\d{0,4}(?:\[\w{1,8}\])?)")
 
 
@@ -53,22 +52,22 @@ class Member:
 
     @property
     def file(self) -> str:
-        """Name inside the zip."""
+        """The name inside the zip."""
         return f"{self.key}.npy"
 
     @property
     def size(self) -> int:
-        """Header and values, unpacked."""
+        """The size of header and values unpacked, in bytes."""
         return self.entry.size
 
 
 def problem(path: Path, expected: str, found: str, advice: str) -> DataError:
-    """Return the one-line error all checks raise: the file, what was expected, what came, what to do."""
+    """Return the one-line error all checks raise: the file, what was expected, what was found, what to do."""
     return DataError(f"{path}: expected {expected}, found {' '.join(found.split())}. {advice}")
 
 
 def given_path(path: str | Path) -> Path:
-    """Return the path of a user's file, `~` written out; raises `DataError` for a name that cannot be written down."""
+    """Return the path of a user's file, `~` expanded; raises `DataError` for a name that `printable` refuses."""
     return printable(expanded(path), raised=DataError)
 
 
@@ -85,7 +84,7 @@ def _open(path: Path) -> BufferedReader:
 
 @contextmanager
 def reading(path: Path) -> Iterator[BufferedReader]:
-    """An open file; whatever is wrong with it or its reading becomes a DataError."""
+    """Yield an open file; any fault of the file or of reading it becomes a DataError."""
     advice = "It is damaged or of another kind: save it again with numpy.savez, or copy it anew."
     with _open(path) as file:
         try:
@@ -110,14 +109,14 @@ def md5_of(path: Path) -> str:
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file is written or replaced; raises DataError if it cannot be read."""
+    """Return size, time and inode, which tell whether a file changed; raises DataError if it cannot be read."""
     with reading(path) as file:
         found = os.fstat(file.fileno())
         return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def check_unchanged(path: Path, stamp: tuple[int, ...]) -> None:
-    """Raise DataError if a file was written since `stamp_of`: its digest and its arrays may be of two files."""
+    """Raise DataError if a file changed since `stamp_of`: its digest and its arrays may be of two versions."""
     if stamp_of(path) != stamp:
         advice = "Load it again once nothing writes to it any more."
         raise problem(path, "a file that stays as it is", "one that changed while it was read", advice)
@@ -126,8 +125,8 @@ def check_unchanged(path: Path, stamp: tuple[int, ...]) -> None:
 def read_headers(path: Path) -> dict[str, Member]:
     """Return the six arrays of the file by key, without reading their values.
 
-    Raises DataError if the file is not a zip, lacks an array, or holds Python objects, fewer values than it says, or
-    values that unpack to more than any images would.
+    Raises DataError if the file is not a zip, lacks an array, holds Python objects or fewer values than it says, or
+    unpacks to more than images would.
     """
     with reading(path) as file:
         archive = Archive(file)
@@ -153,7 +152,7 @@ def find_header(path: Path, keys: Sequence[str]) -> Member:
             held = f"neither (it holds {_listed(archive.names)})"
             raise problem(path, f"an array {' or '.join(keys)}", held, advice)
         if len(found) > 1:
-            raise problem(path, f"one of {' and '.join(keys)}", "both", "Save the one that is meant in a file alone.")
+            raise problem(path, f"one of {' and '.join(keys)}", "both", "Save the one you mean in a file of its own.")
         member = _read_header(path, archive, found[0])
         _check_unpacked(path, archive, [member])
         return member
@@ -235,7 +234,7 @@ def _no_header(key: str) -> DamageError:
 
 
 def _check_unpacked(path: Path, archive: Archive, members: Iterable[Member]) -> None:
-    """Refuse a small file that becomes a flood, before any of it is unpacked; labels are counted as they are kept."""
+    """Refuse, before unpacking, a small file that unpacks to a huge one; labels count at their size in memory."""
     total = sum(
         max(member.size, 8 * math.prod(member.shape[:1] if "images" in member.key else member.shape))
         for member in members
@@ -269,11 +268,11 @@ def read_array(path: Path, member: Member) -> NDArray[Any]:
 
 
 def read_rows(path: Path, member: Member) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield the array in runs of rows, each with the number of its first, a few megabytes at a time.
+    """Yield the array in runs of rows, a few megabytes at a time, each run with the number of its first row.
 
-    Raises DataError on reaching damage, which is after the last rows if only the checksum tells.
+    Raises DataError on reaching damage, which is after the last rows if only the checksum shows it.
     """
-    if member.fortran:  # columns come first in the file: there are no rows to run through
+    if member.fortran:  # the file holds column after column, not row after row
         yield 0, read_array(path, member)
         return
     width = member.dtype.itemsize * math.prod(member.shape[1:])

@@ -1,4 +1,4 @@
-"""A synthetic smear: seeded pictures of stained white blood cells, to run without a download.
+"""A synthetic blood smear: seeded pictures of stained white cells, for use without a download.
 
 Each picture shows one white cell among pale red ones. Five classes differ in the cell's size, its nucleus
 (size, lobes, texture) and its cytoplasm (colour, granules), with distributions that overlap as they do in a
@@ -76,7 +76,7 @@ def make_phantom(seed: int = 0, size: int = 28) -> dict[str, NDArray[Any]]:
     `{train,val,test}_labels` uint8 (N, 1), with N = 2000, 400, 800. `size` is in pixels, even and at least
     28. The same seed gives the same arrays.
 
-    Raises ConfigError for a size or seed that it cannot use.
+    Raises ConfigError for an odd size, a size below 28, and a negative seed.
     """
     if size < 28 or size % 2:
         raise ConfigError(f"phantom: expected an even size of at least 28 pixels, got {size}; try 28 or 64.")
@@ -95,13 +95,13 @@ def make_phantom(seed: int = 0, size: int = 28) -> dict[str, NDArray[Any]]:
 
 
 def _draw_labels(rng: np.random.Generator, count: int) -> NDArray[np.int64]:
-    """Exact class shares in a random order, so that no split lacks a class."""
+    """Return labels with exact class shares in random order, so that no split lacks a class."""
     edges = np.round(np.cumsum(CLASS_SHARES) * count).astype(np.int64)
     return rng.permutation(np.searchsorted(edges, np.arange(count), side="right"))
 
 
 def _sample(rng: np.random.Generator, labels: NDArray[np.int64], field: str, low: float, high: float) -> Array:
-    """One parameter for every picture, from its class's distribution; shape (b, 1, 1)."""
+    """Return one parameter for every picture, drawn from its class's distribution; shape (b, 1, 1)."""
     table = np.array([getattr(kind, field) for kind in _KINDS], np.float32)[labels]
     drawn = table[:, 0] + table[:, 1] * rng.standard_normal(len(labels), np.float32)
     return drawn.clip(low, high)[:, None, None]
@@ -112,7 +112,7 @@ def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> 
 
 
 def _waves(rng: np.random.Generator, x: Array, y: Array, frequency: float, terms: int) -> Array:
-    """A smooth random field (b, s, s) of about unit variance: a few plane waves."""
+    """Return a smooth random field (b, s, s) of about unit variance: the sum of a few plane waves."""
     b = len(x)
     angle = _uniform(rng, 0.0, 2 * np.pi, terms, b, 1, 1)
     phase = _uniform(rng, 0.0, 2 * np.pi, terms, b, 1, 1)
@@ -124,7 +124,7 @@ def _waves(rng: np.random.Generator, x: Array, y: Array, frequency: float, terms
 
 
 def _inside(distance: Array, softness: Array | float) -> Array:
-    """1 inside (negative distance), 0 outside, a smooth edge between."""
+    """Return 1 inside (negative distance), 0 outside, with a smooth edge between."""
     return 1 / (1 + np.exp((distance / softness).clip(-30, 30)))
 
 
@@ -133,7 +133,7 @@ def _blend(image: Array, colour: Array, mask: Array) -> Array:
 
 
 def _nucleus(rng: np.random.Generator, labels: NDArray[np.int64], u: Array, v: Array, radius: Array) -> Array:
-    """Signed distance (b, s, s) to the nucleus, a union of one to four lobes around its middle."""
+    """Return the signed distance (b, s, s) to the nucleus, a union of one to four lobes around its middle."""
     b = len(labels)
     shares = np.cumsum(np.array([kind.lobes for kind in _KINDS]), axis=1)[labels]
     lobes = 1 + (rng.random(b)[:, None] > shares[:, :3]).sum(1)
@@ -159,7 +159,7 @@ def _nucleus(rng: np.random.Generator, labels: NDArray[np.int64], u: Array, v: A
 
 
 def _smear(rng: np.random.Generator, x: Array, y: Array, edge: float) -> Array:
-    """The background (b, s, s, 3): plasma and up to three pale red cells."""
+    """Return the background (b, s, s, 3): plasma and up to three pale red cells."""
     b = len(x)
     image = np.broadcast_to(_BACKGROUND, (*x.shape, 3)).copy()
     for _ in range(3):
@@ -173,7 +173,7 @@ def _smear(rng: np.random.Generator, x: Array, y: Array, edge: float) -> Array:
 
 
 def _draw_cells(rng: np.random.Generator, labels: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """Pictures (b, size, size, 3) of one cell each, with the given classes."""
+    """Return pictures (b, size, size, 3) of one cell each, with the given classes."""
     b = len(labels)
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
     x: Array = np.broadcast_to(axis, (b, size, size))
@@ -206,7 +206,7 @@ def _draw_cells(rng: np.random.Generator, labels: NDArray[np.int64], size: int) 
 
 
 def _photograph(rng: np.random.Generator, image: Array, x: Array, y: Array) -> NDArray[np.uint8]:
-    """What staining, lamp and camera do to the picture; independent of the class."""
+    """Apply the effects of staining, lamp and camera, which do not depend on the class."""
     b = len(image)
     stain = np.exp(0.22 * rng.standard_normal((b, 1, 1, 1), np.float32))
     tint = np.exp(0.10 * rng.standard_normal((b, 1, 1, 3), np.float32))

@@ -1,7 +1,7 @@
 """The datasets qvit knows, one declarative row each; nothing heavy is imported here.
 
 Sizes, labels, checksums and licences are those of the `medmnist` package, version 3.0.2 (files: Zenodo record
-10519652); a test compares every row with it. `phantom` is made on the spot and needs no file.
+10519652); a test compares every row with it. `phantom` is generated and needs no file.
 """
 
 import os
@@ -29,7 +29,7 @@ _MEDMNIST = "Yang et al., MedMNIST v2, Scientific Data 10:41 (2023)"
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """What is known of a dataset without opening it.
+    """What is known about a dataset without opening its file.
 
     `labels` are the classes' names in order, `splits` the number of images of `train`, `val` and `test`,
     `md5` the checksum of the official file of each side length in pixels, `augment` the group of symmetries
@@ -75,18 +75,18 @@ def file_name(name: str, size: int = 28) -> str:
 
 
 def is_path(name: str | Path) -> bool:
-    """Whether a dataset's name is the path of a file: it ends in .npz or has a folder in it."""
+    """Return whether a dataset's name is the path of a file: it ends in .npz or has a folder in it."""
     text = os.fspath(name)
     return isinstance(name, Path) or text.endswith(".npz") or "/" in text or os.sep in text
 
 
 def name_of(dataset: str | Path) -> str:
-    """Return what a dataset is called: its name, or that of its file without folder and ending."""
+    """Return a dataset's name; for a path, the file's name without folder and ending."""
     return Path(dataset).stem
 
 
 def get_info(name: str) -> DatasetInfo:
-    """Return a dataset's row.
+    """Return the registry's row of a dataset.
 
     Raises ConfigError for a name that is not in `DATASETS`.
     """

@@ -1,7 +1,7 @@
-"""Where a dataset comes from: what is known and checked of it before any image is read, and how its images are read.
+"""Sources of datasets: what is known and checked before any image is read, and how the images are read.
 
-A kind of source is a function from what was asked for to a `Source`, or None where it is of another kind; `KINDS` lists
-them in the order in which they are asked.
+A kind of source is a function that takes what was asked for and returns a `Source`, or None if another kind is needed;
+`KINDS` lists these functions in the order in which they are tried.
 """
 
 import os
@@ -50,7 +50,7 @@ Images = UInt8[np.ndarray, "n c h w"]
 
 @dataclass(frozen=True)
 class Asked:
-    """What `load_dataset` was asked for."""
+    """The arguments of `load_dataset`."""
 
     name: str | Path
     size: int
@@ -61,10 +61,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """A dataset all of which is checked but its images.
+    """A dataset of which all but the images has been checked.
 
-    `size` is the side of the images in pixels, `labels` are those of each split, int64 (N, K), `path` says where it
-    lies, None for what is made at run time.
+    `size` is the side of the images in pixels, `labels` holds those of each split, int64 (N, K), and `path` is the
+    file, None for a dataset made at run time.
     """
 
     info: DatasetInfo
@@ -83,7 +83,7 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class NpzSource(Source):
-    """An .npz file with the six arrays of MedMNIST; `folder` is where large arrays are unpacked, None for in memory."""
+    """An .npz file with the six arrays of MedMNIST; images are unpacked to `folder`, or read if it is None."""
 
     path: Path
     layout: Layout
@@ -103,7 +103,7 @@ class NpzSource(Source):
         return view_channels_first(map_array(self.path, member, self.folder))
 
     def check_values(self, split: str) -> None:
-        """Read the images of a split through; raises `DataError` for damage, and numbers outside [0, 1]."""
+        """Read all images of a split; raises `DataError` for damage, and for numbers outside [0, 1]."""
         member = self.members[f"{split}_images"]
         if self.layout.floating:
             bytes_of_floats(self.path, member)
@@ -117,7 +117,7 @@ class NpzSource(Source):
 
 @dataclass(frozen=True)
 class MadeSource(Source):
-    """The synthetic dataset: `arrays` as they would lie in a file."""
+    """The synthetic dataset; `arrays` are those that its file would hold."""
 
     arrays: dict[str, NDArray[Any]]
 
@@ -155,7 +155,7 @@ def _own_file(asked: Asked) -> Source | None:
 
 
 def _registered(asked: Asked) -> DatasetInfo:
-    """Return the row of a name in the registry; raises `ConfigError` for another, or a task that is not its own."""
+    """Return the registry's row of a name; raises `ConfigError` for an unknown name or another task."""
     info = get_info(str(asked.name))
     if asked.task is not None and check_task(asked.task) != info.task:
         raise ConfigError(f"Dataset '{info.name}' has the task {info.task}, not {asked.task}; leave the task out.")
@@ -208,14 +208,14 @@ def unpack_folder(path: Path, md5: str, root: str | Path | None) -> Path:
     folder = root_folder(root)
     if why_not_writable(folder) is not None:
         folder = user_cache()
-    return folder / "unpacked" / f"{path.stem[:40]}-{md5}"  # of a long name with the digest no file can be made
+    return folder / "unpacked" / f"{path.stem[:40]}-{md5}"  # a long name with the digest could be too long
 
 
 def view_channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return grey or colour images with their channels first; a view."""
+    """Return a view of grey or colour images with their channels first."""
     return images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
 
 
 def channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return grey or colour images with their channels first, in memory in that order."""
+    """Return grey or colour images with their channels first, laid out in memory in that order."""
     return np.ascontiguousarray(view_channels_first(images))

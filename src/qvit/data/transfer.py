@@ -1,4 +1,4 @@
-"""Unlabelled images to distil on (a transfer set), and the check that none of them is tested on later."""
+"""Unlabelled images to distil on (a transfer set), and the check that no student is tested on them."""
 
 import hashlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from qvit.data.source import MAP_ABOVE, channels_first, unpack_folder, view_chan
 from qvit.errors import ConfigError, DataError
 
 KEYS = ("images", "train_images")
-LUMA = (299, 587, 114)  # thousandths of red, green and blue in grey: ITU-R BT.601
+LUMA = (299, 587, 114)  # weights of red, green and blue in grey, in thousandths: ITU-R BT.601
 UNLABELLED = -1
 
 Images = UInt8[np.ndarray, "n c h w"]
@@ -32,16 +32,16 @@ def load_images(
 ) -> tuple[Split, str]:
     """Load images to distil on, all labels −1 `(n, 1)`, and a digest that identifies them.
 
-    `name` is a dataset's name in the registry, of which the training images are taken, or the path of an .npz file
-    with an array `images` or `train_images`, `(n, s, s)` or `(n, s, s, c)`, of bytes or of numbers in [0, 1], which
-    are rounded to bytes; whatever else it holds is ignored. `size` is the side in pixels that the images must have,
-    `channels` how many they shall have: grey ones are repeated to three, colours become grey by the luma of ITU-R
-    BT.601, rounded. `root` and `download` are those of `load_dataset`, and large files are memory-mapped as there,
-    unless colours have to become grey.
+    `name` is a dataset's name in the registry, whose training images are taken, or the path of an .npz file with an
+    array `images` or `train_images`, `(n, s, s)` or `(n, s, s, c)`, of bytes or of numbers in [0, 1], which are rounded
+    to bytes; other arrays in it are ignored. `size` is the side in pixels that the images must have, `channels` the
+    number that they shall have: grey is repeated to three, colours become grey by the luma of ITU-R BT.601, rounded.
+    `root` and `download` are those of `load_dataset`, and large files are memory-mapped as there, unless colours have
+    to become grey.
 
-    The digest is BLAKE2b of the images' shape and bytes, as they are given back.
-    Raises ConfigError for an unknown name, or a size or number of channels that there is not; DataError for a file
-    that is missing or not as it should be, and for images of another size.
+    The digest is BLAKE2b of the shape and bytes of the images that are returned.
+    Raises ConfigError for an unknown name, a size that the dataset lacks, or channels other than 1 and 3; DataError for
+    a file that is missing or invalid, and for images of another size.
     """
     if channels not in (1, 3):
         raise ConfigError(f"Expected channels=1 (grey) or 3 (colour), got {channels}.")
@@ -75,7 +75,7 @@ def _load_own(path: Path, size: int, root: str | Path | None) -> Images:
 
 
 def _adapted(images: Images, channels: int) -> UInt8[np.ndarray, "n k h w"]:
-    """Return images of that many channels."""
+    """Return the images with the given number of channels."""
     n, have, *sides = images.shape
     if have == channels:
         return images
@@ -98,9 +98,9 @@ def _hashes(split: Split) -> Iterator[bytes]:
 def check_disjoint(transfer: Split, data: Dataset) -> None:
     """Raise DataError if images to distil on are byte-identical to validation or test images of the dataset.
 
-    A student that learns a teacher's answers to those would be selected or judged by what it was taught. Images that
-    are training images as well are fine: all that is trained on the dataset sees them anyway. Both are compared as
-    they are given, after any conversion of channels. Raises DataError also for images of another shape.
+    A student that learns a teacher's answers to such images would be selected or judged by what it was taught. Images
+    that are also training images are allowed: everything trained on the dataset sees them anyway. Images are compared
+    as they are given, after any conversion of channels. Raises DataError also for images of another shape.
     """
     ours, theirs = transfer.images.shape[1:], data.train.images.shape[1:]
     if ours != theirs:
@@ -111,7 +111,7 @@ def check_disjoint(transfer: Split, data: Dataset) -> None:
     held = {split: set(_hashes(data[split])) for split in ("val", "test")}
     unseen = held["val"] | held["test"]
     leaks = [(place, key) for place, key in enumerate(_hashes(transfer)) if key in unseen]
-    if leaks:  # seldom, so that the many training images are seldom read
+    if leaks:  # rare, so the many training images are rarely read
         trained = set(_hashes(data.train))
         leaks = [(place, key) for place, key in leaks if key not in trained]
     if leaks:

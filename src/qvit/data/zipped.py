@@ -1,8 +1,8 @@
-"""The members of a zip file, read within bounds: what the file says of itself is compared with it before it is used.
+"""Read the members of a zip file within bounds: what the file says about itself is verified before it is used.
 
-Python's `zipfile` believes more: it seeks to any offset, reads any directory, and has five kinds of errors for it.
-Only what `numpy.savez` writes is read: members that are stored as they are or deflated, not encrypted, in one file
-that begins with the first and ends with the directory. The format: PKWARE, APPNOTE.TXT 6.3.10, sections 4.3 to 4.5.
+Python's `zipfile` trusts the file more: it seeks to any offset, reads any directory, and raises five kinds of errors.
+Only what `numpy.savez` writes is read: members that are stored as they are or deflated, not encrypted, in one file that
+begins with the first member and ends with the directory. Source: PKWARE, APPNOTE.TXT 6.3.10, sections 4.3 to 4.5.
 """
 
 import io
@@ -15,28 +15,28 @@ from typing import Any, BinaryIO
 from qvit.files import shown
 
 STEP = 1 << 20  # bytes in memory at a time
-INFLATED = 1032  # times its size that deflated data can become at most
-MOST_DIRECTORY = 1 << 20  # bytes; a file of six arrays has some hundred
+INFLATED = 1032  # deflated data becomes at most this many times its size
+MOST_DIRECTORY = 1 << 20  # bytes; that of six arrays takes a few hundred
 _END, _END64, _END64_PLACE = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 _ENTRY, _LOCAL = b"PK\1\2", b"PK\3\4"
 _STORED, _DEFLATED = 0, 8
 _UTF8 = 0x800
 # Encrypted, a patch to another file, strongly encrypted, with a hidden directory.
 _UNREADABLE = 0x1 | 0x20 | 0x40 | 0x2000
-_SATURATED = 0xFFFF_FFFF  # stands where the number is in the zip64 field
+_SATURATED = 0xFFFF_FFFF  # stands in place of a number that is in the zip64 field
 
 
 class NoZipError(Exception):
-    """Bytes that are no zip file, or one whose directory is damaged."""
+    """The file is not a zip file, or its directory is damaged."""
 
 
 class DamageError(Exception):
-    """A member that is not what the directory says."""
+    """A member is not what the directory says."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A member as the directory describes it: where its data lie, how many bytes they are, and unpacked."""
+    """A member as the directory describes it: where its data begin, and their sizes in bytes, packed and unpacked."""
 
     name: str
     place: int
@@ -62,7 +62,7 @@ class _Listed:
 class Archive:
     """An open zip file whose directory was read.
 
-    `size` is the file's, in bytes. Raises `NoZipError` if there is no directory that makes sense.
+    `size` is the size of the file in bytes. Raises `NoZipError` if it has no valid directory.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -84,7 +84,7 @@ class Archive:
         return list(self._rows)
 
     def entry(self, name: str) -> Entry:
-        """Return a member that is there, compared with its own header; raises `DamageError` if it cannot be read."""
+        """Return a listed member, compared with its own header; raises `DamageError` if it cannot be read."""
         row = self._rows[name]
         if row.flags & _UNREADABLE:
             raise DamageError("its members are encrypted or patches")
@@ -97,17 +97,17 @@ class Archive:
         place = row.header + 30 + named + extra
         stored = row.method == _STORED
         if place + row.packed > self._start:
-            raise DamageError(f"{shown(name)} is said to go on to beyond the file's end")
+            raise DamageError(f"{shown(name)} is said to extend beyond the file's end")
         if (row.size != row.packed) if stored else (row.size > INFLATED * row.packed):
-            raise DamageError(f"{shown(name)} is said to become {row.size} bytes of {row.packed}")
+            raise DamageError(f"{shown(name)} is said to unpack to {row.size} bytes from {row.packed}")
         return Entry(name, place, row.packed, row.size, row.crc, stored)
 
 
 def unpacked(file: BinaryIO, entry: Entry, step: int = STEP) -> Iterator[bytes]:
-    """Yield what a member holds, `step` bytes at most at a time.
+    """Yield the contents of a member, at most `step` bytes at a time.
 
-    Raises `DamageError` as soon as it is not what the directory says, which is after the last piece if only the
-    checksum tells.
+    Raises `DamageError` as soon as the contents differ from what the directory says, which is after the last piece if
+    only the checksum differs.
     """
     crc, size = 0, 0
     for piece in _stored(file, entry, step) if entry.stored else _inflated(file, entry, step):
@@ -119,7 +119,7 @@ def unpacked(file: BinaryIO, entry: Entry, step: int = STEP) -> Iterator[bytes]:
     if size != entry.size:
         raise DamageError(f"{size} of the {entry.size} bytes that {shown(entry.name)} is said to have")
     if crc != entry.crc:
-        raise DamageError(f"another checksum of {shown(entry.name)} than was written")
+        raise DamageError(f"the checksum of {shown(entry.name)} is not the one that was written")
 
 
 def _stored(file: BinaryIO, entry: Entry, step: int) -> Iterator[bytes]:
@@ -149,10 +149,10 @@ def _inflated(file: BinaryIO, entry: Entry, step: int) -> Iterator[bytes]:
 
 
 def _exactly(file: BinaryIO, place: int, count: int, error: type[Exception]) -> bytes:
-    """Return so many bytes of a file; raises `error` if there are fewer, as when it shrank meanwhile."""
+    """Return `count` bytes of a file; raises `error` if there are fewer, as when the file shrank meanwhile."""
     try:
         file.seek(place)
-    except (OSError, OverflowError) as far:  # no file can be so long
+    except (OSError, OverflowError) as far:  # no file is that long
         raise error("the file ends too early") from far
     found = file.read(count)
     if len(found) < count:
@@ -180,12 +180,12 @@ def _find_directory(file: BinaryIO, size: int) -> tuple[int, int, int]:
             raise NoZipError("no end of a long directory")
         count, length, start = struct.unpack_from("<QQQ", record, 32)
     if start + length != end:
-        raise NoZipError("a directory elsewhere than is said")
+        raise NoZipError("a directory that is not where the file says")
     return count, length, start
 
 
 def _rows(data: bytes, count: int) -> Iterator[_Listed]:
-    """Yield the rows of a directory, which has to hold just so many."""
+    """Yield the rows of a directory, which must hold exactly `count`."""
     place = 0
     while place < len(data):
         if data[place : place + 4] != _ENTRY or len(data) - place < 46:
@@ -201,11 +201,11 @@ def _rows(data: bytes, count: int) -> Iterator[_Listed]:
         yield _Listed(data[middle - named : middle], flags, method, crc, packed, size, header)
         count -= 1
     if count:
-        raise NoZipError("a directory with another number of members than is said")
+        raise NoZipError("a directory with another number of members than the file says")
 
 
 def _lengthened(extra: bytes, numbers: list[int]) -> list[int]:
-    """Return the numbers, each one that is saturated replaced by that of 8 bytes in the zip64 field."""
+    """Return the numbers, with each saturated one replaced by its 8-byte value in the zip64 field."""
     if _SATURATED not in numbers:
         return numbers
     fields: dict[int, bytes] = {}
@@ -215,7 +215,7 @@ def _lengthened(extra: bytes, numbers: list[int]) -> list[int]:
         extra = extra[4 + length :]
     long = fields.get(1, b"")
     if len(long) < 8 * numbers.count(_SATURATED):
-        return numbers  # as the format has it, the number is what it says
+        return numbers  # by the format, the number then stands for itself
     values: Iterator[Any] = (value for (value,) in struct.iter_unpack("<Q", long[: len(long) & ~7]))
     return [next(values) if number == _SATURATED else number for number in numbers]
 
@@ -226,4 +226,4 @@ def _decoded(row: _Listed) -> str:
     try:
         return row.name.decode()
     except UnicodeDecodeError as error:
-        raise NoZipError("a name that is no UTF-8") from error
+        raise NoZipError("a name that is not UTF-8") from error

@@ -1,4 +1,4 @@
-"""Distillation: students that learn what a teacher says, by the one training loop."""
+"""Distillation: training students on the outputs of a teacher, in the same training loop as every other run."""
 
 from qvit.distill.guide import DistillationObjective, DistillConfig, TeacherGuide
 from qvit.distill.options import resolve_distillation

@@ -1,4 +1,4 @@
-"""What a module is recognised by: the same in every process that sees the same module."""
+"""Digests that identify modules: the same in every process for the same module."""
 
 import hashlib
 import re
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from qvit.errors import ConfigError
 
 _SAID_BY_REPR = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.qscheme)
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in a `repr`, where an object lies in this process's memory
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in a `repr`: an object's address in this process's memory
 _NAMED = (type, FunctionType, BuiltinFunctionType)
 
 
 def digest_of(modules: Sequence[nn.Module]) -> str:
-    """Return the SHA-256 of modules: how they print, and the names, types, shapes and bytes of all they save.
+    """Return the SHA-256 of modules: of their `repr`, and of the names, types, shapes and bytes of all they save.
 
-    Heads of attention or a change of size before a CNN show neither in the `repr` nor in weights, but in our `config`.
-    What quantised parts and `get_extra_state` save besides tensors counts by its contents; raises `ConfigError` where
-    these cannot be told.
+    The `config` of our own models is included, since neither `repr` nor weights show the number of heads, or a resizing
+    before a CNN. What quantised parts and `get_extra_state` save besides tensors counts by its contents; raises
+    `ConfigError` for objects that cannot be taken apart.
     """
     digest = hashlib.sha256()
     for module in modules:
@@ -37,7 +37,7 @@ def digest_of(modules: Sequence[nn.Module]) -> str:
 
 
 def _told(value: Any) -> str:
-    """Return how a configuration prints, the same in every process: sets in order of what they hold."""
+    """Return a configuration as text that is the same in every process: the elements of sets are sorted."""
     if isinstance(value, (set, frozenset)):
         return f"{type(value).__name__}({sorted(map(_told, value))})"
     if isinstance(value, dict):
@@ -51,14 +51,14 @@ def _told(value: Any) -> str:
 
 
 def _parts(value: Any, name: str, within: tuple[int, ...]) -> Iterator[Any]:
-    """Yield bytes that tell a value from every other; `within` are the objects that it lies in."""
+    """Yield bytes that distinguish a value from every other; `within` are the objects that contain it."""
     if isinstance(value, Tensor):
         yield from _of_tensor(value)
     elif type(value) in _SAID_BY_REPR:
         yield f" {value!r}".encode()
     elif isinstance(value, _NAMED) and "<lambda>" not in value.__qualname__:
         yield f" {value.__module__}.{value.__qualname__}".encode()
-    elif id(value) in within:  # a cycle: said by how far up it leads
+    elif id(value) in within:  # a cycle, written as the number of levels that it leads up
         yield f" ^{len(within) - within.index(id(value))}".encode()
     else:
         yield f" {type(value).__module__}.{type(value).__qualname__}(".encode()

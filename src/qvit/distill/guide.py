@@ -1,4 +1,4 @@
-"""Learning from a teacher as a loss for the one training loop."""
+"""The loss for learning from a teacher, used by the same training loop as every other loss."""
 
 import math
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +21,7 @@ from qvit.training.losses import Loss
 from qvit.training.seeding import GUIDE, seeded
 from qvit.validate import require
 
-# What each task may be distilled by.
+# The distillation losses that fit each task.
 KD_LOSSES_OF_TASK = {
     "binary": ("soft", "mse", "decoupled"),
     "multi-class": ("soft", "mse", "decoupled"),
@@ -33,14 +33,14 @@ MIN_DEVIATION = 1e-6
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """How to learn from a teacher: α · (what the teacher says) + (1 − α) · (the labels).
+    """How to learn from a teacher: the loss is α · (the teacher's) + (1 − α) · (the labels').
 
-    `kd_loss`: "soft" targets (for multi-label tasks one of each label), "ordinal" ones, "mse" of logits, "decoupled",
-    or "none"; the functions of `distill.objectives`. `temperature` softens teacher and student in all but "mse".
-    `beta` weighs what a decoupled teacher says of the classes that are not the target: the label, or with α = 1, where
-    labels play no part, the teacher's own decision. `feature_weight` and `attention_weight` add the distances of
-    features, the student's led through a learned linear map, and of attention maps. Raises `ConfigError` for values
-    out of range.
+    `kd_loss` names a function of `distill.objectives`: "soft" targets (for multi-label tasks one per label), "ordinal"
+    ones, "mse" of logits, or "decoupled"; "none" is none of them. `temperature` softens teacher and student in all but
+    "mse". `beta` weighs the part of "decoupled" about the classes that are not the target; the target is the label, or
+    the teacher's decision if α = 1, where labels are not used. `feature_weight` and `attention_weight` add the
+    distances of features, after a learned linear map of the student's, and of attention maps. Raises `ConfigError` for
+    values out of range.
     """
 
     kd_loss: Literal["soft", "ordinal", "mse", "decoupled", "none"] = "soft"
@@ -60,9 +60,9 @@ class DistillConfig:
 
 
 class DistillationObjective(nn.Module):
-    """A mixture of a teacher's losses and the labels', example by example, as an objective of `training.fit`.
+    """The weighted sum of a teacher's losses and the labels' loss, per example, as an objective of `training.fit`.
 
-    It owns the map of features, if there is one; the teacher is present in its outputs alone.
+    It owns the map of features, if there is one. It holds the teacher's outputs, not the teacher.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class DistillationObjective(nn.Module):
 
 
 def _statistics(features: Float[Tensor, "g n f"]) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
-    """Return mean and deviation of each feature, in double precision, a symmetry at a time; constant ones have 1."""
+    """Return mean and deviation of each feature, summed in double precision; constant features have deviation 1."""
     total = sum(part.double().sum(dim=0) for part in features)
     mean = total / (features.shape[0] * features.shape[1])
     square = sum((part.double() - mean).square().sum(dim=0) for part in features)
@@ -135,8 +135,8 @@ def _statistics(features: Float[Tensor, "g n f"]) -> tuple[Float[Tensor, " f"], 
 class TeacherGuide:
     """A teacher as the guide of a run (see `training.run.train_run`).
 
-    `transfer` are unlabelled images to learn on in place of the dataset's, with the digest that identifies them;
-    `cache` is where outputs are kept.
+    `transfer` holds unlabelled images to learn on instead of the dataset's, with the digest that identifies them;
+    `cache` is the folder where outputs are kept; `on_views(done, all)` is called while they are computed.
     """
 
     teacher: Teacher
@@ -149,17 +149,17 @@ class TeacherGuide:
         if self.transfer is not None and self.config.alpha < 1.0:
             raise ConfigError(
                 f"A transfer set has no labels, so alpha must be 1 there, got {self.config.alpha}; learn from the "
-                "teacher alone first, and from labels after."
+                "teacher alone first, and from labels afterwards."
             )
 
     @property
     def described(self) -> dict[str, Any]:
-        """What determines the run."""
+        """What determines the run, as plain values."""
         transfer = None if self.transfer is None else self.transfer[1]
         return {"teacher": self.teacher.described, **asdict(self.config), "transfer_set": transfer}
 
     def check(self, student: nn.Module, data: Dataset) -> None:
-        """Raise `ConfigError` unless teacher, student, task and losses go together."""
+        """Raise `ConfigError` unless teacher, student, task and losses fit together."""
         wants = {"features": self.config.feature_weight > 0, "attention": self.config.attention_weight > 0}
         choices = KD_LOSSES_OF_TASK[data.info.task]
         if self.config.kd_loss not in (*choices, "none"):
@@ -170,7 +170,7 @@ class TeacherGuide:
         self.teacher.check_fits(data, **wants)
 
     def prepare(self, model: Any, data: Dataset, config: TrainConfig, *, seed: int) -> tuple[Dataset, Objective]:
-        """Return the data to train on and what to minimise; the teacher's outputs are computed if need be."""
+        """Return the data to train on and the objective to minimise; the teacher's outputs are computed if needed."""
         self.check(model, data)
         if self.config.alpha == 0.0:
             return data, supervised(data, config)

@@ -1,4 +1,4 @@
-"""How good teacher and students are, how alike, and what each costs."""
+"""The measures of a distillation: how good teacher and students are, how much they agree, what each costs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +22,7 @@ GAPS = ("auc", "acc")
 
 @dataclass(frozen=True)
 class Network:
-    """A teacher or student: its name, trainable parameters, and FLOPs of one image (None where they defy counting)."""
+    """A teacher or student: its name, trainable parameters, and FLOPs of one image (None if they cannot be counted)."""
 
     name: str
     parameters: int
@@ -44,11 +44,11 @@ class Measures:
 
 
 def measures(teacher: Teacher, runs: Mapping[Any, Run], data: Dataset, config: TrainConfig) -> Measures:
-    """Return how good teacher and students are on the test split, how alike, and what each costs.
+    """Return how good teacher and students are on the test split, how much they agree, and what each costs.
 
-    Of the run of every stage: AUC, accuracy, calibration error and log loss; the share of decisions it has in common
-    with the teacher and the divergence from it in nats; and, if there is a run from scratch, the share of the gap
-    between that and the teacher which it closed (None where the teacher is not ahead).
+    Every stage's run has AUC, accuracy, calibration error and log loss; the share of its decisions that equal the
+    teacher's, and the divergence from the teacher in nats; and, if there is a run from scratch, the share that it
+    closed of the gap between that run and the teacher (None where the teacher is not better).
     """
     labels, task = data.test.labels, data.info.task
     taught = teacher.scores(data, "test", config)
@@ -83,7 +83,7 @@ def measures(teacher: Teacher, runs: Mapping[Any, Run], data: Dataset, config: T
 
 
 def _flops(models: Sequence[nn.Module], data: Dataset) -> int | None:
-    """Return the FLOPs of an image's forward pass through all models; None for a user's own that defies counting."""
+    """Return the FLOPs of an image's forward pass through all models; None if a model cannot be counted."""
     try:
         return sum(count_flops(model, data.info.channels, data.size) for model in models)
     except ModelError:

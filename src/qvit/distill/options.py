@@ -1,4 +1,4 @@
-"""From flat options, as a YAML file or a command line gives them, to a validated distillation or teacher."""
+"""Turn flat options, as a YAML file or a command line gives them, into a validated distillation or teacher."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -14,24 +14,24 @@ OWN_KEYS = tuple(f.name for f in fields(DistillationConfig) if f.name not in ("s
 STAGE_KEYS = ("pretrain", "finetune")
 JOINT_ALPHA = 0.5
 
-# Architectures to learn from, by a name of their own where the models' is not enough.
+# Teachers' architectures that have a name of their own and stand for a model with options.
 ALIASES: dict[str, dict[str, Any]] = {
     "vit": {"model": "vit_16q4h", "depth": 4, "mlp_dim": 128, "dropout": 0.1, "lr": 2e-3}
 }
-# How teachers are trained unless told otherwise; found on validation splits.
+# How teachers are trained by default; chosen on validation splits.
 TEACHER_DEFAULTS: dict[str, Any] = {"epochs": 40, "lr": 3e-3, "weight_decay": 0.1}
 
 
 def teacher_options(arch: str) -> dict[str, Any]:
-    """Return the flat options that train a teacher of an architecture: a name of `ALIASES`, or any model's."""
+    """Return the flat options that train a teacher; `arch` is a name in `ALIASES`, or any model's name."""
     return TEACHER_DEFAULTS | ALIASES.get(arch, {"model": arch})
 
 
 def resolve_distillation(options: dict[str, Any]) -> DistillationConfig:
     """Return the distillation for flat options: those of the student's run, of `DistillConfig`, and of the stages.
 
-    `student`, or `model`, is the student's model. Learning jointly, α is 0.5 if it is not said. Raises `ConfigError`
-    for unknown keys and impossible values.
+    `student`, or `model`, is the student's model. With `joint`, α is 0.5 unless it is given. Raises `ConfigError` for
+    unknown keys and impossible values.
     """
     if "student" in options:
         options = {key: value for key, value in options.items() if key != "student"} | {"model": options["student"]}
@@ -43,7 +43,7 @@ def resolve_distillation(options: dict[str, Any]) -> DistillationConfig:
     how = {key: value for key, value in options.items() if key in KD_KEYS}
     own = {key: value for key, value in options.items() if key in OWN_KEYS and value is not None}
     student = resolve({key: value for key, value in options.items() if key not in (*KD_KEYS, *OWN_KEYS)})
-    config = validated(DistillationConfig, {"student": student, **own, **stages})  # first: "false" is not joint
+    config = validated(DistillationConfig, {"student": student, **own, **stages})  # first, so that joint is a bool
     if config.joint and "alpha" not in how:
         how["alpha"] = JOINT_ALPHA
     return replace(config, how=validated(DistillConfig, how))

@@ -1,4 +1,4 @@
-"""Logits, pooled features and attention maps of a network, read in the same way from teachers and students."""
+"""Read logits, pooled features and attention maps of a network, in the same way from teachers and students."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ ATTENTION = "forward_with_attention"
 
 
 class Outputs(NamedTuple):
-    """Logits, and where asked for the pooled features and the map of the last block's attention."""
+    """Logits, and if asked for, the pooled features and the attention map of the last block."""
 
     logits: Float[Tensor, "b c"]
     features: Float[Tensor, "b f"] | None = None
@@ -22,17 +22,17 @@ class Outputs(NamedTuple):
 def outputs(model: Any, images: Tensor, *, features: bool = False, attention: bool = False) -> Outputs:
     """Return a network's outputs for images `(b, c, s, s)`, all from one pass.
 
-    Features and attention need timm's methods, as our own networks have them; see `check_offers`.
+    Features and attention need timm's methods, which our own networks also have; see `check_offers`.
     """
     if not (features or attention):
         return Outputs(model(images))
     tokens, maps = model.forward_with_attention(images) if attention else (model.forward_features(images), None)
     pooled = model.forward_head(tokens, pre_logits=True) if features else None
-    return Outputs(model.forward_head(tokens), pooled, maps)  # the whole head again: it may begin with dropout
+    return Outputs(model.forward_head(tokens), pooled, maps)  # runs the whole head again, as it may begin with dropout
 
 
 def check_offers(model: nn.Module, who: str, *, features: bool, attention: bool) -> None:
-    """Raise `ConfigError` unless a network has the methods that features and attention are read by."""
+    """Raise `ConfigError` unless a network has the methods that give features and attention."""
     if features and not all(hasattr(model, name) for name in FEATURES):
         raise ConfigError(
             f"Feature distillation needs pooled features, which the {who} ({type(model).__name__}) does not show; "
@@ -40,6 +40,6 @@ def check_offers(model: nn.Module, who: str, *, features: bool, attention: bool)
         )
     if attention and not hasattr(model, ATTENTION):
         raise ConfigError(
-            f"Attention transfer needs a ViT, and the {who} ({type(model).__name__}) is none; "
+            f"Attention transfer needs a ViT, and the {who} ({type(model).__name__}) is not one; "
             "set attention_weight to 0, or use one of our ViTs."
         )

@@ -1,10 +1,10 @@
-"""The paper's pipeline: pre-train a student on what a teacher says, fine-tune it on labels, and measure what it got.
+"""The paper's pipeline: pre-train a student on a teacher's outputs, fine-tune it on labels, and measure the gain.
 
 A distillation is a folder of runs, each a run folder of its own that can be resumed, evaluated and compared:
 
 scratch/    the same student from labels alone      pretrain/   from the teacher alone
-finetune/   `pretrain` gone on with, from labels    joint/      from both at once, in place of the two
-distillation.json   the measures of all, written last
+finetune/   continues `pretrain`, from labels       joint/      from both at once, instead of the two stages
+distillation.json   the measures of all runs, written last
 """
 
 import json
@@ -37,9 +37,9 @@ from qvit.validate import validated
 Stage = Literal["scratch", "pretrain", "finetune", "joint"]
 STAGES: tuple[Stage, ...] = ("scratch", "pretrain", "finetune", "joint")
 RESULT = "distillation.json"
-# A model that has learned from the teacher needs smaller steps to learn from labels; a first guess, never compared.
+# After learning from a teacher, smaller steps are needed to learn from labels; a first guess, never compared.
 FINETUNE = {"lr": 1e-3, "epochs": 50}
-FEW = 4000  # training images: with fewer, what a teacher says of them is little more than their labels
+FEW = 4000  # training images; with fewer, a teacher's outputs say little more than the labels
 MOST_MIXTURES = 1_000_000  # images in memory
 
 
@@ -47,12 +47,13 @@ MOST_MIXTURES = 1_000_000  # images in memory
 class DistillationConfig:
     """What determines a distillation, together with its teacher.
 
-    `student` is the run from scratch. `how` tells how to learn from the teacher. In stages that is done with α = 1, by
-    the student's options of training with `pretrain` over them, and the labels follow, with `finetune` over the
-    student's options; with `joint` there is one stage with the α of `how`. `transfer_set` names other, unlabelled
-    images for the first stage: a dataset or an .npz file. Without it, that stage learns on `mixtures` images made of
-    the training images (see `data.mixtures`); 0 takes the training images themselves, and None, the default, means
-    `FEW` where there are fewer than so many, else 0. `scratch` says whether to train that run too.
+    `student` is the configuration of the run from scratch, `how` says how to learn from the teacher. The first stage
+    learns from the teacher alone (α = 1), the second from the labels; `pretrain` and `finetune` replace some of the
+    student's training options in their stage. With `joint` there is one stage, with the α of `how`. `transfer_set`
+    names other, unlabelled images for the first stage: a dataset or an .npz file. Without it, that stage learns on
+    `mixtures` images made from the training images (see `data.mixtures`); 0 takes the training images themselves, and
+    None, the default, means `FEW` if there are fewer training images than that, else 0. `scratch` says whether the run
+    from scratch is trained too.
     """
 
     student: RunConfig
@@ -75,10 +76,12 @@ class DistillationConfig:
         if self.transfer_set is not None and self.mixtures:
             raise ConfigError("Both a transfer set and mixtures were asked for; use one of them.")
         if self.joint and (self.pretrain or self.finetune):
-            raise ConfigError("Learning jointly there are no stages to pre-train or fine-tune: set the options of all.")
+            raise ConfigError(
+                "With --joint there are no stages to pre-train or fine-tune; set the student's options instead."
+            )
         if not self.joint and self.how.alpha != 1.0:
             raise ConfigError(
-                f"In stages the first learns from the teacher alone, alpha=1, got {self.how.alpha}; "
+                f"The first of two stages learns from the teacher alone, alpha=1, got {self.how.alpha}; "
                 "learn from both at once with --joint."
             )
         for stage in ("pretrain", "finetune"):
@@ -89,7 +92,7 @@ class DistillationConfig:
                         f"options of training: {', '.join(TRAIN_KEYS)}."
                     )
         for stage in self.stages:
-            self.of(stage)  # raises for values that cannot be
+            self.of(stage)  # raises for impossible values
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -98,7 +101,7 @@ class DistillationConfig:
         return ("scratch", *taught) if self.scratch else taught
 
     def mixed(self, images: int) -> int:
-        """Return how many mixtures the first stage learns on, of so many training images; 0 for these themselves."""
+        """Return how many mixtures the first stage learns on; 0 if it learns on the training `images` themselves."""
         if self.mixtures is not None:
             return self.mixtures
         return FEW if images < FEW and not self.joint else 0
@@ -135,12 +138,13 @@ def distill(
     on_stage: Callable[[Stage, int], Progress | None] | None = None,
     on_views: OnViews | None = None,
 ) -> Distillation:
-    """Distil a teacher into a student, stage after stage, into run folders in `folder`; see this module.
+    """Distil a teacher into a student, stage after stage, and write run folders into `folder`.
 
     `resume` goes on with an interrupted distillation, bit for bit as if it had not stopped, and returns a finished one
-    as it is. `on_stage(stage, epochs)` returns what is called after each epoch of that stage. `cache` is the folder of
-    teacher outputs, `on_views` hears of their computing. All that can be known to be wrong is found before anything is
-    trained. Raises `ConfigError`, `DataError`, `RunError` and `TrainingError` as `train_run` does.
+    as it is. `on_stage(stage, epochs)` returns a function that is called after each epoch of that stage. `cache` is the
+    folder of teacher outputs, `on_views(done, all)` is called while they are computed. Mistakes that can be found early
+    are found before anything is trained. Raises `ConfigError`, `DataError`, `RunError` and `TrainingError` as
+    `train_run` does.
     """
     student, folder = config.student, printable(folder, raised=RunError)
     with surroundings(student.train.threads), assemble(student.train.device) as team:
@@ -209,23 +213,23 @@ def _guide(
 
 
 def _check(config: DistillationConfig, guide: TeacherGuide, data: Dataset) -> None:
-    """Refuse now what would only fail after hours of an earlier stage."""
+    """Refuse now what would otherwise fail after hours of an earlier stage."""
     student = config.student
     guide.check(build_without_numbers(student.architecture(data.info, data.size)), data)
     for stage in config.stages:
         train = config.of(stage).train
         make_loss(data.info.task, name=train.loss)
         check_device(train.device)
-    if guide.teacher.runs:  # a module's would have to be computed, and are only measured in the end
+    if guide.teacher.runs:  # a module's scores would have to be computed; they are measured only at the end
         evaluate(data.test.labels, guide.teacher.scores(data, "test", student.train), data.info.task)
 
 
 def _check_folder(folder: Path, config: DistillationConfig, *, resume: bool) -> None:
-    """Refuse a folder of something else, or of stages that this distillation does not have."""
+    """Refuse a folder that holds something else, or stages that this distillation does not have."""
     try:
         found = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     except FileNotFoundError:
-        return  # it is made with its first run
+        return  # its first run makes it
     except OSError as error:
         raise RunError(
             f"Cannot use {folder} as a folder of runs: {error.strerror or error}. Choose another with --out."

@@ -1,4 +1,4 @@
-"""Teachers: a trained run, several of them, or any module."""
+"""Teachers: one trained run, several of them, or any module."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ from qvit.training.stored import FOUND_AT
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """One network or several, whose logits are averaged and whose features are laid side by side.
+    """One network or several, whose logits are averaged and whose features are concatenated.
 
     A mean of logits is the geometric mean of the distributions, at every temperature. Networks map uint8 images
-    `(b, c, s, s)` to logits `(b, k)`; they are never changed. `digest` says which weights they have.
+    `(b, c, s, s)` to logits `(b, k)`; they are never changed. `digest` identifies their weights.
     """
 
     name: str
@@ -37,15 +37,15 @@ class Teacher:
 
     @classmethod
     def of_runs(cls, folders: Sequence[Path | str], *, device: str = "cpu") -> "Teacher":
-        """Return the teacher that trained runs make; raises `RunError` for unfinished or damaged ones.
+        """Return a teacher made of trained runs; raises `RunError` for unfinished or damaged ones.
 
-        Where they lie is recorded, so that paths which cannot be written down (see `printable`) raise `RunError` too.
+        Their paths are recorded, so paths that `printable` refuses raise `RunError` too.
         """
         if not folders:
             raise ConfigError("No teacher given; name at least one folder of a trained run.")
         runs = tuple(Run(printable(folder, raised=RunError)) for folder in folders)
         for run in runs:
-            _ = run.result  # says of an unfinished run what to do
+            _ = run.result  # raises for an unfinished run, saying what to do
         members = tuple(run.load_model().to(device) for run in runs)
         names = dict.fromkeys(run.config["model"] for run in runs)
         name = " + ".join(names) if len(runs) == 1 else f"{len(runs)} × {' + '.join(names)}"
@@ -53,16 +53,16 @@ class Teacher:
 
     @classmethod
     def of_module(cls, module: nn.Module, *, name: str | None = None) -> "Teacher":
-        """Return any module as a teacher; `models.Preprocess` before one that takes floats makes it take bytes.
+        """Return any module as a teacher; put `models.Preprocess` before one that takes floats, not bytes.
 
-        It is recognised by all that it saves, its `repr` and its `config`, if it has one: change one of them if you
-        change its `forward`.
+        It is identified by everything that it saves, its `repr`, and its `config` if it has one: change one of them if
+        you change its `forward`.
         """
         return cls(name or type(module).__name__, (module,), digest_of((module,)))
 
     @property
     def described(self) -> dict[str, Any]:
-        """What identifies the teacher, and where its runs lay."""
+        """What identifies the teacher, and the paths of its runs, as plain values."""
         return {
             "name": self.name,
             "digest": self.digest,
@@ -71,7 +71,7 @@ class Teacher:
         }
 
     def outputs(self, images: Tensor, *, features: bool = False, attention: bool = False) -> Outputs:
-        """Return the outputs for images `(b, c, s, s)`, on the CPU; attention maps are averaged as logits are."""
+        """Return the outputs for images `(b, c, s, s)`, on the CPU; attention maps are averaged like logits."""
         with evaluating(*self.members), torch.no_grad():
             said = [
                 outputs(member, images.to(_device(member)), features=features, attention=attention)
@@ -86,9 +86,9 @@ class Teacher:
         )
 
     def scores(self, data: Dataset, split: str, config: TrainConfig) -> Float[np.ndarray, "n k"]:
-        """Return probabilities for a split: for runs the mean of what each predicted, over its own symmetries.
+        """Return probabilities for a split; those of runs are the mean of what each predicted with its own symmetries.
 
-        A module's are averaged over the symmetries of training unless `config.tta` is "never".
+        Those of a module are averaged over the symmetries of training unless `config.tta` is "never".
         """
         if self.runs:
             return np.mean([_scores_of_run(run, data, split) for run in self.runs], axis=0)
@@ -96,7 +96,7 @@ class Teacher:
         return predict(self.members[0], data[split], data.info.task, group=group, device=_device(self.members[0]))
 
     def check_fits(self, data: Dataset, *, features: bool = False, attention: bool = False) -> None:
-        """Raise `ConfigError` unless every member takes the images of `data` and tells its classes apart."""
+        """Raise `ConfigError` unless every member takes the images of `data` and gives one logit per class."""
         images = data.val.batch([0])[0]
         shapes = []
         for member in self.members:
@@ -138,5 +138,5 @@ def _scores_of_run(run: Run, data: Dataset, split: str) -> Float[np.ndarray, "n 
 
 
 def _device(module: nn.Module) -> torch.device:
-    """Return where a module's parameters are."""
+    """Return the device of a module's parameters."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))

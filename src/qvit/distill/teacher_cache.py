@@ -1,7 +1,8 @@
 """Teacher outputs, computed once for every image under every symmetry, kept on disk, and read as they are needed.
 
-A folder named after everything the outputs depend on holds one .npy file an output, memory-mapped, and in `cache.json`
-a checksum of each. It appears whole or not at all; one that was damaged since is noticed and made anew.
+A folder, named by a hash of everything the outputs depend on, holds one memory-mapped .npy file per output and
+`cache.json` with a checksum of each. It appears whole or not at all; a folder damaged later is noticed and computed
+again.
 """
 
 import hashlib
@@ -38,33 +39,33 @@ from qvit.training.stored import STRICT, checked
 
 FORMAT = 1
 LARGEST = 1 << 16  # bytes of cache.json
-VIEWS = 512  # images under a symmetry that the teacher sees at a time
-ABANDONED = 24 * 3600  # seconds after which a half-made folder belongs to nobody
+VIEWS = 512  # transformed images that the teacher sees at a time
+ABANDONED = 24 * 3600  # seconds after which an unfinished folder is deleted
 OnViews = Callable[[int, int], None]
 
 
 @with_config(STRICT)
 class CacheFile(TypedDict):
-    """cache.json: which outputs of whom lie beside it, and what they hash to."""
+    """The contents of cache.json: the key of the outputs beside it, and their checksums."""
 
     key: str
     checksums: dict[str, str]
 
 
 class CacheWarning(UserWarning):
-    """A cache that was damaged and is made anew."""
+    """A cache of teacher outputs was damaged and is computed again."""
 
 
 @dataclass(frozen=True, eq=False)
 class TeacherOutputs:
-    """What a teacher says of `n` images under the `g` elements of a symmetry group; tensors read from disk."""
+    """A teacher's outputs for `n` images under the `g` elements of a symmetry group, as tensors read from disk."""
 
     logits: Float[Tensor, "g n c"]
     features: Float[Tensor, "g n f"] | None = None
     attention: Float[Tensor, "g n y x"] | None = None
 
     def of(self, batch: Batch) -> Outputs:
-        """Return what the teacher says of the very images of a batch, on the device of these."""
+        """Return the teacher's outputs for the images of a batch, as they were transformed, on their device."""
 
         def read(table: Tensor) -> Tensor:
             return table[batch.elements, batch.index].to(batch.images.device)
@@ -92,7 +93,7 @@ def teacher_outputs(
     folder: Path | None = None,
     on_views: OnViews | None = None,
 ) -> TeacherOutputs:
-    """Return a teacher's outputs for a split under every element of a symmetry group, from the cache if they are there.
+    """Return a teacher's outputs for a split under every element of a symmetry group, from the cache if possible.
 
     `images_digest` identifies the images. `on_views(done, all)` is called while outputs are computed. Raises `RunError`
     if `folder` cannot be written.
@@ -126,29 +127,29 @@ def _key(teacher: Teacher, images: str, count: int, group: str, wanted: list[str
 def _read(place: Path, key: str, wanted: list[str], shape: tuple[int, int]) -> dict[str, Tensor] | None:
     """Return the tensors of an intact cache, or None; a damaged one is deleted, with a warning.
 
-    `shape` is what their shapes begin with.
+    `shape` holds the first two sizes of their shapes.
     """
     if not place.exists():
         return None
     try:
         said = checked(read_json(place / "cache.json", most=LARGEST), CacheFile, "cache.json")
         if said["key"] != key:
-            raise ValueError("it is of another teacher or other images")
+            raise ValueError("it belongs to another teacher or other images")
         for name in wanted:
             if _checksum(place / f"{name}.npy") != said["checksums"].get(name):
                 raise ValueError(f"{name}.npy has other contents than were written")
         return {name: _mapped(place / f"{name}.npy", shape) for name in wanted}
     except (FileError, OSError, ValueError, TypeError, SyntaxError, TokenError, MemoryError) as error:
-        # From TypeError on: of all that numpy's reading of a header can end in.
+        # TypeError and those after it: numpy's reading of a header can raise them all.
         message = f"The teacher outputs in {place} are damaged ({one_line(error)}); they are computed again."
         warnings.warn(message, CacheWarning, stacklevel=3)
-        with suppress(OSError):  # if it cannot be moved, nothing can be written either, and that is said there
+        with suppress(OSError):  # if it cannot be moved, nothing can be written either, and writing will raise
             _set_aside(place)
         return None
 
 
 def _mapped(path: Path, shape: tuple[int, int]) -> Tensor:
-    """Return a table mapped copy-on-write: torch has no tensors that cannot be written."""
+    """Return a table mapped copy-on-write, since torch has no read-only tensors."""
     table = np.load(path, mmap_mode="c")
     if table.dtype != np.float32 or table.shape[:2] != shape:
         raise ValueError(f"{path.name} is a table of {table.dtype} {table.shape}")
@@ -184,7 +185,7 @@ def _make(
 
 
 def _set_aside(place: Path) -> None:
-    """Delete a damaged cache: one that is in its place later is another process's, and intact."""
+    """Move a damaged cache away and delete it, so that an intact one by another process is not deleted."""
     aside = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=PART, dir=place.parent))
     try:
         place.replace(aside / "damaged")
@@ -193,7 +194,7 @@ def _set_aside(place: Path) -> None:
 
 
 def _put(unfinished: Path, place: Path) -> None:
-    """Move a folder to its place, or leave it if another process was first: that one may be reading there."""
+    """Move a folder to its place, unless another process was first and may be reading there."""
     try:
         unfinished.replace(place)
     except OSError:
@@ -202,9 +203,9 @@ def _put(unfinished: Path, place: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what killed processes left behind long ago."""
+    """Delete folders that killed processes left behind long ago."""
     for leftover in folder.glob(f".*{PART}"):
-        with suppress(FileNotFoundError):  # its process is done with it
+        with suppress(FileNotFoundError):  # its process has just finished
             if time.time() - leftover.stat().st_mtime > ABANDONED:
                 shutil.rmtree(leftover, ignore_errors=True)
 
@@ -231,9 +232,9 @@ def _compute(
 
 
 def _write(file: BinaryIO, values: Float[np.ndarray, "g m ..."], *, first: int, images: int) -> None:
-    """Write what is said of images from `first` on into an .npy file of all.
+    """Write the outputs for images from `first` on into the .npy file of all images.
 
-    Not through a memory map: a full disk kills a process that writes to one, and here raises OSError.
+    No memory map is used: a full disk kills a process that writes to one, but here raises OSError.
     """
     elements, _, *rest = values.shape
     file.seek(0)

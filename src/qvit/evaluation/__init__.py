@@ -1,4 +1,4 @@
-"""Metrics, intervals, comparisons and result files: arrays in, numbers out; a model is never seen."""
+"""Metrics, intervals, comparisons and result files: functions of arrays that return numbers and know no models."""
 
 from qvit.evaluation.medmnist_files import read_result, write_result
 from qvit.evaluation.metrics import AbsentClassWarning, accuracy, auc, evaluate

@@ -1,7 +1,7 @@
-"""How much each test image moves a metric: what random images do to it, without drawing any.
+"""The influence of each test image on a metric, from which its variance over random images follows without resampling.
 
-Metric of the sample − metric of all images there are ≈ the sum of the influences of the sample's images. Covariances of
-metrics are then sums of products of influences; for binary AUC these are DeLong's.
+The metric on a sample of images − the metric on the whole population ≈ the sum of the influences of the sample's
+images. Covariances of metrics are therefore sums of products of influences; for binary AUC they are DeLong's.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from qvit.evaluation.statistics import check_metric
 
 
 def _placements(positive: Bool[np.ndarray, " b"], scores: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
-    """Return which share of the other side each image is ranked rightly against, ties counting half, in O(b log b)."""
+    """Return, for each image, the share of the other side that it is ranked correctly against; ties count half."""
     above, below = scores[positive], scores[~positive]
     shares = np.empty(len(scores))
     for side, own, other in ((positive, above, np.sort(below)), (~positive, -below, np.sort(-above))):
@@ -26,7 +26,7 @@ def _placements(positive: Bool[np.ndarray, " b"], scores: Float[np.ndarray, " b"
 def influence_of(
     truth: Int[np.ndarray, "b k"], scores: Float[np.ndarray, "b c"], task: str, metric: str
 ) -> tuple[float, Float[np.ndarray, " b"]]:
-    """Return what `image_influence` does, for labels and scores that are known to be valid."""
+    """Return the same as `image_influence`, for labels and scores that are known to be valid."""
     images = len(truth)
     if metric == "acc":
         right = np.mean(truth == decide(scores, task).reshape(images, -1), axis=1)
@@ -47,15 +47,15 @@ def image_influence(
 ) -> tuple[float, Float[np.ndarray, " b"]]:
     """Return AUC or accuracy, and the influence `(N,)` of each image on it; influences sum to 0.
 
-    Accuracy: what image i adds to the mean, (right_i - accuracy)/N; of multi-label, right_i is the share of its
-    labels. AUC: DeLong's structural components, less the AUC and divided by their number: an image of the class
-    gives the share of the others that score less than it, over the number of its class; any other image the share
-    of the class that scores more, over the number of others; the mean over classes or labels. Classes that no
-    image has are left out, as in `auc`.
+    For accuracy it is (right_i - accuracy)/N, where right_i is 1 or 0, or for multi-label the share of labels that are
+    right. For AUC it is the mean over classes or labels of (s_i - AUC)/n. For an image of the class, s_i is the share
+    of the images outside the class that score less, and n the size of the class; for an image outside, s_i is the share
+    of the class that scores more, and n the number of images outside (DeLong's structural components). Classes that no
+    image has, or all have, are left out, as in `auc`.
 
-    Labels and scores as in `check_inputs`. Raises MetricError and AbsentClassWarning as `auc` and `accuracy` do, and
-    MetricError for another metric.
-    Source: DeLong et al. 1988; Sun and Xu 2014, Fast Implementation of DeLong's Algorithm, for the sorting.
+    Labels and scores are as in `check_inputs`. Raises MetricError and warns AbsentClassWarning as `auc` and `accuracy`
+    do; raises MetricError for another metric.
+    Sources: DeLong et al. 1988; for the sorting, Sun and Xu 2014, Fast Implementation of DeLong's Algorithm.
     """
     check_metric(metric, "traced to images")
     truth, checked = check_inputs(labels, scores, task)
@@ -65,12 +65,12 @@ def image_influence(
 
 
 def image_strata(truth: Int[np.ndarray, "b k"], task: str, *, metric: str = "auc") -> Int[np.ndarray, " b"]:
-    """Return the stratum `(N,)` of each image, within which images are drawn: its class for AUC, otherwise 0.
+    """Return the stratum `(N,)` of each image: its class for AUC of single-label tasks, otherwise 0.
 
-    Labels as `check_inputs` returns them. AUC is that of test sets with as many images of each class as this one,
-    which is DeLong's view. Accuracy is that of images as they come, and a multi-label image has no one class: there
-    all are of one stratum. Raises MetricError where no stratum has two images, so that nothing tells how much they
-    differ.
+    Random test sets are thought of as drawn within strata. For AUC they have as many images of each class as this one,
+    as in DeLong's method. For accuracy the classes are random too, and a multi-label image has no single class, so
+    there is one stratum. Labels are as `check_inputs` returns them. Raises MetricError if no stratum has two images,
+    since their spread is then unknown.
     """
     by_class = metric == "auc" and task != "multi-label"
     strata = truth[:, 0] if by_class else np.zeros(len(truth), dtype=np.int64)
@@ -83,8 +83,9 @@ def image_strata(truth: Int[np.ndarray, "b k"], task: str, *, metric: str = "auc
 def image_covariance(influences: Float[np.ndarray, "m b"], strata: Int[np.ndarray, " b"]) -> Float[np.ndarray, "m m"]:
     """Return the covariance, over random test images, of metrics whose image influences are given, `(M, N)`.
 
-    Sums over strata n/(n - 1) Σ (ψᵢ - mean)(ψᵢ - mean)ᵀ; for binary AUC that is DeLong's estimate exactly. An image
-    alone in its stratum says nothing of the spread there, and adds none: the result is of test sets that hold it.
+    It is the sum over strata of n/(n - 1) Σ (ψᵢ - mean)(ψᵢ - mean)ᵀ, which for binary AUC is exactly DeLong's estimate.
+    An image alone in its stratum says nothing about the spread there and adds none: the result holds for test sets that
+    contain it.
     """
     covariance = np.zeros((len(influences), len(influences)))
     for stratum in np.unique(strata):

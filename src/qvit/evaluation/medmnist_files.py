@@ -1,9 +1,9 @@
-"""MedMNIST's result files: one CSV of scores a split, whose name says dataset, split, AUC, accuracy and run.
+"""MedMNIST's result files: one CSV of scores per split, whose name says dataset, split, AUC, accuracy and run.
 
     {flag}{_size}_{split}_[AUC]0.123_[ACC]0.456@{run}.csv
 
-No header; each line is the image's index and its scores. `medmnist.Evaluator.parse_and_evaluate` reads what
-is written here.
+There is no header; each line holds an image's index and its scores. `medmnist.Evaluator.parse_and_evaluate` reads the
+files written here.
 """
 
 import math
@@ -19,10 +19,10 @@ from qvit.errors import FileError, MetricError
 from qvit.evaluation.metrics import as_array
 from qvit.files import open_regular, write_atomic
 
-PLAIN_SIZE = 28  # the one size that names leave out
+PLAIN_SIZE = 28  # the only size that names leave out
 
-# Why these characters only: medmnist cuts the name at "_" to find flag, size and split, at the last "@" to
-# find the run, and the run at its first "."; slashes would make folders.
+# Why only these characters: medmnist cuts the name at "_" to find flag, size and split, at the last "@" to find the
+# run, and the run at its first "."; slashes would make folders.
 _FLAG = re.compile(r"[A-Za-z0-9-]+")
 _RUN = re.compile(r"[^@/\\.\x00-\x1f\x7f]+")
 _NAME = re.compile(
@@ -63,7 +63,7 @@ def result_name(flag: str, size: int, split: str, auc: float, acc: float, run: s
 
 
 def result_start(flag: str, size: int, split: str) -> str:
-    """Return what the names of all result files of one split begin with.
+    """Return the beginning that the names of all result files of one split share.
 
     Raises MetricError as `result_name` does for a flag, a size or a split.
     """
@@ -86,7 +86,7 @@ def parse_result_name(name: str) -> ParsedName:
         parts = match.groupdict()
         size = int(parts["size"] or PLAIN_SIZE)
         auc, acc = float(parts["auc"]), float(parts["acc"])
-        # Formatting it again catches what the pattern lets through: sizes as _28 and _064, an AUC of 1.500.
+        # Formatting it again catches what the pattern lets through: sizes such as _28 and _064, an AUC of 1.500.
         if max(auc, acc) <= 1 and size > 0 and _RUN.fullmatch(parts["run"]):
             parsed = ParsedName(parts["flag"], size, parts["split"], auc, acc, parts["run"])
             if result_name(parsed.flag, size, parsed.split, auc, acc, parsed.run) == name:
@@ -102,9 +102,9 @@ def write_result(
 ) -> Path:
     """Write the scores of a split as a MedMNIST result file, and return its path.
 
-    Scores `(N, C)` or `(N,)`, in the order of the split's images; every digit of float64 and float32 is kept.
-    A file of the same name is replaced. Raises MetricError as `result_name` does, and for scores of another
-    shape, none, or not finite; RunError where the file system refuses.
+    Scores are `(N, C)` or `(N,)`, in the order of the split's images; every digit of float64 and float32 is kept. A
+    file of the same name is replaced. Raises MetricError as `result_name` does, and for scores that have another shape,
+    are empty or not finite; RunError if the file cannot be written.
     """
     path = Path(folder) / result_name(flag, size, split, auc, acc, run)
     array = as_array(scores)

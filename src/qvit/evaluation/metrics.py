@@ -1,9 +1,9 @@
-"""MedMNIST's AUC and accuracy, and seven more measures of the same labels and scores: arrays in, numbers out.
+"""MedMNIST's AUC and accuracy, and seven more measures of the same labels and scores.
 
-Inside, every task is a set of yes-or-no questions. Binary is multi-label with one label; multi-class and
-ordinal ask one question a class. Validated arrays are therefore always two-dimensional, and one rule fits
-all: a ratio 0/0 is left out of a mean, and where nothing is left the value is 0.0. Only AUC, which has no
-worst value to fall back on, raises instead.
+Internally, every task is a set of yes-or-no questions. Binary is multi-label with one label; multi-class and ordinal
+tasks ask one question per class. Validated arrays are therefore always two-dimensional, and one rule holds for all
+measures: a ratio 0/0 is left out of a mean, and if nothing is left the value is 0.0. Only AUC raises an error instead,
+since it has no worst value to return.
 """
 
 import warnings
@@ -19,12 +19,12 @@ from qvit.errors import MetricError, nearest
 THRESHOLD = 0.5
 RANGE_TOLERANCE = 1e-6
 SUM_TOLERANCE = 1e-3  # of probabilities in float16 and wider
-BFLOAT16_TOLERANCE = 2**-7  # each is off by up to 2⁻⁸ of itself, and so is their sum; twice that
-NEAR = 0.1  # off by less than this, a row was meant to be probabilities
+BFLOAT16_TOLERANCE = 2**-7  # twice the rounding error of a sum of bfloat16 numbers, 2⁻⁸
+NEAR = 0.1  # a row whose sum is off by less than this was meant to be probabilities
 
 
 class AbsentClassWarning(UserWarning):
-    """Some classes have no AUC, as all images or none are of it; the mean is over the rest."""
+    """Some classes have no AUC, since no image or every image has them; the mean is over the others."""
 
 
 def asks_per_label(task: str) -> bool:
@@ -66,7 +66,7 @@ def _check_scores(scores: ArrayLike, task: str) -> Float[np.ndarray, "b c"]:
 
 
 def as_array(scores: ArrayLike) -> NDArray[Any]:
-    """Return scores as NumPy has them; raises MetricError for what it cannot take."""
+    """Return scores as a NumPy array; raises MetricError for what NumPy cannot convert."""
     try:
         return np.asarray(scores)
     except (
@@ -123,7 +123,7 @@ def check_inputs(
 
 
 def decide(scores: ArrayLike, task: str) -> NDArray[np.int64]:
-    """Return the decisions that scores stand for, MedMNIST's way.
+    """Return the decisions that MedMNIST derives from scores.
 
     Binary: 0/1 `(N,)`, 1 where P(class 1) > 0.5. Multi-label: 0/1 `(N, K)`, likewise. Multi-class and
     ordinal: the index of the largest score `(N,)`, the first of them on a tie. Raises MetricError as
@@ -153,9 +153,9 @@ def _auc_of(positive: Bool[np.ndarray, " b"], scores: Float[np.ndarray, " b"]) -
 def auc(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the area under the ROC curve as MedMNIST defines it.
 
-    Binary: that of P(class 1). Multi-class and ordinal: the unweighted mean of each class against the rest.
-    Multi-label: the mean over labels. A class that no image has, or all have, is left out with an
-    AbsentClassWarning. Raises MetricError as `check_inputs` does, and if no class is left.
+    Binary: the AUC of P(class 1). Multi-class and ordinal: the unweighted mean of each class against the rest.
+    Multi-label: the mean over labels. A class that no image has, or all have, is left out with an AbsentClassWarning.
+    Raises MetricError as `check_inputs` does, and if no class is left.
     Source: Yang et al. 2023, MedMNIST v2; `medmnist.evaluator.getAUC` 3.0.2.
     """
     truth, checked = check_inputs(labels, scores, task)
@@ -193,7 +193,7 @@ def accuracy(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
 
 
 def _outcomes(labels: ArrayLike, scores: ArrayLike, task: str) -> Int[np.ndarray, "c 2 2"]:
-    """Return how often each question met each answer, indexed `[question, truth, decision]`."""
+    """Return how often each question had each truth and decision, indexed `[question, truth, decision]`."""
     truth, checked = check_inputs(labels, scores, task)
     classes = checked.shape[1]
     actual = one_vs_rest(truth, task, classes=classes)
@@ -217,9 +217,8 @@ def _mean_defined(values: NDArray[np.float64]) -> float:
 def sensitivity(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the share of positives that were found (recall).
 
-    Binary: of class 1. Multi-class and ordinal: the mean of each class against the rest. Multi-label: the
-    mean over labels. Classes that no image has are left out; 0.0 if none is left. Raises MetricError as
-    `check_inputs`.
+    Binary: of class 1. Multi-class and ordinal: the mean of each class against the rest. Multi-label: the mean over
+    labels. Classes that no image has are left out; 0.0 if none is left. Raises MetricError as `check_inputs` does.
     """
     outcomes = _outcomes(labels, scores, task)
     return _mean_defined(_ratios(outcomes[:, 1, 1], outcomes[:, 1].sum(axis=1)))
@@ -264,10 +263,9 @@ def f1(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
 def cohen_kappa(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the agreement of decisions and labels beyond chance, at most 1.
 
-    Ordinal: with quadratic weights (i - j)², over all C classes whether or not they occur. Otherwise
-    unweighted; multi-label: the mean over labels. Where labels and decisions are one and the same constant,
-    kappa is 0/0: such a label is left out, and the value is 0.0 if none is left. Raises MetricError as
-    `check_inputs` does.
+    Ordinal: with quadratic weights (i - j)², over all C classes whether or not they occur. Otherwise unweighted;
+    multi-label: the mean over labels. Where all labels and decisions are the same constant, kappa is 0/0: such a label
+    is left out, and the value is 0.0 if none is left. Raises MetricError as `check_inputs` does.
     Source: Cohen 1960 and 1968.
     """
     if asks_per_label(task):
@@ -287,7 +285,7 @@ def cohen_kappa(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
 
 
 def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, task: str, *, bins: int = 15) -> float:
-    """Return how far the confidence in decisions is from their accuracy, on average over images.
+    """Return how far the confidence in decisions is from their accuracy, averaged over images.
 
     Confidence is the score of the decision taken: the largest of a row, for binary the larger of P(class 1)
     and 1 - P(class 1). Images fall into `bins` intervals of equal width, closed above. Multi-label: the mean
@@ -308,7 +306,7 @@ def expected_calibration_error(labels: ArrayLike, scores: ArrayLike, task: str, 
 
 
 def log_loss(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
-    """Return the mean of -ln P(what is true), in nats: the one measure here that rewards honest probabilities.
+    """Return the mean of -ln P(the true label), in nats.
 
     Multi-label: the mean over labels too. Probabilities are kept 1e-15 away from 0. Raises MetricError as
     `check_inputs` does.
@@ -322,7 +320,7 @@ def log_loss(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
 
 
 def check_sums(scores: ArrayLike, task: str, *, row_of: str = "row") -> None:
-    """Raise MetricError where rows hold all classes and do not sum to 1, within what the scores' type leaves room for.
+    """Raise MetricError if rows that hold all classes do not sum to 1, within the rounding error of the scores' type.
 
     Rounding to bfloat16 moves a sum by up to 2⁻⁸, so it may be off by 2⁻⁷ where all scores are numbers of that type.
     """
@@ -345,7 +343,7 @@ def check_sums(scores: ArrayLike, task: str, *, row_of: str = "row") -> None:
 
 
 def _are_bfloat16(scores: NDArray[Any]) -> bool:
-    """Whether all scores are numbers that bfloat16 has: NumPy lacks the type, so they come in a wider one."""
+    """Return whether bfloat16 can represent all scores: NumPy lacks this type, so they come in a wider one."""
     single = scores.astype(np.float32)
     return bool((single == scores).all() and not (single.view(np.uint32) & 0xFFFF).any())
 
@@ -353,9 +351,9 @@ def _are_bfloat16(scores: NDArray[Any]) -> bool:
 def evaluate(labels: ArrayLike, scores: ArrayLike, task: str) -> dict[str, float]:
     """Return all measures by name: auc, acc, balanced_acc, f1, kappa, sensitivity, specificity, ece and log_loss.
 
-    Labels and scores as in `check_inputs`; where a row holds all classes (all tasks but multi-label), it must
-    also sum to 1 within 1e-3, or 2⁻⁷ where all are numbers of bfloat16. Raises MetricError for what does not fit,
-    and where `auc` does; AbsentClassWarning as there.
+    Labels and scores are as in `check_inputs`; where a row holds all classes (all tasks but multi-label), it must also
+    sum to 1 within 1e-3, or 2⁻⁷ if bfloat16 can represent all scores. Raises MetricError for inputs that do not fit,
+    and where `auc` does; warns AbsentClassWarning as `auc` does.
     """
     _, checked = check_inputs(labels, scores, task)
     check_sums(scores, task)

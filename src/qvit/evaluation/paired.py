@@ -1,11 +1,11 @@
-"""Is one model, or one way of training, better than another? Comparisons on common test images, arrays in, numbers out.
+"""Tests whether one model, or one way of training, is better than another, on common test images.
 
-Which test is right depends on what is random. Two trained models as they are, images random: `delong_test` for AUC,
-`mcnemar_test` and `permutation_test` for accuracy. Two ways of training, on these very test images, seeds random:
-`seeds_test`. Two ways of training, whatever the seed and the images: `compare_arms`, the one that a claim such as
-"A is better than B" needs. An arm is a way of training, run once per seed; S counts seeds.
+Which test is right depends on what is random. If images are random and two trained models are given: `delong_test` for
+AUC, `mcnemar_test` and `permutation_test` for accuracy. If seeds are random and the test images are given, to compare
+two ways of training: `seeds_test`. If seeds and images are both random: `compare_arms`, the one that a claim such as "A
+is better than B" needs. An arm is a way of training, run once per seed; S is the number of seeds.
 
-Whatever has to do with random images rests on the influence of each image, see `evaluation.influence`.
+Variances over random images come from the influence of each image, see `evaluation.influence`.
 """
 
 import math
@@ -28,7 +28,7 @@ ROUNDING = 1e-13  # of a weighted sum, far below what one image can change in a 
 class Comparison:
     """How much better A is than B, with the ends of the confidence interval and the two-sided p value.
 
-    `df` are the degrees of freedom of Student's t, None for a test that has none; `method` says which test it was.
+    `df` is the degrees of freedom of Student's t, None for a test without them; `method` names the test.
     """
 
     difference: float
@@ -41,10 +41,10 @@ class Comparison:
 
 
 def judge(difference: float, variance: float, df: float | None, *, level: float, method: str) -> Comparison:
-    """Compare a difference of known variance with 0, by Student's t or, without degrees of freedom, the normal."""
+    """Compare a difference of known variance with 0, by Student's t or, if `df` is None, by the normal distribution."""
     from scipy.special import ndtr, ndtri, stdtr, stdtrit  # heavy, as in statistics
 
-    if variance == 0:  # the limit: what never varies differs for certain, or not at all
+    if variance == 0:  # the limit of small variances: p is 0, or 1 if the difference is 0
         return Comparison(difference, difference, difference, float(difference == 0), level, df, method)
     error = math.sqrt(variance)
     distance, end = -abs(difference) / error, (1 + level) / 2
@@ -72,15 +72,15 @@ def _check_models(
 def delong_test(
     labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, task: str, *, level: float = 0.95
 ) -> Comparison:
-    """Compare the AUCs of two models on the same images, images random and the models as they are.
+    """Compare the AUCs of two given models on the same images, which are random.
 
-    Labels and scores as in `check_inputs`. The interval and p are normal; beyond binary, AUC is the mean over
-    classes or labels, and the covariance that of its `image_influence`. Says nothing of other seeds of the same
-    training: see `compare_arms`. Where AUCs differ but no image ranks otherwise than its like, as when one model is
-    always right and the other always wrong, the estimated variance is 0, and so is p.
+    Labels and scores are as in `check_inputs`. The interval and p are normal; beyond binary, AUC is the mean over
+    classes or labels, and its variance comes from `image_influence`. The result says nothing about other seeds of the
+    same training: see `compare_arms`. If the AUCs differ but all images of a class have the same influence, as when one
+    model is always right and the other always wrong, the estimated variance is 0, and so is p.
 
-    Raises MetricError and AbsentClassWarning as `auc` does; MetricError for scores of different classes, too few
-    images of a class (see `too_few_images`), and a level outside (0, 1).
+    Raises MetricError and warns AbsentClassWarning as `auc` does; raises MetricError for scores of different classes,
+    too few images of a class (see `too_few_images`), and a level outside (0, 1).
     Source: DeLong et al. 1988, Comparing the Areas under Two or More Correlated ROC Curves.
     """
     check_level(level)
@@ -93,7 +93,7 @@ def delong_test(
 
 
 def _advantages(truth: Int[np.ndarray, "b k"], both: Float[np.ndarray, "2 b c"], task: str) -> Int[np.ndarray, " b"]:
-    """Return how many more questions of each image the first model answers rightly than the second."""
+    """Return, for each image, how many more questions the first model answers correctly than the second."""
     right = [truth == decide(each, task).reshape(len(truth), -1) for each in both]
     return right[0].sum(axis=1) - right[1].sum(axis=1)
 
@@ -101,22 +101,22 @@ def _advantages(truth: Int[np.ndarray, "b k"], both: Float[np.ndarray, "2 b c"],
 def mcnemar_test(
     labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, task: str, *, mid: bool = True, level: float = 0.95
 ) -> Comparison:
-    """Compare the accuracies of two models on the same images, images random and the models as they are.
+    """Compare the accuracies of two given models on the same images, which are random.
 
-    Of the images that one model alone decides rightly, half should be each one's. `mid` counts the observed outcome
-    half among those as extreme (Fagerland et al.), which holds the level closely; without it the test is exact and
-    too rarely significant where few decisions differ. p is 1 where none does. The interval is Bonett and Price's:
-    Wald's with one image added to each kind of disagreement.
+    Of the images that only one model decides correctly, each model is expected to have half if they are equally good.
+    With `mid` the observed outcome counts half (mid-p, Fagerland et al.), which keeps the level closely; without it the
+    test is exact, and too rarely significant if few decisions differ. p is 1 if none do. The interval is Bonett and
+    Price's: Wald's with one image added to each kind of disagreement.
 
-    Labels and scores as in `check_inputs`, of any task but multi-label, whose images have several answers each:
-    there `permutation_test` applies. Raises MetricError for that, as `check_inputs` does, for scores of different
-    classes, and for a level outside (0, 1).
+    Labels and scores are as in `check_inputs`, of any task but multi-label, for which `permutation_test` serves. Raises
+    MetricError for a multi-label task, as `check_inputs` does, for scores of different classes, and for a level outside
+    (0, 1).
     Source: McNemar 1947; Fagerland et al. 2013 (10.1186/1471-2288-13-91); Bonett and Price 2012.
     """
     check_level(level)
     if task == "multi-label":
         raise MetricError(
-            "McNemar's test needs one decision an image, but a multi-label image has several. Use permutation_test."
+            "McNemar's test needs one decision per image, but a multi-label image has several. Use permutation_test."
         )
     truth, both = _check_models(labels, scores_a, scores_b, task)
     advantages, images = _advantages(truth, both, task), len(truth)
@@ -134,7 +134,7 @@ def mcnemar_test(
 
 
 def _head_counts(values: Int[np.ndarray, " v"], coins: Int[np.ndarray, " v"]) -> Float[np.ndarray, " total"]:
-    """Return the distribution of the worth of all heads, 0 up to all coins', of `coins[i]` coins worth `values[i]`."""
+    """Return the distribution of the total value of heads, from 0 up, of `coins[i]` coins of value `values[i]` each."""
     from scipy.special import gammaln  # heavy, as in statistics
 
     chances = np.ones(1)
@@ -150,14 +150,14 @@ def _head_counts(values: Int[np.ndarray, " v"], coins: Int[np.ndarray, " v"]) ->
 def permutation_test(
     labels: ArrayLike, scores_a: ArrayLike, scores_b: ArrayLike, task: str, *, level: float = 0.95
 ) -> Comparison:
-    """Compare the accuracies of two models on the same images by swapping, image by image, which model is which.
+    """Compare the accuracies of two models on the same images by swapping the models image by image.
 
-    p is the exact share of all 2ᴺ swaps whose difference is at least as large: an image's share of right answers is
-    a whole number of questions, so the distribution is a convolution of binomial ones, and nothing is drawn at
-    random. With one question an image that is McNemar's exact test. The interval is normal, hence may disagree with
-    p at the edge. Of multi-label, answers for an image are swapped together: they need not be independent.
+    p is the exact share of all 2ᴺ swaps whose difference is at least as large. It is not sampled: each image has a
+    whole number of right answers, so the distribution is a convolution of binomial ones. With one question per image
+    this is McNemar's exact test. The interval is normal, so it may disagree with p near the level. For multi-label
+    tasks all answers for an image are swapped together, since they need not be independent.
 
-    Labels and scores as in `check_inputs`. Raises MetricError as that does, for scores of different classes, for
+    Labels and scores are as in `check_inputs`. Raises MetricError as that does, for scores of different classes, for
     fewer than two images, and for a level outside (0, 1).
     Source: Fisher 1935; Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, section 3.
     """
@@ -179,11 +179,11 @@ def permutation_test(
 
 
 def seeds_test(values_a: Sequence[float], values_b: Sequence[float], *, level: float = 0.95) -> Comparison:
-    """Compare two arms by one value per seed, paired by seed: Student's t; seeds are random, test images as they are.
+    """Compare two arms by one value per seed, paired by seed, with Student's t; seeds are random, images given.
 
-    What is shown is shown for these test images: how the arms would fare on others, `compare_arms` tells. Where all
-    differences are the same, p is 1 if they are 0, and otherwise 0. Raises MetricError for arms of different length,
-    fewer than two seeds, values that are not finite, and a level outside (0, 1).
+    The result holds for these test images only; `compare_arms` says how the arms would compare on others. If all
+    differences are equal, p is 1 if they are 0, and otherwise 0. Raises MetricError for arms of different length, fewer
+    than two seeds, values that are not finite, and a level outside (0, 1).
     Source: Student 1908.
     """
     check_level(level)
@@ -238,22 +238,22 @@ def contrast(
     metric: str = "auc",
     level: float = 0.95,
 ) -> Comparison:
-    """Compare a weighted sum of arms' mean metrics with 0, seeds random and test images random.
+    """Compare a weighted sum of the arms' mean metrics with 0; seeds and test images are both random.
 
     Weights 1, -1 compare two arms; 1, -1, -1, 1 ask whether the first gains more over the second than the third over
-    the fourth. Labels as in `check_inputs`; of each arm scores of the same S seeds as in `check_seeds`. The metric is
-    "auc" or "acc".
+    the fourth. Labels are as in `check_inputs`; each arm has scores of the same S seeds, as in `check_seeds`. The
+    metric is "auc" or "acc".
 
-    The analysis of Obuchowski and Rockette, with seeds for readers, test images for cases, and arms for modalities.
-    Each seed gives a difference d; v is their variance over seeds, and c the mean covariance, over random images, of
-    two seeds' differences, from their `image_influence`. Their mean then has the variance v/S + c, and its t the
-    degrees of freedom (v + S c)² / (v²/(S - 1)) of Hillis; c below 0 counts as 0. One seed says nothing of others:
-    with S = 1 the variance is that over images alone, as in `delong_test`, and the normal takes t's place, as it
-    does where v is 0. Where both are 0, p is 1 if the difference is 0, and otherwise 0.
+    This is the analysis of Obuchowski and Rockette, with seeds for readers, test images for cases, and arms for
+    modalities. Each seed gives a weighted sum d; v is the variance of d over seeds, and c the mean covariance, over
+    random images, of two seeds' d, from their `image_influence`. The mean of d then has the variance v/S + c, and its t
+    has the degrees of freedom (v + S c)² / (v²/(S - 1)) of Hillis; c below 0 counts as 0. With S = 1 nothing is known
+    about other seeds: the variance is that over images alone, as in `delong_test`, and the normal distribution replaces
+    t, as it also does if v is 0. If v and c are both 0, p is 1 if the difference is 0, and otherwise 0.
 
-    Raises MetricError as `check_seeds` does, saying of which arm; where arms have different seeds or classes, weights
-    do not sum to 0, there are too few images (see `too_few_images`), for another metric and a level outside
-    (0, 1). AbsentClassWarning as `auc`, once.
+    Raises MetricError as `check_seeds` does, naming the arm; if arms have different seeds or classes, if weights do not
+    sum to 0, if there are too few images (see `too_few_images`), for another metric, and for a level outside (0, 1).
+    Warns AbsentClassWarning as `auc` does, once.
     Source: Obuchowski and Rockette 1995; Hillis 2007, A Comparison of Denominator Degrees of Freedom Methods for
     Multiple Observer ROC Analysis (10.1002/sim.2532).
     """
@@ -273,7 +273,7 @@ def contrast(
             influences[seed] += weight * influence
     covariance = image_covariance(influences, strata)
     difference = math.fsum(differences) / seeds
-    if abs(difference) < ROUNDING:  # its variance may be as small, and would make much of nothing
+    if abs(difference) < ROUNDING:  # rounding error, whose variance may be as small and would make it significant
         difference = 0.0
     if seeds == 1:
         return judge(difference, float(covariance[0, 0]), None, level=level, method="images")
@@ -292,10 +292,10 @@ def compare_arms(
     metric: str = "auc",
     level: float = 0.95,
 ) -> Comparison:
-    """Compare two arms, seeds random and test images random: is A better than B, whatever the seed and the images?
+    """Compare two arms with seeds and test images both random: is A better than B, whatever the seed and the images?
 
-    Scores `(S, N, C)` of the same seeds in the same order, for binary also `(S, N)`. The `contrast` of the two with
-    weights 1 and -1, which says how it is done and what is raised.
+    Scores are `(S, N, C)` of the same seeds in the same order, for binary also `(S, N)`. This is the `contrast` of the
+    two with weights 1 and -1; see there for the method and the errors.
     """
     return contrast(labels, (scores_a, scores_b), (1.0, -1.0), task, metric=metric, level=level)
 
@@ -306,8 +306,9 @@ def compare_arms(
 def mean_comparison(comparisons: Sequence[Comparison]) -> Comparison:
     """Return the mean of independent differences, such as those of the same two arms on several datasets.
 
-    Each counts alike. The variance is the sum of theirs over their number squared, the degrees of freedom are Welch and
-    Satterthwaite's. Raises MetricError for no comparisons, or of several levels.
+    All have the same weight. The variance is the sum of their variances divided by their number squared, the degrees of
+    freedom are those of Welch and Satterthwaite. Raises MetricError for no comparisons, and for comparisons of several
+    levels.
     Source: Satterthwaite 1946.
     """
     from scipy.special import ndtri, stdtrit  # heavy, as in statistics
@@ -336,8 +337,8 @@ def mean_comparison(comparisons: Sequence[Comparison]) -> Comparison:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values adjusted for their number by Holm's method, in the order given.
 
-    To call all those below α significant is in error anywhere with a probability of at most α. The smallest is
-    multiplied by their number, the next by one less, and so on; none may fall below one before it or rise above 1.
+    If all values below α are called significant, the probability of any error is at most α. The smallest p is
+    multiplied by their number, the next by one less, and so on; no value may be below the one before it or above 1.
     Raises MetricError for values outside [0, 1].
     Source: Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure.
     """
@@ -351,10 +352,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def hedges_g(values_a: Sequence[float], values_b: Sequence[float]) -> float | None:
-    """Return by how many standard deviations over seeds the mean of A exceeds that of B, corrected for few seeds.
+    """Return how many standard deviations over seeds the mean of A exceeds that of B by, corrected for few seeds.
 
-    The standard deviation is pooled, and the arms need not have the same seeds. None where it is not known or 0: an
-    arm has a single value, or neither varies. Raises MetricError for no values, and values that are not finite.
+    The standard deviation is pooled, and the arms need not have the same seeds. The result is None if an arm has a
+    single value, or if neither varies. Raises MetricError for no values, and values that are not finite.
     Source: Hedges 1981, Distribution Theory for Glass's Estimator of Effect Size.
     """
     spread_a, spread_b = deviation(values_a), deviation(values_b)

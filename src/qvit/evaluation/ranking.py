@@ -1,7 +1,7 @@
-"""Many models on many datasets: do they differ at all, which ranks best, and which cannot be told apart.
+"""Ranks of many models on many datasets: do they differ at all, which ranks best, and which are not shown to differ?
 
-A table has a row for each dataset and a column for each model, of values of which more is better. Only their order
-within a row counts, so that datasets of different difficulty can be taken together.
+A table of values has a row per dataset and a column per model; larger values are better. Only the order within a row
+counts, so that datasets of different difficulty can be combined.
 """
 
 import math
@@ -19,7 +19,7 @@ from qvit.evaluation.statistics import check_level
 class Friedman:
     """Friedman's test that all models rank alike: chi-square with its p, and Iman and Davenport's F with its own.
 
-    F is the less conservative, and the one to report. It is infinite where all datasets rank all models the same way.
+    F is less conservative, and the one to report. It is infinite if all datasets rank the models in the same way.
     """
 
     chi_square: float
@@ -30,11 +30,11 @@ class Friedman:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Mean ranks of models, 1 the best, and which of them cannot be told apart.
+    """Mean ranks of models, 1 being the best, and the groups of models that are not shown to differ.
 
-    Mean ranks further apart than `critical_difference` differ. `cliques` are the largest groups of two or more models
-    none of which are: columns of the table, in order of their mean rank, the best group first. A model in no group
-    differs from all others.
+    Models whose mean ranks are further apart than `critical_difference` differ. `cliques` are the largest groups of two
+    or more models in which no two differ: columns of the table, in order of mean rank, the best group first. A model in
+    no group differs from all others.
     """
 
     mean_ranks: tuple[float, ...]
@@ -68,9 +68,9 @@ def _ranks(values: ArrayLike) -> Float[np.ndarray, "d m"]:
 def friedman(values: ArrayLike) -> Friedman:
     """Test whether models `(datasets, models)` rank alike, larger values being better.
 
-    Chi-square is corrected for ties, and with it F. Where every dataset ranks all models equal, nothing differs:
-    both are 0 and p is 1. Both p are approximations, good for more than ten datasets and five models. Raises
-    MetricError for fewer than two datasets or models, and values that are not finite.
+    Chi-square and F are corrected for ties. If every dataset ranks all models equal, both are 0 and p is 1. Both p
+    values are approximations, good for more than ten datasets and five models. Raises MetricError for fewer than two
+    datasets or models, and values that are not finite.
     Source: Friedman 1937; Iman and Davenport 1980; Demšar 2006, section 3.2.2.
     """
     from scipy.special import chdtrc, fdtrc  # heavy, as in statistics
@@ -91,16 +91,16 @@ def friedman(values: ArrayLike) -> Friedman:
 
 
 def critical_difference(models: int, datasets: int, *, level: float = 0.95) -> float:
-    """Return how far the mean ranks of two of so many models must be apart on so many datasets to differ (Nemenyi).
+    """Return how far apart the mean ranks of two models must be for them to differ (Nemenyi).
 
-    q sqrt(k(k + 1)/(6 N)), where q is the quantile of the studentised range of k with infinite degrees of freedom,
-    divided by sqrt 2. `level` is 1 - α, for all pairs together. Raises MetricError for fewer than two models, fewer
-    than one dataset, and a level outside (0, 1).
+    For k models and N datasets it is q sqrt(k(k + 1)/(6 N)), where q is the quantile of the studentised range of k with
+    infinite degrees of freedom, divided by sqrt 2. `level` is 1 - α, for all pairs together. Raises MetricError for
+    fewer than two models, fewer than one dataset, and a level outside (0, 1).
     Source: Nemenyi 1963; Demšar 2006, Statistical Comparisons of Classifiers over Multiple Data Sets, table 5.
     """
     check_level(level)
     if models < 2 or datasets < 1:
-        raise MetricError(f"Ranks need at least 2 models and 1 dataset, but {models} and {datasets} came.")
+        raise MetricError(f"Ranks need at least 2 models and 1 dataset, but came with {models} and {datasets}.")
     from scipy.stats import studentized_range  # heavy, and needed by nothing else here
 
     q = float(studentized_range.ppf(level, models, math.inf)) / math.sqrt(2)
@@ -110,7 +110,7 @@ def critical_difference(models: int, datasets: int, *, level: float = 0.95) -> f
 def rank(values: ArrayLike, *, level: float = 0.95) -> Ranking:
     """Rank models `(datasets, models)`, larger values being better, and group those not shown to differ.
 
-    Differ means by Nemenyi's test, all pairs together, which Friedman's (`friedman`) should precede. Raises
+    Differences are tested by Nemenyi's test over all pairs, which Friedman's test (`friedman`) should precede. Raises
     MetricError for fewer than two datasets or models, values that are not finite, and a level outside (0, 1).
     Source: Demšar 2006, section 3.2.2 and figure 1.
     """
@@ -120,7 +120,7 @@ def rank(values: ArrayLike, *, level: float = 0.95) -> Ranking:
     means = ranks.mean(axis=0)
     order = np.argsort(means, kind="stable").tolist()
     cliques: list[tuple[int, ...]] = []
-    reached = 0  # how many of the models in order the groups so far go up to
+    reached = 0  # the number of models, in order, that the groups so far reach
     for start, first in enumerate(order):
         end = start + sum(1 for other in order[start:] if means[other] - means[first] < distance)
         if end > reached and end - start > 1:

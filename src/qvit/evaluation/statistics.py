@@ -1,8 +1,8 @@
-"""How sure a number is: intervals over test images (bootstrap), over seeds (Student's t), and over both at once.
+"""Confidence intervals: over test images (bootstrap), over seeds (Student's t), and over both at once.
 
-A bootstrap resample is a row of counts, how often each image was drawn. Accuracy is then a weighted mean, and
-AUC a weighted rank statistic: scores are sorted once, and each resample costs one cumulative sum a class.
-Resamples run in blocks, so that memory does not grow with their number.
+A bootstrap resample is a row of counts of how often each image was drawn. Accuracy is then a weighted mean, and AUC a
+weighted rank statistic: scores are sorted once, and each resample costs one cumulative sum per class. Resamples run in
+blocks, so that memory does not grow with their number.
 """
 
 import math
@@ -27,16 +27,15 @@ from qvit.evaluation.metrics import (
     one_vs_rest,
 )
 
-BLOCK_ELEMENTS = 2**18  # images × resamples at a time: 2 MB an array, which stays in cache
+BLOCK_ELEMENTS = 2**18  # images × resamples at a time: 2 MB per array, which stays in cache
 METRICS = ("auc", "acc")
-FEWEST_OF_A_CLASS = 10  # images with a class, and without it, from which on they tell how much its AUC varies
-FEWEST_IN_ALL = 30  # images from which on they tell how much accuracy varies
+FEWEST_OF_A_CLASS = 10  # the fewest images with a class, and without it, that show how its AUC varies
+FEWEST_IN_ALL = 30  # the fewest images that show how accuracy varies
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with the ends of its confidence interval, None where there are too few values to tell; `why` says of
-    which images."""
+    """A value and the ends of its confidence interval, both None if there is too little data; `why` may say why."""
 
     value: float
     low: float | None
@@ -107,11 +106,11 @@ def _mean_over_classes(per_class: Float[np.ndarray, "c r"]) -> Float[np.ndarray,
 
 
 def too_few_images(truth: Int[np.ndarray, "b k"], task: str, metric: str, *, classes: int) -> str:
-    """Return why these images do not tell how much a metric varies over random images, or nothing if they do.
+    """Return why there are too few images to tell how a metric varies over random images; empty if there are enough.
 
-    Labels as `check_inputs` returns them. Below `FEWEST_OF_A_CLASS` images of a class, or without it, tests and
-    intervals of AUC are wrong several times as often as they say (`benchmarks/few_images.py`); accuracy, a mean over
-    all images, needs `FEWEST_IN_ALL`. A class that no image has, or all have, is left out of the AUC anyway.
+    Labels are as `check_inputs` returns them. With fewer than `FEWEST_OF_A_CLASS` images with a class, or without it,
+    tests and intervals of AUC are wrong several times as often as they say (`benchmarks/few_images.py`); accuracy needs
+    `FEWEST_IN_ALL` images. A class that no image has, or all have, is left out of the AUC anyway.
     """
     images = len(truth)
     if metric == "acc":
@@ -128,13 +127,13 @@ def too_few_images(truth: Int[np.ndarray, "b k"], task: str, metric: str, *, cla
 
 
 def check_images(truth: Int[np.ndarray, "b k"], task: str, metric: str, *, classes: int) -> None:
-    """Raise MetricError, which names the class, where `too_few_images` has something to say."""
+    """Raise MetricError, with the reason, if `too_few_images` gives one."""
     why = too_few_images(truth, task, metric, classes=classes)
     if why:
         instead = "compare accuracies, or train" if metric == "auc" else "train"
         raise MetricError(
-            f"A comparison of {metric.upper()} over random images cannot tell how much they matter: {why}. "
-            f"Add test images, {instead} several seeds and use seeds_test, which is for these very images."
+            f"A comparison of {metric.upper()} over random images cannot tell how much chance is in them: {why}. "
+            f"Add test images, {instead} several seeds and use seeds_test, which holds for these images only."
         )
 
 
@@ -145,7 +144,7 @@ def check_level(level: float) -> None:
 
 
 def check_metric(name: str, done: str) -> None:
-    """Raise MetricError for a metric other than "auc" and "acc", which alone can be `done`, as "bootstrapped"."""
+    """Raise MetricError for a metric other than "auc" and "acc"; the message says `done`, as "bootstrapped"."""
     if name not in METRICS:
         raise MetricError(f"Only 'auc' and 'acc' can be {done}, but '{name}' was asked for.{nearest(name, METRICS)}")
 
@@ -163,10 +162,10 @@ def check_seeds(
 ) -> tuple[Int[np.ndarray, "b k"], Float[np.ndarray, "s b c"]]:
     """Validate labels, and the scores of several seeds for the same images; return them as `check_inputs` does.
 
-    Scores come as `(S, N, C)`, one `(N, C)` per seed, for binary also as `(S, N)`. Raises MetricError for other
-    shapes, for no seed, and as `check_inputs` does, saying which seed it is.
+    Scores are `(S, N, C)`, one `(N, C)` per seed, for binary also `(S, N)`. Raises MetricError for other shapes, for no
+    seed, and as `check_inputs` does, naming the seed.
     """
-    asks_per_label(task)  # an unknown task is no seed's fault
+    asks_per_label(task)  # raises here, so that an unknown task is not blamed on a seed
     try:
         array = as_array(scores)
     except MetricError as error:
@@ -248,15 +247,14 @@ def bootstrap_interval(
 ) -> dict[str, Interval]:
     """Return AUC and accuracy with percentile bootstrap intervals over the images.
 
-    Labels and scores as in `check_inputs`. The value is that of all images, as `auc` and `accuracy` give it
-    (with their warning and errors); resamples without any AUC are left out of its interval. The same seed
-    gives the same interval. Memory is bounded by a few arrays of 2**18 elements or of one resample, whichever
-    is more.
+    Labels and scores are as in `check_inputs`. The value is that of all images, as `auc` and `accuracy` return it (with
+    their warning and errors); resamples without any AUC are left out of its interval. The same seed gives the same
+    interval. Memory is bounded by a few arrays of 2**18 elements or of one resample, whichever is more.
 
-    An interval of too few images, see `too_few_images`, has no ends, and says why.
+    If there are too few images (see `too_few_images`), the interval has no ends and says why.
 
-    Raises MetricError also for a metric other than "auc" and "acc", a level outside (0, 1), fewer than one
-    resample, and if no resample has an AUC.
+    Also raises MetricError for a metric other than "auc" and "acc", a level outside (0, 1), fewer than one resample,
+    and if no resample has an AUC.
     Source: Efron 1979; Efron and Tibshirani 1993, section 13.3.
     """
     check_level(level)
@@ -286,7 +284,7 @@ def _seed_values(
 
 
 def _expansion(seeds: int, level: float) -> float:
-    """Return by how much to stretch the bootstrap's spread of the mean of so few seeds, to be as wide as Student's."""
+    """Return the factor that makes the bootstrap's spread of a mean over few seeds as wide as Student's t."""
     if seeds == 1:
         return 0.0
     from scipy.special import ndtri, stdtrit  # heavy, as below
@@ -296,7 +294,7 @@ def _expansion(seeds: int, level: float) -> float:
 
 
 def _shared(samples: Float[np.ndarray, "s r"]) -> float:
-    """Return the spread over resamples that is of all seeds alike, as a part of that of the seeds' mean."""
+    """Return the spread over resamples that all seeds share, as a fraction of the spread of the seeds' mean."""
     seeds, resamples = samples.shape
     if seeds == 1 or resamples < 2:
         return 1.0
@@ -316,20 +314,20 @@ def crossed_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Return the mean of a metric over seeds, with a bootstrap interval over seeds and test images alike.
+    """Return the mean of a metric over seeds, with a bootstrap interval over both seeds and test images.
 
-    Labels as in `check_inputs`, scores of S seeds as in `check_seeds`. A resample draws images, the same for all
-    seeds, and seeds. Two things are set right. Drawn from few, seeds spread too little, by (S - 1)/S and for want of
-    Student's t: how far the mean of the drawn is from that of all is stretched by sqrt(S/(S - 1)) t/z. And what the
-    images do to each seed by itself is in the spread over seeds already: how far the mean over resampled images is
-    from that over all is shrunk to what they do to all seeds alike. Variances are then those of `paired.contrast`.
-    One seed says nothing of the spread over seeds: its interval is that of `bootstrap_interval`, over images alone.
-    An interval of too few images, see `too_few_images`, has no ends, and says why.
+    Labels are as in `check_inputs`, scores of S seeds as in `check_seeds`. A resample draws images, the same for all
+    seeds, and independently seeds. Two deviations are corrected. A bootstrap over few seeds spreads too little, by
+    (S - 1)/S in variance and since it lacks Student's t: the deviation of the drawn seeds' mean is multiplied by
+    sqrt(S/(S - 1)) t/z. The effect of images on single seeds is already part of the spread over seeds: the deviation
+    due to resampled images is reduced to the part that all seeds share. The variances are then those of
+    `paired.contrast`. One seed says nothing about the spread over seeds: its interval is that of `bootstrap_interval`,
+    over images alone. If there are too few images (see `too_few_images`), the interval has no ends and says why.
 
-    Raises MetricError as `check_seeds` and `bootstrap_interval` do; AbsentClassWarning as `auc`, once.
-    Source: Hesterberg 2015, What Teachers Should Know About the Bootstrap, the expanded percentile interval, for
-    the seeds; Obuchowski and Rockette 1995 for the variance; Owen 2007, The Pigeonhole Bootstrap, which counts the
-    images' own part three times, for why both cannot simply be drawn.
+    Raises MetricError as `check_seeds` and `bootstrap_interval` do; warns AbsentClassWarning as `auc` does, once.
+    Sources: Hesterberg 2015, What Teachers Should Know About the Bootstrap (the expanded percentile interval), for the
+    seeds; Obuchowski and Rockette 1995 for the variance; Owen 2007, The Pigeonhole Bootstrap, for why drawing both
+    seeds and images is not enough: it counts the images' own part three times.
     """
     check_level(level)
     check_metric(metric, "bootstrapped")
@@ -344,16 +342,16 @@ def crossed_interval(
     # One seed of the generator draws the same images for all seeds of training.
     options: dict[str, Any] = {"metrics": (metric,), "resamples": resamples, "seed": seed}
     samples = np.stack([resampled_metrics(truth, each, task, **options)[metric] for each in checked])
-    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))  # not the images' draws again
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))  # not the images' stream
     drawn = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
     over_seeds = _expansion(seeds, level) * (drawn @ values / seeds - value)
     over_images = _shared(samples[:, ~np.isnan(samples[0])]) * (samples.mean(axis=0) - value)
     low, high = _percentiles(value + over_seeds + over_images, level)
-    return Interval(value, max(low, 0.0), min(high, 1.0), level)  # stretched, it may reach beyond what there is
+    return Interval(value, max(low, 0.0), min(high, 1.0), level)  # a stretched interval may leave [0, 1]
 
 
 def deviation(values: Sequence[float]) -> float | None:
-    """Return the sample standard deviation of one value per seed, with S - 1 below; None for a single value.
+    """Return the sample standard deviation of one value per seed, with S - 1 in the denominator; None for one value.
 
     Raises MetricError for no values, and values that are not finite.
     """
@@ -367,8 +365,8 @@ def deviation(values: Sequence[float]) -> float | None:
 def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
     """Return the mean of one value per seed, with its Student-t confidence interval.
 
-    A single value says nothing of the spread, so its interval has `low` and `high` None. Raises MetricError
-    for no values, values that are not finite, and a level outside (0, 1).
+    A single value says nothing about the spread, so its interval has `low` and `high` None. Raises MetricError for no
+    values, values that are not finite, and a level outside (0, 1).
     Source: Student 1908.
     """
     check_level(level)

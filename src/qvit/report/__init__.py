@@ -1,1 +1,1 @@
-"""What runs and studies have found: arms, claims, tables, charts, pages. Reads folders, starts nothing."""
+"""Reports on runs and studies: arms, claims, tables, charts, pages. It reads folders and starts no runs."""

@@ -1,4 +1,4 @@
-"""What a report says first, in words: does the quantum part help, by how much, how sure."""
+"""The answer at the top of a report, in words: does the quantum part help, by how much, and how sure is that?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Tone = Literal["better", "worse", "none"]
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the answer: a question, what is shown, and the figures."""
+    """One line of the answer: a question, the verdict, and the figures behind it."""
 
     question: str
     verdict: str
@@ -24,16 +24,16 @@ class Line:
 UNTOLD = Line(
     "Does the quantum part help?",
     "This study cannot tell",
-    "it compares no model with circuits that lack their entangling gates or are not trained, or cosines in their "
-    "place; what is better than dense matrices need not be so by being quantum",
+    "it has none of the controls that isolate the quantum part: circuits without entangling gates, circuits that are "
+    "not trained, plain cosines; being better than dense matrices does not show that the quantum part helps",
     "none",
 )
 
 
 def answer(first: Sequence[Family], asked: Sequence[Family], titles: dict[str, str]) -> list[Line]:
-    """Return the answer's lines from the comparisons over all sizes and those of each question.
+    """Return the lines of the answer, from the comparisons over all sizes (`first`) and those of each question.
 
-    `titles` are those of the datasets, by name.
+    `titles` holds the datasets' titles by name.
     """
     by_key = {family.key: family for family in first if family.of("auc")}
     controls = [by_key[key] for key, control in CONTROLS.items() if control.isolates and key in by_key]
@@ -43,13 +43,13 @@ def answer(first: Sequence[Family], asked: Sequence[Family], titles: dict[str, s
 
 
 def overall(family: Family) -> Finding:
-    """Return what a family of one pair says by AUC, over all datasets if there are several."""
+    """Return the AUC finding of a family of one pair: the mean over datasets if there are several."""
     (finding,) = family.mean("auc") or family.of("auc")
     return finding
 
 
 def _lead(controls: Sequence[Family]) -> Line:
-    """Sum up the controls that keep all but what is quantum."""
+    """Summarise the controls that keep everything except what is quantum."""
     question = "Does the quantum part help?"
     findings = {family.key: overall(family) for family in controls}
     better = [key for key, finding in findings.items() if finding.shown and finding.comparison.difference > 0]
@@ -86,7 +86,7 @@ def _line(family: Family, titles: dict[str, str]) -> Line:
     told = f"test AUC {signed(finding)}, p {p_value(finding.corrected, sign=True)}"
     if finding.dataset is None:
         each = ", ".join(f"{titles[f.dataset or '']} {signed(f)}" for f in family.of("auc"))
-        told = f"mean over datasets: {told}. Singly: {each}"
+        told = f"mean over datasets: {told}. On each: {each}"
     verdict, tone = _verdict(finding)
     return Line(f"QViT against {family.question}:", verdict, told, tone)
 

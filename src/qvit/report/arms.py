@@ -1,4 +1,4 @@
-"""What a study has found so far: runs put together to arms, an arm being one model in one regime with all its seeds."""
+"""The results of a study so far, grouped into arms: an arm is one model in one regime, with all its seeds."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from qvit.training.folder import Run
 from qvit.training.records import Result
 from qvit.training.stored import checked
 
-KEPT = ("test", "names", "task", "title", "images", "digest", "synthetic")  # what is read of the labels' file
+KEPT = ("test", "names", "task", "title", "images", "digest", "synthetic")  # the arrays read from the file of labels
 METRIC_NAMES = {"auc": "AUC", "acc": "ACC"}
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -37,7 +37,7 @@ LEVEL = 0.95
 class TestSet:
     """The labels of a dataset's splits, and what they mean; `images` are the sizes of train, val and test."""
 
-    __test__ = False  # pytest, it is not one of yours
+    __test__ = False  # tells pytest that this is not a test class
 
     name: str
     title: str
@@ -47,18 +47,18 @@ class TestSet:
     images: tuple[int, int, int]
     digest: str
     synthetic: bool
-    official: bool  # the dataset that others report figures of, not a file of its name
+    official: bool  # an official dataset, not a user's file of the same name
 
     def untold(self, metric: str) -> str:
-        """Return why the test images do not tell how much a metric varies over images, or nothing if they do."""
+        """Return why there are too few test images to tell how a metric varies over images; empty if enough."""
         return too_few_images(self.labels, self.task, metric, classes=len(self.classes))
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A model in a regime: what a study compares. Teachers are arms too, their regime is their teacher's name.
+    """A model in a regime, which is what a study compares. Teachers are arms too; their regime is the ensemble's name.
 
-    `options` are the model's own but for its layers, as JSON: arms that are compared must not differ in them.
+    `options` holds the model's own options except its layers, as JSON; arms that are compared must not differ in them.
     """
 
     label: str
@@ -73,7 +73,7 @@ class Arm:
 
     @property
     def title(self) -> str:
-        """How tables call it."""
+        """The arm's name in tables."""
         return self.label if self.regime == SCRATCH else f"{self.label}, {self.regime}"
 
     def shares(self, other: "Arm", *fields: str) -> bool:
@@ -94,12 +94,12 @@ class Cell:
     seconds: tuple[float, ...]
 
     def values(self, metric: str) -> list[float]:
-        """Return a measure on the test images, seed by seed."""
+        """Return a measure on the test images, one value per seed."""
         return [float(getattr(result.test, metric)) for result in self.results]
 
     @cached_property
     def scores(self) -> Float[np.ndarray, "s n k"]:
-        """The probabilities predicted for the test images, seed by seed."""
+        """The probabilities predicted for the test images by each seed."""
         return np.stack([run.predictions("test") for run in self.runs])
 
     @cached_property
@@ -114,7 +114,7 @@ class Cell:
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters."""
+        """The number of trainable parameters."""
         return self.results[0].parameters
 
     @cached_property
@@ -126,7 +126,7 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """A study's finished runs, what it still lacks, and its circumstances."""
+    """A study's finished runs, its other jobs, and how it was computed."""
 
     folder: Path
     name: str
@@ -144,11 +144,11 @@ class Results:
     attempts: tuple[Attempt, ...]
 
     def cell(self, test: TestSet, arm: Arm) -> Cell | None:
-        """Return an arm's runs on a dataset; None where none is finished."""
+        """Return an arm's runs on a dataset; None if none is finished."""
         return self.cells.get((test.name, arm))
 
     def pair(self, test: TestSet, *arms: Arm) -> list[Cell] | None:
-        """Return the runs of arms on a dataset with just the seeds that all of them have; None if there are none."""
+        """Return the runs of arms on a dataset, for the seeds that all of them have; None if there are none."""
         cells = [self.cell(test, arm) for arm in arms]
         found = [cell for cell in cells if cell is not None]
         if len(found) < len(cells):
@@ -158,12 +158,12 @@ class Results:
 
     @property
     def failed(self) -> list[StoredJob]:
-        """Runs that crashed."""
+        """The runs that crashed."""
         return [job for job in self.jobs if job.status == "failed"]
 
     @property
     def missing(self) -> list[StoredJob]:
-        """Runs that are not finished and did not crash."""
+        """The runs that are not finished and did not crash."""
         return [job for job in self.jobs if job.status in ("waiting", "running")]
 
 
@@ -183,16 +183,16 @@ def _with_seeds(cell: Cell, seeds: Sequence[int]) -> Cell:
 
 
 def load_results(folder: str | Path, *, on_wait: OnWait | None = None) -> Results:
-    """Return what a study's folder holds; raises `RunError` if it is none, or holds no finished run.
+    """Return the results in a study's folder; raises `RunError` if it holds no study or no finished run.
 
-    `on_wait` is told of another process that keeps the study's file for long.
+    `on_wait` is called with a line of text if another process keeps the study's file busy for long.
     """
     folder = Path(folder)
     with Store.read(folder, on_wait=on_wait) as store:
         jobs, costs, attempts = store.jobs(), store.costs(), store.attempts()
         said = {key: store.get(key) for key in ("name", "title", "description", "code", "machine", "specification")}
     finished = [job for job in jobs if job.status == "finished" and job.result is not None]
-    if not finished:  # what a study says of itself may be missing, too: it may have been stopped before
+    if not finished:  # the study's own description may be missing too, if it was stopped before
         raise RunError(f"No run of the study in {folder} is finished yet; go on with `qvit study run`.")
     with told(folder / FILE):
         try:
@@ -251,7 +251,7 @@ def _cell(test: TestSet, arm: Arm, jobs: Sequence[StoredJob]) -> Cell:
 
 
 def read_labels(folder: Path, dataset: str) -> TestSet:
-    """Return the labels that the driver kept; raises `RunError` where they are gone or damaged."""
+    """Return the labels that the driver kept; raises `RunError` if they are missing or damaged."""
     path = labels_file(folder, dataset)
     try:
         kept = {key: read_array(path, find_header(path, (key,))) for key in KEPT}
@@ -261,10 +261,10 @@ def read_labels(folder: Path, dataset: str) -> TestSet:
 
 
 def _test_set(dataset: str, kept: dict[str, NDArray[Any]]) -> TestSet:
-    """Return what the arrays of the driver's file say; raises as their kinds and shapes do where they are others."""
+    """Return the test set described by the driver's arrays; raises various errors if kinds or shapes are wrong."""
     train, val, test = map(int, kept["images"])
     labels, task = kept["test"], str(kept["task"])
-    asks_per_label(task)  # refuses what is none
+    asks_per_label(task)  # raises for an unknown task
     if labels.dtype.kind not in "iu" or labels.ndim != 2 or len(labels) != test or kept["names"].ndim != 1:
         raise ValueError(f"its labels are {labels.dtype} of the shape {labels.shape}, for {test} images")
     return TestSet(

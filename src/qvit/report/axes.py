@@ -1,4 +1,4 @@
-"""Axes of numbers of parameters: logarithmic, with numbers that people can read however little or much they span."""
+"""Logarithmic axes for numbers of parameters, with readable tick labels whatever range they span."""
 
 import math
 from collections.abc import Sequence
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LEAST, MOST = 3, 6  # ticks
-MARGIN = 0.06  # of what the values span, at either end
-NARROW = 1.1  # the least that an axis spans, as a ratio
-# What decades are divided at, the coarsest first.
+MARGIN = 0.06  # at either end, as a share of the range of the values
+NARROW = 1.1  # the smallest ratio between the ends of an axis
+# The divisions of a decade, the coarsest first.
 DIVISIONS = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
 
 
 def log_limits(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of a logarithmic axis on which all values, each above zero, have some room."""
+    """Return the ends of a logarithmic axis that leaves some room around all values, which must be positive."""
     low, high = min(values), max(values)
     room = max(high / low, NARROW) ** MARGIN * (NARROW if low == high else 1.0)
     return low / room, high * room
@@ -37,7 +37,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def _even_ticks(low: float, high: float) -> list[float]:
-    """Return multiples of 1, 2 or 5 times a power of ten: on so short an axis a logarithm is as good as straight."""
+    """Return multiples of 1, 2 or 5 times a power of ten: on such a short axis a logarithm is almost linear."""
     size = 10.0 ** math.floor(math.log10(high - low))
     for step in (size, size / 2, size / 5, size / 10):
         found = [step * k for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
@@ -55,7 +55,7 @@ def plain(value: float) -> str:
 
 
 def number_parameters(axes: "Axes", values: Sequence[float]) -> None:
-    """Give the horizontal axis of a chart a logarithmic scale on which these numbers lie."""
+    """Give the horizontal axis of a chart a logarithmic scale that covers these numbers."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     low, high = log_limits(values)

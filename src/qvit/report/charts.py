@@ -1,7 +1,7 @@
-"""A report's pictures, each an SVG of its own with a text that says what it shows, for those who cannot see it.
+"""A report's charts, each an SVG with a text that says what it shows, for those who cannot see it.
 
-They are drawn as narrow as a phone, with text as text, in colours that colour-blind eyes tell apart; where colours tell
-arms apart, so do markers or dashes.
+They are narrow enough for a phone and keep text as text. Colours can be told apart by colour-blind readers; where
+colours distinguish arms, markers or dashes do too.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def parameters_chart(results: Results, test: TestSet, metric: str) -> Chart:
 
 
 def _draw_published(axes: "Axes", test: TestSet, metric: str) -> None:
-    """Draw the published models whose size is known, their names to the left and kept apart."""
+    """Draw the published models whose size is known, with their names to the left, spaced apart."""
     known = _published(test, metric)
     if not known:
         return
@@ -80,7 +80,7 @@ def _draw_published(axes: "Axes", test: TestSet, metric: str) -> None:
 
 
 def _published(test: TestSet, metric: str) -> list[tuple[float, float, str]]:
-    """Return figure, parameters and name of the published models of known size, the lowest figure first."""
+    """Return figure, parameters and name of the published models of known size, sorted by figure."""
     found = []
     for row in published() if test.official else ():
         value = row.on(test.name)[metric == "acc"]
@@ -96,7 +96,7 @@ def _styles(arms: Sequence[Arm]) -> dict[Arm, tuple[str, str, str, bool]]:
     styles = {}
     for arm in arms:
         place = kinds.index(arm.kind)
-        turn = place // len(COLOURS)  # the seventh kind has the first colour again, with another marker
+        turn = place // len(COLOURS)  # the seventh kind reuses the first colour, with another marker
         hollow = arm.regime != regimes[0]
         label = arm.kind if len(regimes) == 1 else f"{arm.kind}, {arm.regime}"
         styles[arm] = (label, COLOURS[place % len(COLOURS)], MARKERS[(place + turn) % len(MARKERS)], hollow)
@@ -104,7 +104,7 @@ def _styles(arms: Sequence[Arm]) -> dict[Arm, tuple[str, str, str, bool]]:
 
 
 def gains_chart(findings: Sequence[Finding], arms: dict[str, Arm], results: Results) -> Chart:
-    """Draw what a teacher is worth against the size of the model, one panel per dataset."""
+    """Draw the gain from a teacher against the size of the model, one panel per dataset."""
     datasets = list(dict.fromkeys(f.dataset for f in findings if f.dataset is not None))
     titles = {test.name: test.title for test in results.tests}
     kinds = list(dict.fromkeys(arms[f.b].kind for f in findings))
@@ -146,7 +146,7 @@ def _parameters(results: Results, finding: Finding, arms: dict[str, Arm]) -> int
 
 
 def roc_chart(test: TestSet, cells: Sequence[Cell]) -> Chart:
-    """Draw ROC curves, means over classes and seeds of the true-positive rate at each false-positive rate."""
+    """Draw ROC curves: the mean over classes and seeds of the true-positive rate at each false-positive rate."""
     grid = np.linspace(0, 1, 201)
     with drawing(3.0) as (figure, axes):
         for place, cell in enumerate(cells):
@@ -176,7 +176,7 @@ def _mean_roc(
         if positive[:, column].any() and not positive[:, column].all():
             order = np.argsort(-scores[:, column], kind="stable")
             ranked, hits = scores[order, column], positive[order, column]
-            last = np.append(ranked[1:] != ranked[:-1], True)  # of equal scores all are taken at once
+            last = np.append(ranked[1:] != ranked[:-1], True)  # equal scores are taken together
             true = np.cumsum(hits)[last] / hits.sum()
             false = np.cumsum(~hits)[last] / (~hits).sum()
             curves.append(np.interp(grid, np.append(0, false), np.append(0, true)))
@@ -184,7 +184,7 @@ def _mean_roc(
 
 
 def confusion_chart(cell: Cell) -> Chart:
-    """Draw the confusion matrix of an arm, shares of each true class, means over seeds."""
+    """Draw the confusion matrix of an arm: shares of each true class, averaged over seeds."""
     test = cell.test
     labels = test.labels[:, 0]
     classes = len(test.classes)
@@ -217,7 +217,7 @@ def _shortened(name: str, width: int = 18) -> str:
 
 
 def learning_chart(test: TestSet, cells: Sequence[Cell]) -> Chart:
-    """Draw validation AUC by epoch, the mean over seeds and the range, stages one after another."""
+    """Draw validation AUC by epoch, as mean and range over seeds, with stages one after another."""
     with drawing(2.6) as (figure, axes):
         for place, cell in enumerate(cells):
             curves = [[r.val_auc for run in stages for r in run.history] for stages in cell.stages]
@@ -240,7 +240,7 @@ def learning_chart(test: TestSet, cells: Sequence[Cell]) -> Chart:
 
 
 def calibration_chart(test: TestSet, cells: Sequence[Cell], bins: int = 10) -> Chart:
-    """Draw how often decisions are right against how sure the model was, seeds together, in ten bins."""
+    """Draw the share of right decisions against the model's confidence, in `bins` bins, with all seeds together."""
     with drawing(3.0) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8)
         for place, cell in enumerate(cells):
@@ -271,7 +271,7 @@ def calibration_chart(test: TestSet, cells: Sequence[Cell], bins: int = 10) -> C
 def _certainty(
     test: TestSet, scores: Float[np.ndarray, "n k"]
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " d"]]:
-    """Return, for every decision, the probability it was given and whether it was right."""
+    """Return, for every decision, its probability and whether it was right."""
     decided = decide(scores, test.task)
     if test.task in ("binary", "multi-label"):
         yes = scores[:, -1] if test.task == "binary" else scores.ravel()

@@ -1,10 +1,10 @@
-"""What a study shows: every comparison that its arms allow, tested, and put into words that claim no more.
+"""The claims of a study: every comparison that its arms allow, tested, and worded to claim no more than was shown.
 
-Comparisons come in families, one per question. Each is of two arms on one dataset, paired by seed, with seeds and test
-images both random (`evaluation.paired.compare_arms`). Each comparison is made once and corrected once, whichever tables
-show it: by Holm's method over the comparisons of its question and metric, where those of all sizes together, and means
-over datasets, are corrected among themselves. "Better" is said only where the corrected p is below 5 %. Nothing is
-claimed of a metric where the test images are too few to tell how much it varies over them (`TestSet.untold`).
+Comparisons come in families, one per question. Each compares two arms on one dataset, paired by seed, with seeds and
+test images both random (`evaluation.paired.compare_arms`). It is made once and corrected once, whichever tables show
+it, by Holm's method over the comparisons of its question and metric; comparisons of all sizes together, and means over
+datasets, are corrected separately. "Better" is said only if the corrected p is below 5 %. A metric is not compared if
+there are too few test images to tell how it varies over images (`TestSet.untold`).
 """
 
 import math
@@ -19,7 +19,7 @@ from qvit.report.arms import LEVEL, Arm, Results, TestSet
 from qvit.report.controls import CONTROLS, TWIN
 from qvit.study.spec import SCRATCH
 
-ALPHA = round(1 - LEVEL, 9)  # 1 − 0.95 is a little more than 0.05
+ALPHA = round(1 - LEVEL, 9)  # rounded, as 1 − 0.95 is slightly more than 0.05
 NO_DIFFERENCE = "no difference shown"
 CLASSICAL, GAINS = "classical", "gains"  # keys of families
 
@@ -30,8 +30,8 @@ Sides = tuple[tuple[Arm, ...], tuple[Arm, ...]]
 class Finding:
     """One comparison on one dataset: A − B, the corrected p value, and effect sizes over seeds.
 
-    `dataset` is None for the mean over datasets. `g` is Hedges', `superiority` the chance that a seed of A is ahead of
-    one of B. `sides` are the arms whose means A and B are, in order.
+    `dataset` is None for the mean over datasets. `g` is Hedges' g, `superiority` the probability that a seed of A is
+    better than a seed of B. `sides` holds the arms of A and those of B, in order.
     """
 
     family: str
@@ -53,7 +53,7 @@ class Finding:
 
     @property
     def verdict(self) -> str:
-        """What may be said."""
+        """The verdict in words."""
         if not self.shown:
             return NO_DIFFERENCE
         ahead = self.a if self.comparison.difference > 0 else self.b
@@ -62,10 +62,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Family:
-    """A question, and the findings that answer it: on each dataset, and on average over datasets.
+    """A question, and the findings that answer it: on each dataset (`findings`) and averaged over datasets (`pooled`).
 
-    `together` are those of all sizes that a kind of model has, of each kind that is asked about: on each dataset and on
-    average. Where there is one size, they are among the others, too.
+    `together` holds the findings over all sizes of a kind of model, for each kind in question, on each dataset and
+    averaged. If a kind has only one size, they are also among the others.
     """
 
     key: str
@@ -85,7 +85,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Pair:
-    """What is compared: the mean of some arms with the mean of as many others, in order."""
+    """A comparison to make: the mean of the arms `a` with the mean of as many arms `b`, in order."""
 
     a: tuple[Arm, ...]
     b: tuple[Arm, ...]
@@ -94,7 +94,7 @@ class Pair:
 
     @property
     def sides(self) -> Sides:
-        """The arms alone: pairs that have the same are one comparison, whatever they are called."""
+        """The arms without the names: pairs with the same arms are one comparison."""
         return self.a, self.b
 
 
@@ -123,7 +123,7 @@ def families(results: Results) -> list[Family]:
 
 
 def headline(asked: Sequence[Family]) -> list[Family]:
-    """Return, from the families of a study, a family for each kind of control: QViTs against it, all sizes together."""
+    """Return a family per kind of control, from those of a study: QViTs against it, over all sizes."""
     together = [finding for one in asked for finding in one.together]
     found = []
     for kind, control in CONTROLS.items():
@@ -137,9 +137,9 @@ def headline(asked: Sequence[Family]) -> list[Family]:
 
 
 def family(results: Results, key: str, question: str, pairs: Sequence[Pair], together: Sequence[Pair] = ()) -> Family:
-    """Test pairs of arms, and those of all sizes together, on every dataset that has both, and on average over these.
+    """Test pairs of arms, and pairs over all sizes (`together`), on every dataset that has both, and on average.
 
-    A pair that is among both is one comparison, corrected with those of all sizes.
+    A pair that is in both lists is one comparison, corrected with those over all sizes.
     """
     of_all = {pair.sides: pair for pair in together}
     singles = [pair for pair in pairs if pair.sides not in of_all]
@@ -159,7 +159,7 @@ def family(results: Results, key: str, question: str, pairs: Sequence[Pair], tog
 
 
 def _tested(results: Results, key: str, pairs: Sequence[Pair], metric: str) -> list[Finding]:
-    """Return the comparisons of pairs by one metric and their means over datasets, each corrected among its like."""
+    """Return the comparisons of pairs by one metric and their means over datasets, the two corrected separately."""
     compared = (_compare(results, key, pair, test, metric) for pair in pairs for test in results.tests)
     known = _corrected([finding for finding in compared if finding is not None])
     on_each = [[finding for finding in known if finding.sides == pair.sides] for pair in pairs]
@@ -198,7 +198,7 @@ def _corrected(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _pool(findings: Sequence[Finding]) -> Finding:
-    """Return the mean over datasets, whose images, and seeds' luck on them, are independent."""
+    """Return the mean over datasets, which are independent in images and in the effects of seeds."""
     first, comparison = findings[0], mean_comparison([finding.comparison for finding in findings])
     seeds = min(finding.seeds for finding in findings)
     return replace(
@@ -213,18 +213,18 @@ def _pool(findings: Sequence[Finding]) -> Finding:
 
 
 def twins(results: Results, kind: str) -> Iterator[Pair]:
-    """Yield QViTs with the model of another kind that has the same size, options and regime."""
+    """Yield each QViT paired with the model of another kind of the same size, options and regime."""
     for ours in results.arms:
         if ours.kind != "qvit":
             continue
         for other in results.arms:
             same = ours.shares(other, "qubits", "heads", "options", "regime")
-            if other.kind == kind and same and other.layers in (None, ours.layers):  # layer for layer, if it has any
+            if other.kind == kind and same and other.layers in (None, ours.layers):  # the same layers, if it has any
                 yield Pair((ours,), (other,), ours.title, other.title)
 
 
 def _all_sizes(results: Results, kinds: Sequence[str]) -> Iterator[Pair]:
-    """Yield QViTs with each of these kinds, from scratch, as one pair: over the sizes that have both sides."""
+    """Yield a pair for each kind: QViTs and models of that kind, from scratch, over all sizes that have both."""
     for kind in kinds:
         pairs = [pair for pair in twins(results, kind) if pair.a[0].regime == SCRATCH]
         if pairs:
@@ -233,7 +233,7 @@ def _all_sizes(results: Results, kinds: Sequence[str]) -> Iterator[Pair]:
 
 
 def _controls(results: Results) -> Iterator[Pair]:
-    """Yield QViTs with all controls but the one that is a question of its own."""
+    """Yield QViTs paired with all controls except the one that is a separate question."""
     for kind in CONTROLS:
         if kind != TWIN:
             yield from (pair for pair in twins(results, kind) if pair.a[0].regime == SCRATCH)
@@ -249,7 +249,7 @@ def _distilled(results: Results) -> Iterator[Pair]:
 
 
 def _ablation(results: Results, field: str) -> Iterator[Pair]:
-    """Yield arms that differ in one size alone, each with the one of the next smaller size."""
+    """Yield each arm paired with the arm of the next smaller value of one size, all else being equal."""
     fixed = [name for name in ("kind", "qubits", "heads", "layers", "options", "regime") if name != field]
     for arm in results.arms:
         size = getattr(arm, field)
@@ -266,9 +266,9 @@ def _ablation(results: Results, field: str) -> Iterator[Pair]:
 
 
 def gain_differences(results: Results) -> Family | None:
-    """Return whether QViTs gain more from a teacher than their matched ViTs, and larger QViTs more than smaller ones.
+    """Compare gains from a teacher: of QViTs with those of matched ViTs, and of larger QViTs with smaller ones'.
 
-    A finding's A and B are the models whose gains are compared.
+    A and B of a finding are the models whose gains are compared. The result is None if there is nothing to compare.
     """
     distilled = list(_distilled(results))
     found: list[Finding] = []
@@ -316,9 +316,9 @@ def _gain(results: Results, first: Pair, second: Pair, test: TestSet, metric: st
 
 
 def ranking(results: Results, metric: str, regime: str = SCRATCH) -> tuple[list[Arm], Ranking, Friedman] | None:
-    """Return arms of a regime that have runs on every dataset, how they rank, and whether they differ in rank at all.
+    """Return the arms of a regime with runs on every dataset, their ranking, and Friedman's test of it.
 
-    None for fewer than two arms or datasets.
+    The result is None for fewer than two arms or datasets.
     """
     arms = [
         arm for arm in results.arms if arm.regime == regime and all(results.cell(test, arm) for test in results.tests)
@@ -339,7 +339,7 @@ def _values(results: Results, test: TestSet, arm: Arm, metric: str) -> list[floa
 
 
 def means(results: Results, arms: Sequence[Arm], metric: str, tests: Sequence[TestSet]) -> float | None:
-    """Return the mean over arms and these datasets of the mean over seeds; None where a run is missing."""
+    """Return the mean over arms and datasets of the mean over seeds; None if a run is missing."""
     values = []
     for test in tests:
         for arm in arms:

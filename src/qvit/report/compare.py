@@ -1,4 +1,4 @@
-"""Rows of a comparison, read from finished run folders."""
+"""The rows of a comparison, read from finished run folders."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,12 +15,12 @@ from qvit.training.run import weights_digest
 from qvit.training.stored import FOUND_AT, Origin
 
 LEVEL = 0.95
-DIGITS = 8  # of a digest, where one is shown
+DIGITS = 8  # of a digest that is shown
 INTERVALS = "Intervals: 95 %, bootstrap over test images."
-FEW = "too few test images to tell"  # how much a figure varies over them
-GENERATIONS = 8  # of runs that started from one another that are told
-PRETRAIN = "pretrain"  # before the options of the run that a run started from
-SHOWN = ("model", "dataset", "size", "seed", "parameters")  # keys of config.json that have a column
+FEW = "too few test images to tell"  # how a figure varies over images
+GENERATIONS = 8  # the longest chain of runs started from one another that is described
+PRETRAIN = "pretrain"  # the prefix of options of the run that a run started from
+SHOWN = ("model", "dataset", "size", "seed", "parameters")  # keys of config.json that have a column of their own
 COLUMNS = [
     "model",
     "dataset",
@@ -39,7 +39,7 @@ GROUP_COLUMNS = ["model", "dataset", "seeds", "parameters", "test AUC", "test AC
 class Row:
     """One run: what it was, and its figures on the test split with bootstrap intervals.
 
-    `model` is its name and in brackets what it learned from other than labels, as "(pre-trained on resnet18)".
+    `model` is its name, followed in brackets by what it learned from besides labels, as "(pre-trained on resnet18)".
     """
 
     model: str
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in the seed alone: means with Student-t intervals."""
+    """Runs that differ only in the seed: means with Student-t intervals."""
 
     model: str
     dataset: str
@@ -89,10 +89,10 @@ def _interval(value: float, ends: Ends) -> Interval:
 
 
 def read_rows(runs: Sequence[Run]) -> list[Row]:
-    """Return the rows of finished runs, in order; options that differ within a model are added to its name.
+    """Return the rows of finished runs, in order; options in which runs of a model differ are added to its name.
 
-    What was taught differently counts as another model. A file that lay elsewhere for some runs is one dataset, told
-    by the first of its places.
+    Runs that learned from different teachers count as different models. A file with several paths is one dataset, named
+    by the first path.
     """
     rows = [read_row(run) for run in runs]
     places: dict[tuple[str, str], str] = {}
@@ -115,7 +115,7 @@ def _named(model: str, told: Sequence[str]) -> str:
 
 
 def _lessons(run: Run) -> list[str]:
-    """Return what a run learned from other than labels: a teacher, or what an earlier run had learned."""
+    """Return what a run learned from besides labels: a teacher, or the weights of an earlier run."""
     guide, lessons = run.config.get("guide"), []
     if guide is not None:
         lessons.append(f"taught by {_teacher(guide)}{'' if guide.get('alpha', 1.0) == 1.0 else ' and labels'}")
@@ -131,13 +131,13 @@ def _subject(run: Run) -> str:
 
 
 def _teacher(guide: dict[str, Any]) -> str:
-    """Return the name of what guided a run: a teacher, or a guide of the user's own, who describes it as he likes."""
+    """Return the name of a run's teacher, or "a guide" for a user's own guide without a name."""
     teacher = guide.get("teacher")
     return str(teacher.get("name", "a guide") if isinstance(teacher, dict) else "a guide")
 
 
 def _origin(run: Run, origin: Origin) -> Run | None:
-    """Return the run whose weights a run started from: where it lay, or beside it; None if it is gone or another."""
+    """Return the run whose weights a run started from, at its old path or beside it; None if it is gone or changed."""
     lay = Path(origin["found_at"])
     for folder in (lay, run.folder.resolve().parent / lay.name):  # a distillation may be moved as a whole
         before = Run(folder)
@@ -150,11 +150,11 @@ def _origin(run: Run, origin: Origin) -> Run | None:
 
 
 def _options(run: Run, generations: int = GENERATIONS) -> dict[str, Any]:
-    """Return the options that have no column, by dotted name: those of the run, and of the one that it started from.
+    """Return the options without a column, by dotted name: those of the run, and of the run that it started from.
 
-    Places are left out, and of digests all but the first digits. Weights that were started from are told by the
-    options that led to them, so that runs of several seeds have the same; by their digest where that run is gone, or
-    so many generations ago: damaged files may say that a run started from itself.
+    Paths are left out, and digests are shortened. Initial weights are described by the options that led to them, so
+    that runs of several seeds are described alike. They are described by their digest if that run is gone, or more than
+    `generations` runs ago, since damaged files may say that a run started from itself.
     """
     config, origin = run.config, run.config.get("origin")
     options = {key: value for key, value in flatten(config).items() if key not in SHOWN and not key.endswith(FOUND_AT)}
@@ -171,13 +171,13 @@ def _options(run: Run, generations: int = GENERATIONS) -> dict[str, Any]:
 
 
 def _short(key: str) -> str:
-    """Return what the option of a dotted name is called in a table."""
+    """Return the name in tables of an option with a dotted name."""
     name = key.removesuffix(".digest").rpartition(".")[2]
     return f"{PRETRAIN} {name}" if key.startswith(f"{PRETRAIN}.") else name
 
 
 def group_rows(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
-    """Average rows that differ in the seed alone, in order of first appearance."""
+    """Average rows that differ only in the seed, in order of first appearance."""
     members: dict[tuple[str, str, int], dict[int, Row]] = {}
     for row in rows:
         members.setdefault((row.model, row.dataset, row.parameters), {})[row.seed] = row
@@ -200,7 +200,7 @@ def cells(row: Row) -> list[str]:
     """Return a row as text, in the order of `COLUMNS`."""
     return [
         row.model,
-        name_of(row.dataset),  # of a user's own file the name is enough
+        name_of(row.dataset),  # for a user's own file the name without its folder
         str(row.seed),
         f"{row.parameters:,}",
         shown(row.auc),
@@ -212,7 +212,7 @@ def cells(row: Row) -> list[str]:
 
 
 def caption(rows: Sequence[Row]) -> str:
-    """Return what the intervals of rows are, and why some have none."""
+    """Return a caption that says what the intervals are, and why some rows have none."""
     none = any(interval.why for row in rows for interval in (row.auc, row.acc))
     return f"{INTERVALS} None: {FEW}." if none else INTERVALS
 

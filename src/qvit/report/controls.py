@@ -1,4 +1,4 @@
-"""What circuits are compared with: one row per kind of model that has something else in their place."""
+"""The models that QViTs are compared with: one row per kind that has something else in the circuits' place."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ TWIN = "vit_matched"  # the kind that answers whether a QViT is better than a cl
 
 @dataclass(frozen=True)
 class Control:
-    """A kind of model, and what stands in the circuits' place, in words.
+    """A kind of model, and what it has in the circuits' place, in words.
 
-    `isolates` says that it keeps all but what is quantum, so that it tells whether that helps; `is_told` that the first
-    box of a report has a line for it.
+    `isolates` says that it keeps everything except what is quantum, so that it shows whether that helps; `is_told` says
+    that the first box of a report has a line for it.
     """
 
     kind: str
@@ -19,7 +19,7 @@ class Control:
     is_told: bool = False
 
 
-# In the order in which reports tell of them.
+# In the order in which reports list them.
 CONTROLS = {
     one.kind: one
     for one in (

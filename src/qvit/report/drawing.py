@@ -1,4 +1,4 @@
-"""What the report's pictures have in common: their size, letters and colours, and how they become SVG text."""
+"""What the report's charts share: size, fonts and colours, and conversion to SVG text."""
 
 import io
 import textwrap
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 5.2  # inches, of 72 points
-LINE = 0.165  # inches a line of text
+LINE = 0.165  # inches per line of text
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY, DARK = "#767676", "#222222"
@@ -33,7 +33,7 @@ SETTINGS: Any = {
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture as SVG text, what it is called, and what it shows in words."""
+    """A chart as SVG text, with its title, and a text that says what it shows."""
 
     title: str
     svg: str
@@ -57,7 +57,7 @@ def svg(figure: "Figure") -> str:
 
     buffer = io.StringIO()
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
-        # Of names in other scripts; whoever shows the picture has the letters.
+        # For names in other scripts: the program that shows the chart has the glyphs.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -65,5 +65,5 @@ def svg(figure: "Figure") -> str:
 
 
 def wrapped(text: str, width: int = 42) -> str:
-    """Return a name in lines that leave room for what it names; its dollars are not mathematics."""
+    """Return a name broken into short lines, with dollar signs escaped, so that they do not start mathematics."""
     return "\n".join(textwrap.wrap(text, width)).replace("$", r"\$")

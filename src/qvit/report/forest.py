@@ -1,4 +1,4 @@
-"""Forest plots: a row per comparison, in it a mark with its interval for each dataset and for their mean."""
+"""Forest plots: a row per comparison, with a mark and an interval for each dataset and for the mean over datasets."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,10 +17,10 @@ MEAN = "mean over datasets"
 
 
 def forest(title: str, findings: Sequence[Finding], names: dict[str, str], *, against: bool = True) -> Chart:
-    """Draw differences with their intervals; what is shown is filled, what is not is hollow.
+    """Draw differences with their intervals; marks are filled if a difference is shown, else hollow.
 
-    Findings of the same two sides share a row; colours and markers tell their datasets apart, whose titles are
-    `names`. A finding of no dataset is a mean over them. With `against` rows name both sides.
+    Findings with the same two sides share a row; colours and markers distinguish datasets, whose titles are in `names`.
+    A finding without a dataset is a mean over datasets. With `against`, rows name both sides.
     """
     metric = METRIC_NAMES[findings[0].metric]
     rows = list(dict.fromkeys((f.a, f.b) for f in findings))
@@ -53,7 +53,7 @@ def forest(title: str, findings: Sequence[Finding], names: dict[str, str], *, ag
 
 
 def _style(sets: Sequence[str | None], mark: int) -> tuple[str, str]:
-    """Return colour and marker of a dataset; the seventh has the first colour again, with another marker."""
+    """Return colour and marker of a dataset; the seventh reuses the first colour, with another marker."""
     if sets[mark] is None:
         return DARK, "D"
     kinds = [marker for marker in MARKERS if marker != "D"]
@@ -67,7 +67,7 @@ def _draw(axes: "Axes", finding: Finding, place: float, style: tuple[str, str]) 
 
 
 def _explain(axes: "Axes", sets: Sequence[str | None], names: dict[str, str]) -> None:
-    """Say above the axes which mark is of which dataset."""
+    """Draw a legend of the datasets above the axes."""
     from matplotlib.lines import Line2D
 
     texts = [MEAN if key is None else wrapped(names[key], 34) for key in sets]

@@ -1,6 +1,6 @@
-"""The report of a study: one HTML file that needs no network, the same in Markdown, and its tables for papers.
+"""Write a study's report: one HTML file that needs no network, the same in Markdown, and its tables for papers.
 
-store and run folders → results → claims → tables and charts → pages. No model is seen here.
+store and run folders → results → claims → tables and charts → pages. Models are not used here.
 """
 
 import base64
@@ -37,7 +37,7 @@ from qvit.report.words import p_value
 from qvit.study.database import OnWait
 from qvit.study.spec import SCRATCH
 
-MOST_ARMS = 4  # in a picture of curves
+MOST_ARMS = 4  # in a chart of curves
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Written:
-    """Where a report lies, and its first box as text."""
+    """The paths of a report, and its first box as text."""
 
     html: Path
     markdown: Path
@@ -68,10 +68,11 @@ def write_report(
     on_news: Callable[[str], None] | None = None,
     on_wait: OnWait | None = None,
 ) -> Written:
-    """Write a study's report into `out`, by default `report` in its folder; what lay there is replaced.
+    """Write a study's report into `out`, by default `report` in its folder; an earlier report is replaced.
 
-    Of a study that is not finished it tells what is. `on_news` is told what is done, `on_wait` of another process that
-    keeps the study's file for long. Raises `RunError` if `folder` holds no study or no finished run.
+    For an unfinished study it reports the finished runs. `on_news` is called with a line on progress, `on_wait` with a
+    line if another process keeps the study's file busy for long. Raises `RunError` if `folder` holds no study or no
+    finished run.
     """
     say = on_news or (lambda text: None)
     results = load_results(folder, on_wait=on_wait)
@@ -95,7 +96,7 @@ def write_report(
 
 
 def build_sections(results: Results, asked: list[Family], first: list[Family]) -> list[Section]:
-    """Return the report's parts in order."""
+    """Return the report's sections in order."""
     by_key = {family.key: family for family in asked}
     sections = [_main(results)]
     if first:
@@ -109,7 +110,7 @@ def build_sections(results: Results, asked: list[Family], first: list[Family]) -
         for key, title in (("heads", "Heads"), ("qubits", "Qubits"), ("layers", "Layers of circuits"))
         if key in by_key
     ]
-    # Numbered: a file's name need not be fit for a link, nor be that of no other section.
+    # Numbered, since a file's name may not be usable in a link, or may be that of another section.
     sections += [_dataset(results, test, f"dataset-{k}") for k, test in enumerate(results.tests, 1)]
     sections += [section for section in (_ranks(results),) if section is not None]
     sections += [_cost(results), _provenance(results)]
@@ -132,7 +133,7 @@ def _main(results: Results) -> Section:
             "failed."
         )
     text += [
-        f"{test.title}: {why}, too few to tell how much test {metric.upper()} varies over images; it stands without "
+        f"{test.title}: {why}, too few to tell how much test {metric.upper()} varies over images; it has no "
         "intervals, and is left out of all differences and their means."
         for test in results.tests
         for metric in METRICS
@@ -149,7 +150,7 @@ def _names(results: Results) -> dict[str, str]:
 
 def _worth(results: Results, by_key: dict[str, Family], first: list[Family]) -> Section:
     pooled = [f for one in first for f in (*one.of("auc"), *one.mean("auc"))]
-    title = "QViT minus what stands in the circuits' place"
+    title = "QViT minus each control"
     pictures = [forest(title, pooled, _names(results), against=False)] if pooled else []
     tables = [headline_table(first, results)]
     if "controls" in by_key:
@@ -158,10 +159,10 @@ def _worth(results: Results, by_key: dict[str, Family], first: list[Family]) -> 
         "worth",
         "What is the quantum part worth?",
         (
-            "The same network, trained alike, with something else where the circuits are. Without entangling gates a "
-            "circuit is a cosine of each feature; with them, one layer is a product of cosines and more layers are not."
-            " If the QViT is not better than these controls, whatever it gains over a dense ViT is not gained by "
-            "entanglement.",
+            "Each control is the same network, trained in the same way, with something else in the circuits' place. "
+            "Without entangling gates a circuit is a cosine of each feature; with them, one layer is a product of "
+            "cosines, and more layers are not. If the QViT is not better than these controls, its gain over a dense "
+            "ViT does not come from entanglement.",
         ),
         tuple(tables),
         tuple(pictures),
@@ -188,7 +189,7 @@ def _distillation(results: Results, family: Family) -> Section:
 
 
 def _picked(results: Results, test: TestSet) -> list[Arm]:
-    """Return the arms whose curves are drawn: of each kind in turn the best by validation AUC, not by test."""
+    """Return the arms whose curves are drawn: the best of each kind and regime by validation AUC, not by test AUC."""
     best: dict[tuple[str, str], tuple[float, Arm]] = {}
     for arm in results.arms:
         cell = results.cell(test, arm)
@@ -213,8 +214,8 @@ def _dataset(results: Results, test: TestSet, key: str) -> Section:
     train, val, tested = test.images
     text = (
         f"{train:,} images to train on, {val:,} to choose the checkpoint by, {tested:,} to test on, read once per run. "
-        f"{len(test.classes)} classes: {'; '.join(test.classes)}. Drawn are, of each kind, the models with the best "
-        "validation AUC.",
+        f"{len(test.classes)} classes: {'; '.join(test.classes)}. The curves show the models with the best "
+        "validation AUC of each kind.",
     )
     return Section(key, test.title, text, (), tuple(pictures))
 
@@ -247,7 +248,7 @@ def _cost(results: Results) -> Section:
 def _provenance(results: Results) -> Section:
     machine = results.machine
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
-    jobs = {job.identity: job for job in results.jobs}.values()  # a run may answer two of them
+    jobs = {job.identity: job for job in results.jobs}.values()  # several jobs may need the same run
     seconds = sum(job.seconds or 0.0 for job in jobs)
     digests = "; ".join(f"{test.title}: digest {test.digest}" for test in results.tests)
     text = [
@@ -256,15 +257,15 @@ def _provenance(results: Results) -> Section:
         f"{sum(job.status == 'finished' for job in jobs)} of {len(jobs)} runs finished, "
         f"{seconds / 3600:.1f} hours of training in all, {len(results.attempts)} attempts.",
         f"Data: {digests}.",
-        "Of every run the checkpoint with the best validation AUC is kept, and the test images are read once, after "
-        "training. Intervals are 95 %.",
+        "Every run keeps the checkpoint with the best validation AUC and reads the test images once, after training. "
+        "Intervals are 95 %.",
         *(f"Failed: {job.name}: {job.error}" for job in results.failed),
     ]
     return Section("provenance", "Where this comes from", tuple(text), (seeds_table(results),), folded=True)
 
 
 def as_markdown(results: Results, answers: list[Line], sections: list[Section]) -> str:
-    """Return the report as Markdown, tables and no pictures."""
+    """Return the report as Markdown, with tables but without charts."""
     parts = [f"# {results.title}", results.description]
     parts += ["\n".join(f"- {one.question} **{one.verdict}**; {one.figures}." for one in answers)]
     for section in sections:

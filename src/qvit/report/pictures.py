@@ -42,7 +42,7 @@ def draw_comparison(
 ) -> None:
     """Write a PNG: learning curves of all runs, and a grid of test images with their predictions.
 
-    `root` and `file` tell where the data lie, as for `Run.load_data`. Raises `RunError` for runs on different datasets,
+    `root` and `file` say where the data are, as for `Run.load_data`. Raises `RunError` for runs on different datasets,
     more than six runs, damaged ones, or a path that cannot be written.
     """
     if len({(Path(run.config["dataset"]).name, run.config["data_digest"]) for run in runs}) > 1:
@@ -51,7 +51,7 @@ def draw_comparison(
         raise RunError(f"A picture shows up to {MAX_MODELS} runs, got {len(runs)}. Leave some out.")
     from matplotlib import rc_context
 
-    with rc_context({"text.parse_math": False}):  # names are names, dollars and all
+    with rc_context({"text.parse_math": False}):  # dollar signs in names are not mathematics
         _draw(runs, rows, path, runs[0].load_data(root, file=file))
 
 
@@ -105,7 +105,7 @@ def _draw_curves(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str],
 
 
 def _draw_grid(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str], data: Dataset) -> None:
-    """Draw test images picked at random (not by how well they are predicted)."""
+    """Draw test images chosen at random, not by how well they are predicted."""
     count = min(GRID_ROWS * GRID_COLUMNS, len(data.test))
     picked = np.sort(np.random.default_rng(0).choice(len(data.test), count, replace=False))
     images = data.test.batch(picked)[0].permute(0, 2, 3, 1).numpy()

@@ -1,8 +1,8 @@
-"""Published test figures on MedMNIST, and what the paper that all this starts from says of itself.
+"""Published test figures on MedMNIST, and the figures of the paper that qvit follows.
 
-`published.csv` holds a row per model and dataset: AUC and ACC, empty where not reported, and the parameters in millions
-that a model's own paper gives, for networks whose size is theirs. Sources: "MedMNIST v2" is the official table of Yang
-et al. 2023 (Scientific Data 10:41); MedMamba, MedViT and MedViTV2 are from their own papers.
+`published.csv` holds a row per model and dataset: AUC and ACC, empty if not reported, and the parameters in millions if
+the model's own paper gives them for its own network. Sources: "MedMNIST v2" is the official table of Yang et al. 2023
+(Scientific Data 10:41); MedMamba, MedViT and MedViTV2 are from their own papers.
 """
 
 import csv
@@ -13,7 +13,7 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Published:
-    """One published model: test (AUC, ACC) by dataset, and its parameters in millions if it says."""
+    """One published model: test (AUC, ACC) by dataset, and its parameters in millions, None if not published."""
 
     name: str
     source: str
@@ -41,7 +41,8 @@ def _number(text: str) -> float | None:
     return float(text) if text else None
 
 
-# What the paper reports of its own models (arXiv:2503.07294v2), means over its eight datasets, from scratch.
+# The figures that the paper reports for its own models (arXiv:2503.07294v2), means over its eight datasets, from
+# scratch.
 PAPER = {"source": "arXiv:2503.07294v2", "qvit": (0.863, 0.710), "vit_matched": (0.846, 0.687)}
 PAPER_DATASETS = (
     "pathmnist",

@@ -1,4 +1,4 @@
-"""A report's tables as plain text, and each of them as CSV, LaTeX and Markdown."""
+"""A report's tables, as plain text cells, and their conversion to CSV, LaTeX and Markdown."""
 
 import csv
 import io
@@ -43,9 +43,9 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its file's name, its title, columns, rows of text, and what it needs to be understood.
+    """A table: the name of its file, its title, columns, rows of text, and a caption that explains it.
 
-    `strong` are the places of rows to be set apart, as those where a difference is shown.
+    `strong` holds the indices of rows to emphasise, such as those in which a difference is shown.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Table:
 
 def _latex_row(cells: Sequence[str]) -> str:
     text = " & ".join(map(_escaped, cells))
-    # LaTeX takes a bracket or a star that begins a line for an option of the line before.
+    # LaTeX reads a bracket or a star at the start of a line as an option of the line before.
     return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\"
 
 
@@ -113,7 +113,7 @@ def write_tables(tables: Sequence[Table], folder: Path) -> None:
 
 
 def main_table(results: Results) -> Table:
-    """Return every arm on every dataset, teachers and published models below."""
+    """Return the table of every arm on every dataset, with teachers and published models below."""
     columns = ["model", "parameters", "seeds"]
     columns += [f"{test.title} {METRIC_NAMES[metric]}" for test in results.tests for metric in METRICS]
     rows = [_arm_row(results, arm) for arm in (*results.arms, *results.teachers)]
@@ -146,7 +146,7 @@ def _arm_row(results: Results, arm: Arm) -> tuple[str, ...]:
 
 
 def family_table(family: Family, results: Results) -> Table:
-    """Return a family's comparisons, with what is shown set apart."""
+    """Return the table of a family's comparisons; differences that are shown are emphasised."""
     titles: dict[str | None, str] = {test.name: test.title for test in results.tests}
     titles[None] = "mean over datasets"
     findings = [f for metric in METRICS for f in (*family.of(metric), *family.mean(metric))]
@@ -170,14 +170,14 @@ def family_table(family: Family, results: Results) -> Table:
         ("A − B", "dataset", "metric", "difference", "p", "p corrected", "g", "P(A > B)", "what is shown"),
         tuple(rows),
         "Paired over seeds, with seeds and test images both random (Obuchowski and Rockette; Hillis). p corrected by "
-        "Holm over the comparisons that answer this question by one metric. g: Hedges', over seeds. P(A > B): that a "
-        "seed of A is ahead of one of B.",
+        "Holm's method over the comparisons for this question and metric. g: Hedges' g over seeds. P(A > B): the "
+        "chance that a seed of A is better than a seed of B.",
         frozenset(k for k, f in enumerate(findings) if f.shown),
     )
 
 
 def headline_table(families: Sequence[Family], results: Results) -> Table:
-    """Return what a circuit is worth against each thing in its place, over all sizes."""
+    """Return the table of QViTs against each control, over all sizes."""
     titles: dict[str | None, str] = {test.name: test.title for test in results.tests}
     titles[None] = "mean over datasets"
     found = {(one.key, f.dataset, f.metric): f for one in families for f in (*one.findings, *one.pooled)}
@@ -192,14 +192,14 @@ def headline_table(families: Sequence[Family], results: Results) -> Table:
         "QViT minus the same network with something else in the circuits' place, mean over sizes",
         ("in the circuits' place", "dataset", "AUC", "p (AUC)", "ACC", "p (ACC)", "what is shown of the AUC"),
         tuple(rows),
-        "Positive: circuits are better. p corrected by Holm over the comparisons of all sizes together, by one metric; "
-        "against dense matrices of the same parameter count it is a question of its own.",
+        "Positive: circuits are better. p corrected by Holm's method over the comparisons of all sizes together by the "
+        "same metric; dense matrices of the same parameter count are a separate question.",
         frozenset(strong),
     )
 
 
 def _signed_and_p(finding: Finding | None) -> tuple[str, str]:
-    """Return a difference and its corrected p value; what too few images cannot tell is missing."""
+    """Return a difference and its corrected p value, or two dashes if there are too few images."""
     return (MISSING, MISSING) if finding is None else (signed(finding), p_value(finding.corrected))
 
 
@@ -212,7 +212,7 @@ def _worth(finding: Finding | None) -> str:
 
 
 def teacher_table(results: Results) -> Table | None:
-    """Return how good the teachers are, each alone and together."""
+    """Return the table of the teachers' figures, each alone and as an ensemble."""
     import numpy as np
 
     from qvit.evaluation.metrics import evaluate
@@ -245,7 +245,7 @@ def teacher_table(results: Results) -> Table | None:
 
 
 def cost_table(results: Results) -> Table:
-    """Return what each model costs: to store, to compute, and on a quantum computer."""
+    """Return the table of what each model costs: to store, to compute, and on a quantum computer."""
     rows = []
     for test in results.tests:
         for label in dict.fromkeys(arm.label for arm in (*results.arms, *results.teachers)):
@@ -289,18 +289,19 @@ def cost_table(results: Results) -> Table:
             "qubits",
             "depth",
             "gates",
-            "of two qubits",
+            "two-qubit gates",
             "shots",
         ),
         tuple(rows),
-        "FLOPs: matrix products, convolutions and attention, a multiply-add is two; without the circuits, whose exact "
-        "simulation stands beside. The rest is what a quantum computer needs instead: circuits to run, their depth, "
-        "gates of all circuits, and shots for a standard deviation of at most 0.01 in every expectation value.",
+        "FLOPs count matrix products, convolutions and attention, a multiply-add as two, without the circuits, whose "
+        "exact simulation has its own column. The other columns are what a quantum computer needs instead: circuits to "
+        "run, their depth, gates of all circuits, and shots for a standard deviation of at most 0.01 in every "
+        "expectation value.",
     )
 
 
 def seeds_table(results: Results) -> Table:
-    """Return every run's figures, and where it lies."""
+    """Return the table of every run's figures and identity."""
     rows = [
         (
             cell.arm.title,
@@ -326,9 +327,10 @@ def seeds_table(results: Results) -> Table:
 
 
 def average_table(results: Results) -> Table | None:
-    """Return means over datasets of QViTs and their matched ViTs by regime.
+    """Return the table of means over datasets of QViTs and their matched ViTs, by regime.
 
-    Where there are datasets that the paper has, means are over these and stand beside the paper's own.
+    If the study has datasets of the paper, means are over these, beside the paper's own. The result is None if runs are
+    missing.
     """
     from qvit.report.claims import means, twins
     from qvit.report.published import PAPER, PAPER_DATASETS
@@ -366,16 +368,16 @@ def average_table(results: Results) -> Table | None:
 
 
 def _over_what(tests: Sequence[TestSet], common: Sequence[TestSet], source: str, all_of_it: int) -> str:
-    """Return which datasets means are over, here and in the paper."""
+    """Return a caption that says which datasets the means are over, here and in the paper."""
     if not common:
         return f"Over {_titles(tests)}."
     others = [test for test in tests if test not in common]
     told = f"Here: {_titles(common)}"
     if others:
-        told += f"; not {_titles(others)}, which the paper does not have"
+        told += f"; without {_titles(others)}, which the paper does not have"
     told += f". The paper ({source}): means over its {all_of_it} datasets"
     if len(common) < all_of_it:
-        told += f", so with {len(common)} of them here levels are not to be compared, only differences between rows"
+        told += f"; only {len(common)} of them are here, so compare differences between rows, not levels"
     return f"{told}."
 
 

@@ -1,1 +1,1 @@
-"""Studies: many runs from one file, done by several workers and kept in one folder."""
+"""Studies: many runs described by one file, done by several workers and kept in one folder."""

@@ -1,7 +1,7 @@
-"""What of the package's code determines what a run gives, as a number.
+"""A hash of the package's code that can change the results of a run.
 
-Counted are the modules that a run executes, found from the imports of `study.work`, by their syntax: comments,
-docstrings, the lines' layout and what errors say do not count, nor do modules that only watch, show or choose runs.
+It covers the syntax of the modules that a run executes, found from the imports of `study.work`. Comments, docstrings,
+layout and the text of errors do not count, nor do modules that only watch, show or choose runs.
 """
 
 import ast
@@ -15,15 +15,15 @@ from pathlib import Path
 import qvit
 
 ENTRY = "qvit.study.work"
-KERNELS = 1  # to be raised when compiled kernels give other numbers by what no source shows, as a compiler's options
+KERNELS = 1  # increase it if compiled kernels give other numbers for a reason that no source shows, as compiler options
 COMPUTED_BY = ("torch", "numpy", "scipy", "numba", "llvmlite", "monai")
-STATEMENTS = (ast.stmt, ast.ExceptHandler, ast.match_case)  # where imports stand, or stand within
+STATEMENTS = (ast.stmt, ast.ExceptHandler, ast.match_case)  # nodes that are, or may contain, imports
 SILENT = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}  # fields that some versions of Python lack
 
 
 @cache
 def code_digest() -> str:
-    """Return the SHA-256 of all code that can change what a run gives, and of the versions of what it calls."""
+    """Return the SHA-256 of all code that can change a run's results, and of the versions of the packages it calls."""
     sources = Sources(Path(qvit.__file__).parent)
     counted = {name: version(name) for name in COMPUTED_BY} | {"kernels": str(KERNELS)}
     digest = hashlib.sha256(json.dumps(counted).encode())
@@ -35,14 +35,14 @@ def code_digest() -> str:
 
 
 class Sources:
-    """The modules of a package by their dotted names, in the order of their imports or none."""
+    """The modules of a package, by their dotted names."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._trees: dict[str, ast.Module] = {}
 
     def _path(self, name: str) -> Path | None:
-        """Return where a module's source lies; None if there is no such module in the package."""
+        """Return the path of a module's source; None if there is no such module in the package."""
         first, *rest = name.split(".")
         if first != self._root.name:
             return None
@@ -51,7 +51,7 @@ class Sources:
         return next((path for path in candidates if path.is_file()), None)
 
     def is_package(self, name: str) -> bool:
-        """Return whether a module is a package's own."""
+        """Return whether a module is a package (an `__init__.py`)."""
         path = self._path(name)
         return path is not None and path.name == "__init__.py"
 
@@ -64,11 +64,11 @@ class Sources:
         return self._trees[name]
 
     def reached(self, entry: str) -> list[str]:
-        """Return, sorted, the modules that one imports, in functions too, those that these import, and so on.
+        """Return the sorted names of all modules that a module imports, directly or not, also inside functions.
 
-        A name that a package only passes on is looked for where it comes from, so that what else the package offers
-        does not count. Packages around modules count, but for what they import, and for the outermost, which holds no
-        more than its version and names.
+        A name that a package only re-exports is followed to its source, so that the package's other exports do not
+        count. The `__init__.py` of packages around modules counts, without its imports; that of the outermost package,
+        which holds only version and names, does not.
         """
         found: set[str] = set()
         waiting = [entry]
@@ -85,7 +85,7 @@ class Sources:
         return sorted(found)
 
     def _homes(self, module: str, name: str | None) -> Iterator[str]:
-        """Yield the module that `from module import name`, or `import module`, is about; none for other packages."""
+        """Yield the module that `from module import name`, or `import module`, refers to; none for other packages."""
         if self._path(module) is None:
             return
         if name is not None and self._path(f"{module}.{name}"):
@@ -100,7 +100,7 @@ class Sources:
 
 
 def _imports(tree: ast.AST, *, typing: bool = False) -> Iterator[tuple[str, str | None]]:
-    """Yield the modules that a tree imports, each with a name that is imported from it; `typing` only ones, too."""
+    """Yield the modules that a tree imports, with the names imported from each; with `typing`, also for types only."""
     for node in filter(lambda child: isinstance(child, STATEMENTS), ast.iter_child_nodes(tree)):
         match node:
             case ast.If(test=ast.Name("TYPE_CHECKING"), orelse=other) if not typing:
@@ -119,7 +119,7 @@ def _without_imports(tree: ast.Module) -> ast.Module:
 
 
 def _meaning(tree: ast.Module, *, is_package: bool) -> str:
-    """Return a tree as text that is the same for sources that do the same by their syntax."""
+    """Return a tree as text that is equal for sources with the same syntax, as far as it counts."""
     return _said(_without_imports(tree) if is_package else tree)
 
 
@@ -129,7 +129,7 @@ def _said(node: object) -> str:
             return ""
         case ast.If(test=ast.Name("TYPE_CHECKING"), orelse=[]):
             return ""
-        case ast.Expr(value=ast.Constant(value=str())):  # a docstring, or one that stands where another did
+        case ast.Expr(value=ast.Constant(value=str())):  # a docstring, or a string that does nothing
             return ""
         case ast.Raise(exc=ast.Call(func=kind)):
             return f"Raise({_said(kind)})"

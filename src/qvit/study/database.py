@@ -1,7 +1,7 @@
-"""SQLite files that others may be using, that may lie where nothing can be written, and that may be damaged.
+"""Access to SQLite files that may be in use, on a read-only disk, or damaged.
 
-Busy is not damaged: whoever finds the file in use waits, for as long as it takes. Each way in which SQLite can fail is
-told as what it is, with what to do.
+A busy file is not a damaged one: processes wait for it as long as it takes. Every failure of SQLite becomes an error
+that names it and says what to do.
 """
 
 import os
@@ -19,33 +19,33 @@ from qvit.errors import RunError
 
 OnWait = Callable[[str], None]
 T = TypeVar("T")
-QUIET = 5.0  # seconds of waiting before anybody hears of it
+QUIET = 5.0  # seconds of waiting before it is reported
 PAUSE = 0.1  # seconds between two tries
 READ, WRITE = "ro", "rwc"  # modes
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 FORBIDDEN = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
-DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table, or column
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table or column
 ADVICE = {
     **dict.fromkeys(
         DAMAGED, "It is damaged: delete it and run the study again: finished runs in its folder are found and kept."
     ),
     **dict.fromkeys(FORBIDDEN, "File or folder may be read-only: change that, or choose another folder with --out."),
     sqlite3.SQLITE_FULL: "Free some space and run the study again; nothing was lost.",
-    sqlite3.SQLITE_IOERR: "Look into what is wrong with the disk, and run the study again; finished runs are kept.",
+    sqlite3.SQLITE_IOERR: "Check the disk, and run the study again; finished runs are kept.",
 }
 
 
 class DamageError(sqlite3.DatabaseError):
-    """A value that is not what was written."""
+    """A value in the file is not what was written."""
 
     sqlite_errorcode = sqlite3.SQLITE_CORRUPT
 
 
 @contextmanager
 def connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    """Yield a connection to a file, in mode `READ` or `WRITE`; all that SQLite has to say becomes a `RunError`.
+    """Yield a connection to a file, in mode `READ` or `WRITE`; every error of SQLite becomes a `RunError`.
 
-    A reader sees whole transactions, also where a killed writer left half of one and nothing may be changed.
+    A reader sees whole transactions, even if a killed writer left half of one and the file cannot be written.
     """
     with told(path):
         if mode == READ:
@@ -59,7 +59,7 @@ def connected(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """Raise a `RunError`, with what to do, for what SQLite or `DamageError` says of a file inside the block."""
+    """Turn errors of SQLite and `DamageError` inside the block into a `RunError` that says what to do."""
     try:
         yield
     except sqlite3.Error as error:
@@ -68,7 +68,7 @@ def told(path: Path) -> Iterator[None]:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """Return the kind of an error, without what SQLite knows beyond it; 0 for the module's own."""
+    """Return SQLite's primary error code; 0 for errors of the Python module itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
@@ -86,8 +86,8 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
 def _as_it_should_be(path: Path) -> Iterator[tuple[Path, bool]]:
     """Yield where a file can be read, and whether it may be written to.
 
-    What a killed writer left half written must be taken back before anybody can read. Where that may not be done, it
-    is done to a copy.
+    A transaction that a killed writer left half written must be rolled back before the file can be read. If the file
+    cannot be written, a copy is rolled back instead.
     """
     if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
         yield path, True
@@ -113,9 +113,9 @@ def _legible(path: Path) -> bool:
 
 
 def patiently(path: Path, action: Callable[[], T], on_wait: OnWait | None = None) -> T:
-    """Return what an action comes to once no other process keeps it from the file; `on_wait` is told of a long wait.
+    """Return the result of an action, repeated while other processes block the file; `on_wait` reports a long wait.
 
-    It must change nothing where it fails.
+    The action must change nothing if it fails.
     """
     began, heard = time.monotonic(), False
     while True:
@@ -131,7 +131,7 @@ def patiently(path: Path, action: Callable[[], T], on_wait: OnWait | None = None
 
 
 def _users(path: Path) -> str:
-    """Return which other processes have a file open, as far as the system tells."""
+    """Return which other processes have a file open, as far as the system shows them."""
     names, path = [], path.resolve()
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is not ours

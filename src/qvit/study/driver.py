@@ -1,4 +1,4 @@
-"""What is done next and what became of it: hands out runs to a pool, and writes down what it hears of them."""
+"""The driver of a study: it chooses the next run, gives it to a pool, and records the outcome."""
 
 import time
 from collections import defaultdict
@@ -15,16 +15,16 @@ from qvit.study.pool import Event, Pool
 from qvit.study.store import Store, StoredJob
 from qvit.study.work import Work
 
-LOST_AT_MOST = 3  # workers a run may lose before it is taken to be its fault
-TICK = 0.5  # seconds between looks at a study in which nothing happens
+LOST_AT_MOST = 3  # workers lost by a run before the run is blamed
+TICK = 0.5  # seconds between two checks while nothing happens
 
 
 @dataclass
 class StudyProgress:
-    """How far a study is: told to `on_news` whenever something happens.
+    """How far a study has got, passed to `on_news` whenever something happens.
 
-    `doing` holds stage, epoch and epochs of the runs at work, by name; `left` the seconds that the rest may take, None
-    while nobody knows. `news` is what just happened, in a line, or empty.
+    `doing` holds stage, epoch and number of epochs of each running run, by name; `left` is the estimated number of
+    seconds left, None while unknown. `news` is a line on what just happened, or empty.
     """
 
     total: int
@@ -40,17 +40,17 @@ OnNews = Callable[[StudyProgress], None]
 
 
 def distinct(jobs: Sequence[StoredJob]) -> list[StoredJob]:
-    """Return one job per identity: a run may answer two of them."""
+    """Return one job per identity, since several jobs may need the same run."""
     return list({job.identity: job for job in reversed(jobs)}.values())[::-1]
 
 
 def error_file(job: StoredJob) -> Path:
-    """Return where the traceback of a failed run is kept."""
+    """Return the path of the traceback of a failed run."""
     return job.folder.with_name(f"{job.folder.name}.error.txt")
 
 
 class Driver:
-    """Hands out runs, teachers first, and writes down what becomes of them."""
+    """Gives runs to workers, teachers first, and records their outcomes."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Driver:
         self.progress = StudyProgress(total=len(jobs), finished=found, found=found)
 
     def run(self, pool: Pool) -> None:
-        """Do everything that waits."""
+        """Do all waiting runs."""
         self._tell(f"{self.progress.found} of {self.progress.total} runs are done already" * bool(self.progress.found))
         while self.waiting or self.running:
             while pool.idle > 0:
@@ -89,15 +89,15 @@ class Driver:
             if not self.running:
                 if self.waiting:
                     raise RunError(
-                        f"Nobody takes the {len(self.waiting)} runs that are still to be done: the machines have too "
-                        "few processors for one. Give them more, or runs fewer threads."
+                        f"No worker takes the {len(self.waiting)} runs that are left: the machines have too few "
+                        "processors for one run. Give them more processors, or runs fewer threads."
                     )
                 break
             for event in pool.events(TICK):
                 self._hear(event)
 
     def _next(self) -> str | None:
-        """Return the next run whose teachers are finished; runs whose teachers failed fail with them."""
+        """Return the next run whose teachers are finished; runs whose teachers failed are marked as failed."""
         for identity in list(self.waiting):
             teachers = {teacher: self.status[teacher] for teacher in self.jobs[identity].teachers}
             failed = [self.jobs[teacher].name for teacher, status in teachers.items() if status == "failed"]
@@ -155,10 +155,10 @@ class Driver:
             self._lose(event)
 
     def _lose(self, event: Event) -> None:
-        """Let a run whose worker died be gone on with by another, unless it has cost too many."""
+        """Put a run whose worker died back in the queue, unless it has lost too many workers."""
         self.lost[event.identity] += 1
         if self.lost[event.identity] >= LOST_AT_MOST:
-            self._fail(event.identity, f"lost {LOST_AT_MOST} workers; of the last, {event.told}")
+            self._fail(event.identity, f"lost {LOST_AT_MOST} workers; the last one: {event.told}")
             return
         self.store.release(event.identity, f"lost: {event.told}")
         self.status[event.identity] = "waiting"
@@ -181,7 +181,7 @@ class Driver:
         self._told(self.progress)
 
     def _left(self) -> float | None:
-        """Return the seconds that the rest may take with as many runs at a time as now."""
+        """Return the estimated seconds left, with as many runs at a time as now."""
         now, total = time.monotonic(), 0.0
         usual = {key: median(seconds) for key, seconds in self._seconds.items()}
         for identity in (*self.waiting, *self.running):
@@ -194,6 +194,6 @@ class Driver:
 
 
 def _likeness(job: StoredJob) -> list[tuple[str, ...]]:
-    """Return what runs of about the same length have in common, the best likeness first."""
+    """Return keys that runs of about the same length share, the most specific first."""
     kind = (job.role, "distilled" if job.distilled else "")
     return [(*kind, job.dataset, job.model.label, job.regime), (*kind, job.dataset), kind]

@@ -1,4 +1,4 @@
-"""What a study will take: a short timing of every model, times the epochs and images of its runs."""
+"""Estimate a study's time and disk space: a short timing of every model, times the epochs and images of its runs."""
 
 import math
 import warnings
@@ -33,16 +33,16 @@ from qvit.training.prediction import predict_logits
 from qvit.training.seeding import generator, seeded
 from qvit.training.surroundings import surroundings
 
-ENOUGH = 0.4  # seconds that one model is timed for
+ENOUGH = 0.4  # seconds for timing one model
 STEPS = 20  # at most
 VIEWS = 256  # images predicted to time prediction
-START = 0.5  # seconds that a run takes besides training: reading, evaluating with intervals, writing
-BYTES = {"score": 21, "epoch": 260, "weight": 4, "run": 6000}  # on disk, as text where it is text
+START = 0.5  # seconds of a run besides training: reading, evaluating with intervals, writing
+BYTES = {"score": 21, "epoch": 260, "weight": 4, "run": 6000}  # bytes on disk per score, epoch, weight and run
 
 
 @dataclass(frozen=True)
 class PlannedRuns:
-    """Runs of one model in one regime on one dataset that differ in the seed: seconds of one, and of all."""
+    """Runs that differ only in the seed; `seconds` is the time of one run, `total` of all."""
 
     dataset: str
     model: str
@@ -52,13 +52,13 @@ class PlannedRuns:
 
     @property
     def total(self) -> float:
-        """Seconds of all."""
+        """The seconds of all runs."""
         return self.runs * self.seconds
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What a study will take on this machine: seconds of computing, and of waiting for `workers` to do it."""
+    """The estimated cost of a study on this machine: computing time, time with `workers` at work, and disk space."""
 
     rows: tuple[PlannedRuns, ...]
     workers: int
@@ -66,21 +66,21 @@ class Planned:
 
     @property
     def runs(self) -> int:
-        """Number of runs."""
+        """The number of runs."""
         return sum(row.runs for row in self.rows)
 
     @property
     def seconds(self) -> float:
-        """Seconds of computing."""
+        """The seconds of computing."""
         return sum(row.total for row in self.rows)
 
     @property
     def wall(self) -> float:
-        """Seconds until it is done."""
+        """The seconds until all runs are done."""
         return self.seconds / self.workers
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the estimate as plain values."""
         return {
             "runs": self.runs,
             "seconds": self.seconds,
@@ -98,9 +98,10 @@ def estimate(
     root: str | Path | None = None,
     on_timed: Callable[[int, int], None] | None = None,
 ) -> Planned:
-    """Return what a study will take, from a timing of some seconds on random images; nothing is downloaded.
+    """Return the estimated cost of a study, from a short timing on random images; nothing is downloaded.
 
-    `workers` are as many as `run_study` would use. Raises `DataError` for a file of the user's that cannot be read.
+    `workers` is the number of runs at a time, by default as in `run_study`. `on_timed(done, all)` is called after each
+    model. Raises `DataError` for a user's file that cannot be read.
     """
     groups: dict[tuple[str, str, str, str], list[Job]] = {}
     for job in study.jobs:
@@ -120,7 +121,7 @@ def estimate(
 def _stages(
     config: RunConfig | DistillationConfig, images: int, root: str | Path | None
 ) -> list[tuple[RunConfig, int]]:
-    """Return the runs of a job, each with the number of images that it trains on."""
+    """Return the runs of a job, each with its number of training images."""
     if isinstance(config, RunConfig):
         return [(config, images)]
     if config.transfer_set is None:
@@ -147,7 +148,7 @@ class _Timer:
         self._architectures: dict[Any, ModelConfig] = {}
 
     def seconds(self, job: Job) -> float:
-        """Return the seconds of a run."""
+        """Return the estimated seconds of a run."""
         config, info = job.resolved(), self._info(job.run)
         total = 0.0
         for run, images in _stages(config, info.splits["train"], self._root):
@@ -159,7 +160,7 @@ class _Timer:
         return total
 
     def bytes(self, job: Job) -> float:
-        """Return what a run leaves on the disk."""
+        """Return the estimated bytes that a run leaves on disk."""
         config, info = job.resolved(), self._info(job.run)
         scores = (info.splits["val"] + info.splits["test"]) * info.num_classes
         total = 0.0
@@ -170,7 +171,7 @@ class _Timer:
         return total
 
     def outputs_bytes(self, teachers: Sequence[Job]) -> float:
-        """Return what a teacher's outputs for its students take on the disk: a logit per class, image and symmetry."""
+        """Return the bytes of a teacher's outputs on disk, per run: a logit per class, image and symmetry."""
         run = teachers[0].run
         info = self._info(run)
         images = max(FEW, info.splits["train"])

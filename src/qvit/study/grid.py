@@ -11,11 +11,11 @@ from qvit.study import values
 from qvit.study.spec import StudyModel
 
 KEYS = ("name", "kind", "qubits", "heads", "layers", "label", "options")
-MOST_MODELS = 1000  # or runs of a teacher; each is built once, without its numbers, to check its options
+MOST_MODELS = 1000  # or runs per teacher; each model is built once, without weights, to check its options
 
 
 def models_of(said: Any) -> list[StudyModel]:
-    """Return the models that a study's `models` names; raises `ConfigError` for what it cannot take."""
+    """Return the models that a study's `models` names; raises `ConfigError` for invalid entries."""
     models: list[StudyModel] = []
     for entry in values.several(said, "models", most=MOST_MODELS):
         models += _models(entry)
@@ -27,7 +27,7 @@ def models_of(said: Any) -> list[StudyModel]:
 
 
 def _models(entry: Any) -> list[StudyModel]:
-    """Return the models of an entry: a name, or a grid of kind × qubits × heads × layers."""
+    """Return the models of one entry: a name, or a grid of kind × qubits × heads × layers."""
     if isinstance(entry, str):
         return [model_named(entry, {}, None)]
     said = values.mapping(entry, "an entry of models", KEYS)
@@ -66,12 +66,12 @@ def _takes_layers(name: str) -> bool:
     found = parse_name(name)
     if found is None or found.kind not in KINDS:
         return False
-    # A matched model has the parameters of a QViT, and that has layers.
+    # A matched model has the parameter count of a QViT, which depends on layers.
     return found.matched or "n_layers" in PROJECTIONS[KINDS[found.kind]].__dataclass_fields__
 
 
 def model_named(name: str, options: dict[str, Any], label: Any) -> StudyModel:
-    """Return the model of a name and options; it is called `label`, or where that is None what they say."""
+    """Return the model of a name and options; its label is `label`, or made from name and options if that is None."""
     found = parse_name(name)
     label = told(name, options) if label is None else label
     if found is None:
@@ -82,6 +82,6 @@ def model_named(name: str, options: dict[str, Any], label: Any) -> StudyModel:
 
 
 def told(name: str, options: dict[str, Any]) -> str:
-    """Return what a model is called by its name and options."""
+    """Return the default label of a model: its name, and its options in brackets."""
     parts = [f"{value} layers" if key == "n_layers" else f"{key}={value}" for key, value in options.items()]
     return f"{name} ({', '.join(parts)})" if parts else name

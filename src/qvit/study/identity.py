@@ -1,4 +1,4 @@
-"""What a run is, as a number: the hash of everything that determines it, so that no run is done twice."""
+"""Identities of runs: the hash of everything that determines a run, so that no run is done twice."""
 
 import hashlib
 import json
@@ -19,13 +19,13 @@ from qvit.study.spec import Job
 from qvit.training.options import RunConfig
 
 FORMAT = 2
-SHORT = 8  # digits where a person reads them
+SHORT = 8  # digits shown to people
 
 
 class Identities:
-    """The identities of jobs; each is worked out once.
+    """The identities of jobs; each is computed once.
 
-    `digests` are those of datasets that are known already, by name and size; others are read, from `root` if official.
+    `digests` holds known digests of datasets, by name and size; other datasets are read, from `root` if official.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Identities:
         self._root = root
         self._data = dict(digests)
         self._transfer: dict[tuple[str, int], str] = {}
-        self._done: dict[int, tuple[Job, str]] = {}  # with the job, so that no other gets its id
+        self._done: dict[int, tuple[Job, str]] = {}  # kept with the job, so that no other object gets its id
 
     def of(self, job: Job) -> str:
         """Return the SHA-256, in hexadecimal, of a job's options, data, teachers and code."""
@@ -87,7 +87,7 @@ def _version_of_timm() -> str | None:
 
 
 def _determined(config: RunConfig | DistillationConfig) -> dict[str, Any]:
-    """Return all options of a job as they take effect, so that two ways of writing one thing are one."""
+    """Return all options of a job as they take effect, so that two spellings of the same options are equal."""
     told = asdict(config)
     if isinstance(config, DistillationConfig):
         for stage in ("pretrain", "finetune"):

@@ -1,4 +1,4 @@
-"""What a study's run left in its folder, whether it was trained from scratch or learned from a teacher in stages."""
+"""Read the outcome of a study's run from its folder, trained from scratch or distilled in stages."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,12 +7,12 @@ from qvit.errors import RunError
 from qvit.training.folder import Run
 from qvit.training.records import Result
 
-OUTPUTS = "teacher-outputs"  # the folder in a study's where teachers' outputs are kept
+OUTPUTS = "teacher-outputs"  # the folder of teachers' outputs in a study's folder
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: its figures, the seconds it trained, and what it warned of."""
+    """The outcome of a run: its figures, the seconds of training, and its warnings."""
 
     result: Result
     seconds: float
@@ -20,7 +20,7 @@ class Outcome:
 
 
 def final_run(folder: Path, *, distilled: bool) -> Run:
-    """Return the run whose figures count: that of the folder, or the last stage of a distillation."""
+    """Return the run whose figures count: that in the folder, or the last stage of a distillation."""
     if not distilled:
         return Run(folder)
     return Run(folder / ("joint" if (folder / "joint").exists() else "finetune"))
@@ -34,7 +34,7 @@ def all_runs(folder: Path, *, distilled: bool) -> list[Run]:
 
 
 def read_outcome(folder: Path, *, distilled: bool) -> Outcome | None:
-    """Return what a run came to, None where it is not finished; raises `RunError` for a damaged one."""
+    """Return the outcome of a run, None if it is not finished; raises `RunError` if it is damaged."""
     if not (folder / ("distillation.json" if distilled else "result.json")).exists():
         return None
     run = final_run(folder, distilled=distilled)

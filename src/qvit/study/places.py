@@ -1,7 +1,7 @@
-"""Where a study's data lie, which says nothing of what they are: files of the user's go by name beside their digest.
+"""Dataset names without folders: in a study's folder, a user's file is known by its name and digest, not by its path.
 
-A study's folder holds no place of data. The study's file says it anew each time that runs are done, so that file, data
-and folder may each be moved.
+A study's folder records no paths of data. They are read from the study's file whenever runs are done, so that file,
+data and folder may each be moved.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ OF_IMAGES = ("dataset", "transfer_set")  # options that name files of images
 
 
 def named(dataset: str) -> str:
-    """Return a dataset without its folder: an official name, or the name of a file, told from the former by a path."""
+    """Return a dataset's name without its folder: an official name, or a file name, recognisable as a path."""
     if not is_path(dataset):
         return dataset
     name = Path(dataset).name

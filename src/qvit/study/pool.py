@@ -1,8 +1,8 @@
-"""Who does the runs: processes on this machine, each one run at a time.
+"""Worker processes on this machine, each of which does one run at a time.
 
-A worker ends as soon as its driver does, however that came about: it waits for the driver's next word in a thread of
-its own, and a connection whose other end is gone says so at once. Until it has ended it holds a lock in the study's
-folder, so that a new driver does not begin before all workers of the old one are gone.
+A worker ends as soon as its driver does, for whatever reason: a thread waits for the driver's messages, and notices at
+once when the connection is closed. Until then a worker holds a lock in the study's folder, so that a new driver does
+not begin before all workers of the old one are gone.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from qvit.errors import QvitError, RunError
 
 LOCK = ".workers"
 PATIENCE = 60.0  # seconds that a new driver waits for the workers of an old one
-GOODBYE = 5.0  # seconds in which an idle worker should have ended by itself
+GOODBYE = 5.0  # seconds after which an idle worker that has not ended is killed
 GUARD = 'A script that runs a study must do so under `if __name__ == "__main__":`, because every worker imports it.'
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker has to say of a run: "epoch", "finished", "failed" by an error of its own, or "lost" with it."""
+    """A worker's news of a run: "epoch", "finished", "failed" with an error, or "lost" because the worker died."""
 
     kind: str
     identity: str
@@ -42,31 +42,31 @@ class Event:
 
 @runtime_checkable
 class Pool(Protocol):
-    """Something that does runs, some at a time."""
+    """The interface of a pool of workers, which does several runs at a time."""
 
     @property
     def idle(self) -> int:
-        """How many more runs it would take now."""
+        """The number of runs that it could begin now."""
 
     def submit(self, work: Any) -> str:
-        """Begin a run; returns the name of who does it."""
+        """Begin a run and return the name of its worker."""
 
     def events(self, timeout: float) -> list[Event]:
-        """Return what has happened since, waiting up to `timeout` seconds for something."""
+        """Return what has happened since the last call, waiting up to `timeout` seconds for something."""
 
     def close(self) -> None:
         """End all workers, whatever they are doing."""
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class LocalPool:
-    """Processes on this machine; `threads` is how many each of them computes with."""
+    """Worker processes on this machine, each with `threads` threads."""
 
     def __init__(self, workers: int, folder: Path, *, threads: int = 1) -> None:
         self._folder, self._threads = folder, threads
@@ -74,17 +74,17 @@ class LocalPool:
 
     @property
     def idle(self) -> int:
-        """How many workers have nothing to do."""
+        """The number of idle workers."""
         return sum(worker.work is None for worker in self._workers)
 
     def submit(self, work: Any) -> str:
-        """Have an idle worker begin a run; returns its name."""
+        """Let an idle worker begin a run and return the worker's name."""
         worker = next(worker for worker in self._workers if worker.work is None)
         worker.begin(work)
         return worker.name
 
     def events(self, timeout: float) -> list[Event]:
-        """Return news of all workers; one that died is replaced, and its run is lost."""
+        """Return the news of all workers; a worker that died is replaced, and its run is reported as lost."""
         wait([worker.connection for worker in self._workers], timeout)
         found: list[Event] = []
         for worker in self._workers:
@@ -98,7 +98,7 @@ class LocalPool:
 
 
 class _Worker:
-    """One process and what it is doing, as its driver sees it."""
+    """The driver's view of one process and its current run."""
 
     def __init__(self, name: str, folder: Path, threads: int) -> None:
         self.name, self._folder, self._threads = name, folder, threads
@@ -118,13 +118,13 @@ class _Worker:
 
     def begin(self, work: Any) -> None:
         self.work = work
-        with contextlib.suppress(OSError):  # it has died, which `news` will find
+        with contextlib.suppress(OSError):  # it has died, which `news` will notice
             self.connection.send(work)
 
     def news(self) -> list[Event]:
-        """Return what the worker has said; if it has died, a new one takes its place.
+        """Return the worker's news; if it has died, a new process replaces it.
 
-        Raises `RunError` if it could not even begin, as none will.
+        Raises `RunError` if it could not start at all, since then no other will.
         """
         found = []
         try:
@@ -150,7 +150,7 @@ class _Worker:
 
     def end(self) -> None:
         with contextlib.suppress(OSError):
-            self.connection.close()  # which it takes for the end
+            self.connection.close()  # which tells it to end
         self.process.join(GOODBYE)
         if self.process.is_alive():
             self.process.kill()
@@ -179,8 +179,8 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _serve(connection: Connection, folder: Path, threads: int) -> None:
-    """Be a worker: do what comes in, until nobody is at the other end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to hear
+    """Run as a worker: do each run received, until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the driver handles Ctrl-C
     _share(folder)
     todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, todo), daemon=True).start()
@@ -199,12 +199,12 @@ def _serve(connection: Connection, folder: Path, threads: int) -> None:
 
 
 def attempt(what: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
-    """Return ("finished", what it returned), or ("failed", (one line, the whole traceback))."""
+    """Call a function; return ("finished", its result), or ("failed", (one line, the whole traceback))."""
     try:
         return "finished", what(*arguments)
     except QvitError as error:
         return "failed", (f"{type(error).__name__}: {error}", traceback.format_exc())
-    except Exception as error:  # a bug, or memory that ran out: this run's misfortune, not the study's
+    except Exception as error:  # a bug, or no memory left: only this run fails
         line = " ".join(str(error).split())
         return "failed", (f"{type(error).__name__}: {line}", traceback.format_exc())
 
@@ -229,7 +229,7 @@ def _share(folder: Path) -> None:
 
 
 def await_workers(folder: Path, *, patience: float = PATIENCE) -> None:
-    """Wait until no worker of an earlier driver is left; raises `RunError` after `patience` seconds."""
+    """Wait until all workers of an earlier driver have ended; raises `RunError` after `patience` seconds."""
     if sys.platform == "win32":
         return
     import fcntl

@@ -1,8 +1,8 @@
-"""Who does the runs: the tasks of a Ray cluster, or of one that Ray starts on this machine.
+"""Workers as tasks of a Ray cluster, or of one that Ray starts on this machine.
 
-No file system needs to be shared. Each file of images, and each teacher, is put into Ray's object store once and lands
-once on each machine; a finished run comes back as its files, which the driver writes. A task whose worker dies is
-tried again by Ray, and goes on from its last epoch if that is on the same machine.
+No file system needs to be shared. Each file of images and each teacher is put into Ray's object store once and copied
+to each machine once; the files of a finished run are sent back, and the driver writes them. Ray repeats a task whose
+worker died, which continues from its last epoch if it is on the same machine.
 """
 
 import getpass
@@ -26,16 +26,16 @@ from qvit.study.work import Work, execute
 
 RETRIES = 3
 ANSWER = 10.0  # seconds in which a cluster's head should answer
-LAST = ("result.json", "distillation.json")  # say that a run is finished, so they are written after all else
+LAST = ("result.json", "distillation.json")  # mark a run as finished, so they are written last
 IMAGES = ("dataset", "transfer_set")  # options that name files of images
 Files = dict[str, bytes]
 
 
 @dataclass(frozen=True)
 class _Sent:
-    """What a task needs besides its work: files of images by option, and teachers' folders, each by name.
+    """What a task needs besides its `Work`: files of images by option, and teachers' folders, each with its name.
 
-    With each comes the digest of its content, by which a machine keeps it: a name or a place is soon another's.
+    Each comes with the digest of its content, under which a machine keeps it, since names and paths may be reused.
     """
 
     images: dict[str, tuple[str, str, Any]]
@@ -43,10 +43,10 @@ class _Sent:
 
 
 class RayPool:
-    """A Ray cluster at `address`; "local" starts one on this machine with so many `workers`.
+    """A Ray cluster at `address`; "local" starts one on this machine with room for `workers` runs.
 
-    Each run takes `threads` CPUs, and a GPU if it computes on one. Raises `ConfigError` without Ray, or for an
-    address at which there is none.
+    Each run takes `threads` CPUs, and a GPU if it computes on one. Raises `ConfigError` if Ray is not installed, or if
+    there is no cluster at the address.
     """
 
     def __init__(self, address: str, folder: Path, *, workers: int | None = None, threads: int = 1) -> None:
@@ -71,12 +71,12 @@ class RayPool:
 
     @property
     def idle(self) -> int:
-        """How many more runs the cluster has room for."""
+        """The number of runs that the cluster still has room for."""
         cpus = int(self._ray.cluster_resources().get("CPU", 0)) // self._threads
         return max(0, cpus - len(self._running))
 
     def submit(self, work: Work) -> str:
-        """Have the cluster begin a run; returns "ray"."""
+        """Let the cluster begin a run and return "ray", the name of every worker."""
         options = {"num_cpus": self._threads, "max_retries": RETRIES}
         if str(work.options.get("device", "cpu")).startswith("cuda"):
             options["num_gpus"] = 1
@@ -91,14 +91,14 @@ class RayPool:
         return "ray"
 
     def _put(self, path: Path) -> tuple[str, str, Any]:
-        """Return name, digest, and a reference to a file's bytes or a folder's files; they are sent once."""
+        """Return name, digest, and a reference to a file's bytes or a folder's files, which are sent once."""
         if path not in self._refs:
             content = read_files(path) if path.is_dir() else path.read_bytes()
             self._refs[path] = path.name, _digest(content), self._ray.put(content)
         return self._refs[path]
 
     def events(self, timeout: float) -> list[Event]:
-        """Return what runs came to; those of workers that died for good are lost."""
+        """Return the outcomes of runs; a run is lost if its workers died more often than Ray retries."""
         if not self._running:
             return []
         done, _ = self._ray.wait(list(self._running), timeout=timeout)
@@ -114,12 +114,12 @@ class RayPool:
         return Event(kind, work.identity, "ray", told)
 
     def close(self) -> None:
-        """Leave the cluster; tasks that are running are cancelled, and a cluster of our own ends."""
+        """Leave the cluster; running tasks are cancelled, and a cluster that was started here ends."""
         self._ray.shutdown()
 
 
 def _check_address(address: str) -> None:
-    """Refuse at once an address at which nobody listens: Ray would try for minutes."""
+    """Refuse at once an address at which nothing listens, since Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         if address in ("local", "auto"):
@@ -134,7 +134,7 @@ def _check_address(address: str) -> None:
 
 
 def read_files(folder: Path) -> Files:
-    """Return the files in a folder and those below it, by relative path, without hidden and unfinished ones."""
+    """Return the files in a folder and its subfolders, by relative path, without hidden and unfinished ones."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in _files(folder)}
 
 
@@ -152,7 +152,7 @@ def _digest(content: bytes | Files) -> str:
 
 
 def write_files(folder: Path, files: Files) -> None:
-    """Write what `read_files` returned; what says that a run is finished comes last."""
+    """Write the files that `read_files` returned; those that mark a run as finished come last."""
     for name in sorted(files, key=lambda name: (Path(name).name in LAST, name.count("/") == 0, name)):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,12 +168,12 @@ def _images_of(work: Work, key: str) -> Path | None:
         return Path(name)
     size = int(work.options.get("size", 28))
     if not get_info(name).md5:
-        return None  # made on the spot
+        return None  # generated, so there is no file
     return Path(work.root or default_root()) / file_name(name, size)
 
 
 def _task(work: Work, sent: _Sent, study: str) -> tuple[str, Any, Files]:
-    """Do a run on whatever machine this is; returns what came of it, and its files as the driver would have them."""
+    """Do a run on this machine; return its outcome, and its files with the driver's paths in them."""
     place = Path(tempfile.gettempdir()) / f"qvit-{getpass.getuser()}-{study}"
     here, places = _unpacked(work, sent, place)
     kind, told = attempt(execute, here)
@@ -186,7 +186,7 @@ def _task(work: Work, sent: _Sent, study: str) -> tuple[str, Any, Files]:
 
 
 def _unpacked(work: Work, sent: _Sent, place: Path) -> tuple[Work, dict[str, str]]:
-    """Return the work with places on this machine, where all it needs is laid, and which of these were which."""
+    """Return the work with paths on this machine, where its files are put, and a map of these paths to the driver's."""
     import ray
 
     options = dict(work.options)
@@ -210,14 +210,14 @@ def _unpacked(work: Work, sent: _Sent, place: Path) -> tuple[Work, dict[str, str
 
 
 def _lay(path: Path, content: bytes) -> None:
-    """Write a file unless it is there; another task may be doing the same."""
+    """Write a file unless it exists; another task may be writing the same."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
 
 
 def _moved(name: str, content: bytes, places: dict[str, str]) -> bytes:
-    """Return a file's bytes with the places of this machine told as those of the driver's."""
+    """Return a file's bytes with this machine's paths replaced by the driver's."""
     if name.endswith(".json"):
         for there, ours in places.items():
             content = content.replace(there.encode(), ours.encode())

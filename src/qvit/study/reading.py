@@ -1,4 +1,4 @@
-"""A study from its file: YAML that says datasets × models × regimes × seeds, and the runs that this means.
+"""Read a study from its file: YAML that says datasets × models × regimes × seeds, expanded into runs.
 
     title: What the entangling gates are worth
     datasets: [retinamnist, breastmnist]
@@ -9,7 +9,7 @@
     options: {epochs: 100}
     teachers:
       strong:
-        - {arch: resnet18, width: 32, seeds: 5}
+        - {arch: resnet18, width: 0.5, seeds: 5}
     regimes:
       scratch:
       kd: {teacher: strong, temperature: 2.0}
@@ -40,7 +40,7 @@ from qvit.study.spec import SCRATCH, Job, Study, StudyModel
 
 KEYS = ("title", "description", "datasets", "models", "seeds", "options", "teachers", "regimes", "overrides")
 WHERE_KEYS = ("dataset", "model", "regime", "seed", "teacher")
-OF_MODELS = ("n_layers",)  # said by the models, whose sizes are compared: by `layers`
+OF_MODELS = ("n_layers",)  # set by `layers` of a model, as sizes of models are compared
 MOST_OVERRIDES = 200  # each of which is compared with every run
 
 
@@ -51,7 +51,7 @@ def shipped_studies() -> list[str]:
 
 
 def read_study(path: str | Path) -> Study:
-    """Return the study of a YAML file, or of the name of a shipped one; raises `ConfigError` that says what is wrong.
+    """Return the study in a YAML file, or a shipped one by name; raises `ConfigError` that says what is wrong.
 
     Paths of datasets in a file are relative to its folder.
     """
@@ -128,11 +128,11 @@ class _Parser:
         if not is_path(name):
             return get_info(name).name
         path = expanded(name)
-        return str(self.folder.resolve() / path)  # a link keeps its own name, by which the study calls it
+        return str(self.folder.resolve() / path)  # a link is not resolved: the study uses its own name
 
 
 def _check_options(jobs: Iterable[Job]) -> None:
-    """Refuse options that no run takes, once for all runs that differ in dataset and seed alone."""
+    """Refuse options that a run does not take; runs that differ only in dataset and seed are checked once."""
     seen = set()
     for job in jobs:
         key = repr((job.role, sorted((k, v) for k, v in job.options.items() if k not in ("dataset", "seed"))))
@@ -149,7 +149,7 @@ def _check_options(jobs: Iterable[Job]) -> None:
 
 
 def _check_sizes(jobs: Iterable[Job]) -> None:
-    """Refuse runs on one dataset at several sizes: their test images are others, and no test compares them."""
+    """Refuse runs on one dataset at several sizes, since their test images differ and cannot be compared."""
     sizes: dict[str, set[Any]] = {}
     for job in jobs:
         sizes.setdefault(job.dataset, set()).add((job.options.get("size", 28), job.options.get("task")))
@@ -217,13 +217,13 @@ def _regimes(
         if teacher is None and name != SCRATCH:
             raise ConfigError(f"Regime {name} needs a teacher; only '{SCRATCH}' has none.")
         if teacher is not None and name == SCRATCH:
-            raise ConfigError(f"The regime '{SCRATCH}' has no teacher; call this one otherwise.")
+            raise ConfigError(f"The regime '{SCRATCH}' has no teacher; give this one another name.")
         regimes[name] = teacher, options
     return regimes
 
 
 def _located(options: dict[str, Any], known: Callable[[Any], str]) -> dict[str, Any]:
-    """Return options with the place of the transfer set, if they name one, as datasets are named."""
+    """Return options in which the transfer set, if there is one, has its full path, as datasets have."""
     if options.get("transfer_set") is None:
         return options
     return options | {"transfer_set": known(options["transfer_set"])}
@@ -242,7 +242,7 @@ def _override(entry: Any, known: Callable[[Any], str]) -> Override:
 
 
 def _matches(where: dict[str, list[str]], job: Job) -> bool:
-    """Return whether an override is about a job; one that names no teacher is about students."""
+    """Return whether an override applies to a job; one that names no teacher applies to students."""
     teacher = job.role == "teacher"
     if teacher != ("teacher" in where):
         return False
@@ -272,7 +272,7 @@ def _jobs(
     regimes: dict[str, tuple[str | None, dict[str, Any]]],
     overrides: Sequence[Override],
 ) -> list[Job]:
-    """Return all runs: seed after seed, so that an unfinished study can be read, and teachers when they are needed."""
+    """Return all runs, one seed after another, so that an unfinished study is useful, with teachers before students."""
     jobs: list[Job] = []
     for dataset in datasets:
         taught_by: dict[str, tuple[Job, ...]] = {}

@@ -1,9 +1,10 @@
-"""The driver of a study: it alone decides what is done next, and it alone writes down what became of it.
+"""Run a study: plan its runs, find those that are already finished, and let a driver do the others.
 
-plan → identities → (what is finished in the folder is found) → workers → store
+plan → identities → (runs that are finished in the folder are found) → workers → store
 
-A run is "finished" once its folder says so; the store follows. A driver that is killed between the two finds the run
-finished when it comes again, so nothing is done twice, and whatever had begun goes on from its last whole epoch.
+A run is "finished" once its folder says so; the store is updated afterwards. A driver that is killed in between finds
+the run finished when it is started again, so nothing is done twice, and unfinished runs continue from their last whole
+epoch.
 """
 
 import errno
@@ -35,13 +36,13 @@ from qvit.study.spec import Study
 from qvit.study.store import KnownCost, Store, labels_file
 from qvit.training.environment import environment
 
-# What a disk may say when it is asked to write.
+# The errors by which a disk refuses to be written.
 REFUSALS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What `run_study` came to: numbers of runs, those done now among them, and the errors of those that failed."""
+    """The outcome of `run_study`: numbers of runs (`done_now`: by this call), errors of failed runs, seconds."""
 
     total: int
     finished: int
@@ -63,11 +64,11 @@ def run_study(
 ) -> Summary:
     """Do all runs of a study that have not been done in `folder`, and keep its state there.
 
-    `workers` is the number of runs at a time, by default as many as the cores have room for, `ray` the address of a
-    Ray cluster or "local". A run that crashes is recorded and does not stop the others; it is tried again the next
-    time. `on_wait` is told, in a line, of another process that keeps the study's file for long. Raises `RunError` if
-    the folder holds something else, is in use or cannot be written, `ConfigError` and `DataError` for what is wrong
-    with all runs alike.
+    `workers` is the number of runs at a time, by default as many as the cores allow, `ray` the address of a Ray cluster
+    or "local". A run that crashes is recorded and does not stop the others; it is tried again the next time. `on_wait`
+    is called with a line of text if another process keeps the study's file busy for long. Raises `RunError` if the
+    folder holds something else, is in use or cannot be written, and `ConfigError` and `DataError` for mistakes that
+    concern all runs.
     """
     folder, began = Path(folder), time.monotonic()
     with _writing(folder), _usable(folder):
@@ -111,7 +112,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _usable(folder: Path) -> Iterator[None]:
-    """Make the folder and see that it can be a study's; if then the block fails, take it away again."""
+    """Make the folder and check that a study can use it; if the block fails, remove it if it is new."""
     made = not folder.exists()
     _check_folder(folder)
     try:
@@ -124,7 +125,7 @@ def _usable(folder: Path) -> Iterator[None]:
 
 
 def _check_folder(folder: Path) -> None:
-    printable(folder, raised=RunError)  # or every run would be refused, one after another
+    printable(folder, raised=RunError)  # checked here, or every run would be refused, one after another
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
@@ -139,7 +140,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _load_datasets(study: Study, *, root: str | Path | None, download: bool) -> dict[str, Dataset]:
-    """Load every dataset once: it is downloaded, and found to be good, before any worker asks for it."""
+    """Load every dataset once, so that it is downloaded and checked before any worker needs it."""
     datasets: dict[str, Dataset] = {}
     for job in study.jobs:
         if job.dataset not in datasets:
@@ -153,7 +154,7 @@ def _load_datasets(study: Study, *, root: str | Path | None, download: bool) -> 
 def _plan(
     store: Store, study: Study, datasets: dict[str, Dataset], *, root: str | Path | None
 ) -> dict[str, dict[str, Any]]:
-    """Write down what is asked for; returns the options of each identity, with the places of data as they are now."""
+    """Record the jobs in the store; return the options of each identity, with the current paths of data."""
     digests = {(job.dataset, job.run.size): datasets[job.dataset].digest for job in study.jobs}
     identities = Identities(root, digests)
     jobs = [(identities.of(job), job) for job in study.jobs]
@@ -173,7 +174,7 @@ def _plan(
 
 
 def _keep_costs(store: Store, study: Study, datasets: dict[str, Dataset]) -> None:
-    """Write down what models cost; what is known of the very same model by the same code is not worked out again."""
+    """Record what models cost; a cost known for the same model and the same code is not computed again."""
     known, found = store.costs(), {}
     wanted = {(named(job.dataset), job.model.label): job for job in study.jobs}
     for key, job in wanted.items():
@@ -205,12 +206,12 @@ def _keep_labels(folder: Path, name: str, data: Dataset) -> None:
 
 
 def _forget_what_stopped(store: Store) -> None:
-    """Bring the store in line with the folders, after a driver that may have been killed at any moment."""
+    """Update the store from the folders, since an earlier driver may have been killed at any moment."""
     for job in distinct(store.jobs()):
         try:
             outcome = read_outcome(job.folder, distilled=job.distilled)
         except RunError:
-            outcome = None  # whoever does it will say what is wrong with it
+            outcome = None  # the worker that does it will say what is wrong
         if outcome is not None:
             if job.status != "finished":
                 store.finish(job.identity, outcome.result, outcome.seconds)

@@ -1,4 +1,4 @@
-"""What a study is: datasets × models × regimes × seeds, and the runs that these come to."""
+"""The definition of a study: datasets × models × regimes × seeds, and the runs that follow from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +15,10 @@ SCRATCH = "scratch"
 
 @dataclass(frozen=True)
 class StudyModel:
-    """One model of a study: its name in `models.zoo`, options of its own, and how tables call it.
+    """One model of a study: its name in `models.zoo`, its own options, and its label in tables.
 
-    `kind`, `qubits`, `heads` and `layers` are what its name says; the last three are None for networks without them.
+    `kind`, `qubits` and `heads` come from its name, `layers` from its options; the last three are None for networks
+    without them.
     """
 
     label: str
@@ -33,8 +34,8 @@ class StudyModel:
 class Job:
     """One thing to train: a student from scratch, one that learns from `teachers` first, or a teacher.
 
-    `regime` is "scratch", a regime's name, or for a teacher the name of the teacher it belongs to; `options` are flat,
-    as `qvit train` or, with teachers, `qvit distill` takes them.
+    `regime` is "scratch" or another regime's name; for a teacher it is the name of the ensemble it belongs to.
+    `options` are flat, as for `qvit train` or, with teachers, `qvit distill`.
     """
 
     role: Literal["student", "teacher"]
@@ -47,7 +48,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The job's name in messages."""
         return f"{name_of(self.dataset)} {self.model.label} {self.regime} seed {self.seed}"
 
     def resolved(self) -> Any:
@@ -56,7 +57,7 @@ class Job:
 
     @property
     def run(self) -> RunConfig:
-        """The configuration of the run, of a distillation that of its student."""
+        """The configuration of the run, or of the student of a distillation."""
         config = self.resolved()
         return config if isinstance(config, RunConfig) else config.student
 
@@ -70,7 +71,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """A validated study; `jobs` is what it comes to, teachers before those who learn from them."""
+    """A validated study; `jobs` are all its runs, teachers before their students."""
 
     name: str
     title: str
@@ -80,13 +81,13 @@ class Study:
     regimes: tuple[str, ...]
     seeds: tuple[int, ...]
     jobs: tuple[Job, ...]
-    text: str  # the file as it was
+    text: str  # the study's file
 
 
 def restrict(study: Study, *, datasets: Sequence[str] | None = None, seeds: int | None = None) -> Study:
-    """Return a study of some of its datasets, named as in it or by their files' names, and its first `seeds` seeds.
+    """Return a part of a study: some of its datasets, by name or file name, and its first `seeds` seeds.
 
-    Raises `ConfigError` for a dataset that is not among them, or more seeds than there are.
+    Raises `ConfigError` for a dataset that the study does not have, and for more seeds than it has.
     """
     names = {name_of(dataset): dataset for dataset in study.datasets}
     for name in datasets or ():
@@ -96,7 +97,7 @@ def restrict(study: Study, *, datasets: Sequence[str] | None = None, seeds: int 
             )
     if seeds is not None and not 1 <= seeds <= len(study.seeds):
         raise ConfigError(
-            f"The study {study.name} has {len(study.seeds)} seeds, so --seeds takes 1 to that, not {seeds}."
+            f"The study {study.name} has {len(study.seeds)} seeds: --seeds must be from 1 to that number, got {seeds}."
         )
     chosen = tuple(names[name_of(name)] for name in datasets) if datasets else study.datasets
     kept = study.seeds[:seeds]

@@ -1,12 +1,13 @@
 """The state of a study: one SQLite file, written by the driver alone, so that a crash leaves whole transactions.
 
-Another process may read or copy the file for as long as it likes: whoever finds it busy waits, and says for whom.
+Other processes may read or copy the file for as long as they like: a process that finds it busy waits, and says which
+process it waits for.
 
-jobs       what the specification asks for, each with the identity of the run that answers it
-runs       every run there ever was in this folder, by identity: its folder, status, error, figures
-attempts   every time that a run was begun, and how that ended
+jobs       the jobs of the specification, each with the identity of its run
+runs       every run ever planned in this folder, by identity: its folder, status, error, figures
+attempts   every start of a run, and how it ended
 models     what each model costs on each dataset
-study      the specification and the circumstances
+study      the specification, the code and the machine
 """
 
 import json
@@ -54,7 +55,7 @@ CREATE TABLE IF NOT EXISTS models (
 
 @dataclass(frozen=True)
 class StoredJob:
-    """What the specification asks for, and what became of it."""
+    """A job of the specification with the state of its run; `model` is a `spec.StudyModel` as a dictionary."""
 
     identity: str
     role: str
@@ -73,7 +74,7 @@ class StoredJob:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The job's name in messages."""
         return f"{name_of(self.dataset)} {self.model.label} {self.regime} seed {self.seed}"
 
 
@@ -97,9 +98,9 @@ class KnownCost:
 
 
 class Store:
-    """A study's database; `Store.open` for its driver, `Store.read` for everybody else.
+    """A study's database; its driver uses `Store.open`, everything else `Store.read`.
 
-    `on_wait` is told, once, of each wait for another process that has the file.
+    `on_wait` is called once for each long wait for another process that uses the file.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection, on_wait: OnWait | None = None) -> None:
@@ -110,7 +111,7 @@ class Store:
     @classmethod
     @contextmanager
     def open(cls, folder: Path, *, on_wait: OnWait | None = None) -> Iterator["Store"]:
-        """Yield the store in `folder`, made whole if there is none; raises `RunError` for one that cannot be used."""
+        """Yield the store in `folder`, created if there is none; raises `RunError` if it cannot be used."""
         with connected(folder / FILE, WRITE) as connection:
             store = cls(folder, connection, on_wait)
             if store._is_empty():
@@ -121,9 +122,9 @@ class Store:
     @classmethod
     @contextmanager
     def read(cls, folder: Path, *, on_wait: OnWait | None = None) -> Iterator["Store"]:
-        """Yield the store in `folder`, which is not changed; raises `RunError` if there is none or it is damaged.
+        """Yield the store in `folder` for reading only; raises `RunError` if there is none or it is damaged.
 
-        Neither file nor folder need be writable.
+        File and folder may be read-only.
         """
         if not (folder / FILE).exists():
             raise RunError(f"{folder} holds no study ({FILE} is missing); make one with `qvit study run`.")
@@ -135,14 +136,14 @@ class Store:
             yield store
 
     def _is_empty(self) -> bool:
-        """Return whether the file holds nothing, or the beginning of a study that an earlier version left half made."""
+        """Return whether the file is empty, or holds only tables that an earlier version left without a study."""
         tables = {name for (name,) in self._rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if tables and "study" not in tables:
             raise RunError(f"{self.folder / FILE} is a database of something else; use another folder.")
         return not tables or not self._rows("SELECT key FROM study")
 
     def _make(self) -> None:
-        """Make all tables and say of which format they are, or leave nothing."""
+        """Make all tables and record their format, or leave nothing behind."""
         was_there = bool(self._rows("SELECT name FROM sqlite_master"))
 
         def make(database: sqlite3.Connection) -> None:
@@ -160,10 +161,12 @@ class Store:
 
     def _check_format(self) -> None:
         if self.get("format") != FORMAT:
-            raise RunError(f"{self.folder / FILE} is of another version of qvit; use that one, or another folder.")
+            raise RunError(
+                f"{self.folder / FILE} was made by another version of qvit; use that version, or another folder."
+            )
 
     def put(self, **values: Any) -> None:
-        """Set values of the study, each anything that JSON holds."""
+        """Set values of the study, which JSON must be able to hold."""
         rows = [(key, _json(value)) for key, value in values.items()]
         self._write(lambda database: database.executemany("INSERT OR REPLACE INTO study VALUES (?, ?)", rows))
 
@@ -173,7 +176,7 @@ class Store:
         return _read_json(rows[0][0]) if rows else None
 
     def plan(self, jobs: Sequence[tuple[str, Job]], teachers: dict[str, Sequence[str]]) -> None:
-        """Ask for these jobs by their identities and for no others; runs that were made before are kept.
+        """Replace the jobs by these, each with its identity; earlier runs are kept.
 
         `teachers` holds the identities of the teachers of each identity.
         """
@@ -206,7 +209,7 @@ class Store:
         self._write(change)
 
     def jobs(self) -> list[StoredJob]:
-        """Return what the specification asks for, in its order."""
+        """Return the jobs of the specification, in its order."""
         columns = ", ".join(JobRow.__annotations__)
         rows = self._rows(f"SELECT {columns} FROM jobs JOIN runs USING (identity) ORDER BY place")
         return [self._job(dict(zip(JobRow.__annotations__, row, strict=True))) for row in rows]
@@ -238,7 +241,7 @@ class Store:
         self._write(change)
 
     def finish(self, identity: str, result: Result, seconds: float) -> None:
-        """Record a run's figures, and the seconds it trained."""
+        """Record that a run is finished, with its figures and its seconds of training."""
         values = "status = 'finished', error = NULL, result = ?, seconds = ?"
         self._set(identity, values, _json(asdict(result)), seconds, outcome="finished")
 
@@ -248,11 +251,11 @@ class Store:
         self._set(identity, "status = 'failed', error = ?", error, outcome=f"failed: {error}")
 
     def release(self, identity: str, outcome: str) -> None:
-        """Record that an attempt came to nothing, and that the run waits for another."""
+        """Record that an attempt ended without a result, and that the run waits for another."""
         self._set(identity, "status = 'waiting', error = NULL, result = NULL", outcome=_text(outcome))
 
     def attempts(self, identity: str | None = None) -> list[Attempt]:
-        """Return every attempt, or those at one run, in order of their beginning."""
+        """Return all attempts, or those at one run, in the order of their start."""
         rows = self._rows(
             "SELECT identity, worker, began, ended, outcome FROM attempts WHERE ? IS NULL OR identity = ? "
             "ORDER BY rowid",  # a clock may be set back
@@ -275,7 +278,7 @@ class Store:
         return {key: known for key, known in found.items() if known is not None}
 
     def _set(self, identity: str, values: str, *parameters: Any, outcome: str) -> None:
-        """Change a run, and end the attempt at it with an outcome."""
+        """Change a run, and record the outcome of its current attempt."""
         now = time.time()
 
         def change(database: sqlite3.Connection) -> None:
@@ -288,7 +291,7 @@ class Store:
         self._write(change)
 
     def _write(self, change: Callable[[sqlite3.Connection], object]) -> None:
-        """Make a change whole or not at all, once nobody else is at the file."""
+        """Make a change in one transaction, once no other process blocks the file."""
 
         def whole() -> None:
             with self._db:
@@ -298,18 +301,18 @@ class Store:
         patiently(self.folder / FILE, whole, self._on_wait)
 
     def _rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Return all rows at once: a reader that stopped halfway would keep the driver from writing."""
+        """Return all rows at once, since a reader that stopped halfway would keep the driver from writing."""
         return patiently(self.folder / FILE, lambda: self._db.execute(query, parameters).fetchall(), self._on_wait)
 
 
 def run_folder(identity: str, job: Job) -> str:
-    """Return where a run lies in the study's folder: readable, and of no other run."""
+    """Return the path of a run within the study's folder, readable and different for every run."""
     words = (name_of(job.dataset), job.model.name, job.regime, f"s{job.seed}", identity[:8])
     return "runs/" + "-".join("".join(c if c.isalnum() or c == "_" else "-" for c in word) for word in words)
 
 
 def _text(text: str) -> str:
-    """Return text that can be written: of a name that is no UTF-8, the bytes are shown."""
+    """Return text that can be written as UTF-8, with bytes that are not UTF-8 escaped."""
     return text.encode(errors="backslashreplace").decode()
 
 
@@ -320,7 +323,7 @@ def _json(value: Any) -> str:
 def _read_json(text: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:  # TypeError: of no text; RecursionError: nested deeply
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: not text; RecursionError: nested too deeply
         raise DamageError(f"a value is not JSON ({error})") from error
 
 
@@ -332,5 +335,5 @@ def _read_cost(value: Any) -> KnownCost | None:
 
 
 def labels_file(folder: Path, dataset: str) -> Path:
-    """Return where a study keeps the labels that predictions are compared with."""
+    """Return the path of the labels that a study compares predictions with."""
     return folder / "labels" / f"{name_of(dataset)}.npz"

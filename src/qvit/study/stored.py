@@ -1,4 +1,4 @@
-"""What a study's file must hold to be read back. It may have been sent by somebody, or half overwritten by a disk."""
+"""The types that a study's file is checked against when read: it may come from somebody else, or be damaged."""
 
 from typing import Any, Literal
 
@@ -45,7 +45,7 @@ class JobRow(TypedDict):
 
 @with_config(STRICT)
 class Machine(TypedDict):
-    """Where a study was computed."""
+    """The machine on which a study was computed."""
 
     qvit: str
     python: str
@@ -58,7 +58,7 @@ class Machine(TypedDict):
 
 @with_config(STRICT)
 class Said(TypedDict):
-    """What a study says of itself."""
+    """The values that a study records about itself."""
 
     name: str
     title: str

@@ -1,6 +1,6 @@
-"""Values of a study's file, one by one: mappings of known keys, lists, lines, whole numbers, seeds, options.
+"""Check single values of a study's file: mappings of known keys, lists, lines, whole numbers, seeds, options.
 
-Each function returns what a YAML value says; `what` names it in the `ConfigError` that is raised for any other.
+Each function returns the checked value; `what` names it in the `ConfigError` raised for an invalid one.
 """
 
 from collections import Counter
@@ -10,13 +10,13 @@ from typing import Any
 from qvit.errors import ConfigError, nearest, printable
 from qvit.training.options import LARGEST_SEED
 
-GIVEN = ("dataset", "model", "student", "seed", "scratch")  # by the study, never by options
-MOST_RUNS = 20_000  # of a study: to plan more and tell of them takes minutes
+GIVEN = ("dataset", "model", "student", "seed", "scratch")  # set by the study, never by options
+MOST_RUNS = 20_000  # per study; planning and reporting more takes minutes
 MOST_SEEDS = 10_000
 
 
 def mapping(said: Any, what: str, known: Sequence[str] = (), *, empty: bool = False) -> dict[str, Any]:
-    """Return a mapping of known keys; where it may be `empty`, nothing is one too."""
+    """Return a mapping, checked for unknown keys; if it may be `empty`, None gives an empty one."""
     if said is None and empty:
         return {}
     if not isinstance(said, dict):
@@ -30,7 +30,7 @@ def mapping(said: Any, what: str, known: Sequence[str] = (), *, empty: bool = Fa
 
 
 def several(said: Any, what: str, *, empty: bool = False, most: int = MOST_RUNS) -> list[Any]:
-    """Return a list, of at least one thing unless it may be `empty`; a single one need not be in a list."""
+    """Return a list, of at least one item unless it may be `empty`; a single item need not be in a list."""
     items = said if isinstance(said, list) else [] if said is None else [said]
     if not items and not empty:
         raise ConfigError(f"{what} must name at least one.")
@@ -42,13 +42,13 @@ def several(said: Any, what: str, *, empty: bool = False, most: int = MOST_RUNS)
 
 
 def check_number(number: int, what: str, most: int) -> None:
-    """Refuse more than so many of something."""
+    """Raise `ConfigError` if there are more than `most` of something."""
     if number > most:
         raise ConfigError(f"{what} must be at most {most:,} in number, got {number:,}; make several studies of it.")
 
 
 def line(said: Any, what: str) -> str:
-    """Return a line of text, spaces in it made one."""
+    """Return a line of text, with runs of white space replaced by one space."""
     if not isinstance(said, str) or not said.strip():
         raise ConfigError(f"{what} must be text, got {said!r}.")
     return printable(" ".join(said.split()))
@@ -62,7 +62,7 @@ def whole(said: Any, what: str, *, least: int) -> int:
 
 
 def seeds(said: Any, what: str) -> list[int]:
-    """Return seeds: 5 means 0 to 4."""
+    """Return a list of seeds; the number 5 means 0 to 4."""
     if isinstance(said, list):
         found = [whole(seed, what, least=0) for seed in several(said, what, most=MOST_SEEDS)]
         if max(found) > LARGEST_SEED:
@@ -73,7 +73,7 @@ def seeds(said: Any, what: str) -> list[int]:
 
 
 def options(said: Any, what: str, *elsewhere: str) -> dict[str, Any]:
-    """Return options, none of them `GIVEN` or said `elsewhere`."""
+    """Return options; raises `ConfigError` for those in `GIVEN` or `elsewhere`."""
     options = mapping(said, what, empty=True)
     for key in (*GIVEN, *elsewhere):
         if key in options:

@@ -1,4 +1,4 @@
-"""One run of a study, done wherever there is room for it: in a local process, or on another machine."""
+"""Do one run of a study, in a local process or on another machine."""
 
 import warnings
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from typing import Any
 from qvit.study.outcome import Outcome, read_outcome
 from qvit.training.records import EpochRecord
 
-Tell = Callable[[str, int, int], None]  # stage, epochs done, epochs in all
+Tell = Callable[[str, int, int], None]  # stage, epochs done, number of epochs
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker needs to know of a run; plain values, so that it can be sent anywhere.
+    """What a worker needs to know about a run, as plain values that can be sent to another process or machine.
 
-    `options` are flat, `teachers` the folders of finished teachers' runs, `outputs` the folder of what they say.
+    `options` are flat, `teachers` the folders of finished teachers' runs, `outputs` the folder of teachers' outputs.
     """
 
     identity: str
@@ -30,9 +30,9 @@ class Work:
 
 
 def execute(work: Work, on_epoch: Tell | None = None) -> Outcome:
-    """Do a run, or go on with it where it stopped; a finished one is only read.
+    """Do a run, or continue it where it stopped; a finished run is only read.
 
-    Raises all errors of training and data.
+    Raises the errors of `train_run` and `distill`.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
