@@ -1,4 +1,4 @@
-"""Mistakes: exit code 2, one line on stderr that says what is wrong, and nothing on disk has changed."""
+"""All commands: a mistake is exit code 2, one line on stderr that says what is wrong, and nothing changed on disk."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What only a process of its own can show: quick help, Ctrl-C, closed pipes, plain progress."""
+"""Commands as processes of their own, which alone can show quick help, Ctrl-C, closed pipes, plain progress."""
 
 import json
 import os

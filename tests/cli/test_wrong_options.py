@@ -212,14 +212,14 @@ WRONG: dict[str, Wrong] = {
             "get breastmnist', or save https://zenodo.org/records/10519652/files/breastmnist.npz?download=1 (MD5 "
             "750601b1f35ba3300ea97c75c52ff8f6) there.",
         ),
-        "ray": (NEVER, "what Ray says of an address takes a cluster: see tests/study/test_pool.py"),
+        "ray": (NEVER, "what Ray says of an address takes a cluster: see tests/study/test_ray_pool.py"),
     },
     "study status": {
         "folder": ("empty", "empty holds no study (study.sqlite is missing); make one with `qvit study run`."),
     },
     "study report": {
         "folder": ("nowhere", "nowhere holds no study (study.sqlite is missing); make one with `qvit study run`."),
-        "out": (NEVER, "that takes a finished study: see tests/study/test_report.py"),
+        "out": (NEVER, "that takes a finished study: see tests/report/test_page.py"),
     },
     "bench layer": {
         "sizes": ("--sizes 4", "--sizes takes QUBITSxLAYERS, such as 4x2,8x1, each up to 1000, got '4'."),

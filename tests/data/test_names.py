@@ -1,4 +1,4 @@
-"""Names and kinds of files: what cannot be written down or could block for ever is refused, and nothing made."""
+"""All that takes a name of a file: what cannot be written down or could block for ever is refused."""
 
 import os
 import socket
@@ -12,8 +12,7 @@ import pytest
 
 from qvit.data.arrays import load_dataset, verify
 from qvit.data.transfer import load_images
-from qvit.errors import ConfigError, DataError, FileError, RunError
-from qvit.files import open_regular, printable, read_bytes, shown
+from qvit.errors import DataError, FileError
 
 Save = Callable[..., Path]
 LATIN = os.fsdecode(b"h\xf4pital.npz")
@@ -66,20 +65,6 @@ def test_unusual_names_that_can(arrays: dict, save: Save, tmp_path: Path, monkey
         load_dataset("retinamnist", root="~nobody-of-this-name", download=False)
     with pytest.raises(DataError, match="found File name too long"):
         load_dataset("ü" * 200 + ".npz")
-
-
-def test_printable_raises_what_it_is_told(tmp_path: Path) -> None:
-    assert printable(str(tmp_path / "new")) == tmp_path / "new"
-    for raised in (FileError, RunError, ConfigError):
-        with pytest.raises(raised, match="Rename that"):
-            printable(tmp_path / "a\0b", raised=raised)
-
-
-def test_shown_is_one_short_line() -> None:
-    assert shown("train_images.npy") == "train_images.npy"
-    assert shown("\x1b[2J\n") == r"'\x1b[2J\n'"
-    assert shown(LATIN) == r"'h\udcf4pital.npz'"
-    assert len(shown("x" * 10_000)) == 41
 
 
 # --- what is no file ---
@@ -154,18 +139,3 @@ def test_an_official_file_in_a_folder_of_any_name(
     path = save(arrays, os.fsdecode(b"\xe9/retinamnist.npz"))
     official(path)
     assert np.array_equal(load_dataset("retinamnist", root=path.parent).train.labels, arrays["train_labels"])
-
-
-def test_regular_files_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"content")
-    with open_regular(path) as file:
-        assert (file.name, file.read()) == (str(path), b"content")
-    assert read_bytes(path, most=7) == b"content"
-    with pytest.raises(FileError, match="at most 6 bytes, found more"):
-        read_bytes(path, most=6)
-    with pytest.raises(FileError, match="expected a regular file, found a folder"):
-        read_bytes(tmp_path, most=6)
-    with pytest.raises(FileError, match="There is no file") as caught:
-        open_regular(tmp_path / "none")
-    assert caught.value.missing

@@ -1,11 +1,12 @@
 import dataclasses
 import re
+from pathlib import Path
 from typing import get_args
 
 import medmnist
 import pytest
 
-from qvit.data.registry import DATASETS, MEDMNIST_TASKS, Task, file_name, get_info
+from qvit.data.registry import DATASETS, MEDMNIST_TASKS, Task, file_name, get_info, is_path
 from qvit.errors import ConfigError
 
 OFFICIAL = [name for name, info in DATASETS.items() if not info.synthetic]
@@ -100,3 +101,7 @@ def test_the_suggestion_ignores_the_case_of_letters(typed: str, meant: str) -> N
 def test_a_row_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         get_info("phantom").__setattr__("name", "other")
+
+
+def test_names_and_paths() -> None:
+    assert [is_path(n) for n in ("retinamnist", "phantom", "a.npz", "./a", Path("a"))] == [0, 0, 1, 1, 1]

@@ -1,5 +1,6 @@
 """Images to distil on: from names and files, with their channels adapted, and never those that are tested on."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -210,6 +211,21 @@ def test_the_digest_says_which_images(arrays: Arrays, save: Save) -> None:
     grey = save({"images": arrays["train_images"][..., 0]}, "grey.npz")
     digests = [digest, load(changed)[1], load(grey)[1], load(grey, channels=1)[1]]
     assert len(set(digests)) == 4
+
+
+def test_images_to_distil_on_that_are_written_meanwhile(
+    arrays: Arrays, save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, honest = save({"images": arrays["train_images"]}), transfer.image_layout
+
+    def meanwhile(*given: Any) -> Any:
+        layout = honest(*given)
+        os.utime(path, (1, 1))
+        return layout
+
+    monkeypatch.setattr(transfer, "image_layout", meanwhile)
+    with pytest.raises(DataError, match="one that changed while it was read"):
+        transfer.load_images(path, size=28, channels=3)
 
 
 # --- wrong inputs: most are in test_refusals ---

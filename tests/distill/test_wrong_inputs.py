@@ -1,4 +1,4 @@
-"""Whatever this package refuses, with the whole of what it says; that none of its messages is left out is checked.
+"""Whatever `qvit.distill` refuses, with the whole of what it says; that no message is left out is checked.
 
 Each is said before anything is trained and before any teacher's output is kept.
 """

@@ -1,4 +1,4 @@
-"""Options that cannot be, with the whole of what is said of them; that none is left out, `test_wrong_inputs` checks."""
+"""Options of guide and stages that cannot be, and all that is said of them; `test_wrong_inputs` checks for more."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What cannot be estimated from few images is refused by name, or has no ends and says why."""
+"""Intervals and comparisons of few images: refused by name where nothing can be told, or without ends."""
 
 from collections.abc import Callable
 from typing import Any

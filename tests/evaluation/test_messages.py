@@ -1,4 +1,4 @@
-"""Every message of an error, whole and with its values; a new one without a row here fails."""
+"""Every message of an error of `qvit.evaluation`, whole and with its values; a new one without a row here fails."""
 
 import math
 from collections.abc import Callable

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from evaluation.arms import Array, make_arms, measure, naive_delong
 from qvit.errors import MetricError
-from qvit.evaluation.influence import image_covariance, image_influence, image_strata
 from qvit.evaluation.metrics import AbsentClassWarning, accuracy, auc, decide
 from qvit.evaluation.paired import (
     Comparison,
@@ -30,78 +30,12 @@ from qvit.evaluation.paired import (
     superiority,
 )
 
-Array = np.ndarray[Any, Any]
 TASKS = ("binary", "multi-class", "multi-label", "ordinal")
 METRICS = ("auc", "acc")
 SEEDS = st.integers(0, 2**32)
 
 
-def make_labels(task: str, rng: np.random.Generator, images: int, classes: int = 3) -> Array:
-    """Return labels that hold every class at least twice."""
-    if task == "multi-label":
-        labels = rng.integers(0, 2, (images, classes))
-        labels[:2], labels[2:4] = 0, 1
-        return labels
-    count = 2 if task == "binary" else classes
-    return rng.permutation(np.concatenate([np.repeat(np.arange(count), 2), rng.integers(0, count, images - 2 * count)]))
-
-
-def make_scores(task: str, labels: Array, rng: np.random.Generator, *, seeds: int, classes: int = 3) -> Array:
-    """Return informative scores `(S, N, C)` or, for binary, `(S, N)`, some of them tied."""
-    if task == "binary":
-        return np.round(0.3 * labels + 0.7 * rng.random((seeds, len(labels))), 1)
-    truth = labels if task == "multi-label" else labels[:, np.newaxis] == np.arange(classes)
-    scores = np.round(0.3 * truth + 0.7 * rng.random((seeds, len(labels), classes)), 1)
-    return scores if task == "multi-label" else (scores + 0.01) / (scores + 0.01).sum(axis=2, keepdims=True)
-
-
-def make_arms(
-    task: str, *, seed: int = 0, seeds: int = 4, images: int = 43, arms: int = 2
-) -> tuple[Array, list[Array]]:
-    rng = np.random.default_rng(seed)
-    labels = make_labels(task, rng, images)
-    return labels, [make_scores(task, labels, rng, seeds=seeds) for _ in range(arms)]
-
-
-def measure(metric: str) -> Callable[..., float]:
-    return auc if metric == "auc" else accuracy
-
-
-# --- DeLong and the influence of images ---
-
-
-def naive_components(positive: Array, scores: Array) -> tuple[Array, Array]:
-    """Return DeLong's V10 and V01 by comparing every positive with every negative."""
-    wins = np.array(
-        [[(x > y) + (x == y) / 2 for y in scores[~positive]] for x in scores[positive]],
-    )
-    return wins.mean(axis=1), wins.mean(axis=0)
-
-
-def naive_delong(labels: Array, models: list[Array]) -> tuple[Array, Array]:
-    """Return AUCs and DeLong's covariance of binary models, eqs. 4 to 6 of the paper."""
-    parts = [naive_components(labels == 1, scores) for scores in models]
-    tens, ones = np.stack([part[0] for part in parts]), np.stack([part[1] for part in parts])
-    return tens.mean(axis=1), np.cov(tens) / tens.shape[1] + np.cov(ones) / ones.shape[1]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_covariance_of_binary_aucs_is_delongs(seed: int) -> None:
-    labels, (arm,) = make_arms("binary", seed=seed, arms=1, seeds=3, images=31 + seed)
-    areas, expected = naive_delong(labels, list(arm))
-    traced = [image_influence(labels, scores, "binary") for scores in arm]
-    assert [value for value, _ in traced] == pytest.approx(areas.tolist(), abs=1e-12)
-    strata = image_strata(labels[:, np.newaxis], "binary")
-    found = image_covariance(np.stack([influence for _, influence in traced]), strata)
-    assert found == pytest.approx(expected, abs=1e-14)
-    difference = float(areas[0] - areas[1])
-    error = math.sqrt(expected[0, 0] + expected[1, 1] - 2 * expected[0, 1])
-    comparison = delong_test(labels, arm[0], arm[1], "binary")
-    assert comparison.difference == pytest.approx(difference, abs=1e-12)
-    assert comparison.p == pytest.approx(2 * stats.norm.sf(abs(difference) / error), abs=1e-10)
-    ends = stats.norm.interval(0.95, difference, error)
-    assert (comparison.low, comparison.high) == pytest.approx(ends, abs=1e-10)
-    assert (comparison.df, comparison.level, comparison.method) == (None, 0.95, "DeLong")
+# --- DeLong ---
 
 
 @pytest.mark.usefixtures("few_will_do")
@@ -113,85 +47,6 @@ def test_delong_by_hand() -> None:
     assert comparison.difference == -0.25
     assert comparison.high == pytest.approx(-0.25 + 1.959964 * math.sqrt(1 / 8), abs=1e-6)
     assert comparison.p == pytest.approx(2 * stats.norm.sf(0.25 * math.sqrt(8)))
-
-
-@pytest.mark.parametrize("task", ["multi-class", "ordinal", "multi-label"])
-def test_influence_of_many_classes_is_the_mean_of_double_loops(task: str) -> None:
-    labels, (arm,) = make_arms(task, seed=3, seeds=1, arms=1)
-    answers = labels == 1 if task == "multi-label" else labels[:, np.newaxis] == np.arange(3)
-    expected = np.zeros(len(labels))
-    for column in range(3):
-        positive = answers[:, column]
-        tens, ones = naive_components(positive, arm[0][:, column])
-        expected[positive] += (tens - tens.mean()) / len(tens) / 3
-        expected[~positive] += (ones - ones.mean()) / len(ones) / 3
-    value, influence = image_influence(labels, arm[0], task)
-    assert value == pytest.approx(auc(labels, arm[0], task), abs=1e-12)
-    assert influence == pytest.approx(expected, abs=1e-14)
-
-
-def as_columns(arm: Array) -> Array:
-    return arm[:, :, np.newaxis] if arm.ndim == 2 else arm
-
-
-def pairwise_wins(scores: Array) -> Array:
-    """Return, for each two images, whether the first scores more, or a half where they tie."""
-    first, second = scores[:, np.newaxis], scores[np.newaxis]
-    return (first > second) + (first == second) / 2
-
-
-def area(count: Array, yes: Array, wins: Array) -> float:
-    """Return the AUC of a resample that holds each image so many times, by its definition."""
-    positive, negative = count * yes, count * ~yes
-    return float(positive @ wins @ negative / (positive.sum() * negative.sum()))
-
-
-@pytest.mark.parametrize("task", ["binary", "multi-class", "multi-label"])
-@pytest.mark.parametrize("metric", METRICS)
-def test_the_covariance_is_that_of_a_bootstrap(task: str, metric: str) -> None:
-    labels, (arm,) = make_arms(task, seed=5, seeds=2, arms=1, images=240)
-    traced = [image_influence(labels, scores, task, metric=metric) for scores in arm]
-    strata = image_strata(labels.reshape(len(labels), -1), task, metric=metric)
-    found = image_covariance(np.stack([influence for _, influence in traced]), strata)
-    rng, drawn = np.random.default_rng(6), []
-    wins = [[pairwise_wins(scores[:, column]) for column in range(scores.shape[1])] for scores in as_columns(arm)]
-    right = [(decide(scores, task) == labels).reshape(len(labels), -1).mean(axis=1) for scores in arm]
-    answers = labels[:, np.newaxis] == (1 if task == "binary" else np.arange(3)) if labels.ndim == 1 else labels == 1
-    for _ in range(600):
-        rows = np.concatenate([rng.choice(np.flatnonzero(strata == k), (strata == k).sum()) for k in np.unique(strata)])
-        count = np.bincount(rows, minlength=len(labels)).astype(float)
-        if metric == "acc":
-            drawn.append([count @ share / len(labels) for share in right])
-        else:
-            drawn.append(
-                [np.mean([area(count, yes, w) for yes, w in zip(answers.T, each, strict=True)]) for each in wins]
-            )
-    # A variance of 600 draws is known to 6 %.
-    expected = np.cov(np.array(drawn).T)
-    assert np.diagonal(found) == pytest.approx(np.diagonal(expected), rel=0.2)
-    scale = float(np.sqrt(expected[0, 0] * expected[1, 1]))
-    assert found[0, 1] == pytest.approx(expected[0, 1], abs=0.1 * scale)
-
-
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("metric", METRICS)
-@settings(max_examples=6, deadline=None)
-@given(seed=SEEDS, images=st.integers(13, 37))
-def test_influences_sum_to_nothing_and_follow_their_images(task: str, metric: str, seed: int, images: int) -> None:
-    labels, (arm,) = make_arms(task, seed=seed, seeds=1, arms=1, images=images)
-    value, influence = image_influence(labels, arm[0], task, metric=metric)
-    assert value == pytest.approx(measure(metric)(labels, arm[0], task), abs=1e-12)
-    assert influence.sum() == pytest.approx(0, abs=1e-12)
-    order = np.random.default_rng(seed).permutation(images)
-    moved = image_influence(labels[order], arm[0][order], task, metric=metric)
-    assert moved[0] == pytest.approx(value, abs=1e-12)
-    assert moved[1] == pytest.approx(influence[order], abs=1e-12)
-
-
-def test_an_image_alone_in_its_class_adds_no_variance() -> None:
-    influences = np.array([[0.5, 0.1, 0.3]])
-    assert image_covariance(influences, np.array([0, 1, 1]))[0, 0] == pytest.approx(2 * 2 * 0.1**2)
-    assert image_covariance(influences, np.array([0, 1, 2]))[0, 0] == 0
 
 
 def test_an_absent_class_is_left_out_with_one_warning() -> None:
@@ -549,118 +404,7 @@ def test_superiority_counts_pairs() -> None:
     assert superiority(ours, theirs) + superiority(theirs, ours) == pytest.approx(1)
 
 
-# --- what is refused ---
-
-ONE = np.array([[0.2, 0.7, 0.6]])
-LABELS = [0, 1, 1]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "options", "message"),
-    [
-        ((LABELS, ONE, np.repeat(ONE, 2, axis=0), "binary"), {}, "came with 1 and 2 seeds.*the same seeds in the same"),
-        ((LABELS, ONE, ONE, "binary"), {"metric": "f1"}, "Only 'auc' and 'acc' can be compared, but 'f1'"),
-        ((LABELS, ONE, ONE, "binary"), {"metric": "auk"}, "Did you mean 'auc'"),
-        ((LABELS, ONE, ONE, "binary"), {"level": 95}, "between 0 and 1"),
-        ((LABELS, ONE, ONE, "binry"), {}, "Did you mean 'binary'"),
-        ((LABELS, ONE[0], ONE, "binary"), {}, r"Arm 0 .*shape \(S, N\) or \(S, N, C\).*came as \(3,\)"),
-        ((LABELS, ONE, ONE[:, :2], "binary"), {}, "Arm 1 .*seed 0 .*same images, but came for 3 and 2"),
-        ((LABELS, ONE, ONE * np.nan, "binary"), {}, "Arm 1 .*seed 0 .*finite"),
-        ((LABELS, ONE * 9, ONE, "binary"), {}, "Arm 0 .*never logits"),
-        ((LABELS, np.zeros((0, 3)), ONE, "binary"), {}, "S of at least 1"),
-        (([1, 1, 1], ONE, ONE, "binary"), {}, "all 3 have the same labels"),
-        (
-            ([0, 1], ONE[:, :2], ONE[:, :2], "binary"),
-            {},
-            "AUC over random images .*: class 1 has 1 images, fewer than 10.*compare accuracies",
-        ),
-        (
-            ([1], ONE[:, :1], ONE[:, :1], "binary"),
-            {"metric": "acc"},
-            "ACC over random images .*: there are 1 images, fewer than 30",
-        ),
-        (([0, 1], np.eye(2)[None], np.eye(3)[None, :2], "multi-class"), {"metric": "acc"}, "score the same classes"),
-    ],
-)
-def test_wrong_arms_are_refused(arguments: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
-    with pytest.raises(MetricError, match=message):
-        compare_arms(*arguments, **options)
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ((1, -1, 0), "Each of 2 arms needs a finite weight"),
-        ((1, math.nan), "finite weight"),
-        ((1, 1), r"sum to 0 .*came as \[1, 1\]"),
-        ((0, 0), "not all be 0"),
-    ],
-)
-def test_wrong_weights_are_refused(weights: tuple[float, ...], message: str) -> None:
-    with pytest.raises(MetricError, match=message):
-        contrast(LABELS, [ONE, ONE], weights, "binary")
-
-
-def test_ragged_seeds_are_refused() -> None:
-    with pytest.raises(MetricError, match=r"Arm 0 .*All seeds must score the same images"):
-        compare_arms(LABELS, [[0.1, 0.2, 0.3], [0.1, 0.2]], ONE, "binary")
-
-
-@pytest.mark.parametrize("test", [delong_test, mcnemar_test, permutation_test])
-@pytest.mark.parametrize(
-    ("arguments", "options", "message"),
-    [
-        ((LABELS, ONE[0], ONE[0, :2], "binary"), {}, "same images, but came for 3 and 2"),
-        ((LABELS, ONE[0], ONE[0] * np.inf, "binary"), {}, "finite"),
-        ((LABELS, ONE[0], ONE[0], "binary"), {"level": 0.0}, "between 0 and 1"),
-        ((LABELS, ONE[0], ONE[0], "multi"), {}, "Unknown task 'multi'"),
-        (([0, 1], np.eye(2), np.eye(3)[:2], "multi-class"), {}, r"same classes.*\(2, 2\) and \(2, 3\)"),
-    ],
-)
-def test_wrong_models_are_refused(
-    test: Test, arguments: tuple[Any, ...], options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(MetricError, match=message):
-        test(*arguments, **options)
-
-
-def test_what_single_tests_cannot_do() -> None:
-    with pytest.raises(MetricError, match=r"multi-label image has several\. Use permutation_test"):
-        mcnemar_test([[0, 1]], [[0.1, 0.9]], [[0.1, 0.9]], "multi-label")
-    with pytest.raises(MetricError, match="all 2 have the same labels"):
-        delong_test([1, 1], [0.1, 0.9], [0.1, 0.9], "binary")
-    with pytest.raises(MetricError, match="class 1 has 1 images, fewer than 10"):
-        delong_test([0, 1], [0.1, 0.9], [0.1, 0.9], "binary")
-    with pytest.raises(MetricError, match="at least 2 images, but came with 1"):
-        permutation_test([1], [0.1], [0.9], "binary")
-    with pytest.raises(MetricError, match="can be traced to images, but 'f1'"):
-        image_influence([0, 1], [0.1, 0.9], "binary", metric="f1")
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "message"),
-    [
-        ([0.1, 0.2], [0.1, 0.2, 0.3], "came with 2 and 3 seeds"),
-        ([0.1], [0.2], "at least 2 of them, but came with 1"),
-        ([], [], "no values"),
-        ([0.1, math.nan], [0.1, 0.2], "finite"),
-        ([0.1, 0.2], [0.1, math.inf], "finite"),
-    ],
-)
-def test_wrong_seeds_are_refused(ours: list[float], theirs: list[float], message: str) -> None:
-    with pytest.raises(MetricError, match=message):
-        seeds_test(ours, theirs)
-
-
-def test_wrong_effects_are_refused() -> None:
-    for size in (hedges_g, superiority):
-        with pytest.raises(MetricError, match="no values"):
-            size([], [0.1])
-        with pytest.raises(MetricError, match="finite"):
-            size([0.1, 0.2], [0.1, math.nan])
-    for wrong in ([0.1, 1.1], [-0.1], [math.nan]):
-        with pytest.raises(MetricError, match=r"within \[0, 1\]"):
-            holm(wrong)
+# --- means of comparisons ---
 
 
 def test_the_mean_of_comparisons_is_welchs_test() -> None:

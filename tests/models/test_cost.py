@@ -1,17 +1,22 @@
-"""Counted operations against closed forms; the model counted stays as it is."""
+"""Counted operations against closed forms, and all costs of a model, which stays as it is."""
 
 import copy
+import json
+import math
 import warnings
+from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from qvit.errors import CircuitWarning, ModelError
-from qvit.models import ViT, ViTConfig, model_config
-from qvit.models.cost import count_flops, si
+from qvit.models import ViT, ViTConfig, attention, create_model, model_config
+from qvit.models.cost import Cost, cost_of, count_flops, si
 from qvit.models.projections import Cosine, Linear, Quantum
 from qvit.models.zoo import KINDS, build_without_numbers
 from qvit.quantum import QuantumLinear
@@ -252,3 +257,188 @@ def test_what_cannot_be_counted() -> None:
 )  # fmt: skip
 def test_si(count: float, text: str) -> None:
     assert si(count) == text
+
+
+# --- all costs of a model ---
+
+RETINA = {"in_chans": 3, "num_classes": 5}
+BREAST = {"in_chans": 1, "num_classes": 2}
+
+
+def explicit(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention in operations that every counter sees."""
+    return F.softmax(queries @ keys.mT / math.sqrt(queries.shape[-1]), dim=-1) @ values
+
+
+def closed_form(config: ViTConfig, per_token: int = 0) -> int:
+    """Two operations a multiply-add; `per_token` those of a block's projections."""
+    n, d, patch = (config.img_size // config.patch) ** 2, config.dim, config.in_chans * config.patch**2
+    embedding, tokens = 2 * n * patch * d, n + (config.pool == "cls")
+    attended = 2 * tokens * tokens * d + 2 * tokens * tokens * d  # QKᵀ, then AV
+    block = attended + 2 * tokens * d * d + 2 * tokens * (d * config.mlp_dim + config.mlp_dim * d)
+    return embedding + config.depth * (block + tokens * per_token) + 2 * d * config.num_classes
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("qvit_4q1h", {}),
+        ("qvit_2q2h", {"depth": 2, "mlp_dim": 5, "pool": "cls"}),
+        ("vit_4q2h", BREAST),
+        ("vit_2q3h", {"img_size": 64}),
+    ],
+)
+def test_flops_of_a_forward_pass(name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand, and by torch's counter on a pass with real numbers."""
+    model = create_model(name, **options).eval()
+    config, found = model.config, cost_of(model)
+    quantum = name.startswith("qvit")
+    assert found.classical_flops == closed_form(config, 0 if quantum else 6 * config.dim**2)
+    monkeypatch.setattr(attention, "attend", explicit)
+    images = torch.rand(1, config.in_chans, config.img_size, config.img_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    assert found.flops == counter.get_total_flops() == found.classical_flops + found.simulation_flops
+    assert (found.simulation_flops > 0) == quantum
+    assert count_flops(model, config.in_chans, config.img_size) == found.flops
+
+
+# An amplitude takes six operations around and three a rotation; the first layer is in the start state.
+SIMULATED = [
+    ("qvit_2q2h", {"depth": 2}, {"statevector": 108 * 4 * 6, "unitary": 108 * 4 * 2, "heisenberg": 108 * 9}),
+    (
+        "qvit_2q2h",  # one matrix a circuit, made row by row, and applied to all nine tokens
+        {"depth": 2, "n_layers": 2},
+        {
+            "statevector": 108 * 4 * (6 + 6),
+            "unitary": 12 * 4 * (2 * 9 + 6 * 4 + 2 * 9 * 4),
+            "heisenberg": 108 * 36,
+        },
+    ),
+    (
+        "qvit_4q1h",  # no fewer rows than tokens: no matrix
+        {"n_layers": 2},
+        {"statevector": 27 * 16 * (6 + 12), "unitary": 27 * 16 * (2 + 12), "heisenberg": 5433},
+    ),
+    # x·W and the squares' signed sums, 4 × 4 each.
+    ("qvit_4q1h", {"ansatz": "pyramid"}, {"statevector": 18576, "unitary": 16416, "subspace": 27 * 2 * (16 + 16)}),
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "options", "expected"), SIMULATED)
+def test_simulation_by_engine(name: str, options: dict[str, Any], expected: dict[str, int]) -> None:
+    """Of images of nine patches, by all engines that can, whichever the model names."""
+    config = model_config(name, img_size=12, **options)
+    found = cost_of(config)
+    assert found.simulation_flops_by_engine == expected
+    assert found.simulation_flops == expected[found.engine]
+    other = next(engine for engine in expected if engine != found.engine)
+    pinned = cost_of(model_config(name, img_size=12, engine=other, **options))
+    assert (pinned.engine, pinned.simulation_flops) == (other, expected[other])
+    assert pinned.simulation_flops_by_engine == expected
+    assert pinned.classical_flops == found.classical_flops
+
+
+def test_heisenberg_by_hand() -> None:
+    """57 a token for three circuits, as documented; without CNOTs each wire is one cosine, and three for its angle."""
+    assert cost_of(model_config("qvit_4q2h")).simulation_flops_by_engine["heisenberg"] == 49 * 6 * 19
+    assert cost_of(model_config("no_entangler_4q2h")).simulation_flops == 49 * 6 * (4 + 3 * 4)
+
+
+def test_engines_that_differ_within_a_model() -> None:
+    model = create_model("unlu_2q1h", img_size=8)
+    projection = model.blocks[0].attention.project
+    projection.score_circuits.engine, projection.value_circuits.engine = "statevector", "heisenberg"
+    found = cost_of(model)
+    assert found.engine == "statevector + heisenberg"
+    by_engine = found.simulation_flops_by_engine
+    assert by_engine["heisenberg"] < found.simulation_flops < by_engine["statevector"]
+
+
+def test_the_reference_is_named_but_not_counted_among_the_engines() -> None:
+    named = cost_of(model_config("qvit_2q1h", img_size=8, engine="reference"))
+    assert named.engine == "reference"
+    assert set(named.simulation_flops_by_engine) == {"heisenberg", "unitary", "statevector"}
+
+
+@pytest.mark.long
+def test_parameters() -> None:
+    found = cost_of(model_config("qvit_4q2h", depth=3, **RETINA))
+    assert found.parameters == 1117 + 2 * (4 * 8 + 24 + 72 + 2 * 72)
+    assert found.parameters_in_projections == 3 * 24
+    assert found.parameters_in_attention == 3 * (24 + 72)  # without the norm before attention
+    model = create_model("vit_4q2h", **RETINA)
+    model.blocks[0].attention.out.requires_grad_(False)
+    found = cost_of(model)
+    assert (found.parameters, found.parameters_in_attention) == (1309 - 72, 216)
+    found = cost_of(model_config("monai_vit", **RETINA))
+    assert found.parameters > 1e6
+    assert (found.parameters_in_projections, found.parameters_in_attention, found.hardware) == (0, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "projections", "in_attention", "classical", "simulation", "circuits", "depth"),
+    [
+        ("qvit_4q1h", 513, 12, 32, 61_976, 2_793, 147, 6),
+        ("qvit_4q2h", 1117, 24, 96, 133_360, 5_586, 294, 6),
+        ("qvit_8q1h", 1117, 24, 96, 133_360, 5_733, 147, 10),
+        ("qvit_8q2h", 2613, 48, 320, 304_352, 11_466, 294, 10),
+        ("vit_4q2h_matched", 1119, 126, 168, 125_892, 0, None, None),
+    ],
+)
+def test_pinned_costs(
+    name: str,
+    parameters: int,
+    projections: int,
+    in_attention: int,
+    classical: int,
+    simulation: int,
+    circuits: int | None,
+    depth: int | None,
+) -> None:
+    """As published: 99.99 % fewer parameters than 14.5 million, but for the widest."""
+    found = cost_of(model_config(name, **RETINA))
+    assert (found.parameters, found.parameters_in_projections) == (parameters, projections)
+    assert found.parameters_in_attention == in_attention
+    assert (found.classical_flops, found.simulation_flops) == (classical, simulation)
+    needed = found.hardware
+    assert (needed and needed.circuits, needed and needed.depth) == (circuits, depth)
+
+
+@pytest.mark.long
+def test_a_model_costs_what_its_configuration_does_and_stays_as_it_is() -> None:
+    torch.manual_seed(3)
+    model = create_model("unlu_2q1h", img_size=8).train()
+    before, state = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
+    found = cost_of(model, accuracy=0.1)
+    assert found == cost_of(model.config, accuracy=0.1)
+    assert found.hardware is not None
+    assert found.hardware.shots == 100 * found.hardware.circuits
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert found == cost_of(model.double(), accuracy=0.1)
+
+
+def test_counting_a_configuration_does_not_warn() -> None:
+    config = model_config("qvit_4q2h", ansatz="reupload")
+    with pytest.warns(CircuitWarning, match="cannot influence any output"):
+        create_model("qvit_4q2h", ansatz="reupload")
+    assert cost_of(config).hardware is not None  # warnings are errors here
+
+
+@pytest.mark.parametrize("name", ["unlu_4q2h", "vit_4q2h", "resnet18"])
+def test_costs_are_json(name: str) -> None:
+    found = cost_of(model_config(name, **BREAST))
+    read = json.loads(json.dumps(asdict(found)))
+    assert set(read) == set(Cost.__dataclass_fields__)
+    assert read["flops"] == found.flops == found.classical_flops + found.simulation_flops
+    if found.hardware is not None:
+        assert Counter(read["hardware"]["gates"]) == Counter(found.hardware.gates)
+        assert [kind["ansatz"] for kind in read["hardware"]["kinds"]] == [k.ansatz for k in found.hardware.kinds]
+
+
+def test_resnet18_costs() -> None:
+    found = cost_of(model_config("resnet18", **BREAST))
+    assert (found.flops, found.classical_flops) == (911_593_472, 911_593_472)

@@ -1,4 +1,4 @@
-"""Knobs bite: every field of a model's configuration changes something, and the tables say what."""
+"""All models: every field of a configuration changes something, and the tables say what."""
 
 from collections.abc import Callable
 from dataclasses import asdict, fields

@@ -1,4 +1,4 @@
-"""What a kept loss holds: all that grows with the batch is in autograd's hands, which frees it or moves it."""
+"""Whole models: all that a kept loss holds and that grows with the batch is in autograd's hands."""
 
 import ctypes
 import gc

@@ -1,4 +1,4 @@
-"""Wrong inputs: everything that `qvit.models` raises, its message whole; the table is checked against the code."""
+"""Everything that `qvit.models` raises, its message whole; the table is checked against the code."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""Images that are more than a tensor, such as those that a MONAI DataLoader yields."""
+"""Models, losses, teachers: images that are more than a tensor, such as those that a MONAI DataLoader yields."""
 
 from collections.abc import Callable
 

@@ -9,26 +9,15 @@ import torch
 
 from qvit.quantum import (
     ANSATZE,
-    ENGINES,
     Circuit,
-    CircuitBuilder,
     QuantumLinear,
     expectations,
     explain,
     get_ansatz,
 )
-from qvit.quantum.engines import Plan, make_plan
 from qvit.quantum.engines.choose import AutoPlan, auto_plan
-from qvit.quantum.engines.subspace import SubspacePlan
 
 EnginesFor = Callable[[Circuit], list[str]]
-
-
-def test_the_engines() -> None:
-    assert set(ENGINES) == {"auto", "heisenberg", "unitary", "statevector", "subspace", "reference"}
-    for engine in ENGINES:
-        circuit = get_ansatz("pyramid" if engine == "subspace" else "ry_ring").build(3, 1)
-        assert isinstance(make_plan(circuit, engine), Plan)
 
 
 @pytest.mark.parametrize("name", ANSATZE)
@@ -62,15 +51,6 @@ def test_auto_gives_what_its_choice_gives() -> None:
     for name in plan.plans:
         forced = AutoPlan(circuit, plan.plans, name, {(7, 1, 4, "cpu"): name})
         assert torch.equal(forced.expectations(inputs, weights), expectations(circuit, inputs, weights, engine=name))
-
-
-def test_the_subspace_takes_a_loaded_state_without_gates() -> None:
-    circuit = CircuitBuilder(2).load_amplitudes(1, 2).build()
-    plan = make_plan(circuit, "subspace")
-    assert isinstance(plan, SubspacePlan)
-    inputs = torch.tensor([0.6, 0.8], dtype=torch.float64)  # ⟨Z₁⟩ = 0.8² − 0.6², as state 1 is |01⟩
-    expected = torch.tensor([-0.28, 0.28], dtype=torch.float64)
-    torch.testing.assert_close(plan.expectations(inputs, torch.zeros(0, dtype=torch.float64)), expected)
 
 
 def test_explained() -> None:

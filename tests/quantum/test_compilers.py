@@ -1,4 +1,4 @@
-"""torch.compile, torch.export, torch.jit.trace: one graph, no noise, the same numbers at any batch size.
+"""Layer and engines in torch.compile, torch.export, torch.jit.trace: one graph, no noise, the same at any batch size.
 
 Without the checks of annotations: symbolic sizes are no `int`, and a compiler would look into the checks.
 """

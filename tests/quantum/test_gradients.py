@@ -1,4 +1,4 @@
-"""Gradients: finite differences, the parameter-shift rule, second derivatives, single precision."""
+"""All engines: gradients against finite differences and the parameter-shift rule, second derivatives, float32."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvit.quantum import ANSATZE, Angle, Circuit, QuantumLinear, expectations, get_ansatz
+from qvit.quantum import ANSATZE, Angle, Circuit, Gate, QuantumLinear, expectations, get_ansatz, w
+from qvit.quantum.engines import make_plan
 from qvit.quantum.engines.reference import ReferencePlan
 
 Batch = tuple[Tensor, Tensor]
@@ -90,6 +91,20 @@ def test_a_gradient_penalty_trains() -> None:
     slope.square().sum().backward()
     assert layer.weights.grad is not None
     assert layer.weights.grad.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("engine", ["heisenberg", "statevector"])
+@pytest.mark.parametrize("n_inputs", [0, 2])
+def test_second_derivatives_bear_operands_that_do_not_matter(engine: str, n_inputs: int) -> None:
+    gates = (Gate("RY", (0,), w(0)), Gate("CNOT", (0, 1)))
+    plan = make_plan(Circuit(2, n_inputs, 1, gates), engine)
+    inputs = torch.randn(3, n_inputs, dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+    out = plan.expectations(inputs, weights)[:, 0].sum()
+    to_inputs, to_weights = torch.autograd.grad(out, (inputs, weights), create_graph=True)
+    assert not to_inputs.any()
+    (second,) = torch.autograd.grad(to_weights.sum(), weights)
+    torch.testing.assert_close(second, -3 * weights.detach().cos())
 
 
 # --- the parameter-shift rule ----------------------------------------------------------------------------------

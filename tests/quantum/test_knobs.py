@@ -1,4 +1,4 @@
-"""Every option bites: another value of it changes what comes out, for each option that there is."""
+"""Ansätze, layer, explanation, plans, drawings: another value of every option changes what comes out."""
 
 import inspect
 from collections.abc import Callable

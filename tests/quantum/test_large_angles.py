@@ -1,4 +1,4 @@
-"""Angles of any size keep the digits of the float32 numbers that they are made of."""
+"""All engines: angles of any size keep the digits of the float32 numbers that they are made of."""
 
 from itertools import product
 

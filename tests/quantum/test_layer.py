@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from qvit.quantum import ANSATZE, QuantumLinear, expectations
+from qvit.errors import CircuitError
+from qvit.quantum import ANSATZE, Circuit, Gate, QuantumLinear, expectations, w, x
+from qvit.quantum.ansatz import Ansatz
 
 # Not those with weights that the layer warns of; their circuits have tests of their own.
 QUIET = [name for name in ANSATZE if name not in ("strongly_entangling", "reupload")]
@@ -253,3 +255,52 @@ def test_a_layer_says_what_it_is() -> None:
 def _on_meta() -> QuantumLinear:
     with torch.device("meta"):
         return QuantumLinear(3, dtype=torch.float64)
+
+
+# --- edges, each of which went wrong once --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["heisenberg", "statevector"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_huge_finite_inputs_stay_within_bounds_and_nan_stays_nan(engine: str, dtype: torch.dtype) -> None:
+    layer = QuantumLinear(3, n_layers=2, engine=engine, dtype=dtype)
+    for size in (1e4, 2e8, 1e15, 1e30):
+        assert layer(size * torch.randn(64, 3, dtype=dtype)).abs().max() <= 1 + 1e-4
+    assert layer(torch.full((2, 3), math.nan, dtype=dtype)).isnan().any()
+
+
+def test_an_ansatz_with_a_single_weight_works_in_groups() -> None:
+    single = Ansatz(
+        "single", lambda n, layers: (), lambda n, layers: Circuit(n, n, 1, (Gate("RY", (0,), x(0) + w(0)),))
+    )
+    with pytest.warns(match="cannot influence"):
+        layer = QuantumLinear(2, ansatz=single, groups=(3,))
+    values = torch.randn(5, 3, 2)
+    torch.testing.assert_close(layer(values)[..., 0], (values[..., 0] + layer.weights).cos())
+
+
+@pytest.mark.long
+def test_too_many_qubits_are_refused_with_advice() -> None:
+    with pytest.raises(CircuitError, match=r"statevector engine holds .* Use fewer qubits"):
+        QuantumLinear(21, n_layers=2)
+    with pytest.raises(CircuitError, match="n_layers must be a whole number"):
+        QuantumLinear(2, n_layers=True)
+
+
+def test_explain_of_a_layer_is_that_of_its_circuit() -> None:
+    layer = QuantumLinear(3, groups=(2,))
+    text = str(layer.explain(tokens=5, measure=False))
+    assert "5 tokens × 2 group(s)" in text
+    assert "← chosen" in text
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_of_numpy_are_whole_numbers_too() -> None:
+    """They overflow in 2ⁿ, and have no `bit_length`."""
+    wide = Circuit(np.int64(64), np.int64(2), np.int64(1), (Gate("RX", (0,), w(0)),), (), tuple(np.array([1, 2])))
+    assert wide == Circuit(64, 2, 1, (Gate("RX", (0,), w(0)),), (), (1, 2))
+    assert {type(number) for number in (wide.n_wires, wide.n_inputs, wide.n_weights, *wide.amplitudes)} == {int}
+    layer = QuantumLinear(np.int64(4), n_layers=np.int64(2), groups=tuple(np.array([3])))
+    assert (layer.n_qubits, layer.n_layers, layer.groups) == (4, 2, (3,))
+    assert {type(number) for number in (layer.n_qubits, layer.n_layers, *layer.groups)} == {int}
+    assert layer(torch.ones(5, 3, 4)).shape == (5, 3, 4)

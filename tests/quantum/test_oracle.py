@@ -1,4 +1,4 @@
-"""Every engine against the slow reference on random circuits: values and gradients."""
+"""All engines against the slow reference on random circuits: values and gradients."""
 
 from collections import Counter
 from collections.abc import Callable

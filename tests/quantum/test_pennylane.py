@@ -1,4 +1,4 @@
-"""The reference gate by gate, and the engines on whole circuits, against PennyLane's default.qubit."""
+"""The reference gate by gate, and all engines on whole circuits, against PennyLane's default.qubit."""
 
 import math
 from collections.abc import Callable

@@ -9,7 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from qvit.quantum import Angle, Circuit, CircuitBuilder, Gate, Pauli, PauliProgram, X, Y, Z, compile_circuit, w, x
+from qvit.quantum import (
+    Angle,
+    Circuit,
+    CircuitBuilder,
+    Gate,
+    Pauli,
+    PauliProgram,
+    X,
+    Y,
+    Z,
+    compile_circuit,
+    expectations,
+    w,
+    x,
+)
 from qvit.quantum.circuit import ring
 from qvit.quantum.engines.reference import ReferencePlan
 from qvit.quantum.program import Rotation, light_cones, phase_frame
@@ -182,3 +196,22 @@ def test_real_and_complex_programs_both_occur() -> None:
     assert phase_frame(compile_circuit(real)) == 0b01
     assert phase_frame(compile_circuit(mixed)) is None
     assert phase_frame(compile_circuit(loaded)) is None  # S would change the loaded state
+
+
+@pytest.mark.parametrize("constant", [math.pi / 2 + 1e-9, 1001 * math.pi / 2 + 1e-6, 1e9, 37 * math.pi / 2, 1e-12])
+def test_a_constant_near_a_quarter_turn_is_not_taken_for_one(constant: float) -> None:
+    gates = (Gate("RY", (0,), x(0)), Gate("RX", (0,), Angle(constant=0.7)), Gate("RY", (0,), Angle(constant=constant)))
+    circuit = Circuit(1, 1, 0, gates)
+    inputs, none = torch.tensor([[0.4]], dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    expected = expectations(circuit, inputs, none, engine="reference")
+    torch.testing.assert_close(expectations(circuit, inputs, none), expected, atol=1e-13 * max(1, constant), rtol=0)
+
+
+@pytest.mark.long
+def test_light_cones_in_blocks_are_those_of_one_block() -> None:
+    """More than 1,024 rotations are compared in several blocks; here each matters on its own wire and on no other."""
+    gates = tuple(Gate(("RX", "RY")[k // 3 % 2], (k % 3,), w(k)) for k in range(1100))
+    program = compile_circuit(Circuit(3, 0, 1100, gates))
+    assert len(program.rotations) == 1100
+    expected = [[k % 3 == wire for k in range(1100)] for wire in range(3)]
+    assert light_cones(program).tolist() == expected

@@ -1,4 +1,4 @@
-"""Wrong circuits, layers and inputs are refused, each with the whole of a message that helps."""
+"""All of `qvit.quantum`: wrong circuits, layers and inputs are refused, each with the whole of a message that helps."""
 
 import math
 from collections.abc import Callable
@@ -33,7 +33,7 @@ from qvit.quantum import (
 )
 from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.draw import as_figure
-from qvit.quantum.engines import make_plan, reference
+from qvit.quantum.engines import make_plan
 from qvit.quantum.engines.heisenberg import heisenberg_plan
 from qvit.quantum.limits import series, whole
 from suite.messages import missing, raised
@@ -424,15 +424,6 @@ def test_every_message_is_in_a_table() -> None:
     assert missing(found, known) == []
 
 
-def test_the_oracle_takes_all_that_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "MAX_WIRES", 2)
-    monkeypatch.setattr(reference, "MOST_ELEMENTS", 3 * 4**2)
-    circuit = Circuit(2, 0, 0, ())
-    assert torch.equal(expectations(circuit, torch.zeros(3, 0), torch.zeros(0), engine="reference"), torch.ones(3, 2))
-    with pytest.raises(CircuitError, match=r"n up to 2 and 48 elements in all; got n=2 and 4 token"):
-        expectations(circuit, torch.zeros(4, 0), torch.zeros(0), engine="reference")
-
-
 def test_a_layer_that_is_refused_is_not_registered() -> None:
     for wrong in (own(shape=(3, 2)), own(made="no circuit")):
         with pytest.raises(CircuitError, match="but builds"):
@@ -454,24 +445,3 @@ def test_bounds_themselves_are_allowed() -> None:
 
 def test_the_family() -> None:
     assert issubclass(CircuitError, QvitError)
-
-
-# --- what is built, and how -----------------------------------------------------------------------------------
-
-
-def test_a_builder_counts() -> None:
-    circuit = CircuitBuilder(2).load_amplitudes(0, 1, 2).add("RX", 0, angle=x(1) + w(4)).add("RZ", 1, angle=0.5).build()
-    assert (circuit.n_inputs, circuit.n_weights, circuit.observables) == (3, 5, (Z(0), Z(1)))
-    assert circuit.gates[1].angle == Angle(constant=0.5)
-    assert (of().n_inputs, CircuitBuilder(1).extend([H]).build().gates) == (0, (H,))
-
-
-def test_angles_are_sums() -> None:
-    angle = 2 * x(1) + x(0) - w(2) * 0.5 - 1 + x(1) - 3 * x(1)
-    assert angle == Angle(((0, 1.0),), ((2, -0.5),), -1.0)
-    assert str(angle) == "x0 - 0.5·w2 - 1"
-    assert str(-angle) == "-x0 + 0.5·w2 + 1"
-    assert str(Angle()) == "0"
-    assert 1 + x(0) == x(0) + 1
-    assert 1 - x(0) / 4 == Angle(((0, -0.25),), (), 1.0)
-    assert str(Angle(((1, 1 / 3), (0, 1.0)), (), 0.25)) == "x0 + 0.3333·x1 + 0.25"

@@ -1,4 +1,4 @@
-"""What autograd does around a circuit: gradients in batches, what it keeps and when, tensors of other types."""
+"""Layer and engines: what autograd does around a circuit, in batches, with what it keeps, with other tensors."""
 
 import gc
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -15,13 +15,15 @@ from qvit.evaluation.medmnist_files import result_name
 from qvit.evaluation.metrics import accuracy, auc
 from qvit.models.cost import Cost
 from qvit.models.hardware_cost import HardwareCost
-from qvit.report import charts, forest
+from qvit.report import arms, charts, forest
+from qvit.report import forest as forest_module
 from qvit.study import reading
 from qvit.study.reading import parse_study
 from qvit.study.spec import Job
 from qvit.study.store import KnownCost, Store
 from qvit.training.folder import flag_of
 from qvit.training.records import Result
+from report.made import CLASSES, TEXT, TITLES, MakeStudy
 from suite.runs import few_will_do, make_npz, make_run, train_as_if  # noqa: F401 - fixtures
 
 # --- whole studies, whose runs were never trained ---
@@ -31,8 +33,6 @@ TASKS = {
     "retinamnist": ("ordinal", 5), "breastmnist": ("binary", 2), "pathmnist": ("multi-class", 9),
 }  # fmt: skip
 EPOCHS = 3
-
-
 QUANTUM = ("qvit", "no_entangler", "frozen", "unlu")  # kinds of models with circuits
 
 
@@ -195,3 +195,45 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>'
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """All figures, instead of their being written."""
+    figures: list[Any] = []
+
+    def keep(figure: Any) -> str:
+        figures.append(figure)
+        return EMPTY
+
+    for module in (charts, forest_module):
+        monkeypatch.setattr(module, "svg", keep)
+    return figures
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """Intervals as quickly as they can be had."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(arms, "RESAMPLES", 40)
+        yield
+
+
+@pytest.fixture(scope="session")
+def told(make_study: MakeStudy) -> Path:
+    """A study of three tasks, three kinds of models and a teacher, whose words are a trial for whoever shows them."""
+    strength = {"qvit": 2.5, "vit_matched": 0.5}
+    return make_study(
+        TEXT,
+        skill=lambda job: strength.get(job.model.kind, 1.0) + 0.4 * bool(job.teachers),
+        classes=CLASSES,
+        titles=TITLES,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(told: Path, few_resamples: None) -> arms.Results:
+    return arms.load_results(told)

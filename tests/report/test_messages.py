@@ -1,4 +1,4 @@
-"""Every message of an error is written down whole, with its values, in a test that looks at it."""
+"""Every message of an error of `qvit.report` is written down whole, with its values, in a test that looks at it."""
 
 from pathlib import Path
 

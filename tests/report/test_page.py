@@ -4,50 +4,26 @@ import base64
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from qvit.errors import RunError
 from qvit.evaluation import statistics
 from qvit.evaluation.ranking import friedman
-from qvit.report import arms as arms_module
-from qvit.report import charts
-from qvit.report import forest as forest_module
-from qvit.report.answer import Line, answer
-from qvit.report.arms import Cell, Results, load_results
-from qvit.report.axes import log_limits, log_ticks, plain
+from qvit.report.arms import Results, load_results
 from qvit.report.claims import families, headline
 from qvit.report.controls import CONTROLS
-from qvit.report.drawing import Chart, drawing
-from qvit.report.forest import MEAN, _style, forest
 from qvit.report.page import build_sections, write_report
 from qvit.report.tables import MISSING, headline_table, main_table
 from qvit.study.spec import Job
+from report.made import TEXT, MakeStudy, answers
 
-MakeStudy = Callable[..., Path]
-TEXT = """
-title: Circuits & <script>alert("x")</script>
-description: "<img src=x onerror=alert(1)> & more"
-datasets: [a.npz, d.npz]
-models:
-  - {kind: [qvit, vit_matched], qubits: [4, 8], heads: 1}
-  - {name: cosine_4q1h, label: "cos & <b>cosine</b> for $5 or $6"}
-  - {kind: qvit, qubits: 4, heads: [1, 2], layers: 2}
-seeds: 2
-teachers: {strong: [{arch: vit_4q1h, seeds: 2}]}
-regimes: {scratch: , kd: {teacher: strong}}
-"""
-CLASSES = {"a": ["<i>none</i> & null", "a class whose name goes on and on", "c"]}
-TITLES = {"d": "Set <D> & 'so' on"}
-EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>'
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 VOID = {"meta", "link", "br", "img", "hr", "input", "wbr"}
 
 
@@ -129,39 +105,15 @@ def check(text: str, results: Results) -> Page:
     return page
 
 
-@pytest.fixture(autouse=True, scope="module")
-def few_resamples() -> Iterator[None]:
-    """Intervals as quickly as they can be had."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(arms_module, "RESAMPLES", 40)
-        yield
-
-
 @pytest.fixture(scope="module")
-def folder(make_study: MakeStudy) -> Path:
-    strength = {"qvit": 2.5, "vit_matched": 0.5}
-    folder = make_study(
-        TEXT,
-        skill=lambda job: strength.get(job.model.kind, 1.0) + 0.4 * bool(job.teachers),
-        classes=CLASSES,
-        titles=TITLES,
-    )
-    write_report(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def results(folder: Path) -> Results:
-    return load_results(folder)
+def folder(told: Path, few_resamples: None) -> Path:
+    write_report(told)
+    return told
 
 
 @pytest.fixture(scope="module")
 def page(folder: Path, results: Results) -> Page:
     return check((folder / "report" / "report.html").read_text(encoding="utf-8"), results)
-
-
-def answers(results: Results) -> list[Line]:
-    return answer(headline(families(results)), families(results), {test.name: test.title for test in results.tests})
 
 
 @pytest.mark.long
@@ -265,41 +217,6 @@ def test_ranks_are_tested(make_study: MakeStudy, changes: int, shown: str) -> No
     if changes:
         assert f"F = {expected.f:.2f}, p = {expected.f_p:.3f} (Iman and Davenport)" in section.text[0]
     assert section.text[1:] == ("With so few datasets the ranks of two models cannot be told apart in this way.",)
-
-
-@pytest.mark.parametrize(("ours", "said"), [(0.2, "the QViT is worse"), (1.5, "no difference shown")])
-def test_the_other_answers(make_study: MakeStudy, ours: float, said: str) -> None:
-    text = "datasets: [a.npz, b.npz]\nmodels: [qvit_4q1h, vit_4q1h]\nseeds: 4"
-    found = load_results(make_study(text, skill=lambda job: ours if job.model.kind == "qvit" else 1.5, images=60))
-    [first, told] = answers(found)
-    assert (first.verdict, first.tone) == ("This study cannot tell", "none")  # whether the quantum part helps
-    assert (told.verdict, told.tone) == (said, "worse" if "worse" in said else "none")
-    assert "mean over datasets" in told.figures
-    assert "Set A " in told.figures
-
-
-@pytest.mark.parametrize(
-    ("cosine", "no_entangler", "said", "tone"),
-    [
-        (0.2, 0.2, "Yes: better than {cosine} and {no_entangler}", "better"),
-        (0.2, 1.5, "In part: better than {cosine}; no difference shown from {no_entangler}", "better"),
-        (1.5, 1.5, "Not shown: no difference shown from {cosine} and {no_entangler}", "none"),
-        (3.5, 1.5, "No: worse than {cosine}; no difference shown from {no_entangler}", "worse"),
-        (0.2, 3.5, "It depends: better than {cosine}; worse than {no_entangler}", "none"),
-    ],
-)
-def test_whether_the_quantum_part_helps(
-    make_study: MakeStudy, cosine: float, no_entangler: float, said: str, tone: str
-) -> None:
-    strength = {"qvit": 1.5, "cosine": cosine, "no_entangler": no_entangler}
-    text = "datasets: a.npz\nmodels: {kind: [qvit, cosine, no_entangler]}\nseeds: 4"
-    told = answers(load_results(make_study(text, skill=lambda job: strength[job.model.kind], images=60)))
-    assert (told[0].question, told[0].tone) == ("Does the quantum part help?", tone)
-    found = told[0].verdict
-    for kind in ("cosine", "no_entangler"):
-        found = found.replace(CONTROLS[kind].words, f"{{{kind}}}")
-    assert sorted(re.split("[ ;:]+", found)) == sorted(re.split("[ ;:]+", said))
-    assert found.partition(":")[0] == said.partition(":")[0]
 
 
 @pytest.mark.long
@@ -460,170 +377,7 @@ def test_folders_that_cannot_be(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == (tmp_path / "out" / "tables").read_text() == "kept"
 
 
-# --- charts ---
-
-
-def outside(figure: Any) -> list[str]:
-    """The texts that are cut off: those drawn, in part, beyond the edge of the picture."""
-    from matplotlib.text import Text
-
-    figure.draw_without_rendering()
-    unseen: set[int] = set()  # labels of ticks beyond the ends of an axis, which are never drawn
-    for axes in figure.axes:
-        for axis, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
-            low, high = min(limits), max(limits)
-            slack = 1e-9 * (high - low)
-            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
-                if not low - slack <= tick.get_loc() <= high + slack:
-                    unseen |= {id(tick.label1), id(tick.label2)}
-    found = []
-    for text in figure.findobj(Text):
-        if text.get_visible() and text.get_text().strip() and id(text) not in unseen:
-            box = text.get_window_extent()
-            if box.x0 < -0.5 or box.y0 < -0.5 or box.x1 > figure.bbox.width + 0.5 or box.y1 > figure.bbox.height + 0.5:
-                found.append(text.get_text())
-    return found
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """All figures, instead of their being written."""
-    figures: list[Any] = []
-
-    def keep(figure: Any) -> str:
-        figures.append(figure)
-        return EMPTY
-
-    for module in (charts, forest_module):
-        monkeypatch.setattr(module, "svg", keep)
-    return figures
-
-
-LONG = "a model that somebody has given a rather long name so that all who read it know what it is"
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("names", ["short", "long"])
-def test_no_text_is_cut_off(make_study: MakeStudy, drawn: list[Any], names: str) -> None:
-    text = (
-        "datasets: retinamnist\n"  # where published models are drawn, too
-        "models: [qvit_4q1h, vit_4q1h_matched, {name: no_entangler_4q1h, label: three}, "
-        "{kind: qvit, qubits: 4, heads: 1, layers: 2}]\n"
-        "teachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
-    )
-    more: dict[str, Any] = {}
-    if names == "long":
-        text = text.replace("kd:", "knowledge_distillation_from_an_ensemble:").replace("three", LONG)
-        text = text.replace("datasets: retinamnist", "datasets: [a.npz, b.npz]")
-        more["titles"] = {"a": "A collection of photographs with quite a long title, of many words and a half"}
-        more["classes"] = {"a": ["no retinopathy to be seen at all", "x", "a" * 40]}
-    strength = {"qvit": 2.0, "vit_matched": 0.7}
-    folder = make_study(text, skill=lambda job: strength.get(job.model.kind, 1.2) + 0.4 * bool(job.teachers), **more)
-    every_chart(load_results(folder))
-    assert len(drawn) > 10
-    assert {text for figure in drawn for text in outside(figure)} == set()
-
-
-def test_text_that_is_cut_off_would_be_found() -> None:
-    with drawing(2.0) as (figure, axes):
-        axes.set_xlabel("x" * 200)
-        assert outside(figure) == ["x" * 200]
-
-
-@pytest.mark.long
-def test_rows_of_a_forest_do_not_overlap(results: Results, drawn: list[Any]) -> None:
-    names = {test.name: test.title for test in results.tests}
-    for one in (one for one in families(results) if one.key in ("classical", "distillation")):
-        forest(one.question, one.of("auc"), names)
-    assert drawn
-    for figure in drawn:
-        figure.draw_without_rendering()
-        boxes = sorted(
-            (label.get_window_extent() for label in figure.axes[0].get_yticklabels()), key=lambda box: box.y0
-        )
-        assert all(below.y1 <= above.y0 + 0.5 for below, above in pairwise(boxes))
-
-
-def with_parameters(results: Results, sizes: list[float]) -> Results:
-    """The same study of models of these numbers of parameters, in turn."""
-    cells = {}
-    for place, (key, cell) in enumerate(results.cells.items()):
-        told = tuple(replace(result, parameters=round(sizes[place % len(sizes)])) for result in cell.results)
-        cells[key] = Cell(cell.arm, cell.test, cell.seeds, cell.runs, cell.stages, told, cell.seconds)
-    return replace(results, cells=cells)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("least", "ratio"),
-    [(793.0, 1.0), (9800.0, 1.1), (1200.0, 2.0), (793.0, 5.0), (9800.0, 30.0), (1200.0, 1000.0), (793.0, 1e6)],
-)
-def test_axes_have_numbers(results: Results, drawn: list[Any], ratio: float, least: float) -> None:
-    """However little or much the sizes of models differ."""
-    changed = with_parameters(results, [least, least * ratio])
-    charts.parameters_chart(changed, changed.tests[0], "auc")
-    [axes] = drawn[0].axes
-    low, high = axes.get_xlim()
-    assert low < least
-    assert least * ratio < high
-    labels = {tick.get_loc(): tick.label1 for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high}
-    assert 3 <= len(labels) <= 6
-    for place, label in labels.items():
-        value = float(label.get_text().replace(",", "").replace("M", "e6"))
-        assert value == pytest.approx(place)
-    drawn[0].draw_without_rendering()
-    boxes = [label.get_window_extent() for label in labels.values()]
-    assert all(left.x1 < right.x0 for left, right in pairwise(boxes)), "none runs into the next"
-    assert outside(drawn[0]) == []
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.floats(1, 1e9), st.floats(1, 1e9))
-def test_there_are_numbers_for_any_range(least: float, ratio: float) -> None:
-    low, high = log_limits([least, least * ratio])
-    ticks = log_ticks(low, high)
-    assert 3 <= len(ticks) <= 6
-    assert all(low <= tick <= high * (1 + 1e-9) for tick in ticks)
-    assert ticks == sorted(ticks)
-    assert len({plain(tick) for tick in ticks}) == len(ticks)
-
-
-def test_numbers_are_plain() -> None:
-    told = [plain(value) for value in (3, 2.5, 800, 1000.0, 12500, 99999.99999999999, 1e6, 1.5e6, 2e9)]
-    assert told == ["3", "2.5", "800", "1,000", "12,500", "100,000", "1M", "1.5M", "2,000M"]
-
-
-@pytest.mark.long
-def test_a_forest_has_a_row_a_question(results: Results, drawn: list[Any]) -> None:
-    """And in it a mark for each dataset, in a colour of its own, and one for their mean."""
-    names = {test.name: test.title for test in results.tests}
-    one = next(one for one in families(results) if one.mean("auc"))
-    findings = [*one.of("auc"), *one.mean("auc")]
-    questions = list(dict.fromkeys((f.a, f.b) for f in findings))
-    assert len(findings) == 3 * len(questions), "or the case is of no use"
-    forest(one.question, findings, names)
-    [figure] = drawn
-    [axes] = figure.axes
-    assert [" ".join(label.get_text().split()) for label in axes.get_yticklabels()] == [
-        f"{a} − {b}" for a, b in questions
-    ]
-    marks = [line for line in axes.lines if len(line.get_xdata()) == 1]
-    assert [mark.get_xdata()[0] for mark in marks] == [f.comparison.difference for f in findings]
-    for mark, finding in zip(marks, findings, strict=True):
-        assert round(float(mark.get_ydata()[0])) == questions.index((finding.a, finding.b))
-        assert (mark.get_markerfacecolor() != "white") == finding.shown
-    styles = {(f.dataset, mark.get_color(), mark.get_marker()) for f, mark in zip(findings, marks, strict=True)}
-    assert len(styles) == len({colour for _, colour, _ in styles}) == 3
-    places = sorted(float(mark.get_ydata()[0]) * figure.get_figheight() / len(questions) for mark in marks)
-    assert min(b - a for a, b in pairwise(places)) > 0.05, "none covers another"
-    [legend] = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["Set A", TITLES["d"], MEAN]
-    assert figure.get_figheight() < 1.3 + 0.6 * len(questions)
-
-
-def test_a_forest_of_many_datasets_tells_them_apart() -> None:
-    sets = [f"d{number}" for number in range(12)]
-    assert len({_style([*sets, None], mark) for mark in range(13)}) == 13
+# --- layout ---
 
 
 @pytest.mark.long
@@ -648,11 +402,6 @@ def test_tables_stay_on_the_page(page: Page, folder: Path) -> None:
     assert "nav li, figure { min-width: 0; }" in screen, "what a flex box or grid holds is else as wide as that word"
 
 
-def every_chart(results: Results) -> list[Chart]:
-    sections = build_sections(results, families(results), headline(families(results)))
-    return [chart for section in sections for chart in section.charts]
-
-
 @pytest.mark.long
 def test_charts(page: Page) -> None:
     images = list(page.all("img"))
@@ -666,77 +415,11 @@ def test_charts(page: Page) -> None:
 
 
 @pytest.mark.long
-def test_every_chart_has_a_title(results: Results) -> None:
-    titles = [chart.title for chart in every_chart(results)]
-    other = "Set <D> & 'so' on"
-    assert titles == [
-        *(f"{name}: {metric} against parameters" for name in ("Set A", other) for metric in ("AUC", "ACC")),
-        "QViT minus each control",
-        "Is a quantum vision transformer better than a classical one of the same parameter count?",
-        "Gain from a teacher against model size",
-        "What is pre-training on a teacher worth?",
-        "Are two heads better than one?",
-        "Are more qubits better?",
-        "Are more circuit layers better?",
-        *("Set A: ROC curves", "Set A: calibration", "Set A: learning curves"),
-        "Set A: decisions of qvit_4q1h, in % of each true class",
-        "Set A: decisions of qvit_4q1h, kd, in % of each true class",
-        *(f"{other}: ROC curves", f"{other}: calibration", f"{other}: learning curves"),
-        "Mean ranks over datasets",
-    ]
-
-
-@pytest.mark.long
-def test_alternatives_hold_the_figures(results: Results) -> None:
-    """Whoever does not see a picture is told what it shows."""
-    test, arm = results.tests[0], results.arms[0]
-    cell = results.cell(test, arm)
-    assert cell is not None
-    value = f"{cell.intervals['auc'].value:.3f}"
-    assert f"{arm.title} {value}" in charts.roc_chart(test, [cell]).alt
-    assert f"{arm.title} {cell.parameters:,} parameters {value}" in charts.parameters_chart(results, test, "auc").alt
-    first = test.labels[:, 0] == 0
-    right = 100 * np.mean([(scores[first].argmax(axis=1) == 0).mean() for scores in cell.scores])
-    confusion = charts.confusion_chart(cell)
-    assert confusion.alt.startswith(f"{confusion.title}: of {test.classes[0]} {right:.0f} % are recognised; of ")
-    [classical] = [one for one in families(results) if one.key == "classical"]
-    findings = classical.of("auc")
-    alt = forest("T", findings, {test.name: test.title for test in results.tests}).alt
-    for finding in findings:
-        title = {"a": "Set A", "d": TITLES["d"]}[finding.dataset or ""]
-        one = finding.comparison
-        assert f"{finding.a} − {finding.b}, {title}: {one.difference:+.3f} from {one.low:+.3f}" in alt
-        assert finding.verdict in alt
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures("no_pictures")
-def test_as_many_kinds_as_there_are(make_study: MakeStudy) -> None:
-    """Colours and markers are used again."""
-    text = (
-        "datasets: b.npz\nmodels: {kind: [qvit, vit, cosine, identity, no_entangler, frozen, givens, circulant, unlu], "
-        "heads: 1}\nteachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
-    )
-    assert len(every_chart(load_results(make_study(text, images=12)))) > 5
-
-
-@pytest.mark.long
 @pytest.mark.usefixtures("no_pictures")
 def test_names_in_other_scripts(make_study: MakeStudy) -> None:
     folder = make_study("datasets: b.npz\nmodels: [{name: qvit_4q1h, label: 量子}, {name: vit_4q1h, label: دقيق}]")
     text = write_report(folder).html.read_text(encoding="utf-8")
     assert "量子" in Page(text).words
-
-
-def test_an_interval_that_begins_at_zero_is_drawn_whole(make_study: MakeStudy, drawn: list[Any]) -> None:
-    found = load_results(make_study("datasets: b.npz\nmodels: qvit_4q1h", skill=lambda job: -0.8, images=8))
-    [cell] = found.cells.values()
-    interval = cell.intervals["acc"]
-    assert interval.low == 0.0 < interval.value, "or the case is of no use"
-    charts.parameters_chart(found, found.tests[0], "acc")
-    [bar] = drawn[0].axes[0].containers
-    [segment] = bar.lines[2][0].get_segments()
-    assert segment[:, 1] == pytest.approx([0.0, interval.high])
 
 
 @pytest.mark.long
@@ -747,18 +430,3 @@ def test_models_of_one_size_gain_side_by_side(make_study: MakeStudy) -> None:
         "teachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
     )
     assert "slow" in write_report(make_study(text)).html.read_text(encoding="utf-8")
-
-
-@pytest.mark.long
-def test_gains_of_models_of_one_size_are_drawn(make_study: MakeStudy, drawn: list[Any]) -> None:
-    """As those of qvit_8q1h and qvit_4q2h, which have as many parameters."""
-    text = (
-        "datasets: [a.npz]\nseeds: 2\nmodels: [{kind: qvit, qubits: 4}, {kind: qvit, qubits: 4, layers: 3}]\n"
-        "teachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}"
-    )
-    results = load_results(make_study(text))
-    [family] = [one for one in families(results) if one.key == "distillation"]
-    arms = {arm.title: arm for arm in results.arms}
-    chart = charts.gains_chart(family.of("auc"), arms, with_parameters(results, [1117]))
-    assert "qvit_4q2h (3 layers)" in chart.alt
-    assert drawn[-1].axes[0].get_title(loc="left") == "Set A"

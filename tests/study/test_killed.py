@@ -1,4 +1,4 @@
-"""Real processes, killed in earnest: workers, drivers, and the tasks of a real Ray on this machine."""
+"""Pools, drivers and a real Ray as processes that are killed in earnest."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def children(pid: int) -> list[int]:
 @pytest.mark.processes
 @pytest.mark.slow("starts a driver with two workers, each of which has to import torch")
 def test_workers_end_with_a_killed_driver_which_leaves_whole_runs(make_npz: MakeNpz, tmp_path: Path) -> None:
-    """That the next driver goes on with them is tested in test_runner.py."""
+    """That the next driver goes on with them is tested in test_driver.py."""
     file = study_of(make_npz(), tmp_path, models=["vit_4q1h", "cosine_4q1h"], seeds=9, options={"epochs": 40})
     process = start(file, tmp_path / "out", "--workers", 2)
     assert process.stderr is not None

@@ -1,12 +1,10 @@
-"""The driver: what it hands out, what it writes down, and what it makes of every mishap."""
+"""Running a study: what it does, does again and leaves alone, and what it writes down for its report."""
 
 import errno
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,140 +16,21 @@ from qvit.files import sole_user
 from qvit.models.zoo import count_parameters, model_config
 from qvit.report.arms import read_labels
 from qvit.study import runner
-from qvit.study.driver import LOST_AT_MOST, StudyProgress, error_file
-from qvit.study.outcome import Outcome, final_run, read_outcome
-from qvit.study.pool import Event, attempt
+from qvit.study.driver import StudyProgress
+from qvit.study.outcome import final_run
+from qvit.study.pool import Event
 from qvit.study.reading import parse_study
 from qvit.study.runner import Summary, run_study
 from qvit.study.spec import Study
-from qvit.study.store import FILE, Store, StoredJob, labels_file
-from qvit.study.work import Work, execute
+from qvit.study.store import FILE, Store, labels_file
+from qvit.study.work import execute
 from qvit.training.folder import Run
 from qvit.training.options import resolve
-from qvit.training.records import Result
 from qvit.training.run import train_run
-
-MakeNpz = Callable[..., Path]
-Mishap = Callable[[Work, int], Event | None]
-
-
-def pretend(work: Work, tell: Callable[..., None] | None = None) -> Outcome:
-    """Stand for `execute`: write at once what a finished run leaves, with figures that depend on all of its options."""
-    told = read_outcome(work.folder, distilled=bool(work.teachers))
-    if told is not None:
-        return told
-    assert all((teacher / "result.json").exists() for teacher in work.teachers), "teachers come first"
-    for stage in ("pretrain", "finetune") if work.teachers else ("",):
-        folder = work.folder / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        area = zlib.crc32(repr(sorted(work.options.items())).encode()) / 2**32
-        figures = {"auc": area, "acc": 0.5, "auc_interval": [None, None], "acc_interval": [None, None]}
-        result = {"parameters": 7, "best_epoch": 1, "tta": "none", "val": figures, "test": figures}
-        for epoch in (1, 2):
-            if tell is not None:
-                tell(stage or "train", epoch, 2)
-        (folder / "timings.jsonl").write_text('{"epoch": 1, "seconds": 0.5}\n{"epoch": 2, "seconds": 0.25}\n')
-        (folder / "config.json").write_text(json.dumps({"dataset": work.options["dataset"]}))
-        (folder / "result.json").write_text(json.dumps(result))
-    if work.teachers:
-        (work.folder / "distillation.json").write_text("{}")
-    return Outcome(Result.of(result), 1.5 if work.teachers else 0.75)
-
-
-@dataclass
-class InlinePool:
-    """Does runs in this process, one at a time, by `does`; `mishap(work, attempt)` may say that all went otherwise.
-
-    `seen` is all work that was begun.
-    """
-
-    mishap: Mishap = lambda work, number: None
-    does: Callable[..., Outcome] = pretend
-    seen: list[Work] = field(default_factory=list)
-    done: list[str] = field(default_factory=list)
-    tries: dict[str, int] = field(default_factory=dict)
-    waiting: Work | None = None
-    closed: bool = False
-
-    @property
-    def idle(self) -> int:
-        return int(self.waiting is None)
-
-    def submit(self, work: Work) -> str:
-        self.waiting = work
-        self.seen.append(work)
-        return "here"
-
-    def events(self, timeout: float) -> list[Event]:
-        work, self.waiting = self.waiting, None
-        assert work is not None
-        self.tries[work.name] = number = self.tries.get(work.name, 0) + 1
-        event = self.mishap(work, number)
-        if event is None:
-            found: list[Event] = []
-
-            def tell(*told: Any) -> None:
-                found.append(Event("epoch", work.identity, "here", told))
-
-            kind, told = attempt(self.does, work, tell)
-            self.done.append(work.name)
-            return [*found, Event(kind, work.identity, "here", told)]
-        return [event]
-
-    def close(self) -> None:
-        self.closed = True
-
-
-@pytest.fixture
-def study(make_npz: MakeNpz) -> Callable[..., Study]:
-    """A study of tiny runs on a made-up file; what is given replaces parts of it."""
-
-    def make(**changes: Any) -> Study:
-        said = {
-            "datasets": [str(make_npz())],
-            "models": ["vit_4q1h", "cosine_4q1h"],
-            "options": {"epochs": 2},
-            "seeds": 1,
-        } | changes
-        return parse_study(json.dumps(said), name="tiny")
-
-    return make
-
-
-TAUGHT: dict[str, Any] = {
-    "teachers": {"big": [{"arch": "vit_8q1h", "epochs": 1}]},
-    "regimes": {
-        "scratch": None,
-        "kd": {"teacher": "big", "mixtures": 0, "pretrain": {"epochs": 1}, "finetune": {"epochs": 1}},
-    },
-}
-
-
-@pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Summary, InlinePool]]:
-    """Run a study in one folder by a pool in this process."""
-
-    def run(
-        study: Study, mishap: Mishap | None = None, *, does: Callable[..., Outcome] = pretend, **options: Any
-    ) -> tuple[Summary, InlinePool]:
-        pool = InlinePool(mishap or (lambda work, number: None), does)
-        monkeypatch.setattr(runner, "_pool", lambda *arguments: pool)
-        return run_study(study, options.pop("folder", tmp_path / "study"), **options), pool
-
-    return run
-
+from study.inline import TAUGHT, InlinePool, MakeNpz, stored
 
 Go = Callable[..., tuple[Summary, InlinePool]]
 MakeStudy = Callable[..., Study]
-
-
-def stored(folder: Path) -> dict[str, StoredJob]:
-    with Store.read(folder) as store:
-        return {job.name: job for job in store.jobs()}
-
-
-def lost(work: Work) -> Event:
-    return Event("lost", work.identity, "here", "its process was killed by SIGKILL")
 
 
 @pytest.mark.trains
@@ -208,99 +87,8 @@ def test_a_changed_study_does_just_what_is_new(study: MakeStudy, go: Go, tmp_pat
     assert len(list((tmp_path / "study" / "runs").iterdir())) == 5  # nothing is deleted
 
 
-def test_a_crash_is_recorded_and_stops_nobody(study: MakeStudy, go: Go, tmp_path: Path) -> None:
-    def crash(work: Work, number: int) -> Event | None:
-        told = ("ValueError: out of luck", "Traceback …")
-        return Event("failed", work.identity, "here", told) if "vit" in work.name else None
-
-    summary, pool = go(study(), crash)
-    name = "first vit_4q1h scratch seed 0"
-    assert summary.failed == {name: "ValueError: out of luck"}
-    assert summary.finished == 1
-    job = stored(tmp_path / "study")[name]
-    assert (job.status, job.error) == ("failed", "ValueError: out of luck")
-    assert error_file(job).read_text() == "Traceback …"
-    summary, pool = go(study())
-    assert (summary.failed, pool.done) == ({}, [name])
-    assert not error_file(job).exists()
-
-
-@pytest.mark.long
-def test_students_of_a_failed_teacher_fail_with_it(study: MakeStudy, go: Go) -> None:
-    def crash(work: Work, number: int) -> Event | None:
-        return Event("failed", work.identity, "here", ("E: no", "")) if "big" in work.name else None
-
-    summary, pool = go(study(**TAUGHT), crash)
-    assert summary.finished == 2
-    assert len(summary.failed) == 3
-    assert summary.failed["first vit_4q1h kd seed 0"] == "its teacher failed (first vit_8q1h big seed 0)"
-    assert sorted(pool.tries) == [
-        "first cosine_4q1h scratch seed 0",
-        "first vit_4q1h scratch seed 0",
-        "first vit_8q1h big seed 0",
-    ]
-    assert go(study(**TAUGHT))[0].finished == 5
-
-
-@pytest.mark.trains
-def test_a_real_error_of_a_run_is_recorded(study: MakeStudy, go: Go) -> None:
-    summary, _ = go(
-        study(overrides=[{"where": {"model": "vit*"}, "set": {"lr": 1e30, "clip_norm": None}}]), does=execute
-    )
-    assert summary.finished == 1
-    (error,) = summary.failed.values()
-    assert error.startswith("TrainingError: The")
-    assert "no longer finite" in error
-
-
-def test_a_run_whose_worker_dies_goes_on_with_another(study: MakeStudy, go: Go, tmp_path: Path) -> None:
-    summary, pool = go(study(), lambda work, number: lost(work) if number < 3 and "vit" in work.name else None)
-    assert summary.finished == 2
-    assert pool.tries == {"first vit_4q1h scratch seed 0": 3, "first cosine_4q1h scratch seed 0": 1}
-    with Store.read(tmp_path / "study") as store:
-        outcomes = [
-            one.outcome for one in store.attempts(stored(tmp_path / "study")["first vit_4q1h scratch seed 0"].identity)
-        ]
-    assert outcomes == ["lost: its process was killed by SIGKILL"] * 2 + ["finished"]
-
-
-def test_a_run_that_kills_every_worker_is_given_up(study: MakeStudy, go: Go) -> None:
-    summary, pool = go(study(), lambda work, number: lost(work) if "vit" in work.name else None)
-    assert pool.tries["first vit_4q1h scratch seed 0"] == LOST_AT_MOST
-    assert summary.failed == {
-        "first vit_4q1h scratch seed 0": "lost 3 workers; the last one: its process was killed by SIGKILL"
-    }
-    assert summary.finished == 1
-
-
 class StoppedError(Exception):
     """The driver's end, wherever it was."""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize(("moment", "left"), [("begin", 5), ("finish", 4), ("after", 2)])
-def test_a_driver_that_is_stopped_anywhere_goes_on(
-    study: MakeStudy, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, left: int
-) -> None:
-    whole, _ = go(study(**TAUGHT), folder=tmp_path / "whole")
-    real = {"begin": Store.begin, "finish": Store.finish}
-
-    def stop(self: Store, *arguments: Any) -> None:
-        if moment == "after":
-            real["finish"](self, *arguments)
-        raise StoppedError
-
-    for _ in range(3):
-        with monkeypatch.context() as patched:
-            patched.setattr(Store, "begin" if moment == "begin" else "finish", stop)
-            with pytest.raises(StoppedError):
-                go(study(**TAUGHT))
-    summary, pool = go(study(**TAUGHT))
-    assert summary.finished == whole.finished
-    # What had finished before the driver could write it down is found, not done again.
-    assert len(pool.done) == left
-    expected, found = stored(tmp_path / "whole"), stored(tmp_path / "study")
-    assert {name: job.result for name, job in found.items()} == {name: job.result for name, job in expected.items()}
 
 
 @pytest.mark.trains
@@ -488,27 +276,6 @@ def test_runs_that_nobody_takes_are_no_success(
         "No worker takes the 2 runs that are left: the machines have too few processors for one run. Give them more "
         "processors, or runs fewer threads."
     )
-
-
-@pytest.mark.long
-def test_progress_counts_and_estimates(study: MakeStudy, go: Go) -> None:
-    seen: list[tuple[int, int, int, float | None, str]] = []
-
-    def look(progress: StudyProgress) -> None:
-        seen.append((progress.total, progress.finished, len(progress.doing), progress.left, progress.news))
-
-    go(study(seeds=2), on_news=look)
-    assert {total for total, *_ in seen} == {4}
-    assert [finished for _, finished, *_ in seen] == sorted(finished for _, finished, *_ in seen)
-    assert seen[-1][1:4] == (4, 0, 0.0)
-    assert seen[0][3] is None  # nobody knows yet
-    news = [line for *_, line in seen if line]
-    assert len(news) == 4
-    assert news[0].startswith("first vit_4q1h scratch seed 0: test AUC 0.")
-    seen.clear()
-    go(study(seeds=3), on_news=look)
-    assert seen[0][-1] == "4 of 6 runs are done already"
-    assert seen[0][3] is not None
 
 
 @pytest.mark.long

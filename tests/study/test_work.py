@@ -1,6 +1,5 @@
 """One run of a study: what is done with what a worker is told, and what is read of its folder afterwards."""
 
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,58 +10,9 @@ from typing import Any
 import pytest
 
 from qvit.distill import Teacher
-from qvit.errors import RunError
-from qvit.study.outcome import Outcome, all_runs, final_run, read_outcome
+from qvit.study.outcome import Outcome, read_outcome
 from qvit.study.work import Work, execute
-from qvit.training.records import Result
-
-FIGURES = {"auc": 0.75, "acc": 0.5, "auc_interval": [0.5, 0.9], "acc_interval": [None, None]}
-
-
-def finish(folder: Path, parameters: int = 5, seconds: float = 1.5) -> Result:
-    """Make the folder of a finished run; returns its result."""
-    folder.mkdir(parents=True, exist_ok=True)
-    result = {"parameters": parameters, "best_epoch": 2, "tta": "none", "val": FIGURES, "test": FIGURES}
-    (folder / "result.json").write_text(json.dumps(result))
-    lines = [json.dumps({"epoch": epoch, "seconds": seconds}) for epoch in (1, 2)]
-    (folder / "timings.jsonl").write_text("\n".join(lines))
-    return Result.of(result)
-
-
-def names(runs: Any) -> list[str]:
-    return [run.folder.name for run in runs]
-
-
-def test_a_run_is_its_folder_and_a_distillation_its_last_stage(tmp_path: Path) -> None:
-    for stage in ("joint", "finetune", "pretrain"):
-        (tmp_path / stage).mkdir()
-    assert final_run(tmp_path, distilled=False).folder == tmp_path
-    assert [run.folder for run in all_runs(tmp_path, distilled=False)] == [tmp_path]
-    assert names([final_run(tmp_path, distilled=True)]) == ["joint"]
-    assert names(all_runs(tmp_path, distilled=True)) == ["pretrain", "finetune", "joint"]
-    (tmp_path / "joint").rmdir()
-    assert names([final_run(tmp_path, distilled=True)]) == ["finetune"]
-    assert names(all_runs(tmp_path, distilled=True)) == ["pretrain", "finetune"]
-
-
-def test_outcomes_are_read_from_folders(tmp_path: Path) -> None:
-    assert read_outcome(tmp_path / "a", distilled=False) is None
-    result = finish(tmp_path / "a", seconds=0.12345)
-    assert read_outcome(tmp_path / "a", distilled=False) == Outcome(result, 0.247, ())
-    assert read_outcome(tmp_path / "a", distilled=True) is None, "its stages are not finished"
-
-
-def test_a_distillation_is_finished_once_it_says_so(tmp_path: Path) -> None:
-    finish(tmp_path / "pretrain", parameters=4)
-    last = finish(tmp_path / "finetune", seconds=2.0)
-    assert read_outcome(tmp_path, distilled=True) is None
-    (tmp_path / "distillation.json").write_text("{}")
-    assert read_outcome(tmp_path, distilled=True) == Outcome(last, 7.0)
-    (tmp_path / "finetune" / "result.json").unlink()
-    with pytest.raises(RunError) as caught:
-        read_outcome(tmp_path, distilled=True)
-    assert str(caught.value) == f"{tmp_path} is damaged: it holds figures of a run that is not there; delete it."
-
+from study.made import finish
 
 # --- doing it ---
 

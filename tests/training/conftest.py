@@ -14,8 +14,10 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.registry import DatasetInfo
 from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
+from qvit.training.loop import TrainState
 from qvit.training.optimizer import AdamW
 from qvit.training.options import RunConfig, resolve
+from qvit.training.records import Best, EpochRecord
 from qvit.training.run import train_run
 
 CLASSES = {"binary": 2, "multi-class": 4, "ordinal": 5, "multi-label": 3}
@@ -165,3 +167,13 @@ def kept() -> Callable[[Path], dict[str, bytes]]:
         return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name not in varying}
 
     return read
+
+
+@pytest.fixture
+def state() -> TrainState:
+    """A state after two epochs, written by hand."""
+    weights = {"weight": torch.tensor([1.0, 2.0])}
+    history = [EpochRecord(epoch, 0.1, 1.0, 1.0, 0.5, 0.5, "none") for epoch in (1, 2)]
+    best = Best(history[0], {"weight": torch.tensor([3.0, 4.0])})
+    objective = {"map": torch.tensor([5.0])}
+    return TrainState(2, weights, objective, {"state": {}, "param_groups": []}, best, history, [0.5, 0.25])

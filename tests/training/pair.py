@@ -1,4 +1,4 @@
-"""What each of two real processes does; `test_distributed.py` starts them. It leaves what it saw in a file of its own.
+"""What each of two real processes does; `test_distributed_runs.py` starts them. Each leaves a file with what it saw.
 
 pair.py die FOLDER    train until the second process is killed, in the second epoch
 pair.py go FOLDER     everything else, one after the other

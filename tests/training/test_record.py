@@ -2,19 +2,13 @@
 
 import json
 import platform
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import safetensors.torch
 
-from qvit.errors import ConfigError, RunError
-from qvit.models import model_config
-from qvit.models.zoo import build
-from qvit.training.checkpoint import check_weights, load_weights
+from qvit.errors import RunError
 from qvit.training.folder import Run
 from qvit.training.loop import TrainState
 from qvit.training.record import check_recordable, claim, make_folder, write_history
@@ -136,99 +130,3 @@ def test_histories_are_lines(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_text() == f'{{"epoch": 1, {rest}{{"epoch": 2, {rest}'
     lines = '{"epoch": 1, "seconds": 0.1234}\n{"epoch": 2, "seconds": 2.0}\n'
     assert (tmp_path / "timings.jsonl").read_text() == lines
-
-
-# --- what is said of one that cannot be read ---
-
-
-def test_missing_files(run: Run, tmp_path: Path) -> None:
-    nowhere = Run(tmp_path / "nowhere")
-    assert refusal(lambda: nowhere.config) == f"{nowhere.folder} is not a run folder: config.json is missing."
-    assert refusal(lambda: nowhere.result) == f"{nowhere.folder} is not a run folder: result.json is missing."
-    assert refusal(lambda: nowhere.history) == (
-        f"{nowhere.folder / 'metrics.jsonl'} cannot be read (There is no file {nowhere.folder / 'metrics.jsonl'}); "
-        "train the run again."
-    )
-    (run.folder / "result.json").unlink()
-    told = f"The run in {run.folder} is not finished; go on with `qvit train … --resume`."
-    assert refusal(lambda: run.result) == told
-    [path] = run.folder.glob("*_val_*.csv")
-    path.with_name(f"{path.stem}x.csv").write_bytes(path.read_bytes())
-    told = f"Expected one prediction file of the val split in {run.folder}, found 2."
-    assert refusal(lambda: run.predictions("val")) == told
-    for name in run.folder.glob("*_val_*.csv"):
-        name.unlink()
-    assert refusal(lambda: run.predictions("val")) == told.replace("2.", "0.")
-
-
-def test_damaged_files(run: Run) -> None:
-    (run.folder / "result.json").write_text("{")
-    assert re.fullmatch(
-        rf"{run.folder}/result\.json is damaged \(.+ is not valid JSON: .+\); train the run again\.",
-        refusal(lambda: run.result),
-    )
-    line = (run.folder / "metrics.jsonl").read_text().splitlines()[0]
-    (run.folder / "metrics.jsonl").write_text(f"{line}\n{line}\n")
-    told = f"{run.folder / 'metrics.jsonl'} cannot be read (line 2 is of epoch 1); train the run again."
-    assert refusal(lambda: run.history) == told
-    (run.folder / "timings.jsonl").write_text("{}\n")
-    told = f"{run.folder / 'timings.jsonl'} cannot be read (line 1 holds no epoch); train the run again."
-    assert refusal(lambda: run.seconds) == told
-    run.weights_path.write_bytes(b"")
-    told = rf"{run.weights_path} cannot be read as weights \(.+\); train the run again\."
-    assert re.fullmatch(told, refusal(lambda: load_weights(run.weights_path)))
-
-
-def test_weights_and_predictions_of_another_model(run: Run) -> None:
-    [path] = run.folder.glob("*_test_*.csv")
-    path.write_text("0,0.5,0.5\n")
-    assert refusal(lambda: run.predictions("test")) == (
-        f"{path} holds 2 scores per image, and this run's model tells 4 classes apart; train the run again."
-    )
-    weights = safetensors.torch.load_file(run.weights_path)
-    del weights["head.bias"]
-    safetensors.torch.save_file(weights, run.weights_path)
-    told = f"{run.weights_path} does not fit the model in config.json; train the run again."
-    assert refusal(run.load_model) == told
-
-
-def test_weights_are_counted_before_a_model_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    small, large = (model_config("vit_4q1h", img_size=12, num_classes=4, depth=depth) for depth in (1, 2))
-    weights = build(small).state_dict()
-    check_weights(weights, small)
-    other = {name: value.double() for name, value in weights.items()}
-    assert refusal(lambda: check_weights(other, small), RuntimeError) == "other weights than such a model has"
-    monkeypatch.setattr("qvit.training.checkpoint.build_without_numbers", lambda _: pytest.fail("it was built"))
-    assert refusal(lambda: check_weights(weights, large), RuntimeError) == "fewer weights than such a model has"
-    assert small.weights_without_circuits <= sum(value.numel() for value in weights.values())
-
-
-def test_data_that_are_not_those_of_the_run(run: Run, finished: Path, make_arrays: Any, tmp_path: Path) -> None:
-    lay, digest = run.config["dataset"], run.config["data_digest"]
-    np.savez(tmp_path / "other.npz", **make_arrays(seed=1))
-    told = (
-        rf"The run in {run.folder} was trained on other data: expected {lay} with digest {digest}, found [0-9a-f]{{32}}"
-    )
-    assert re.fullmatch(
-        rf"{told} in {tmp_path}/other\.npz\.", refusal(lambda: run.load_data(file=tmp_path / "other.npz"))
-    )
-    said = json.loads((run.folder / "config.json").read_text())
-    for name, kind, file, expected in (
-        (
-            "/nowhere/beads.npz",
-            RunError,
-            None,
-            "was trained on /nowhere/beads.npz, which is not there any more. Say where the file lies now with --data "
-            "FILE (in Python file=…).",
-        ),
-        (
-            "bloodmnist",
-            ConfigError,
-            finished / "cells.npz",
-            "was trained on bloodmnist, not on a file of yours; use --root FOLDER (in Python root=…) for the folder of "
-            "its file.",
-        ),
-    ):
-        (run.folder / "config.json").write_text(json.dumps(said | {"dataset": name}))
-        found = refusal(lambda file=file: Run(run.folder).load_data(file=file), kind)
-        assert found == f"The run in {run.folder} {expected}"

@@ -16,11 +16,9 @@ import torch
 from qvit.errors import ConfigError, MetricError, QvitError, RunError
 from qvit.report.compare import group_rows, read_rows
 from qvit.report.pictures import draw_comparison
-from qvit.training.checkpoint import load_state, load_weights, save_state
+from qvit.training.checkpoint import load_state, load_weights
 from qvit.training.folder import Run
-from qvit.training.loop import TrainState
 from qvit.training.options import RunConfig
-from qvit.training.records import Best, EpochRecord
 from qvit.training.run import evaluate_run, train_run, weights_digest
 
 MakeConfig = Callable[..., RunConfig]
@@ -202,72 +200,6 @@ def test_a_run_that_says_it_started_from_itself(run: Run) -> None:
 
 
 # --- a state to go on from ---
-
-
-LINE = {"lr": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_auc": 0.5, "val_acc": 0.5, "tta": "none"}
-
-
-@pytest.fixture
-def state() -> TrainState:
-    """A state after two epochs, written by hand."""
-    weights = {"weight": torch.tensor([1.0, 2.0])}
-    history = [EpochRecord(epoch=epoch, **LINE) for epoch in (1, 2)]
-    best = Best(history[0], {"weight": torch.tensor([3.0, 4.0])})
-    objective = {"map": torch.tensor([5.0])}
-    return TrainState(2, weights, objective, {"state": {}, "param_groups": []}, best, history, [0.5, 0.25])
-
-
-def test_a_state_is_read_as_it_was_written(state: TrainState, tmp_path: Path) -> None:
-    save_state(tmp_path / "state.pt", state)
-    found = load_state(tmp_path / "state.pt")
-    for name in ("epoch", "history", "seconds", "optimizer"):
-        assert getattr(found, name) == getattr(state, name)
-    assert found.model["weight"].tolist() == [1.0, 2.0]
-    assert found.objective["map"].tolist() == [5.0]
-    assert found.best is not None
-    assert found.best.model["weight"].tolist() == [3.0, 4.0]
-    assert found.best.record == state.history[0]
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"epoch": "2"},
-        {"epoch": 2.0},
-        {"epoch": 5},
-        {"epoch": 0, "history": [], "seconds": []},
-        {"seconds": ["a", "b"]},
-        {"seconds": [0.5]},
-        {"seconds": [0.5, -1.0]},
-        {"seconds": [0.5, float("inf")]},
-        {"seconds": [0.5, float("nan")]},
-        {"history": [{"epoch": 1}, {"epoch": 2}]},
-        {"history": [{"epoch": 2, **LINE}, {"epoch": 1, **LINE}]},
-        {"model": {"a": 1}},
-        {"model": {1: torch.ones(1)}},
-        {"objective": {"a": 1}},
-        {"best": {}},
-        {"best": {"epoch": 1, **LINE}},
-        {"best": {"epoch": 1, **LINE, "model": {"a": 1}}},
-        {"best": {"epoch": 1, **LINE, "val_auc": 2.0, "model": {}}},
-        {"more": 1},
-    ],
-)
-def test_a_state_of_something_else(state: TrainState, tmp_path: Path, part: dict[str, Any]) -> None:
-    path = tmp_path / "state.pt"
-    assert state.best is not None
-    best = {"epoch": 1, **LINE, "model": state.best.model}
-    sound = vars(state) | {"history": [{"epoch": epoch, **LINE} for epoch in (1, 2)], "best": best}
-    torch.save(sound, path)
-    assert load_state(path).history == state.history
-    torch.save(sound | part, path)
-    with pytest.raises(RunError) as caught:
-        load_state(path)
-    assert re.fullmatch(
-        rf"{path} cannot be read as a training state \(.+\)\. It is left untouched; delete it to start this run again "
-        r"from its first epoch\.",
-        str(caught.value),
-    )
 
 
 # --- data that lie elsewhere now ---

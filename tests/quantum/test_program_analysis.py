@@ -138,6 +138,11 @@ def test_loaded_amplitudes_are_alive() -> None:
     assert analyse(CircuitBuilder(1).add("RX", 0, angle=x(0)).measure(X(0)).build()).dead_inputs == (0,)
 
 
+def test_an_input_multiplied_by_zero_is_dead() -> None:
+    circuit = Circuit(1, 1, 1, (Gate("RY", (0,), 0 * x(0) + w(0)),))
+    assert analyse(circuit).dead_inputs == (0,)
+
+
 # --- random circuits -----------------------------------------------------------------------------------------
 
 

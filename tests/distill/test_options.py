@@ -15,6 +15,7 @@ from qvit.distill.options import (
     TEACHER_DEFAULTS,
     teacher_options,
 )
+from qvit.errors import ConfigError
 from qvit.models import NetworkConfig, ViTConfig, model_config
 from qvit.models.networks import NETWORKS
 from qvit.training.options import RunConfig, option_keys, resolve
@@ -90,6 +91,11 @@ def test_learning_jointly_alpha_is_a_half_unless_said() -> None:
     assert resolved(joint=True).how.alpha == 0.5
     assert resolved(joint=True, alpha=1.0).how.alpha == 1.0
     assert resolved(joint=False).how.alpha == 1.0
+
+
+def test_bounds_of_distillation() -> None:
+    with pytest.raises(ConfigError, match=r"^mixtures must be at most 1,000,000 images, got 1000000000000\.$"):
+        resolve_distillation({"dataset": "phantom", "mixtures": 10**12})
 
 
 # --- teachers ---

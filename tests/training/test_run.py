@@ -20,10 +20,7 @@ from qvit.evaluation.medmnist_files import parse_result_name
 from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.statistics import bootstrap_interval
 from qvit.models import model_config
-from qvit.models.zoo import build
 from qvit.training import loop
-from qvit.training.checkpoint import save_weights
-from qvit.training.folder import flag_of
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
 from qvit.training.records import Validation
@@ -354,50 +351,6 @@ def test_a_damaged_state_is_told_and_left(
     assert train_run(config(), unfinished, resume=True).finished
 
 
-@pytest.mark.parametrize("damage", [_cut, _empty])
-def test_damaged_weights_are_told(run: Run, damage: Callable[[Path], None]) -> None:
-    damage(run.folder / "model.safetensors")
-    with pytest.raises(RunError, match=r"model.safetensors cannot be read as weights .*; train the run again"):
-        run.load_model()
-
-
-def test_weights_of_another_model_are_told(run: Run) -> None:
-    other = build(model_config("qvit_4q1h", num_classes=4, img_size=12, depth=2))
-    save_weights(run.weights_path, other.state_dict())
-    with pytest.raises(RunError, match=r"model.safetensors does not fit the model in config.json"):
-        run.load_model()
-
-
-@pytest.mark.parametrize("damage", [_cut, _empty])
-@pytest.mark.parametrize("name", ["config.json", "result.json"])
-def test_damaged_json_is_told(run: Run, name: str, damage: Callable[[Path], None]) -> None:
-    damage(run.folder / name)
-    with pytest.raises(RunError, match=rf"{name} is damaged .*; train the run again"):
-        evaluate_run(Run(run.folder))
-
-
-@pytest.mark.parametrize("content", ["[]", "{}", "3", '{"architectures": ["BertModel"]}'])
-@pytest.mark.parametrize("name", ["config.json", "result.json"])
-def test_json_of_another_kind_is_told(run: Run, name: str, content: str) -> None:
-    (run.folder / name).write_text(content)
-    with pytest.raises(RunError, match=name):
-        evaluate_run(Run(run.folder))
-
-
-@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
-def test_damaged_lines_are_told(run: Run, name: str) -> None:
-    _cut(run.folder / name)
-    with pytest.raises(RunError, match=f"{name} cannot be read"):
-        _ = run.history if name == "metrics.jsonl" else run.seconds
-
-
-def test_damaged_predictions_are_told(run: Run) -> None:
-    [path] = run.folder.glob("*_test_*.csv")
-    _cut(path)
-    with pytest.raises(QvitError, match=re.escape(path.name)):
-        run.predictions("test")
-
-
 # --- faults ---
 
 
@@ -435,31 +388,6 @@ def test_a_full_disk_loses_nothing(
     assert kept(folder) == kept(whole.folder)
 
 
-def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    files.write_atomic(path, b"old")
-
-    def fail(*args: Any) -> None:
-        raise OSError(5, "Input/output error")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", fail)
-        with pytest.raises(RunError, match=r"Cannot write .*file: Input/output error"):
-            files.write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-    files.write_atomic(path, b"new")
-    assert path.read_bytes() == b"new"
-    with pytest.raises(RunError, match=r"Cannot write .*no/file: No such file or directory"):
-        files.write_atomic(tmp_path / "no" / "file", b"")
-
-
-def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
-    (tmp_path / "usual").write_bytes(b"")
-    files.write_atomic(tmp_path / "ours", b"")
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
-
-
 def test_training_that_fails_keeps_its_last_epoch(
     config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,21 +405,6 @@ def test_training_that_fails_keeps_its_last_epoch(
     run = Run(tmp_path / "run")
     assert (len(run.history), run.finished) == (1, False)
     assert train_run(config(), run.folder, resume=True).finished
-
-
-@pytest.mark.parametrize(
-    ("name", "flag"),
-    [
-        ("données été.npz", "donnest"),
-        ("___.npz", "data"),
-        ("/a_b/a_b-c.d.npz", "abcd"),
-        ("細胞.npz", "data"),
-        ("a@b[c]7.npz", "abc7"),
-        ("pathmnist", "pathmnist"),
-    ],
-)
-def test_names_of_prediction_files_are_letters_and_digits(name: str, flag: str) -> None:
-    assert flag_of(name) == flag
 
 
 def test_any_file_name_will_do(config: MakeConfig, make_npz: Callable[..., Path], tmp_path: Path) -> None:
@@ -533,11 +446,3 @@ def test_a_run_with_a_folder_of_its_users_in_it_is_not_replaced(config: MakeConf
     with pytest.raises(RunError, match="holds folders that no run makes; it was left as it is"):
         train_run(made, run.folder, overwrite=True)
     assert {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()} == before
-
-
-@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
-@pytest.mark.parametrize("line", ['{"a": 1}', "[1]", "7"])
-def test_lines_of_another_kind_are_told(run: Run, name: str, line: str) -> None:
-    (run.folder / name).write_text(line + "\n")
-    with pytest.raises(RunError, match=rf"{name} cannot be read \(line 1 holds (no epoch|what it should not)"):
-        _ = run.history if name == "metrics.jsonl" else run.seconds

@@ -1,4 +1,4 @@
-"""The kernels at every vector width: run where this processor has it, and the machine code looked at for all."""
+"""Kernels at every width of vectors: run where this processor has it, and the machine code looked at for all."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""The kernels: blocks of tokens, threads, memory, and the same in torch operations, which is what a GPU runs."""
+"""Kernels as operators: blocks of tokens, threads, memory, and the same in torch operations, which a GPU runs."""
 
 import itertools
 from collections.abc import Callable
@@ -86,20 +86,6 @@ def two_threads() -> Any:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(1)
-
-
-@pytest.mark.usefixtures("two_threads")
-def test_parts_are_shared_among_threads_if_it_pays() -> None:
-    def calls(parts: int, work: float) -> list[tuple[int, int]]:
-        made: list[tuple[int, int]] = []
-        parts_module.in_parts(lambda first, last: made.append((first, last)), parts, work)
-        return sorted(made)
-
-    assert calls(7, 1e9) == [(0, 3), (3, 7)]
-    assert calls(7, 1e3) == [(0, 7)]
-    assert calls(1, 1e9) == [(0, 1)]
-    torch.set_num_threads(1)
-    assert calls(7, 1e9) == [(0, 7)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

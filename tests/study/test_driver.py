@@ -1,0 +1,134 @@
+"""Handing runs out: what is done when one fails, a worker dies, or the driver is stopped; and how far it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qvit.study.driver import LOST_AT_MOST, StudyProgress, error_file
+from qvit.study.pool import Event
+from qvit.study.runner import Summary
+from qvit.study.spec import Study
+from qvit.study.store import Store
+from qvit.study.work import Work, execute
+from study.inline import TAUGHT, InlinePool, lost, stored
+
+Go = Callable[..., tuple[Summary, InlinePool]]
+MakeStudy = Callable[..., Study]
+
+
+def test_a_crash_is_recorded_and_stops_nobody(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    def crash(work: Work, number: int) -> Event | None:
+        told = ("ValueError: out of luck", "Traceback …")
+        return Event("failed", work.identity, "here", told) if "vit" in work.name else None
+
+    summary, pool = go(study(), crash)
+    name = "first vit_4q1h scratch seed 0"
+    assert summary.failed == {name: "ValueError: out of luck"}
+    assert summary.finished == 1
+    job = stored(tmp_path / "study")[name]
+    assert (job.status, job.error) == ("failed", "ValueError: out of luck")
+    assert error_file(job).read_text() == "Traceback …"
+    summary, pool = go(study())
+    assert (summary.failed, pool.done) == ({}, [name])
+    assert not error_file(job).exists()
+
+
+@pytest.mark.long
+def test_students_of_a_failed_teacher_fail_with_it(study: MakeStudy, go: Go) -> None:
+    def crash(work: Work, number: int) -> Event | None:
+        return Event("failed", work.identity, "here", ("E: no", "")) if "big" in work.name else None
+
+    summary, pool = go(study(**TAUGHT), crash)
+    assert summary.finished == 2
+    assert len(summary.failed) == 3
+    assert summary.failed["first vit_4q1h kd seed 0"] == "its teacher failed (first vit_8q1h big seed 0)"
+    assert sorted(pool.tries) == [
+        "first cosine_4q1h scratch seed 0",
+        "first vit_4q1h scratch seed 0",
+        "first vit_8q1h big seed 0",
+    ]
+    assert go(study(**TAUGHT))[0].finished == 5
+
+
+@pytest.mark.trains
+def test_a_real_error_of_a_run_is_recorded(study: MakeStudy, go: Go) -> None:
+    summary, _ = go(
+        study(overrides=[{"where": {"model": "vit*"}, "set": {"lr": 1e30, "clip_norm": None}}]), does=execute
+    )
+    assert summary.finished == 1
+    (error,) = summary.failed.values()
+    assert error.startswith("TrainingError: The")
+    assert "no longer finite" in error
+
+
+def test_a_run_whose_worker_dies_goes_on_with_another(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    summary, pool = go(study(), lambda work, number: lost(work) if number < 3 and "vit" in work.name else None)
+    assert summary.finished == 2
+    assert pool.tries == {"first vit_4q1h scratch seed 0": 3, "first cosine_4q1h scratch seed 0": 1}
+    with Store.read(tmp_path / "study") as store:
+        outcomes = [
+            one.outcome for one in store.attempts(stored(tmp_path / "study")["first vit_4q1h scratch seed 0"].identity)
+        ]
+    assert outcomes == ["lost: its process was killed by SIGKILL"] * 2 + ["finished"]
+
+
+def test_a_run_that_kills_every_worker_is_given_up(study: MakeStudy, go: Go) -> None:
+    summary, pool = go(study(), lambda work, number: lost(work) if "vit" in work.name else None)
+    assert pool.tries["first vit_4q1h scratch seed 0"] == LOST_AT_MOST
+    assert summary.failed == {
+        "first vit_4q1h scratch seed 0": "lost 3 workers; the last one: its process was killed by SIGKILL"
+    }
+    assert summary.finished == 1
+
+
+class StoppedError(Exception):
+    """The driver's end, wherever it was."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("moment", "left"), [("begin", 5), ("finish", 4), ("after", 2)])
+def test_a_driver_that_is_stopped_anywhere_goes_on(
+    study: MakeStudy, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, left: int
+) -> None:
+    whole, _ = go(study(**TAUGHT), folder=tmp_path / "whole")
+    real = {"begin": Store.begin, "finish": Store.finish}
+
+    def stop(self: Store, *arguments: Any) -> None:
+        if moment == "after":
+            real["finish"](self, *arguments)
+        raise StoppedError
+
+    for _ in range(3):
+        with monkeypatch.context() as patched:
+            patched.setattr(Store, "begin" if moment == "begin" else "finish", stop)
+            with pytest.raises(StoppedError):
+                go(study(**TAUGHT))
+    summary, pool = go(study(**TAUGHT))
+    assert summary.finished == whole.finished
+    # What had finished before the driver could write it down is found, not done again.
+    assert len(pool.done) == left
+    expected, found = stored(tmp_path / "whole"), stored(tmp_path / "study")
+    assert {name: job.result for name, job in found.items()} == {name: job.result for name, job in expected.items()}
+
+
+@pytest.mark.long
+def test_progress_counts_and_estimates(study: MakeStudy, go: Go) -> None:
+    seen: list[tuple[int, int, int, float | None, str]] = []
+
+    def look(progress: StudyProgress) -> None:
+        seen.append((progress.total, progress.finished, len(progress.doing), progress.left, progress.news))
+
+    go(study(seeds=2), on_news=look)
+    assert {total for total, *_ in seen} == {4}
+    assert [finished for _, finished, *_ in seen] == sorted(finished for _, finished, *_ in seen)
+    assert seen[-1][1:4] == (4, 0, 0.0)
+    assert seen[0][3] is None  # nobody knows yet
+    news = [line for *_, line in seen if line]
+    assert len(news) == 4
+    assert news[0].startswith("first vit_4q1h scratch seed 0: test AUC 0.")
+    seen.clear()
+    go(study(seeds=3), on_news=look)
+    assert seen[0][-1] == "4 of 6 runs are done already"
+    assert seen[0][3] is not None

@@ -1,0 +1,50 @@
+"""Models of a study: grids of kinds, sizes and layers, and what they are called."""
+
+import pytest
+
+from qvit.study import reading
+from study.made import labels, parse
+
+
+def test_a_grid_is_kind_times_qubits_times_heads_times_layers() -> None:
+    found = labels("{kind: [qvit, unlu], qubits: [4, 6], heads: [1, 2], layers: [1, 3]}")
+    plain = [f"{kind}_{q}q{h}h" for h in (1, 2) for q in (4, 6) for kind in ("qvit", "unlu")]
+    assert found == [*plain, *(f"{name} (3 layers)" for name in plain)]
+
+
+def test_kinds_without_layers_come_once() -> None:
+    assert labels("{kind: [qvit, vit, cosine], qubits: 4, heads: 2, layers: [1, 2]}") == [
+        "qvit_4q2h",
+        "vit_4q2h",
+        "cosine_4q2h",
+        "qvit_4q2h (2 layers)",
+    ]
+    # Of several layers alone, too: a vit has no such option, and would not train with it.
+    assert labels("{kind: [qvit, vit], layers: [2, 3]}") == ["qvit_4q2h (2 layers)", "vit_4q2h", "qvit_4q2h (3 layers)"]
+    [vit] = parse("datasets: phantom\nmodels: {kind: vit, layers: 2}").models
+    assert (vit.layers, vit.options) == (None, {})
+
+
+def test_a_matched_model_has_the_layers_of_its_qvit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_check_options", lambda jobs: None)  # builds it, to match it
+    found = parse("datasets: phantom\nmodels: {kind: vit_matched, qubits: 8, layers: [1, 2]}").models
+    assert [(m.name, m.label, m.kind, m.layers) for m in found] == [
+        ("vit_8q2h_matched", "vit_8q2h_matched", "vit_matched", 1),
+        ("vit_8q2h_matched", "vit_8q2h_matched (2 layers)", "vit_matched", 2),
+    ]
+
+
+def test_what_a_name_says() -> None:
+    qvit, resnet = parse("datasets: phantom\nmodels: [qvit_6q3h, resnet18]").models
+    assert (qvit.kind, qvit.qubits, qvit.heads, qvit.layers) == ("qvit", 6, 3, 1)
+    assert (resnet.kind, resnet.qubits, resnet.heads, resnet.layers) == ("resnet18", None, None, None)
+
+
+def test_labels() -> None:
+    models = (
+        "[{name: qvit_4q2h, label: 'ours,   of old'}, {name: qvit_4q2h, options: {depth: 2, n_layers: 3, lr: 0.1}}]"
+    )
+    assert labels(models) == ["ours, of old", "qvit_4q2h (depth=2, 3 layers, lr=0.1)"]
+    [_, other] = parse(f"datasets: phantom\nmodels: {models}").models
+    assert other.layers == 3
+    assert labels("{name: [qvit_4q2h, vit_4q2h], layers: [1, 2]}") == ["qvit_4q2h", "vit_4q2h", "qvit_4q2h (2 layers)"]
