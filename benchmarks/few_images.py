@@ -17,7 +17,7 @@ import numpy as np
 from null_comparisons import ALPHA, Array, Design, draw
 from qvit.cli.console import print_table
 from qvit.errors import MetricError
-from qvit.evaluation import statistics
+from qvit.evaluation import sampled
 from qvit.evaluation.metrics import accuracy, auc
 from qvit.evaluation.paired import compare_arms, delong_test, mcnemar_test, permutation_test, seeds_test
 from qvit.evaluation.statistics import Interval, bootstrap_interval, crossed_interval
@@ -106,7 +106,7 @@ def main() -> None:
     asked = parser.parse_args()
     reuse_memory()
     if asked.refuse_nothing:
-        statistics.FEWEST_OF_A_CLASS = statistics.FEWEST_IN_ALL = 0
+        sampled.FEWEST_OF_A_CLASS = sampled.FEWEST_IN_ALL = 0
     rows = []
     for name, null, test in TESTS:
         rows += row(name, partial(rate, null=null, test=test, repeats=asked.repeats), asked.quality)

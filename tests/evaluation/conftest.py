@@ -2,11 +2,11 @@
 
 import pytest
 
-from qvit.evaluation import statistics
+from qvit.evaluation import sampled
 
 
 @pytest.fixture
 def few_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any number of images is enough."""
-    monkeypatch.setattr(statistics, "FEWEST_OF_A_CLASS", 0)
-    monkeypatch.setattr(statistics, "FEWEST_IN_ALL", 0)
+    monkeypatch.setattr(sampled, "FEWEST_OF_A_CLASS", 0)
+    monkeypatch.setattr(sampled, "FEWEST_IN_ALL", 0)

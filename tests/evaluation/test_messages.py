@@ -352,7 +352,7 @@ ROWS: list[Row] = [
         "A confidence level must lie between 0 and 1, such as 0.95, but came as 0.0.",
     ),
     (
-        lambda: _percentiles(np.full(3, math.nan), 0.95),
+        lambda: _percentiles(np.full(3, math.nan), 0.95, "AUC"),
         "None of 3 resamples held images with and without a class, so AUC has no interval. Take more resamples or "
         "more images.",
     ),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from qvit.evaluation.medmnist_files import result_name
-from qvit.evaluation.metrics import accuracy, auc
+from qvit.evaluation.sampled import METRICS
 from qvit.models.cost import Cost
 from qvit.models.hardware_cost import HardwareCost
 from qvit.report import arms, charts, forest
@@ -80,12 +80,12 @@ def made_scores(labels: Any, task: str, classes: int, skill: float, seed: int) -
 
 
 @cache
-def _predicted(task: str, classes: int, images: int, skill: float, seed: int) -> tuple[str, int, float, float]:
-    """Return a file of predictions, the number of its columns, and their AUC and accuracy."""
+def _predicted(task: str, classes: int, images: int, skill: float, seed: int) -> tuple[str, int, dict[str, float]]:
+    """Return a file of predictions, the number of its columns, and their metrics."""
     labels = _labels(task, classes, images)
     scores = made_scores(labels, task, classes, skill, seed)
     lines = "".join(f"{k},{','.join(map(repr, row))}\n" for k, row in enumerate(scores.tolist()))
-    return lines, len(scores[0]), auc(labels, scores, task), accuracy(labels, scores, task)
+    return lines, len(scores[0]), {m: one.value(labels, scores, task) for m, one in METRICS.items()}
 
 
 UNTOLD = {"auc_interval": [None, None], "acc_interval": [None, None]}
@@ -104,13 +104,13 @@ def _write_run(folder: Path, job: Job, skill: float, images: int) -> Result:
     folder.mkdir(parents=True)
     stem = Path(job.dataset).stem
     task, classes = TASKS[stem]
-    lines, columns, area, share = _predicted(task, classes, images, skill, job.seed)
+    lines, columns, found = _predicted(task, classes, images, skill, job.seed)
     result = {
         "parameters": _parameters(job.model.name),
         "best_epoch": 2,
         "tta": "none",
-        "val": {"auc": 0.5 + area / 2, "acc": share} | UNTOLD,
-        "test": {"auc": area, "acc": share} | UNTOLD,
+        "val": found | {"auc": 0.5 + found["auc"] / 2} | UNTOLD,
+        "test": found | UNTOLD,
     }
     config = {"dataset": stem, "size": 28, "task": task, "data_digest": f"digest of {stem}", "model": job.model.name}
     config |= {"model_config": {"num_classes": columns}, "seed": job.seed, "train": {}}
@@ -121,7 +121,7 @@ def _write_run(folder: Path, job: Job, skill: float, images: int) -> Result:
     metrics = [{"epoch": e, "val_auc": 0.5 + 0.1 * e + 0.01 * job.seed} | others for e in epochs]
     for name, records in (("metrics", metrics), ("timings", [{"epoch": e, "seconds": 1.5} for e in epochs])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    (folder / result_name(flag_of(stem), 28, "test", area, share, "made")).write_text(lines)
+    (folder / result_name(flag_of(stem), 28, "test", found["auc"], found["acc"], "made")).write_text(lines)
     return Result.of(result)
 
 

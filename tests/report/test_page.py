@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from qvit.errors import RunError
-from qvit.evaluation import statistics
+from qvit.evaluation import sampled
 from qvit.evaluation.ranking import friedman
 from qvit.report.arms import Results, load_results
 from qvit.report.claims import families, headline
@@ -304,8 +304,8 @@ def test_studies_that_are_not_finished(make_study: MakeStudy, name: str) -> None
 
 
 def limits_of_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "FEWEST_OF_A_CLASS", 10)
-    monkeypatch.setattr(statistics, "FEWEST_IN_ALL", 30)
+    monkeypatch.setattr(sampled, "FEWEST_OF_A_CLASS", 10)
+    monkeypatch.setattr(sampled, "FEWEST_IN_ALL", 30)
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ import pytest
 
 from qvit.evaluation.metrics import evaluate
 from qvit.report import arms as arms_module
-from qvit.report.arms import METRIC_NAMES, Results, load_results
+from qvit.report.arms import Results, load_results
 from qvit.report.claims import families, headline
 from qvit.report.published import published
 from qvit.report.tables import (
@@ -30,6 +30,7 @@ from qvit.report.tables import (
 from qvit.report.words import p_value, shown, signed
 
 MakeStudy = Callable[..., Path]
+TITLES = {"auc": "AUC", "acc": "ACC"}
 TEXT = """
 title: Two and two
 datasets: [a.npz, d.npz]
@@ -181,7 +182,7 @@ def test_the_main_table_has_the_figures_of_the_results(results: Results) -> None
         row = rows[(arm.title if arm.role == "student" else f"{arm.label} (teacher “strong”)",)]
         for test in results.tests:
             cell = results.cell(test, arm)
-            for metric, name in METRIC_NAMES.items():
+            for metric, name in TITLES.items():
                 found = row[f"{test.title} {name}"]
                 if cell is None:
                     assert found == MISSING
@@ -204,7 +205,7 @@ def test_a_family_table_has_the_figures_of_its_findings(results: Results) -> Non
         for place, (found, cells) in enumerate(zip(findings, table.rows, strict=True)):
             row = dict(zip(table.columns, cells, strict=True))
             assert (row["A − B"], row["dataset"]) == (f"{found.a} − {found.b}", titles[found.dataset])
-            assert row["metric"] == METRIC_NAMES[found.metric]
+            assert row["metric"] == TITLES[found.metric]
             numbers = [number(text) for text in re.findall(r"[+−][\d.]+", row["difference"])]
             comparison = found.comparison
             assert numbers == pytest.approx([comparison.difference, comparison.low, comparison.high], abs=5.001e-4)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from qvit.distill.guide import TeacherGuide
-from qvit.evaluation import statistics
+from qvit.evaluation import sampled, statistics
 from qvit.training import run as training
 from qvit.training.loop import TrainState
 from qvit.training.options import resolve
@@ -97,5 +97,5 @@ def make_run(
 @pytest.fixture(autouse=True)
 def few_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any number of test images is enough to compare."""
-    monkeypatch.setattr(statistics, "FEWEST_OF_A_CLASS", 0)
-    monkeypatch.setattr(statistics, "FEWEST_IN_ALL", 0)
+    monkeypatch.setattr(sampled, "FEWEST_OF_A_CLASS", 0)
+    monkeypatch.setattr(sampled, "FEWEST_IN_ALL", 0)

@@ -17,7 +17,6 @@ ACROSS = {  # what is about several modules on purpose, and why
     "data/test_refusals.py": "each error of the room, as one table",
     "distill/test_wrong_inputs.py": "each error of the room, as one table",
     "distill/test_wrong_options.py": "options of guide and stages, however they come",
-    "evaluation/test_few_images.py": "the same bounds for intervals and comparisons",
     "evaluation/test_messages.py": "each error of the room, as one table",
     "models/test_derivatives.py": "a model has those derivatives that all of its parts have",
     "models/test_knobs.py": "each field of each configuration, as one table",

@@ -1,7 +1,7 @@
 """Checks of what a dataset file holds, made before anything is trained on it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from qvit.data.npz import Member, problem, read_array, read_rows
+from qvit.data.npz import Header, Member, problem, read_rows
 from qvit.data.registry import MEDMNIST_TASKS, SPLITS, DatasetInfo, Task
 from qvit.errors import ConfigError, nearest
 
@@ -36,7 +36,7 @@ def check_task(task: str) -> Task:
     return cast(Task, task)
 
 
-def check_layout(path: Path, members: dict[str, Member]) -> Layout:
+def check_layout(path: Path, members: Mapping[str, Header]) -> Layout:
     """Check the shapes and types of all arrays by their headers.
 
     Raises DataError for images that are not square pictures of bytes (or numbers) in one or three channels,
@@ -64,11 +64,11 @@ def check_layout(path: Path, members: dict[str, Member]) -> Layout:
     return layouts["train"]
 
 
-def _described(member: Member) -> str:
+def _described(member: Header) -> str:
     return f"{member.dtype} {member.shape}"
 
 
-def image_layout(path: Path, member: Member) -> Layout:
+def image_layout(path: Path, member: Header) -> Layout:
     """Check the shape and type of an array of images by its header; raises DataError as `check_layout` does."""
     shape, key = member.shape, member.key
     if member.dtype != np.uint8 and member.dtype.kind != "f":
@@ -85,7 +85,7 @@ def image_layout(path: Path, member: Member) -> Layout:
     return Layout(shape[1], 3 if len(shape) == 4 and shape[3] == 3 else 1, member.dtype.kind == "f")
 
 
-def check_official(path: Path, members: dict[str, Member], layout: Layout, info: DatasetInfo, size: int) -> None:
+def check_official(path: Path, members: Mapping[str, Header], layout: Layout, info: DatasetInfo, size: int) -> None:
     """Raise DataError unless an official file holds what its row in the registry says."""
     advice = f"It is not the official file: move it away and run 'qvit data get {info.name}'."
     expected = f"uint8 images of {size} x {size} pixels in {info.channels} channel(s)"
@@ -98,12 +98,12 @@ def check_official(path: Path, members: dict[str, Member], layout: Layout, info:
             raise problem(path, f"{info.splits[split]} images in {split}", f"{count}", advice)
 
 
-def read_labels(path: Path, members: dict[str, Member]) -> Labels:
-    """Return the labels of each split as whole numbers (N, K), K = 1 for one label per image.
+def read_labels(path: Path, members: Mapping[str, Header], read: Callable[[str], NDArray[Any]]) -> Labels:
+    """Return the labels of each split as whole numbers (N, K), K = 1 for one label per image; `read` gives an array.
 
     Raises DataError for labels that are not whole numbers of 0 or more, or differ in K between splits.
     """
-    labels = {split: _whole_numbers(path, members[f"{split}_labels"]) for split in SPLITS}
+    labels = {split: _whole_numbers(path, members[f"{split}_labels"], read) for split in SPLITS}
     for split in SPLITS:
         width, expected = labels[split].shape[1], labels["train"].shape[1]
         if width != expected:
@@ -116,11 +116,11 @@ def read_labels(path: Path, members: dict[str, Member]) -> Labels:
     return labels
 
 
-def _whole_numbers(path: Path, member: Member) -> NDArray[np.int64]:
+def _whole_numbers(path: Path, member: Header, read: Callable[[str], NDArray[Any]]) -> NDArray[np.int64]:
     expected = f"whole numbers in {member.key}"
     if member.dtype.kind not in "biuf":
         raise problem(path, expected, f"{member.dtype}", "Number the classes from 0.")
-    array = read_array(path, member).reshape(member.shape[0], -1)
+    array = read(member.key).reshape(member.shape[0], -1)
     if member.dtype.kind == "b":
         array = array.view(np.uint8)  # a file can hold bytes other than 0 and 1
         if array.max() > 1:

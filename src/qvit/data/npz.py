@@ -40,12 +40,18 @@ _TYPE = re.compile(r"[<>|=]?(?:\?|[biufcmMOSUV]\d{0,4}(?:\[\w{1,8}\])?)")
 
 
 @dataclass(frozen=True)
-class Member:
-    """One array of the file, as its header and the zip's directory describe it; sizes in bytes."""
+class Header:
+    """What is known of an array before it is read."""
 
     key: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class Member(Header):
+    """One array of the file, as its header and the zip's directory describe it; sizes in bytes."""
+
     fortran: bool
     header: int
     entry: Entry

@@ -63,18 +63,25 @@ class Asked:
 class Source(ABC):
     """A dataset of which all but the images has been checked.
 
-    `size` is the side of the images in pixels, `labels` holds those of each split, int64 (N, K), and `path` is the
-    file, None for a dataset made at run time.
+    `size` is the side of the images in pixels, `labels` holds those of each split, int64 (N, K), `path` is where the
+    dataset lies, None for one made at run time, `md5` is the digest of its file, and `official` whether it is known to
+    be right.
     """
 
     info: DatasetInfo
     size: int
     labels: Labels
     path: Path | None
+    md5: str
+    official: bool
 
     @abstractmethod
     def images(self, split: str) -> Images:
         """Return the images of a split, channels first; they may be a read-only view of a memory-mapped file."""
+
+    def check_values(self, split: str) -> None:
+        """Read the images of a split through; raises `DataError` for damage, and numbers outside [0, 1]."""
+        self.images(split)
 
     @abstractmethod
     def check_unchanged(self) -> None:
@@ -87,11 +94,9 @@ class NpzSource(Source):
 
     path: Path
     layout: Layout
-    md5: str
     members: dict[str, Member]
     stamp: tuple[int, ...]
     folder: Path | None
-    official: bool
 
     def images(self, split: str) -> Images:
         """Return the images of a split, channels first."""
@@ -146,12 +151,12 @@ def _own_file(asked: Asked) -> Source | None:
     if asked.size not in (28, layout.size):
         advice = "Leave the size out, or resize the images."
         raise problem(path, f"images of {asked.size} x {asked.size} pixels", f"{layout.size} x {layout.size}", advice)
-    labels = read_labels(path, members)
+    labels = read_labels(path, members, lambda key: read_array(path, members[key]))
     info = describe_own(path, labels, layout, asked.task)
     md5 = md5_of(path)
     large = sum(members[f"{split}_images"].size for split in SPLITS) > MAP_ABOVE
     folder = unpack_folder(path, md5, asked.root) if large and not layout.floating else None
-    return NpzSource(info, layout.size, labels, path, layout, md5, members, stamp, folder, official=False)
+    return NpzSource(info, layout.size, labels, path, md5, False, layout, members, stamp, folder)
 
 
 def _registered(asked: Asked) -> DatasetInfo:
@@ -168,7 +173,7 @@ def _made(asked: Asked) -> Source | None:
         return None
     arrays = make_phantom(0, asked.size)
     labels = {split: arrays[f"{split}_labels"].astype(np.int64) for split in SPLITS}
-    return MadeSource(info, asked.size, labels, None, arrays)
+    return MadeSource(info, asked.size, labels, None, "", True, arrays)
 
 
 def _official_file(asked: Asked) -> Source:
@@ -194,10 +199,10 @@ def _official_file(asked: Asked) -> Source:
     members = read_headers(path)
     layout = check_layout(path, members)
     check_official(path, members, layout, info, size)
-    labels = read_labels(path, members)
+    labels = read_labels(path, members, lambda key: read_array(path, members[key]))
     check_labels(path, labels, info)
     unpacked = unpack_folder(path, md5, asked.root) if size > 28 else None
-    return NpzSource(info, size, labels, path, layout, md5, members, stamp, unpacked, official=True)
+    return NpzSource(info, size, labels, path, md5, True, layout, members, stamp, unpacked)
 
 
 KINDS: tuple[Callable[[Asked], Source | None], ...] = (_own_file, _made, _official_file)

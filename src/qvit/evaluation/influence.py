@@ -2,44 +2,16 @@
 
 The metric on a sample of images − the metric on the whole population ≈ the sum of the influences of the sample's
 images. Covariances of metrics are therefore sums of products of influences; for binary AUC they are DeLong's.
+The rows of `evaluation.sampled` compute them.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from qvit.errors import MetricError
-from qvit.evaluation.metrics import auc, check_inputs, decide, one_vs_rest
-from qvit.evaluation.statistics import check_metric
-
-
-def _placements(positive: Bool[np.ndarray, " b"], scores: Float[np.ndarray, " b"]) -> Float[np.ndarray, " b"]:
-    """Return, for each image, the share of the other side that it is ranked correctly against; ties count half."""
-    above, below = scores[positive], scores[~positive]
-    shares = np.empty(len(scores))
-    for side, own, other in ((positive, above, np.sort(below)), (~positive, -below, np.sort(-above))):
-        beaten_twice = np.searchsorted(other, own, side="left") + np.searchsorted(other, own, side="right")
-        shares[side] = beaten_twice / (2 * len(other))
-    return shares
-
-
-def influence_of(
-    truth: Int[np.ndarray, "b k"], scores: Float[np.ndarray, "b c"], task: str, metric: str
-) -> tuple[float, Float[np.ndarray, " b"]]:
-    """Return the same as `image_influence`, for labels and scores that are known to be valid."""
-    images = len(truth)
-    if metric == "acc":
-        right = np.mean(truth == decide(scores, task).reshape(images, -1), axis=1)
-        return float(right.mean()), (right - right.mean()) / images
-    positive = one_vs_rest(truth, task, classes=scores.shape[1])
-    known = np.flatnonzero(positive.any(axis=0) & ~positive.all(axis=0))
-    areas, influence = [], np.zeros(images)
-    for column in known:
-        yes = positive[:, column]
-        shares = _placements(yes, scores[:, column])
-        areas.append(shares[yes].mean())
-        influence += (shares - areas[-1]) / np.where(yes, yes.sum(), images - yes.sum())
-    return float(np.mean(areas)), influence / known.size
+from qvit.evaluation.metrics import check_inputs
+from qvit.evaluation.sampled import METRICS, check_metric
 
 
 def image_influence(
@@ -59,20 +31,19 @@ def image_influence(
     """
     check_metric(metric, "traced to images")
     truth, checked = check_inputs(labels, scores, task)
-    if metric == "auc":
-        auc(truth, checked, task)  # refuses and warns
-    return influence_of(truth, checked, task, metric)
+    METRICS[metric].value(truth, checked, task)  # refuses and warns
+    return METRICS[metric].influence(truth, checked, task)
 
 
 def image_strata(truth: Int[np.ndarray, "b k"], task: str, *, metric: str = "auc") -> Int[np.ndarray, " b"]:
-    """Return the stratum `(N,)` of each image: its class for AUC of single-label tasks, otherwise 0.
+    """Return the stratum `(N,)` of each image: its class for a metric by class of single-label tasks, otherwise 0.
 
     Random test sets are thought of as drawn within strata. For AUC they have as many images of each class as this one,
     as in DeLong's method. For accuracy the classes are random too, and a multi-label image has no single class, so
     there is one stratum. Labels are as `check_inputs` returns them. Raises MetricError if no stratum has two images,
     since their spread is then unknown.
     """
-    by_class = metric == "auc" and task != "multi-label"
+    by_class = METRICS[metric].by_class and task != "multi-label"
     strata = truth[:, 0] if by_class else np.zeros(len(truth), dtype=np.int64)
     if np.bincount(strata).max(initial=0) < 2:
         kind = " of some class" if by_class else ""

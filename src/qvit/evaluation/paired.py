@@ -17,9 +17,10 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from qvit.errors import MetricError
-from qvit.evaluation.influence import image_covariance, image_strata, influence_of
+from qvit.evaluation.influence import image_covariance, image_strata
 from qvit.evaluation.metrics import auc, check_inputs, decide
-from qvit.evaluation.statistics import check_images, check_level, check_metric, check_seeds, check_values, deviation
+from qvit.evaluation.sampled import METRICS, check_images, check_metric
+from qvit.evaluation.statistics import check_level, check_seeds, check_values, deviation
 
 ROUNDING = 1e-13  # of a weighted sum, far below what one image can change in a metric
 
@@ -87,7 +88,7 @@ def delong_test(
     truth, both = _check_models(labels, scores_a, scores_b, task)
     auc(truth, both[0], task)  # refuses and warns
     check_images(truth, task, "auc", classes=both.shape[2])
-    (ours, influence_a), (theirs, influence_b) = (influence_of(truth, each, task, "auc") for each in both)
+    (ours, influence_a), (theirs, influence_b) = (METRICS["auc"].influence(truth, each, task) for each in both)
     variance = image_covariance((influence_a - influence_b)[np.newaxis], image_strata(truth, task))[0, 0]
     return judge(ours - theirs, float(variance), None, level=level, method="DeLong")
 
@@ -242,7 +243,7 @@ def contrast(
 
     Weights 1, -1 compare two arms; 1, -1, -1, 1 ask whether the first gains more over the second than the third over
     the fourth. Labels are as in `check_inputs`; each arm has scores of the same S seeds, as in `check_seeds`. The
-    metric is "auc" or "acc".
+    metric is one of `METRICS`.
 
     This is the analysis of Obuchowski and Rockette, with seeds for readers, test images for cases, and arms for
     modalities. Each seed gives a weighted sum d; v is the variance of d over seeds, and c the mean covariance, over
@@ -260,15 +261,14 @@ def contrast(
     check_level(level)
     check_metric(metric, "compared")
     truth, arms = _check_arms(labels, scores, weights, task)
-    if metric == "auc":
-        auc(truth, arms[0][0], task)  # refuses and warns
+    METRICS[metric].value(truth, arms[0][0], task)  # refuses and warns
     check_images(truth, task, metric, classes=arms[0].shape[2])
     strata = image_strata(truth, task, metric=metric)
     seeds, images = arms[0].shape[:2]
     differences, influences = np.zeros(seeds), np.zeros((seeds, images))
     for weight, arm in zip(weights, arms, strict=True):
         for seed, each in enumerate(arm):
-            value, influence = influence_of(truth, each, task, metric)
+            value, influence = METRICS[metric].influence(truth, each, task)
             differences[seed] += weight * value
             influences[seed] += weight * influence
     covariance = image_covariance(influences, strata)

@@ -1,7 +1,8 @@
 """The vision transformer (Dosovitskiy et al. 2021); its projection makes it quantum or classical."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from einops import rearrange
@@ -15,6 +16,15 @@ from qvit.models.norm import LayerNorm
 from qvit.models.projections import Projection, Quantum
 from qvit.torch_private import plain
 
+# How the tokens `(b, n, d)` of an image become one vector `(b, d)`.
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda tokens: tokens.mean(dim=1),
+    "cls": lambda tokens: tokens[:, 0],
+}
+if TYPE_CHECKING:
+    Pool = str
+else:
+    Pool = Literal[tuple(POOLS)]
 Images = UInt8[Tensor, "b c y x"] | Float[Tensor, "b c y x"]
 
 
@@ -50,7 +60,7 @@ class ViTConfig:
     heads: int = 2
     depth: int = 1
     mlp_dim: int = 8
-    pool: Literal["mean", "cls"] = "mean"
+    pool: Pool = "mean"
     dropout: float = 0.0
     projection: Projection = field(default_factory=Quantum)
 
@@ -61,8 +71,9 @@ class ViTConfig:
             raise ModelError(f"dim={self.dim} cannot be split among heads={self.heads}; use a multiple.")
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"dropout must be in [0, 1), got {self.dropout}.")
-        if self.pool not in ("mean", "cls"):
-            raise ModelError(f"pool must be 'mean' or 'cls', got '{self.pool}'.")
+        if self.pool not in POOLS:
+            *others, last = (f"'{name}'" for name in POOLS)
+            raise ModelError(f"pool must be {', '.join(others)} or {last}, got '{self.pool}'.")
         if self.patch_size is not None:
             check_size("patch_size", self.patch_size)
         patch = self.patch
@@ -235,5 +246,5 @@ class ViT(Classifier):
 
     def forward_head(self, tokens: Float[Tensor, "b n d"], *, pre_logits: bool = False) -> Float[Tensor, "b k"]:
         """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(b, d)`."""
-        pooled = tokens[:, 0] if self.config.pool == "cls" else tokens.mean(dim=1)
+        pooled = POOLS[self.config.pool](tokens)
         return pooled if pre_logits else self.head(pooled)

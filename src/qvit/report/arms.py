@@ -16,7 +16,8 @@ from qvit.data.registry import is_path, name_of
 from qvit.documents import one_line
 from qvit.errors import DataError, FileError, MetricError, RunError
 from qvit.evaluation.metrics import asks_per_label, evaluate
-from qvit.evaluation.statistics import METRICS, Interval, crossed_interval, too_few_images
+from qvit.evaluation.sampled import METRICS, too_few_images
+from qvit.evaluation.statistics import Interval, crossed_interval
 from qvit.models.cost import Cost
 from qvit.study.database import DamageError, OnWait, told
 from qvit.study.outcome import all_runs, final_run
@@ -28,7 +29,6 @@ from qvit.training.records import Result
 from qvit.training.stored import checked
 
 KEPT = ("test", "names", "task", "title", "images", "digest", "synthetic")  # the arrays read from the file of labels
-METRIC_NAMES = {"auc": "AUC", "acc": "ACC"}
 RESAMPLES = 1000
 LEVEL = 0.95
 

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from qvit.evaluation.metrics import decide, one_vs_rest
-from qvit.report.arms import METRIC_NAMES, Arm, Cell, Results, TestSet
+from qvit.evaluation.sampled import METRICS
+from qvit.report.arms import Arm, Cell, Results, TestSet
 from qvit.report.axes import number_parameters
 from qvit.report.claims import Finding
 from qvit.report.drawing import DARK, DASHES, GREY, LINE, MARKERS, Chart, drawing, svg, wrapped
@@ -28,7 +29,7 @@ LABEL_GAP = 0.045  # between names, as a share of the axis
 
 def parameters_chart(results: Results, test: TestSet, metric: str) -> Chart:
     """Draw a metric against parameters on a logarithmic axis, with the published models as points."""
-    name = METRIC_NAMES[metric]
+    name = METRICS[metric].title
     cells = [cell for arm in results.arms if (cell := results.cell(test, arm))]
     styles = _styles([cell.arm for cell in cells])
     with drawing(3.4) as (figure, axes):
@@ -83,7 +84,7 @@ def _published(test: TestSet, metric: str) -> list[tuple[float, float, str]]:
     """Return figure, parameters and name of the published models of known size, sorted by figure."""
     found = []
     for row in published() if test.official else ():
-        value = row.on(test.name)[metric == "acc"]
+        value = row.on(test.name).get(metric)
         if value is not None and row.parameters is not None:
             found.append((value, 1e6 * row.parameters, row.name))
     return sorted(found)

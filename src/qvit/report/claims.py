@@ -14,7 +14,7 @@ from itertools import combinations
 
 from qvit.evaluation.paired import Comparison, contrast, hedges_g, holm, mean_comparison, superiority
 from qvit.evaluation.ranking import Friedman, Ranking, friedman, rank
-from qvit.evaluation.statistics import METRICS
+from qvit.evaluation.sampled import METRICS
 from qvit.report.arms import LEVEL, Arm, Results, TestSet
 from qvit.report.controls import CONTROLS, TWIN
 from qvit.study.spec import SCRATCH

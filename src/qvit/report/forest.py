@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from qvit.report.arms import METRIC_NAMES
+from qvit.evaluation.sampled import METRICS
 from qvit.report.claims import Finding
 from qvit.report.drawing import DARK, GREY, LINE, MARKERS, Chart, drawing, svg, wrapped
 from qvit.report.pictures import COLOURS
@@ -22,7 +22,7 @@ def forest(title: str, findings: Sequence[Finding], names: dict[str, str], *, ag
     Findings with the same two sides share a row; colours and markers distinguish datasets, whose titles are in `names`.
     A finding without a dataset is a mean over datasets. With `against`, rows name both sides.
     """
-    metric = METRIC_NAMES[findings[0].metric]
+    metric = METRICS[findings[0].metric].title
     rows = list(dict.fromkeys((f.a, f.b) for f in findings))
     sets = list(dict.fromkeys(f.dataset for f in sorted(findings, key=lambda f: f.dataset is None)))
     labels = [_row_label(a, b, against=against) for a, b in rows]

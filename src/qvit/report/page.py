@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qvit.errors import RunError
-from qvit.evaluation.statistics import METRICS
+from qvit.evaluation.sampled import METRICS
 from qvit.files import write_atomic
 from qvit.report import charts
 from qvit.report.answer import Line, answer
@@ -133,7 +133,7 @@ def _main(results: Results) -> Section:
             "failed."
         )
     text += [
-        f"{test.title}: {why}, too few to tell how much test {metric.upper()} varies over images; it has no "
+        f"{test.title}: {why}, too few to tell how much test {METRICS[metric].title} varies over images; it has no "
         "intervals, and is left out of all differences and their means."
         for test in results.tests
         for metric in METRICS

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qvit.evaluation.statistics import METRICS
+from qvit.evaluation.sampled import METRICS
 from qvit.models.cost import si
-from qvit.report.arms import METRIC_NAMES, Arm, Results, TestSet
+from qvit.report.arms import Arm, Results, TestSet
 from qvit.report.claims import Family, Finding
 from qvit.report.published import published
 from qvit.report.words import p_value, shown, signed
@@ -115,13 +115,13 @@ def write_tables(tables: Sequence[Table], folder: Path) -> None:
 def main_table(results: Results) -> Table:
     """Return the table of every arm on every dataset, with teachers and published models below."""
     columns = ["model", "parameters", "seeds"]
-    columns += [f"{test.title} {METRIC_NAMES[metric]}" for test in results.tests for metric in METRICS]
+    columns += [f"{test.title} {METRICS[metric].title}" for test in results.tests for metric in METRICS]
     rows = [_arm_row(results, arm) for arm in (*results.arms, *results.teachers)]
     for model in published():
-        figures = [model.on(test.name) if test.official else (None, None) for test in results.tests]
-        if any(value is not None for pair in figures for value in pair):
+        figures = [model.on(test.name) if test.official else {} for test in results.tests]
+        if any(figures):
             size = MISSING if model.parameters is None else f"{model.parameters}M"
-            cells = [MISSING if value is None else f"{value:.3f}" for pair in figures for value in pair]
+            cells = [_three_digits(found.get(metric)) for found in figures for metric in METRICS]
             rows.append((f"{model.name} ({model.source})", size, MISSING, *cells))
     return Table(
         "main",
@@ -133,12 +133,16 @@ def main_table(results: Results) -> Table:
     )
 
 
+def _three_digits(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.3f}"
+
+
 def _arm_row(results: Results, arm: Arm) -> tuple[str, ...]:
     cells = [results.cell(test, arm) for test in results.tests]
     known = [cell for cell in cells if cell is not None]
     title = arm.title if arm.role == "student" else f"{arm.label} (teacher “{arm.regime}”)"
     if not known:
-        return (title, MISSING, "0", *([MISSING] * 2 * len(cells)))
+        return (title, MISSING, "0", *([MISSING] * len(METRICS) * len(cells)))
     sizes = dict.fromkeys(f"{cell.parameters:,}" for cell in known)
     seeds = dict.fromkeys(str(len(cell.seeds)) for cell in known)
     figures = [MISSING if cell is None else shown(cell.intervals[m]) for cell in cells for m in METRICS]
@@ -154,7 +158,7 @@ def family_table(family: Family, results: Results) -> Table:
         (
             f"{f.a} − {f.b}",
             titles[f.dataset],
-            METRIC_NAMES[f.metric],
+            METRICS[f.metric].title,
             signed(f),
             p_value(f.comparison.p),
             p_value(f.corrected),
@@ -184,13 +188,15 @@ def headline_table(families: Sequence[Family], results: Results) -> Table:
     places = [(one, name) for one in families for name in titles if any((one.key, name, m) in found for m in METRICS)]
     rows = []
     for one, name in places:
-        auc, acc = (found.get((one.key, name, metric)) for metric in METRICS)
-        rows.append((one.question, titles[name], *_signed_and_p(auc), *_signed_and_p(acc), _worth(auc)))
+        own = {metric: found.get((one.key, name, metric)) for metric in METRICS}
+        told = [text for finding in own.values() for text in _signed_and_p(finding)]
+        rows.append((one.question, titles[name], *told, _worth(own["auc"])))
+    heads = [head for metric in METRICS.values() for head in (metric.title, f"p ({metric.title})")]
     strong = [k for k, (one, name) in enumerate(places) if (f := found.get((one.key, name, "auc"))) and f.shown]
     return Table(
         "worth",
         "QViT minus the same network with something else in the circuits' place, mean over sizes",
-        ("in the circuits' place", "dataset", "AUC", "p (AUC)", "ACC", "p (ACC)", "what is shown of the AUC"),
+        ("in the circuits' place", "dataset", *heads, "what is shown of the AUC"),
         tuple(rows),
         "Positive: circuits are better. p corrected by Holm's method over the comparisons of all sizes together by the "
         "same metric; dense matrices of the same parameter count are a separate question.",
@@ -234,13 +240,13 @@ def teacher_table(results: Results) -> Table | None:
                     test.title,
                     f"{size:,}",
                     f"{min(single):.3f} to {max(single):.3f}",
-                    f"{found['auc']:.3f}",
-                    f"{found['acc']:.3f}",
+                    *(f"{found[metric]:.3f}" for metric in METRICS),
                 )
             )
     if not rows:
         return None
-    columns = ("teacher", "dataset", "parameters", "AUC of members", "AUC together", "ACC together")
+    together = [f"{metric.title} together" for metric in METRICS.values()]
+    columns = ("teacher", "dataset", "parameters", "AUC of members", *together)
     return Table("teachers", "Teachers on the test images", columns, tuple(rows))
 
 
@@ -307,8 +313,7 @@ def seeds_table(results: Results) -> Table:
             cell.arm.title,
             cell.test.title,
             str(seed),
-            f"{result.test.auc:.4f}",
-            f"{result.test.acc:.4f}",
+            *(f"{getattr(result.test, metric):.4f}" for metric in METRICS),
             f"{result.val.auc:.4f}",
             str(result.best_epoch),
             f"{seconds:.1f}",
@@ -317,10 +322,11 @@ def seeds_table(results: Results) -> Table:
         for cell in results.cells.values()
         for seed, run, result, seconds in zip(cell.seeds, cell.runs, cell.results, cell.seconds, strict=True)
     ]
+    tested = [f"test {metric.title}" for metric in METRICS.values()]
     return Table(
         "runs",
         "Every run",
-        ("model", "dataset", "seed", "test AUC", "test ACC", "val AUC", "epoch kept", "seconds", "identity"),
+        ("model", "dataset", "seed", *tested, "val AUC", "epoch kept", "seconds", "identity"),
         tuple(rows),
         "Identity: the first digits of the hash of all that determines a run, code included.",
     )
@@ -333,7 +339,7 @@ def average_table(results: Results) -> Table | None:
     missing.
     """
     from qvit.report.claims import means, twins
-    from qvit.report.published import PAPER, PAPER_DATASETS
+    from qvit.report.published import PAPER, PAPER_DATASETS, PAPER_SOURCE
 
     common = [test for test in results.tests if test.official and test.name in PAPER_DATASETS]
     tests = common or results.tests
@@ -345,7 +351,8 @@ def average_table(results: Results) -> Table | None:
             values = [means(results, arms, metric, tests) for metric in METRICS] if arms else []
             if not values or None in values:
                 continue
-            paper = [f"{value:.3f}" for value in PAPER[kind]] if regime == SCRATCH else [MISSING] * len(METRICS)
+            said = PAPER[kind] if regime == SCRATCH else {}
+            paper = [_three_digits(said.get(metric)) for metric in METRICS]
             rows.append(
                 (
                     {"qvit": "QViT", "vit_matched": "ViT, same parameter count"}[kind],
@@ -357,13 +364,13 @@ def average_table(results: Results) -> Table | None:
             )
     if not rows:
         return None
-    here, theirs = [tuple(f"{METRIC_NAMES[m]} {where}" for m in METRICS) for where in ("here", "in the paper")]
+    here, theirs = [tuple(f"{METRICS[m].title} {where}" for m in METRICS) for where in ("here", "in the paper")]
     return Table(
         "averages",
         "Means over datasets, models and seeds" + (", beside the paper's" if common else ""),
         ("model", "regime", "models", *here, *(theirs if common else ())),
         tuple(rows),
-        _over_what(results.tests, common, str(PAPER["source"]), len(PAPER_DATASETS)),
+        _over_what(results.tests, common, PAPER_SOURCE, len(PAPER_DATASETS)),
     )
 
 

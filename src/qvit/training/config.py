@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from qvit.training.losses import LossName
 from qvit.validate import require
 
 MOST_EPOCHS = 100_000  # a run's records of more could not be read back
@@ -17,8 +18,8 @@ class TrainConfig:
 
     `batch_size=None` is 64, halved down to 8 while an epoch has fewer than 16 steps: with a few hundred images a small
     model needs many steps more than it needs smooth gradients; several processes share a batch. `lr` is the schedule's
-    peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", "ce",
-    "bce" or "emd" (ordinal). `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a
+    peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", or
+    one of `losses.LOSSES`. `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a
     group of `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group: "always",
     "never", or "auto" where the validation AUC is better for it. `patience`: stop after so many epochs without a
     better checkpoint. `threads`: CPU threads of torch in a process; small models are fastest on one.
@@ -32,7 +33,7 @@ class TrainConfig:
     schedule: Literal["one_cycle", "warmup_cosine", "constant"] = "one_cycle"
     warmup: float = 0.3
     clip_norm: float | None = 1.0
-    loss: Literal["auto", "ce", "bce", "emd"] = "auto"
+    loss: LossName = "auto"
     label_smoothing: float = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     augment: Literal["auto", "none", "mirror", "d4"] = "auto"

@@ -1,6 +1,7 @@
 """Losses: pure functions of logits and labels that return one value per example, and per model of a stack."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -11,14 +12,6 @@ from torch import Tensor
 from qvit.errors import ConfigError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-# What each task may be trained with; the first is the default.
-LOSSES_OF_TASK = {
-    "binary": ("ce",),
-    "multi-class": ("ce",),
-    "ordinal": ("ce", "emd"),
-    "multi-label": ("bce",),
-}
 
 
 def cross_entropy(
@@ -72,6 +65,23 @@ def squared_emd(
     return losses if class_weights is None else losses * class_weights[labels]
 
 
+ONE_LABEL = ("binary", "multi-class", "ordinal")
+# Each loss with the tasks that it fits.
+LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
+    "ce": (cross_entropy, ONE_LABEL),
+    "bce": (binary_cross_entropy, ("multi-label",)),
+    "emd": (squared_emd, ("ordinal",)),
+}
+# What each task may be trained with; the first is the default.
+LOSSES_OF_TASK = {
+    task: tuple(name for name, (_, tasks) in LOSSES.items() if task in tasks) for task in (*ONE_LABEL, "multi-label")
+}
+if TYPE_CHECKING:
+    LossName = str
+else:
+    LossName = Literal[("auto", *LOSSES)]
+
+
 def make_loss(task: str, *, name: str = "auto", smoothing: float = 0.0, class_weights: Tensor | None = None) -> Loss:
     """Return the loss of a task as a function of (logits, labels).
 
@@ -80,9 +90,7 @@ def make_loss(task: str, *, name: str = "auto", smoothing: float = 0.0, class_we
     choices = LOSSES_OF_TASK[task]
     if name not in ("auto", *choices):
         raise ConfigError(f"loss='{name}' does not fit a {task} task; use {' or '.join(choices)}, or auto.")
-    function = {"ce": cross_entropy, "bce": binary_cross_entropy, "emd": squared_emd}[
-        choices[0] if name == "auto" else name
-    ]
+    function, _ = LOSSES[choices[0] if name == "auto" else name]
     return lambda logits, labels: function(logits, labels, smoothing=smoothing, class_weights=class_weights)
 
 

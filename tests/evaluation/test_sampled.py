@@ -1,15 +1,31 @@
-"""Intervals and comparisons of few images: refused by name where nothing can be told, or without ends."""
+"""Metrics over random images: AUC of a resample, and few images, which are refused by name or have no interval."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from qvit.errors import MetricError
-from qvit.evaluation import statistics
+from qvit.evaluation import sampled
 from qvit.evaluation.paired import compare_arms, contrast, delong_test, mcnemar_test, permutation_test
-from qvit.evaluation.statistics import bootstrap_interval, crossed_interval, too_few_images
+from qvit.evaluation.sampled import rank_class, too_few_images, weighted_auc
+from qvit.evaluation.statistics import bootstrap_interval, crossed_interval, draw_counts
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10**6])
+def test_each_weighted_auc_is_scikit_learns_on_the_resample_itself(steps: int) -> None:
+    rng = np.random.default_rng(0)
+    positive = rng.integers(0, 2, 47) == 1
+    scores = np.round((positive * 0.3 + rng.random(47) * 0.7) * steps) / steps
+    counts = np.concatenate(list(draw_counts(47, resamples=40, seed=1)))
+    for row, value in zip(counts, weighted_auc(rank_class(positive, scores), counts), strict=True):
+        drawn = np.repeat(np.arange(47), row)
+        assert value == pytest.approx(roc_auc_score(positive[drawn], scores[drawn]), abs=1e-12)
+
+
+# --- few images ---
 
 
 def made(task: str, counts: tuple[int, ...], seeds: int = 3) -> tuple[Any, Any, Any]:
@@ -89,7 +105,7 @@ def test_accuracy_needs_images_in_all(images: int) -> None:
     labels, ours, theirs = made("binary", (images - 5, 5))
     interval = bootstrap_interval(labels, ours[0], "binary", metrics=("acc",), resamples=20)["acc"]
     crossed = crossed_interval(labels, ours, "binary", metric="acc", resamples=20)
-    if images < statistics.FEWEST_IN_ALL:
+    if images < sampled.FEWEST_IN_ALL:
         with pytest.raises(MetricError, match="there are 29 images, fewer than 30"):
             compare_arms(labels, ours, theirs, "binary", metric="acc")
         assert interval.low is crossed.low is None
