@@ -156,6 +156,25 @@ def test_in_torch_as_in_the_kernel(
     assert_torch_is_kernel(engine, circuit, *random_batch(circuit, seed, tokens=5))
 
 
+@pytest.mark.parametrize("device", ["CUDA", "XPU", "MPS"])
+@pytest.mark.parametrize("engine", KERNELS)
+def test_torch_operations_are_what_other_devices_run(engine: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for by their dispatch key, as there may be no such device here; no kernel is prepared."""
+    circuit, keys = get_ansatz("reupload").build(3, 2), torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device))
+    arguments = arguments_of(engine, circuit, *batch(circuit, 5))
+    forward = getattr(torch.ops.qvit, engine).default
+    backward = getattr(torch.ops.qvit, f"{engine}_backward").default
+    expected = forward(*arguments)
+    grad = torch.randn_like(expected)
+    gradients = backward(grad, *arguments)
+    monkeypatch.setattr(operator, "in_blocks", lambda *_: pytest.fail("a kernel was prepared"))
+    torch.testing.assert_close(forward.redispatch(keys, *arguments), expected, atol=1e-12, rtol=0)
+    for a, b in zip(backward.redispatch(keys, grad, *arguments), gradients, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-11, rtol=0)
+    with pytest.raises(pytest.fail.Exception, match="a kernel was prepared"):
+        forward(*arguments)
+
+
 @pytest.mark.parametrize("name", ["ry_ring", "reupload", "amplitude_ring", "pyramid", "strongly_entangling"])
 def test_ansatze_in_torch_as_in_the_kernel(name: str) -> None:
     circuit = get_ansatz(name).build(3, 2)

@@ -23,6 +23,7 @@ from qvit.cpu.parts import VECTOR_BYTES, in_blocks, in_parts
 from qvit.quantum.engines.layout import without_turns
 
 _ARGUMENTS = "Tensor inputs, Tensor weights, Tensor amplitudes, Tensor source, Tensor code, int n_wires, int n_outputs"
+_ELSEWHERE = "CompositeExplicitAutograd"  # torch's name for every device without an implementation of its own
 InTorch = Callable[..., Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor]
 
@@ -62,21 +63,18 @@ def define(operator: Operator) -> Traceable:
     library.define(f"{name}({_ARGUMENTS}) -> Tensor")
     library.define(f"{name}_backward(Tensor grad, {_ARGUMENTS}) -> (Tensor, Tensor, Tensor)")
 
-    def forward(*arguments: Any) -> Tensor:
-        on_cpu = arguments[0].device.type == "cpu"
-        values = operator.prepare(*arguments).forward() if on_cpu else operator.in_torch(*arguments)
-        return values.contiguous()  # as `_fake` says
+    adjoint = operator.adjoint or functools.partial(_by_autograd, operator.in_torch)
 
-    def backward(grad: Tensor, *arguments: Any) -> Gradients:
-        if grad.device.type == "cpu":
-            found = operator.prepare(*arguments).backward(grad)
-        else:
-            found = (operator.adjoint or functools.partial(_by_autograd, operator.in_torch))(grad, *arguments)
+    def contiguous(found: Gradients) -> Gradients:  # as `_fake_backward` says
         to_inputs, to_weights, to_amplitudes = found
         return to_inputs.contiguous(), to_weights.contiguous(), to_amplitudes.contiguous()
 
-    library.impl(name, forward, "CompositeExplicitAutograd")
-    library.impl(f"{name}_backward", backward, "CompositeExplicitAutograd")
+    library.impl(name, lambda *arguments: operator.prepare(*arguments).forward().contiguous(), "CPU")
+    library.impl(name, lambda *arguments: operator.in_torch(*arguments).contiguous(), _ELSEWHERE)
+    library.impl(
+        f"{name}_backward", lambda grad, *arguments: contiguous(operator.prepare(*arguments).backward(grad)), "CPU"
+    )
+    library.impl(f"{name}_backward", lambda grad, *arguments: contiguous(adjoint(grad, *arguments)), _ELSEWHERE)
     torch.library.register_fake(f"qvit::{name}", _fake, lib=library)
     torch.library.register_fake(f"qvit::{name}_backward", _fake_backward, lib=library)
     op, back = getattr(torch.ops.qvit, name).default, getattr(torch.ops.qvit, f"{name}_backward").default
