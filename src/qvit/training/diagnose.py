@@ -1,5 +1,7 @@
 """Find where numbers stopped being finite."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +26,8 @@ def check_finite(
     In a `team`, each process has the same loss and gradient, but its own images and `own_loss`, which says with whose
     images to look for the layer.
     """
-    if (loss.detach() + gradient_norm).isfinite().all():
+    total = loss.detach() + gradient_norm
+    if math.isfinite(total.sum() if total.ndim else total):
         return
     if torch.isfinite(loss).all():
         what, culprit = "The gradient", find_gradient(model)

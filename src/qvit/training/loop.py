@@ -216,8 +216,10 @@ def train_step(
     if clip_norm is not None:  # after the check: clipping by a NaN would hide where it came from
         factor = clip_norm / (norm + 1e-6)  # as torch's clip_grad_norm_ does
         if (factor < 1.0).any():
+            factor = factor.clamp(max=1.0)
             for gradient in gradients:
-                gradient.mul_(factor.clamp(max=1.0).reshape(*loss.shape, *[1] * (gradient.ndim - loss.ndim)))
+                axes = [1] * (gradient.ndim - loss.ndim) if loss.ndim else []  # a single number needs none
+                gradient.mul_(factor.reshape([*loss.shape, *axes]) if axes else factor)
     for parameters in optimizer.param_groups:
         parameters["lr"] = lr
     optimizer.step()
