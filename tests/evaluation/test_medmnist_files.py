@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qvit.errors import MetricError, RunError
+from qvit.evaluation.inputs import Task
 from qvit.evaluation.medmnist_files import ParsedName, parse_result_name, read_result, result_name, write_result
-from qvit.evaluation.metrics import Task, accuracy, auc
+from qvit.evaluation.metrics import accuracy, auc
 
 GOOD_NAME = "bloodmnist_test_[AUC]0.912_[ACC]0.500@run-1.csv"
 

@@ -16,10 +16,10 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score
 
 from qvit.errors import MetricError
 from qvit.evaluation.agreement import agreement, divergence
+from qvit.evaluation.inputs import Task
 from qvit.evaluation.medmnist_files import write_result
 from qvit.evaluation.metrics import (
     AbsentClassWarning,
-    Task,
     accuracy,
     auc,
     balanced_accuracy,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from qvit.errors import MetricError
-from qvit.evaluation.metrics import AbsentClassWarning, Task, accuracy, auc
+from qvit.evaluation.inputs import Task
+from qvit.evaluation.metrics import AbsentClassWarning, accuracy, auc
 from qvit.evaluation.sampled import METRICS
 from qvit.evaluation.statistics import (
     BLOCK_ELEMENTS,

@@ -11,7 +11,8 @@ from scipy import stats
 
 from qvit.errors import MetricError
 from qvit.evaluation.influence import image_covariance, image_influence, image_strata
-from qvit.evaluation.metrics import AbsentClassWarning, Task, accuracy, auc
+from qvit.evaluation.inputs import Task
+from qvit.evaluation.metrics import AbsentClassWarning, accuracy, auc
 from qvit.evaluation.statistics import (
     Interval,
     bootstrap_interval,

@@ -1,5 +1,6 @@
 """What charts and pages are drawn of, and what is looked for in them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from qvit.report.arms import Cell, Results
 from qvit.report.claims import families, headline
 from qvit.report.drawing import Chart
 from qvit.report.page import build_sections
+from qvit.report.table import Table
 
 MakeStudy = Callable[..., Path]
 TEXT = """
@@ -66,3 +68,21 @@ def with_parameters(results: Results, sizes: list[float]) -> Results:
 def every_chart(results: Results) -> list[Chart]:
     sections = build_sections(results, families(results), headline(families(results)))
     return [chart for section in sections for chart in section.charts]
+
+
+def check_latex(text: str, table: Table) -> None:
+    """What makes LaTeX stop: unescaped characters, braces and environments without an end, rows of other lengths."""
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len(lines) == 1 + len(table.rows)
+    for line in lines:
+        assert len(re.findall(r"(?<!\\)&", line)) == len(table.columns) - 1, line
+        assert not line.startswith(("[", "*")), "an option of the line before"
+        bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]", "", line)
+        bare = re.sub(r"\$[^$]*\$", "", bare)
+        assert not re.search(r"[%#_~^$<>]", bare), line
+        assert not re.search(r"[−–×±²·≤→⟨⟩]", line), line
+    plain = re.sub(r"\\[{}\\]", "", text)
+    assert plain.count("{") == plain.count("}")

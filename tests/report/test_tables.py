@@ -1,7 +1,6 @@
-"""Tables: they say what the results say, and every format can be read back."""
+"""Tables: they say what the results say, and every one can be read back."""
 
 import csv
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,8 @@ from qvit.report import arms as arms_module
 from qvit.report.arms import Results, load_results
 from qvit.report.claims import families, headline
 from qvit.report.published import published
+from qvit.report.table import MISSING, Table, write_tables
 from qvit.report.tables import (
-    MISSING,
-    Table,
     average_table,
     cost_table,
     family_table,
@@ -25,9 +23,9 @@ from qvit.report.tables import (
     main_table,
     seeds_table,
     teacher_table,
-    write_tables,
 )
 from qvit.report.words import p_value, shown, signed
+from report.made import check_latex
 
 MakeStudy = Callable[..., Path]
 TITLES = {"auc": "AUC", "acc": "ACC"}
@@ -62,28 +60,6 @@ def number(text: str) -> float:
     return float(text.replace("−", "-").replace(",", ""))
 
 
-# --- formats ---
-
-AWKWARD = Table(
-    "x",
-    r"A_title & 100 % of #1 {$x^2~y$} \ <b>",
-    ("name", 'a "quoted", one', "⟨Z⟩ ≤ 1"),
-    (
-        ("a | b", "−0.5 ± 0.1", "1 · 2"),
-        (r"back\slash", "5 % & _more_", "–"),
-        ("[0.1, 0.2]", "* 3 × 2² → 1", "ünïcode “q”"),
-        ("", ",", '"'),
-    ),
-    "A caption_with $ and | and &",
-    frozenset({1}),
-)
-
-
-def test_csv_is_read_back() -> None:
-    rows = list(csv.reader(io.StringIO(AWKWARD.as_csv())))
-    assert rows == [list(AWKWARD.columns), *map(list, AWKWARD.rows)]
-
-
 @pytest.mark.long
 def test_every_table_is_read_back(results: Results, tmp_path: Path) -> None:
     made = [main_table(results), cost_table(results), seeds_table(results)]
@@ -104,66 +80,6 @@ def test_every_table_is_read_back(results: Results, tmp_path: Path) -> None:
         with (tmp_path / "tables" / f"{table.name}.csv").open(encoding="utf-8", newline="") as file:
             assert list(csv.reader(file)) == [list(table.columns), *map(list, table.rows)]
         check_latex((tmp_path / "tables" / f"{table.name}.tex").read_text(encoding="utf-8"), table)
-
-
-def check_latex(text: str, table: Table) -> None:
-    """What makes LaTeX stop: unescaped characters, braces and environments without an end, rows of other lengths."""
-    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 1
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
-    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
-    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
-    assert len(lines) == 1 + len(table.rows)
-    for line in lines:
-        assert len(re.findall(r"(?<!\\)&", line)) == len(table.columns) - 1, line
-        assert not line.startswith(("[", "*")), "an option of the line before"
-        bare = re.sub(r"\\(textbackslash|textasciitilde|textasciicircum)\{\}|\\[&%$#_{}]", "", line)
-        bare = re.sub(r"\$[^$]*\$", "", bare)
-        assert not re.search(r"[%#_~^$<>]", bare), line
-        assert not re.search(r"[−–×±²·≤→⟨⟩]", line), line
-    plain = re.sub(r"\\[{}\\]", "", text)
-    assert plain.count("{") == plain.count("}")
-
-
-def test_latex_escapes_everything() -> None:
-    text = AWKWARD.as_latex()
-    check_latex(text, AWKWARD)
-    assert (
-        r"A\_title \& 100 \% of \#1 \{\$x\textasciicircum{}2\textasciitilde{}y\$\} \textbackslash{} $<$b$>$. " in text
-    )
-    assert r"A caption\_with \$ and | and \&}" in text
-    assert r"a | b & $-$0.5 $\pm$ 0.1 & " in text
-    assert r"back\textbackslash{}slash & 5 \% \& \_more\_ & -- \\" in text
-    assert r"{}[0.1, 0.2] & * 3 $\times$ 2$^2$ $\to$ 1 & " in text
-    assert r"$\langle$Z$\rangle$ $\le$ 1 \\" in text
-    assert r"\begin{tabular}{lrr}" in text
-    assert r"\label{tab:x}" in text
-
-
-def read_markdown(text: str) -> list[list[str]]:
-    """The rows as a reader of GitHub's Markdown sees them: a backslash takes the meaning of what follows."""
-    rows = []
-    for line in text.splitlines():
-        if line.startswith("| "):
-            cells, escaped = [""], False
-            for character in line[2:-2]:
-                if escaped or character not in "\\|":
-                    cells[-1] += character
-                    escaped = False
-                elif character == "\\":
-                    escaped = True
-                else:
-                    cells.append("")
-            rows.append([cell.strip() for cell in cells])
-    return rows
-
-
-def test_markdown_escapes_pipes() -> None:
-    table = Table("x", "T", ("a|b", "c"), ((r"x \| y", "1"), ("s|t", "**"), ("\\", "|")), "said", frozenset({1}))
-    text = table.as_markdown()
-    assert read_markdown(text) == [["a|b", "c"], [r"x \| y", "1"], ["**s|t**", "******"], ["\\", "|"]]
-    assert text.startswith("### T\n\n| a")
-    assert text.endswith("\nsaid\n")
-    assert "\n|---|---:|\n" in text
 
 
 # --- figures ---

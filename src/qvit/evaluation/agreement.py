@@ -7,7 +7,8 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from qvit.errors import MetricError
-from qvit.evaluation.metrics import asks_per_label, check_inputs, check_sums, decide
+from qvit.evaluation.inputs import asks_per_label, check_inputs, check_sums
+from qvit.evaluation.metrics import decide
 
 SMALLEST = 1e-15  # probability, as in `metrics.log_loss`
 
@@ -37,7 +38,7 @@ def _check_pair(
 def agreement(student: ArrayLike, teacher: ArrayLike, task: str) -> float:
     """Return the share of equal decisions (see `metrics.decide`) of student and teacher, over images and labels.
 
-    Scores are as in `metrics.check_inputs`. Raises MetricError as that does, and for scores of different shapes.
+    Scores are as in `inputs.check_inputs`. Raises MetricError as that does, and for scores of different shapes.
     Source: Stanton et al. 2021, Does Knowledge Distillation Really Work?, average top-1 agreement (arXiv:2106.05945).
     """
     ours, theirs = _check_pair(student, teacher, task)
@@ -60,8 +61,8 @@ def divergence(student: ArrayLike, teacher: ArrayLike, task: str) -> float:
     the mean is over labels too. Probabilities are kept 1e-15 away from 0, so the value is finite, and 0 where the
     scores are equal.
 
-    Scores are as in `metrics.check_inputs`. Raises MetricError as that does, for scores of different shapes, and where
-    rows of a multi-class or ordinal task do not sum to 1 within the tolerance of `metrics.check_sums`; within it, rows
+    Scores are as in `inputs.check_inputs`. Raises MetricError as that does, for scores of different shapes, and where
+    rows of a multi-class or ordinal task do not sum to 1 within the tolerance of `inputs.check_sums`; within it, rows
     are divided by their sum.
     Source: Stanton et al. 2021, average predictive KL (arXiv:2106.05945).
     """

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from qvit.errors import MetricError
-from qvit.evaluation.metrics import check_inputs
+from qvit.evaluation.inputs import check_inputs
 from qvit.evaluation.sampled import METRICS, check_metric
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qvit.data.registry import SPLITS
 from qvit.errors import FileError, MetricError
-from qvit.evaluation.metrics import as_array
+from qvit.evaluation.inputs import as_array
 from qvit.files import open_regular, write_atomic
 
 PLAIN_SIZE = 28  # the only size that names leave out

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike
 
 from qvit.errors import MetricError
 from qvit.evaluation.influence import image_covariance, image_strata
-from qvit.evaluation.metrics import auc, check_inputs, decide
+from qvit.evaluation.inputs import check_inputs
+from qvit.evaluation.metrics import auc, decide
 from qvit.evaluation.sampled import METRICS, check_images, check_metric
 from qvit.evaluation.statistics import check_level, check_seeds, check_values, deviation
 

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from numpy.typing import ArrayLike, NDArray
 
 from qvit.errors import MetricError
-from qvit.evaluation.metrics import AbsentClassWarning, as_array, asks_per_label, check_inputs
+from qvit.evaluation.inputs import as_array, asks_per_label, check_inputs
+from qvit.evaluation.metrics import AbsentClassWarning
 from qvit.evaluation.sampled import METRICS, check_metric, too_few_images
 
 BLOCK_ELEMENTS = 2**18  # images × resamples at a time: 2 MB per array, which stays in cache

@@ -15,7 +15,8 @@ from qvit.data.npz import find_header, read_array
 from qvit.data.registry import is_path, name_of
 from qvit.documents import one_line
 from qvit.errors import DataError, FileError, MetricError, RunError
-from qvit.evaluation.metrics import asks_per_label, evaluate
+from qvit.evaluation.inputs import asks_per_label
+from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.sampled import METRICS, too_few_images
 from qvit.evaluation.statistics import Interval, crossed_interval
 from qvit.models.cost import Cost

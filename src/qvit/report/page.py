@@ -22,8 +22,8 @@ from qvit.report.claims import ALPHA, NO_DIFFERENCE, Family, families, gain_diff
 from qvit.report.controls import CONTROLS
 from qvit.report.drawing import Chart
 from qvit.report.forest import forest
+from qvit.report.table import Table, write_tables
 from qvit.report.tables import (
-    Table,
     average_table,
     cost_table,
     family_table,
@@ -31,7 +31,6 @@ from qvit.report.tables import (
     main_table,
     seeds_table,
     teacher_table,
-    write_tables,
 )
 from qvit.report.words import p_value
 from qvit.study.database import OnWait
