@@ -30,7 +30,7 @@ from qvit.training.folder import Run
 from qvit.training.losses import make_loss
 from qvit.training.machine import check_device
 from qvit.training.options import TRAIN_KEYS, RunConfig
-from qvit.training.run import Progress, train_run
+from qvit.training.run import OnEpoch, train_run
 from qvit.training.surroundings import surroundings
 from qvit.validate import validated
 
@@ -135,7 +135,7 @@ def distill(
     download: bool = True,
     resume: bool = False,
     cache: Path | None = None,
-    on_stage: Callable[[Stage, int], Progress | None] | None = None,
+    on_stage: Callable[[Stage, int], OnEpoch | None] | None = None,
     on_views: OnViews | None = None,
 ) -> Distillation:
     """Distil a teacher into a student, stage after stage, and write run folders into `folder`.

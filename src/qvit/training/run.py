@@ -42,7 +42,7 @@ from qvit.training.seeding import INIT, seeded
 from qvit.training.stored import ConfigFile, Origin
 from qvit.training.surroundings import surroundings
 
-Progress = Callable[[EpochRecord, float], None]
+OnEpoch = Callable[[EpochRecord, float], None]
 STATISTICS_BYTES = 2**25  # of images at a time
 
 
@@ -75,7 +75,7 @@ def train_run(
     overwrite: bool = False,
     guide: Guide | None = None,
     origin: Run | None = None,
-    on_epoch: Progress | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> Run:
     """Train and evaluate one model, and write everything into `folder`.
 
@@ -207,7 +207,7 @@ def _train(
     data: Dataset,
     guide: Guide | None,
     origin: Run | None,
-    on_epoch: Progress | None,
+    on_epoch: OnEpoch | None,
     team: Team,
 ) -> None:
     state_path = run.folder / "state.pt"
