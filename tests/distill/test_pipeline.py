@@ -21,9 +21,17 @@ import pytest
 import torch
 from torch import nn
 
-from qvit.distill import Distillation, DistillationConfig, DistillConfig, Teacher, TeacherGuide, distill
+from qvit.distill import (
+    Distillation,
+    DistillationConfig,
+    DistillConfig,
+    Teacher,
+    TeacherGuide,
+    distill,
+    resolve_distillation,
+)
 from qvit.distill.pipeline import RESULT
-from qvit.errors import DataError, RunError
+from qvit.errors import DataError, ModelError, RunError
 from qvit.training.folder import Run
 from qvit.training.run import evaluate_run, train_run
 from qvit.training.stored import FOUND_AT
@@ -336,3 +344,10 @@ def test_a_killed_process_is_resumed_bit_identically(make_npz: Any, run_teacher:
     distill(here["config"], run_teacher, tmp_path / "parts", cache=tmp_path / "cache", resume=True)
     whole = distill(here["config"], run_teacher, tmp_path / "whole", cache=tmp_path / "other")
     assert kept(tmp_path / "parts") == kept(whole.folder)
+
+
+def test_a_wrong_student_is_refused_before_data_are_looked_for(run_teacher: Teacher, tmp_path: Path) -> None:
+    config = resolve_distillation({"dataset": "breastmnist", "student": "qvit_0q2h"})
+    with pytest.raises(ModelError, match="dim must be at least 1"):
+        distill(config, run_teacher, tmp_path / "out", root=tmp_path, download=False)
+    assert list(tmp_path.iterdir()) == []

@@ -159,7 +159,7 @@ def test_circuits_may_be_worse(make_study: MakeStudy) -> None:
     assert [row[-1] for row in headline_table(headline(families(worse)), worse).rows] == ["circuits are worse"]
 
 
-def test_teachers_alone_and_together(results: Results) -> None:
+def test_teachers_alone_and_together(results: Results, make_study: MakeStudy) -> None:
     table = teacher_table(results)
     assert table is not None
     on_a, on_d = table.rows
@@ -172,6 +172,12 @@ def test_teachers_alone_and_together(results: Results) -> None:
     assert on_a[4:] == (f"{together['auc']:.3f}", f"{together['acc']:.3f}")
     singles = [evaluate(test.labels, one, test.task)["auc"] for one in scores]
     assert on_a[3] == f"{min(singles):.3f} to {max(singles):.3f}"
+    alone = make_study(
+        "datasets: a.npz\nmodels: vit_4q1h\nteachers: {t: [{arch: vit_4q1h}]}\nregimes: {kd: {teacher: t}}"
+    )
+    table = teacher_table(load_results(alone))
+    assert table is not None
+    assert table.rows[0][3] == table.rows[0][4], "one figure, not a range"
     assert number(on_a[2]) == sum(cell.parameters * len(cell.seeds) for cell in cells if cell is not None)
 
 

@@ -21,7 +21,7 @@ from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.statistics import bootstrap_interval
 from qvit.models import model_config
 from qvit.training import loop
-from qvit.training.options import RunConfig
+from qvit.training.options import RunConfig, resolve
 from qvit.training.prediction import predict
 from qvit.training.records import Validation
 from qvit.training.run import Run, build_model, evaluate_run, train_run
@@ -446,3 +446,22 @@ def test_a_run_with_a_folder_of_its_users_in_it_is_not_replaced(config: MakeConf
     with pytest.raises(RunError, match="holds folders that no run makes; it was left as it is"):
         train_run(made, run.folder, overwrite=True)
     assert {path.name: path.read_bytes() for path in run.folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"model": "qvit_4q2"}, "There is no model 'qvit_4q2'"),
+        ({"model": "qvit_0q2h"}, "dim must be at least 1"),
+        ({"patch_size": 5}, "patch_size"),
+        ({"device": "nowhere"}, "device"),
+        ({"size": 29}, "has no files of size 29"),
+        ({}, "expected the official file of BreastMNIST, found nothing there"),
+    ],
+)
+def test_what_needs_no_data_is_refused_before_they_are_looked_for(
+    options: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(QvitError, match=told):
+        train_run(resolve({"dataset": "breastmnist"} | options), tmp_path / "run", root=tmp_path, download=False)
+    assert list(tmp_path.iterdir()) == []

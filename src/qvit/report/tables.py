@@ -139,7 +139,7 @@ def teacher_table(results: Results) -> Table | None:
                     f"{name}: {members}",
                     test.title,
                     f"{size:,}",
-                    f"{min(single):.3f} to {max(single):.3f}",
+                    " to ".join(dict.fromkeys(f"{value:.3f}" for value in (min(single), max(single)))),
                     *(f"{found[metric]:.3f}" for metric in METRICS),
                 )
             )

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from qvit.data.registry import DatasetInfo
+from qvit.data.registry import SIZES, DatasetInfo, get_info, is_path
 from qvit.documents import parse_yaml, read_yaml
 from qvit.errors import ConfigError, FileError, nearest
 from qvit.models.networks import NetworkConfig
@@ -44,6 +44,11 @@ class RunConfig:
             raise ConfigError(f"seed must be at most {LARGEST_SEED}, got {self.seed}.")
         if not 1 <= self.size <= LARGEST_SIZE:
             raise ConfigError(f"size must be from 1 to {LARGEST_SIZE:,} pixels, got {self.size}.")
+
+    def check_model(self) -> None:
+        """Raise as `architecture` does if that can be known before an official dataset is downloaded."""
+        if not is_path(self.dataset) and self.size in SIZES:
+            self.architecture(get_info(self.dataset), self.size)
 
     def architecture(self, info: DatasetInfo, img_size: int) -> ModelConfig:
         """Return the configuration of the model for images of a dataset; raises as `zoo.model_config` does."""

@@ -112,9 +112,9 @@ def train_run(
 
 
 def _load(config: RunConfig, root: str | Path | None, *, download: bool) -> Dataset:
-    data = load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
+    config.check_model()
     check_device(config.train.device)
-    return data
+    return load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
 
 
 def _earlier(run: Run, resume: bool) -> Run | None:
