@@ -242,7 +242,7 @@ def learning_chart(test: TestSet, cells: Sequence[Cell]) -> Chart:
 
 def calibration_chart(test: TestSet, cells: Sequence[Cell], bins: int = 10) -> Chart:
     """Draw the share of right decisions against the model's confidence, in `bins` bins, with all seeds together."""
-    with drawing(3.0) as (figure, axes):
+    with drawing(3.7) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8)
         for place, cell in enumerate(cells):
             sure, right = (
@@ -262,7 +262,7 @@ def calibration_chart(test: TestSet, cells: Sequence[Cell], bins: int = 10) -> C
         axes.set_xlabel("confidence")
         axes.set_ylabel("share of right decisions")
         axes.set_aspect("equal")
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside upper left")
         picture = svg(figure)
     told = ", ".join(f"{cell.arm.title} {cell.measures['ece']:.3f}" for cell in cells)
     alt = f"Calibration on {test.title}; expected calibration error: {told}."
