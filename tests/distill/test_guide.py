@@ -15,9 +15,10 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import apply_element
 from qvit.distill import DistillationObjective, DistillConfig, Teacher, TeacherGuide, objectives
 from qvit.distill.guide import KD_LOSSES_OF_TASK
+from qvit.distill.teacher_cache import TeacherOutputs
 from qvit.training.config import TrainConfig
 from qvit.training.loop import Batch, label_loss, load_batch, make_optimizer, train_step
-from qvit.training.losses import LOSSES_OF_TASK, make_loss
+from qvit.training.losses import LOSSES_OF_TASK, cross_entropy, make_loss
 from qvit.training.options import resolve
 from qvit.training.run import Run, train_run
 from qvit.training.seeding import ORDER, generator
@@ -440,3 +441,12 @@ def test_datasets_and_symmetries_have_caches_of_their_own(
     ):
         school.prepare(each, teacher, DistillConfig(), train)
     assert len(list(school.cache.iterdir())) == 3
+
+
+@pytest.mark.parametrize("kd_loss", ["soft", "mse", "ordinal", "decoupled", "none"])
+def test_each_student_of_a_stack_learns_from_the_same_logits(kd_loss: Any) -> None:
+    students, taught, labels = torch.randn(3, 8, 5), torch.randn(8, 5), torch.zeros(8, 1, dtype=torch.long)
+    config = DistillConfig(kd_loss=kd_loss, attention_weight=1.0)
+    objective = DistillationObjective(TeacherOutputs(taught[None]), config, task="ordinal", label_loss=cross_entropy)
+    alone = torch.stack([objective._of_logits(one, taught, labels) for one in students])
+    torch.testing.assert_close(objective._of_logits(students, taught, labels), alone)

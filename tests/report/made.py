@@ -10,8 +10,8 @@ from qvit.report.answer import Line, answer
 from qvit.report.arms import Cell, Results
 from qvit.report.claims import families, headline
 from qvit.report.drawing import Chart
+from qvit.report.formats import Table
 from qvit.report.page import build_sections
-from qvit.report.table import Table
 
 MakeStudy = Callable[..., Path]
 TEXT = """

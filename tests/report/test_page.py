@@ -17,8 +17,8 @@ from qvit.evaluation.ranking import friedman
 from qvit.report.arms import Results, load_results
 from qvit.report.claims import families, headline
 from qvit.report.controls import CONTROLS
+from qvit.report.formats import MISSING
 from qvit.report.page import build_sections, write_report
-from qvit.report.table import MISSING
 from qvit.report.tables import headline_table, main_table
 from qvit.study.spec import Job
 from report.made import TEXT, MakeStudy, answers

@@ -13,8 +13,8 @@ from qvit.evaluation.metrics import evaluate
 from qvit.report import arms as arms_module
 from qvit.report.arms import Results, load_results
 from qvit.report.claims import families, headline
+from qvit.report.formats import MISSING, Table, write_tables
 from qvit.report.published import published
-from qvit.report.table import MISSING, Table, write_tables
 from qvit.report.tables import (
     average_table,
     cost_table,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvit.errors import DataError, RunError
+from qvit.errors import DataError, QvitError, RunError
 from qvit.files import sole_user
 from qvit.models.zoo import count_parameters, model_config
 from qvit.report.arms import read_labels
@@ -368,3 +368,14 @@ def test_as_many_workers_as_there_is_room_for(tmp_path: Path, monkeypatch: pytes
     for workers, threads, jobs in ((None, 1, 100), (None, 3, 100), (None, 16, 100), (5, 2, 100), (None, 1, 3)):
         runner._pool(tmp_path, workers, None, threads, jobs)
     assert made == [(8, 1), (2, 3), (1, 16), (5, 2), (3, 1)]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [("{patch_size: 5}", "patch_size"), ("{loss: emd}", "loss='emd' does not fit a binary task")],
+)
+def test_what_needs_no_data_is_refused_before_they_are_looked_for(options: str, told: str, tmp_path: Path) -> None:
+    text = f"datasets: breastmnist\nmodels: vit_4q1h\noptions: {options}"
+    study = parse_study(text, name="s", folder=tmp_path)
+    with pytest.raises(QvitError, match=f"^breastmnist vit_4q1h scratch seed 0: .*{told}"):
+        run_study(study, tmp_path / "out", root=tmp_path, download=False)

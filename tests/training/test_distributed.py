@@ -85,6 +85,20 @@ def test_gradients_of_the_mean_come_from_those_of_the_shares(pair: Room) -> None
         assert neither is None, "not even weight decay moves it"
 
 
+def test_each_model_of_a_stack_has_the_mean_of_its_own_losses(pair: Room) -> None:
+    def work(team: Team) -> tuple[Tensor, Tensor | None]:
+        losses = torch.tensor([[1.0, 2.0], [0.0, 3.0]]) if team.leads else torch.tensor([[6.0], [9.0]])
+        weight = nn.Parameter(torch.zeros(2, 1))
+        part = team.part(losses)
+        weight.grad = part[:, None].clone()
+        return team.combine(part, [weight], images=losses.shape[-1]), weight.grad
+
+    for loss, gradient in pair.together(work):
+        assert loss.tolist() == [3.0, 4.0]
+        assert gradient is not None
+        assert gradient.tolist() == [[3.0], [4.0]]
+
+
 class Odd(nn.Module):
     """The labels' loss with parameters of its own: one that only the first image moves, and one that nothing does."""
 

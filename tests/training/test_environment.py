@@ -15,7 +15,7 @@ def test_machine_and_versions_are_told() -> None:
     assert told.python == platform.python_version()
     assert told.platform == platform.platform()
     assert told.cpus == os.cpu_count()
-    assert (told.gpu is None) is not torch.cuda.is_available()
+    assert (told.gpu is None) is not torch.cuda.is_initialized()
     assert told.packages["torch"] == torch.__version__
 
 

@@ -14,6 +14,7 @@ from qvit.errors import ConfigError, ModelError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import Preprocess, create_model
 from qvit.training.config import TrainConfig
+from qvit.training.diagnose import check_finite
 from qvit.training.loop import (
     TrainState,
     augmentation_group,
@@ -123,6 +124,49 @@ def test_each_model_of_a_stack_takes_its_own_step(make_data: MakeData) -> None:
         norms.append([torch.cat([p.grad.flatten() for p in one.parameters()]).norm().item() for one in alone])
     assert [norm < 7.9 for norm in norms[0]] == [True, False], "or the case is of no use"
     assert norms[0][1] == pytest.approx(8.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (8, 1), (2, 8)])
+def test_losses_with_axes_that_are_not_those_of_models_are_refused(make_data: MakeData, shape: tuple[int, int]) -> None:
+    data = make_data()
+    model = build(data)
+    batch = load_batch(data.train, torch.arange(8), "none", generator(0), "cpu")
+    with pytest.raises(TrainingError, match=r"one loss per image, 8 in all, found losses of the shape \("):
+        train_step(
+            model,
+            batch,
+            lambda model, batch: model(batch.images).mean() * torch.ones(shape),
+            make_optimizer(model, TINY),
+            lr=0.1,
+        )
+
+
+@pytest.mark.trains
+def test_a_stack_has_no_run_yet(make_data: MakeData) -> None:
+    data = make_data()
+    stack = Linears(*torch.zeros(2, data.info.num_classes, data.info.channels * data.size**2))
+
+    class Looks(nn.Module):
+        """Answers as one model where nothing is learned."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stack = stack
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.stack(images)
+            return logits if self.training else logits[0]
+
+    with pytest.raises(TrainingError, match=r"found losses of \(2,\) models"):
+        fit(Looks(), data, replace(TINY, epochs=1, augment="none"), seed=0)
+
+
+def test_many_large_norms_are_finite(make_data: MakeData) -> None:
+    """Their sum is not."""
+    weight = torch.zeros(3, 432)
+    check_finite(
+        Linears(weight, weight), torch.zeros(1), torch.zeros(2), torch.full((2,), 2e38), epoch=1, step=1, lr=1.0
+    )
 
 
 def test_one_model_of_a_stack_that_is_not_finite_is_told(make_data: MakeData) -> None:

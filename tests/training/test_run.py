@@ -454,6 +454,7 @@ def test_a_run_with_a_folder_of_its_users_in_it_is_not_replaced(config: MakeConf
         ({"model": "qvit_4q2"}, "There is no model 'qvit_4q2'"),
         ({"model": "qvit_0q2h"}, "dim must be at least 1"),
         ({"patch_size": 5}, "patch_size"),
+        ({"loss": "emd"}, "loss='emd' does not fit a binary task"),
         ({"device": "nowhere"}, "device"),
         ({"size": 29}, "has no files of size 29"),
         ({}, "expected the official file of BreastMNIST, found nothing there"),

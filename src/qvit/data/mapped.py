@@ -37,7 +37,7 @@ def map_array(path: Path, member: Member, cache: Path) -> NDArray[Any]:
         with reading(path) as file:
             for _ in unpacked(file, member.entry):
                 pass
-            return _mapped(file, member, member.entry.place + member.header)
+            return _mapped(file, member, member.entry.place + member.header_size)
     target = cache / member.file
     if os.path.lexists(target) and not _is_intact(target, member):
         warnings.warn(f"{target} was damaged and has been unpacked again from {path}.", stacklevel=2)
@@ -45,7 +45,7 @@ def map_array(path: Path, member: Member, cache: Path) -> NDArray[Any]:
     elif not target.exists():
         _unpack(path, member, target)
     with reading(target) as file:
-        return _mapped(file, member, member.header)
+        return _mapped(file, member, member.header_size)
 
 
 def _mapped(file: BufferedReader, member: Member, offset: int) -> NDArray[Any]:

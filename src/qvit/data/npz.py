@@ -53,7 +53,7 @@ class Member(Header):
     """One array of the file, as its header and the zip's directory describe it; sizes in bytes."""
 
     fortran: bool
-    header: int
+    header_size: int
     entry: Entry
 
     @property
@@ -256,7 +256,7 @@ def _check_unpacked(path: Path, archive: Archive, members: Iterable[Member]) -> 
 
 def _values(file: BinaryIO, member: Member) -> Iterator[bytes]:
     """Yield an array's bytes without its header's; raises DamageError on reaching damage."""
-    skipped = member.header
+    skipped = member.header_size
     for piece in unpacked(file, member.entry):
         yield piece[skipped:]
         skipped = max(0, skipped - len(piece))
@@ -265,7 +265,7 @@ def _values(file: BinaryIO, member: Member) -> Iterator[bytes]:
 def read_array(path: Path, member: Member) -> NDArray[Any]:
     """Return a whole array, its checksum compared with the zip's; raises DataError if they differ."""
     with reading(path) as file:
-        raw = np.empty(member.size - member.header, np.uint8)
+        raw = np.empty(member.size - member.header_size, np.uint8)
         done = 0
         for piece in _values(file, member):
             raw[done : done + len(piece)] = np.frombuffer(piece, np.uint8)

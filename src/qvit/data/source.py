@@ -63,9 +63,9 @@ class Asked:
 class Source(ABC):
     """A dataset of which all but the images has been checked.
 
-    `size` is the side of the images in pixels, `labels` holds those of each split, int64 (N, K), `path` is where the
-    dataset lies, None for one made at run time, `md5` is the digest of its file, and `official` whether it is known to
-    be right.
+    `size` is the side of the images in pixels, `labels` holds those of each split, int64 (N, K), `path` is where
+    the dataset lies, None for one made at run time, `md5` is the digest of its file, empty without one, and
+    `official` whether it is known to be right.
     """
 
     info: DatasetInfo
@@ -156,7 +156,18 @@ def _own_file(asked: Asked) -> Source | None:
     md5 = md5_of(path)
     large = sum(members[f"{split}_images"].size for split in SPLITS) > MAP_ABOVE
     folder = unpack_folder(path, md5, asked.root) if large and not layout.floating else None
-    return NpzSource(info, layout.size, labels, path, md5, False, layout, members, stamp, folder)
+    return NpzSource(
+        info,
+        layout.size,
+        labels,
+        path,
+        md5,
+        official=False,
+        layout=layout,
+        members=members,
+        stamp=stamp,
+        folder=folder,
+    )
 
 
 def _registered(asked: Asked) -> DatasetInfo:
@@ -173,7 +184,7 @@ def _made(asked: Asked) -> Source | None:
         return None
     arrays = make_phantom(0, asked.size)
     labels = {split: arrays[f"{split}_labels"].astype(np.int64) for split in SPLITS}
-    return MadeSource(info, asked.size, labels, None, "", True, arrays)
+    return MadeSource(info, asked.size, labels, path=None, md5="", official=True, arrays=arrays)
 
 
 def _official_file(asked: Asked) -> Source:
@@ -202,7 +213,18 @@ def _official_file(asked: Asked) -> Source:
     labels = read_labels(path, members, lambda key: read_array(path, members[key]))
     check_labels(path, labels, info)
     unpacked = unpack_folder(path, md5, asked.root) if size > 28 else None
-    return NpzSource(info, size, labels, path, md5, True, layout, members, stamp, unpacked)
+    return NpzSource(
+        info,
+        size,
+        labels,
+        path,
+        md5,
+        official=True,
+        layout=layout,
+        members=members,
+        stamp=stamp,
+        folder=unpacked,
+    )
 
 
 KINDS: tuple[Callable[[Asked], Source | None], ...] = (_own_file, _made, _official_file)

@@ -99,11 +99,11 @@ class DistillationObjective(nn.Module):
             return loss
         return config.alpha * loss + (1.0 - config.alpha) * self.label_loss(student.logits, batch.labels)
 
-    def _of_logits(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Float[Tensor, " b"]:
+    def _of_logits(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Float[Tensor, "*m b"]:
         config = self.config
         match config.kd_loss:
             case "none":
-                return student.new_zeros(len(student))
+                return student.new_zeros(student.shape[:-1])
             case "mse":
                 return objectives.logit_mse(student, teacher)
             case "ordinal":

@@ -1,6 +1,6 @@
 """Distillation losses: pure functions of a student's and a teacher's outputs that return one value per example.
 
-Of a stack of students, the values of each student.
+For a stack of students they return the values of each.
 
 The student comes first, the teacher second. KL divergences sum over classes and average over separate questions, such
 as labels and thresholds; squared differences average over columns. Divergences of answers softened by a temperature T

@@ -178,7 +178,7 @@ def _load(
     config: DistillationConfig, teacher: Teacher, *, root: str | Path | None, download: bool, **told: Any
 ) -> tuple[Dataset, TeacherGuide]:
     student = config.student
-    student.check_model()
+    student.check_without_data()
     data = load_dataset(student.dataset, size=student.size, root=root, download=download, task=student.task)
     return data, _guide(config, teacher, data, root=root, download=download, **told)
 

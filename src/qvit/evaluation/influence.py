@@ -40,9 +40,10 @@ def image_strata(truth: Int[np.ndarray, "b k"], task: str, *, metric: str = "auc
 
     Random test sets are thought of as drawn within strata. For AUC they have as many images of each class as this one,
     as in DeLong's method. For accuracy the classes are random too, and a multi-label image has no single class, so
-    there is one stratum. Labels are as `check_inputs` returns them. Raises MetricError if no stratum has two images,
-    since their spread is then unknown.
+    there is one stratum. Labels are as `check_inputs` returns them. Raises MetricError for another metric, and if no
+    stratum has two images, since their spread is then unknown.
     """
+    check_metric(metric, "compared")
     by_class = METRICS[metric].by_class and task != "multi-label"
     strata = truth[:, 0] if by_class else np.zeros(len(truth), dtype=np.int64)
     if np.bincount(strata).max(initial=0) < 2:

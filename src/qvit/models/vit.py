@@ -21,7 +21,7 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda tokens: tokens.mean(dim=1),
     "cls": lambda tokens: tokens[:, 0],
 }
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # mypy cannot make a type of a table; pydantic can, and checks what is given
     Pool = str
 else:
     Pool = Literal[tuple(POOLS)]
@@ -71,7 +71,7 @@ class ViTConfig:
             raise ModelError(f"dim={self.dim} cannot be split among heads={self.heads}; use a multiple.")
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"dropout must be in [0, 1), got {self.dropout}.")
-        if self.pool not in POOLS:
+        if self.pool not in tuple(POOLS):  # which takes values of any type
             *others, last = (f"'{name}'" for name in POOLS)
             raise ModelError(f"pool must be {', '.join(others)} or {last}, got '{self.pool}'.")
         if self.patch_size is not None:

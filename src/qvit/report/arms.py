@@ -208,7 +208,7 @@ def _results(
     finished: Sequence[StoredJob],
     costs: dict[tuple[str, str], KnownCost],
     attempts: Sequence[Attempt],
-    said: Any,
+    said: Said,
 ) -> Results:
     tests = {name: read_labels(folder, name) for name in dict.fromkeys(job.dataset for job in jobs)}
     by_arm: dict[tuple[str, Arm], list[StoredJob]] = {}

@@ -22,7 +22,7 @@ from qvit.report.claims import ALPHA, NO_DIFFERENCE, Family, families, gain_diff
 from qvit.report.controls import CONTROLS
 from qvit.report.drawing import Chart
 from qvit.report.forest import forest
-from qvit.report.table import Table, write_tables
+from qvit.report.formats import Table, write_tables
 from qvit.report.tables import (
     average_table,
     cost_table,

@@ -6,8 +6,8 @@ from qvit.evaluation.sampled import METRICS
 from qvit.models.cost import si
 from qvit.report.arms import Arm, Results, TestSet
 from qvit.report.claims import Family, Finding
+from qvit.report.formats import MISSING, Table
 from qvit.report.published import published
-from qvit.report.table import MISSING, Table
 from qvit.report.words import p_value, shown, signed
 from qvit.study.spec import SCRATCH
 

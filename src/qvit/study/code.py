@@ -13,10 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import qvit
+from qvit.training.environment import COMPUTED_BY
 
 ENTRY = "qvit.study.work"
 KERNELS = 1  # increase it if compiled kernels give other numbers for a reason that no source shows, as compiler options
-COMPUTED_BY = ("torch", "numpy", "scipy", "numba", "llvmlite", "monai")
 STATEMENTS = (ast.stmt, ast.ExceptHandler, ast.match_case)  # nodes that are, or may contain, imports
 SILENT = {"ctx", "kind", "type_comment", "type_ignores", "type_params"}  # fields that some versions of Python lack
 

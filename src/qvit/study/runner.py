@@ -22,7 +22,7 @@ import numpy as np
 
 import qvit
 from qvit.data.arrays import Dataset, load_dataset
-from qvit.errors import RunError
+from qvit.errors import ConfigError, ModelError, RunError
 from qvit.files import printable, sole_user, write_atomic
 from qvit.models.cost import cost_of
 from qvit.study.code import code_digest
@@ -141,6 +141,11 @@ def _check_folder(folder: Path) -> None:
 
 def _load_datasets(study: Study, *, root: str | Path | None, download: bool) -> dict[str, Dataset]:
     """Load every dataset once, so that it is downloaded and checked before any worker needs it."""
+    for job in study.jobs:
+        try:
+            job.run.check_without_data()
+        except (ConfigError, ModelError) as error:
+            raise type(error)(f"{job.name}: {error}") from error
     datasets: dict[str, Dataset] = {}
     for job in study.jobs:
         if job.dataset not in datasets:

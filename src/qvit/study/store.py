@@ -32,7 +32,7 @@ from qvit.training.stored import checked
 from qvit.validate import validated
 
 FILE = "study.sqlite"
-FORMAT = 1
+FORMAT = 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS models (
 
 @dataclass(frozen=True)
 class StoredJob:
-    """A job of the specification with the state of its run; `model` is a `spec.StudyModel` as a dictionary."""
+    """A job of the specification with the state of its run."""
 
     identity: str
     role: str
@@ -272,7 +272,7 @@ class Store:
         self._write(lambda database: database.executemany("INSERT OR REPLACE INTO models VALUES (?, ?, ?)", rows))
 
     def costs(self) -> dict[tuple[str, str], KnownCost]:
-        """Return what models cost, by dataset and label; what another version wrote otherwise is left out."""
+        """Return what models cost, by dataset and label; damaged costs, and those of other versions, are left out."""
         rows = self._rows("SELECT dataset, model, cost FROM models")
         found = {(dataset, label): _read_cost(_read_json(cost)) for dataset, label, cost in rows}
         return {key: known for key, known in found.items() if known is not None}

@@ -27,7 +27,7 @@ def check_finite(
     images to look for the layer.
     """
     total = loss.detach() + gradient_norm
-    if math.isfinite(total.sum() if total.ndim else total):
+    if total.isfinite().all() if total.ndim else math.isfinite(total):  # of one model, the quicker way
         return
     if torch.isfinite(loss).all():
         what, culprit = "The gradient", find_gradient(model)

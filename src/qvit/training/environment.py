@@ -8,12 +8,16 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "numpy", "scipy", "numba", "llvmlite", "monai", "safetensors")
+COMPUTED_BY = ("torch", "numpy", "scipy", "numba", "llvmlite", "monai")  # what a run's numbers depend on
+PACKAGES = (*COMPUTED_BY, "safetensors")
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A machine and its software; `dataclasses.asdict` of it is JSON."""
+    """A machine and its software; `dataclasses.asdict` of it is JSON.
+
+    `gpu` is None unless this process has used one.
+    """
 
     python: str
     platform: str
@@ -30,7 +34,7 @@ def environment() -> Environment:
         platform=platform.platform(),
         processor=_processor(),
         cpus=os.cpu_count(),
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,
         packages={name: version(name) for name in PACKAGES},
     )
 

@@ -133,6 +133,11 @@ def _fit(
         with surroundings(config.threads), seeded(seed, *noise, alone=alone), unstrided(model, objective):
             lr, loss = train_epoch(model, data, config, objective, optimizer, seed=seed, epoch=state.epoch, team=team)
             found = validation_figures(model, data, config, team)
+        if loss.ndim:
+            raise TrainingError(
+                f"Expected an objective with one loss per image, found losses of {tuple(loss.shape)} models, which can "
+                "be trained one by one only."
+            )
         _update(state, model, own, optimizer, EpochRecord(state.epoch + 1, lr, loss.item(), **vars(found)))
         state.seconds.append(time.perf_counter() - start)
         if on_epoch is not None:
@@ -205,6 +210,11 @@ def train_step(
         raise TrainingError(
             f"The loss at epoch {epoch}, step {step} depends on no parameter that can be trained, so there is nothing "
             "to learn; is the model's output detached, or computed under torch.no_grad?"
+        )
+    if part.ndim and any(parameter.shape[: part.ndim] != part.shape for parameter in optimizer.parameters):
+        raise TrainingError(
+            f"Expected an objective with one loss per image, {len(batch.index)} in all, found losses of the shape "
+            f"{(*part.shape, len(batch.index))}, and parameters that are not those of so many models."
         )
     optimizer.zero_grad()
     differentiate(part.sum() if part.ndim else part)  # each model's parameters are in its own loss alone

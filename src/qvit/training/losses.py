@@ -40,7 +40,8 @@ def binary_cross_entropy(
 
     `class_weights` multiply the positive part of each label, as `pos_weight` in torch.
     """
-    targets = (labels.to(logits.dtype) * (1.0 - smoothing) + smoothing / 2.0).expand_as(logits)
+    targets = labels.to(logits.dtype) * (1.0 - smoothing) + smoothing / 2.0
+    targets = targets.expand(*logits.shape[:-2], *labels.shape)
     losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=class_weights)
     return losses.mean(dim=-1)
 
@@ -76,7 +77,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
 LOSSES_OF_TASK = {
     task: tuple(name for name, (_, tasks) in LOSSES.items() if task in tasks) for task in (*ONE_LABEL, "multi-label")
 }
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # mypy cannot make a type of a table; pydantic can, and checks what is given
     LossName = str
 else:
     LossName = Literal[("auto", *LOSSES)]

@@ -12,6 +12,7 @@ from qvit.models.projections import projection_options
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import SAID_BY_NAME, ModelConfig, model_config
 from qvit.training.config import TrainConfig
+from qvit.training.losses import make_loss
 from qvit.validate import validated
 
 LARGEST_SEED = 2**63 - 1  # that torch and SQLite both take
@@ -45,10 +46,12 @@ class RunConfig:
         if not 1 <= self.size <= LARGEST_SIZE:
             raise ConfigError(f"size must be from 1 to {LARGEST_SIZE:,} pixels, got {self.size}.")
 
-    def check_model(self) -> None:
-        """Raise as `architecture` does if that can be known before an official dataset is downloaded."""
+    def check_without_data(self) -> None:
+        """Raise for a model or loss that cannot fit, if that is known before an official dataset is downloaded."""
         if not is_path(self.dataset) and self.size in SIZES:
-            self.architecture(get_info(self.dataset), self.size)
+            info = get_info(self.dataset)
+            self.architecture(info, self.size)
+            make_loss(info.task, name=self.train.loss)
 
     def architecture(self, info: DatasetInfo, img_size: int) -> ModelConfig:
         """Return the configuration of the model for images of a dataset; raises as `zoo.model_config` does."""

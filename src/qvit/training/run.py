@@ -112,7 +112,7 @@ def train_run(
 
 
 def _load(config: RunConfig, root: str | Path | None, *, download: bool) -> Dataset:
-    config.check_model()
+    config.check_without_data()
     check_device(config.train.device)
     return load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
 

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from qvit.report.table import Table
+from qvit.report.formats import Table
 from report.made import check_latex
 
 AWKWARD = Table(
