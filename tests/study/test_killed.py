@@ -17,7 +17,6 @@ from qvit.study.pool import Event, LocalPool, await_workers
 from qvit.study.store import Store
 from qvit.study.work import Work, execute
 from qvit.training.folder import Run
-from qvit.training.records import Result
 
 MakeNpz = Callable[..., Path]
 TOO_LONG = 600.0  # seconds: ends what hangs, on any machine
@@ -113,7 +112,7 @@ def test_workers_end_with_a_killed_driver_which_leaves_whole_runs(make_npz: Make
     assert sorted(ended) == sorted(done)
     assert 1 <= len(done) < len(jobs)
     for identity in done:
-        assert Run(jobs[identity].folder).result == Result.of(jobs[identity].result)
+        assert Run(jobs[identity].folder).result == jobs[identity].result
 
 
 def ray_task(driver: int) -> int | None:
@@ -158,9 +157,9 @@ def test_ray_gives_the_same_though_a_worker_is_killed(make_npz: MakeNpz, tmp_pat
     assert (teacher.status, student.status) == ("finished", "finished")
     options = {job.name: job.options | {"dataset": str(make_npz())} for job in (teacher, student)}
     alone = Work("t", "t", options[teacher.name], tmp_path / "t", tmp_path / "outputs", download=False)
-    assert execute(alone).result == Result.of(teacher.result)
+    assert execute(alone).result == teacher.result
     taught = Work("s", "s", options[student.name], tmp_path / "s", tmp_path / "outputs", (tmp_path / "t",), None, False)
-    assert execute(taught).result == Result.of(student.result)
+    assert execute(taught).result == student.result
     finetune = json.loads((student.folder / "finetune" / "config.json").read_text())
     # Told as if it had been done here: where the images lie, and the run that it started from.
     assert finetune["dataset"] == str(make_npz())
