@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from math import log
 from typing import Any
 
@@ -153,7 +154,7 @@ def vit_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig
     of_quantum, of_kind = Quantum.__dataclass_fields__.keys(), PROJECTIONS[kind].__dataclass_fields__.keys()
     plain = _config(kind, {k: v for k, v in options.items() if k not in of_quantum - of_kind})
     quantum = _config("quantum", {k: v for k, v in options.items() if k not in of_kind - of_quantum})
-    return _match(plain, count_parameters(quantum))
+    return _match(plain, count_parameters(quantum), MATCH_TOLERANCE)
 
 
 def _network_config(name: str, matched: bool, options: dict[str, Any]) -> NetworkConfig:
@@ -192,15 +193,16 @@ def _config(kind: str, options: dict[str, Any]) -> ViTConfig:
     return validated(ViTConfig, {"projection": make_projection(kind, **rest)} | own)
 
 
-def _match(config: ViTConfig, target: int) -> ViTConfig:
-    """Shrink the width and refit the MLP until the parameter count is within tolerance of `target`.
+@lru_cache(maxsize=1024)  # a run asks several times, a study for every seed, and each answer takes a tenth of a second
+def _match(config: ViTConfig, target: int, tolerance: float) -> ViTConfig:
+    """Shrink the width and refit the MLP until the parameter count is within `tolerance`, a fraction, of `target`.
 
     The count is linear in `mlp_dim`, so two counts per width give the best fit. Of all fits, those that leave
     the MLP at least half its units come first, then those that change width and MLP by the smallest factors.
     A ViT already within tolerance, as with the large embeddings of large images, is not changed. Narrower widths for
     which its projection does not exist, such as butterfly networks of 6 features, are skipped.
     """
-    if abs(count_parameters(config) - target) <= MATCH_TOLERANCE * target:
+    if abs(count_parameters(config) - target) <= tolerance * target:
         return config
     fits = []
     for dim in range(config.dim, 0, -config.heads):
@@ -210,12 +212,12 @@ def _match(config: ViTConfig, target: int) -> ViTConfig:
             continue
         mlp_dim = max(1, 1 + round((target - first) / (second - first)))
         shrunk = replace(config, dim=dim, mlp_dim=mlp_dim)
-        if abs(count_parameters(shrunk) - target) <= MATCH_TOLERANCE * target:
+        if abs(count_parameters(shrunk) - target) <= tolerance * target:
             fits.append(shrunk)
     if not fits:
         raise ModelError(
             f"No ViT of width up to {config.dim} with {config.heads} head(s) and the {config.projection.kind} "
-            f"projection comes within {MATCH_TOLERANCE:.0%} of {target} parameters; choose another size."
+            f"projection comes within {tolerance:.0%} of {target} parameters; choose another size."
         )
 
     def distortion(fit: ViTConfig) -> tuple[bool, float]:

@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +141,14 @@ def _check_folder(folder: Path) -> None:
 
 def _load_datasets(study: Study, *, root: str | Path | None, download: bool) -> dict[str, Dataset]:
     """Load every dataset once, so that it is downloaded and checked before any worker needs it."""
+    checked = set()
     for job in study.jobs:
+        run = replace(job.run, seed=0)
+        if (key := repr(run)) in checked:
+            continue
+        checked.add(key)
         try:
-            job.run.check_without_data()
+            run.check_without_data()
         except (ConfigError, ModelError) as error:
             raise type(error)(f"{job.name}: {error}") from error
     datasets: dict[str, Dataset] = {}
