@@ -1,36 +1,15 @@
 """Wrong labels and scores, which every measure must refuse with a message that helps."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+from evaluation.measures import MEASURES
 from qvit.errors import MetricError
 from qvit.evaluation.metrics import (
-    accuracy,
     auc,
-    balanced_accuracy,
-    cohen_kappa,
-    evaluate,
     expected_calibration_error,
-    f1,
-    log_loss,
-    sensitivity,
-    specificity,
-)
-
-MEASURES: tuple[Callable[..., Any], ...] = (
-    auc,
-    accuracy,
-    balanced_accuracy,
-    f1,
-    cohen_kappa,
-    sensitivity,
-    specificity,
-    expected_calibration_error,
-    log_loss,
-    evaluate,
 )
 
 

@@ -1,7 +1,6 @@
 """Metrics against medmnist (AUC, accuracy) and scikit-learn (the rest), and what happens at the edges."""
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from medmnist.evaluator import getACC, getAUC
 from sklearn import metrics as sklearn_metrics
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, f1_score, recall_score
 
+from evaluation.measures import MEASURES
 from qvit.errors import MetricError
 from qvit.evaluation.agreement import agreement, divergence
 from qvit.evaluation.inputs import Task
@@ -45,18 +45,6 @@ MEDMNIST_TASK: dict[Task, str] = {
 }
 TASKS = tuple(MEDMNIST_TASK)
 EXACT = 1e-12
-MEASURES: tuple[Callable[..., Any], ...] = (
-    auc,
-    accuracy,
-    balanced_accuracy,
-    f1,
-    cohen_kappa,
-    sensitivity,
-    specificity,
-    expected_calibration_error,
-    log_loss,
-    evaluate,
-)
 
 
 def make_case(task: Task, *, seed: int, images: int = 53, classes: int = 5) -> tuple[Array, Array]:
