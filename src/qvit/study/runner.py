@@ -67,8 +67,8 @@ def run_study(
     `workers` is the number of runs at a time, by default as many as the cores allow, `ray` the address of a Ray cluster
     or "local". A run that crashes is recorded and does not stop the others; it is tried again the next time. `on_wait`
     is called with a line of text if another process keeps the study's file busy for long. Raises `RunError` if the
-    folder holds something else, is in use or cannot be written, and `ConfigError` and `DataError` for mistakes that
-    concern all runs.
+    folder holds something else, is in use or cannot be written, `ConfigError` and `ModelError` for a run that cannot
+    be, and `DataError` for data that cannot be used.
     """
     folder, began = Path(folder), time.monotonic()
     with _writing(folder), _usable(folder):
