@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from evaluation.arms import Array, make_labels, make_scores
 from qvit.errors import MetricError
 from qvit.evaluation.inputs import Task
 from qvit.evaluation.metrics import AbsentClassWarning, accuracy, auc
@@ -20,8 +21,6 @@ from qvit.evaluation.statistics import (
     resampled_metrics,
 )
 
-Array = np.ndarray[Any, Any]
-
 
 def width(interval: Interval) -> float:
     assert interval.low is not None
@@ -29,17 +28,11 @@ def width(interval: Interval) -> float:
     return interval.high - interval.low
 
 
-def make_case(task: Task, *, seed: int, images: int, steps: int = 6) -> tuple[Array, Array]:
+def make_case(task: Task, *, seed: int, images: int) -> tuple[Array, Array]:
     """Return labels and informative scores with many ties."""
     rng = np.random.default_rng(seed)
-    classes = 1 if task == "binary" else 3
-    if task in ("binary", "multi-label"):
-        labels = rng.integers(0, 2, (images, classes))
-        truth = labels
-    else:
-        labels = rng.integers(0, classes, (images, 1))
-        truth = (labels == np.arange(classes)).astype(int)
-    return labels, np.round((truth * 0.3 + rng.random((images, classes)) * 0.7) * steps) / steps
+    labels = make_labels(task, rng, images)
+    return labels, make_scores(task, labels, rng, seeds=1)[0]
 
 
 @pytest.mark.parametrize("task", ["binary", "multi-class", "multi-label", "ordinal"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from evaluation.arms import Array, make_labels, make_scores
 from qvit.errors import MetricError
 from qvit.evaluation.influence import image_covariance, image_influence, image_strata
 from qvit.evaluation.inputs import Task
@@ -22,7 +23,6 @@ from qvit.evaluation.statistics import (
     mean_interval,
 )
 
-Array = np.ndarray[Any, Any]
 TASKS: tuple[Task, ...] = ("binary", "multi-class", "multi-label", "ordinal")
 
 
@@ -40,14 +40,8 @@ def width(interval: Interval) -> float:
 def make_case(task: Task, *, seed: int, images: int = 83, seeds: int = 4) -> tuple[Array, Array]:
     """Return labels and scores of several seeds with many ties."""
     rng = np.random.default_rng(seed)
-    columns = 1 if task == "binary" else 3
-    if task in ("binary", "multi-label"):
-        labels = rng.integers(0, 2, (images, columns))
-        truth = labels
-    else:
-        labels = rng.integers(0, columns, (images, 1))
-        truth = (labels == np.arange(columns)).astype(int)
-    return labels, np.round(truth * 0.3 + rng.random((seeds, images, columns)) * 0.7, 1)
+    labels = make_labels(task, rng, images)
+    return labels, make_scores(task, labels, rng, seeds=seeds)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -167,11 +161,11 @@ def test_knobs_bite_and_a_seed_gives_the_same_interval() -> None:
 
 def test_binary_scores_come_in_three_shapes() -> None:
     labels, scores = make_case("binary", seed=6)
-    one = scores[:, :, 0]
-    found = [crossed_interval(labels, each, "binary", resamples=50) for each in (one, scores)]
-    found.append(crossed_interval(labels[:, 0], np.stack([1 - one, one], axis=2), "binary", resamples=50))
+    shapes = scores, scores[..., np.newaxis], np.stack([1 - scores, scores], axis=2)
+    found = [crossed_interval(labels, each, "binary", resamples=50) for each in shapes]
     assert found[0] == found[1] == found[2]
-    truth, checked = check_seeds(labels, one, "binary")
+    assert found[0] == crossed_interval(labels[:, np.newaxis], scores, "binary", resamples=50)
+    truth, checked = check_seeds(labels, scores, "binary")
     assert (truth.shape, checked.shape) == ((83, 1), (4, 83, 1))
 
 

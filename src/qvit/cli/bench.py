@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +71,7 @@ def _finish(name: str, rows: Sequence[dict[str, Any]], draw: Any, out: Path | No
 
     from qvit.training.environment import environment
 
-    machine = asdict(environment()) | {"threads": torch.get_num_threads()}
+    machine = environment() | {"threads": torch.get_num_threads()}
     facts = {"benchmark": name, "machine": machine, "rows": list(rows)}
     if json:
         print_json(facts)

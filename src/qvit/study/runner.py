@@ -178,7 +178,7 @@ def _plan(
         description=study.description,
         specification=study.text,
         code=code_digest(),
-        machine={"qvit": qvit.__version__} | asdict(environment()),
+        machine={"qvit": qvit.__version__, **environment()},
     )
     return {identity: job.options for identity, job in jobs}
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from qvit.training.environment import Environment
 from qvit.training.stored import STRICT, ResultFile
 
 Status = Literal["waiting", "running", "finished", "failed"]
@@ -44,16 +45,10 @@ class JobRow(TypedDict):
 
 
 @with_config(STRICT)
-class Machine(TypedDict):
+class Machine(Environment):
     """The machine on which a study was computed."""
 
     qvit: str
-    python: str
-    platform: str
-    processor: str
-    cpus: int | None
-    gpu: str | None
-    packages: dict[str, str]
 
 
 @with_config(STRICT)

@@ -2,19 +2,18 @@
 
 import os
 import platform
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 COMPUTED_BY = ("torch", "numpy", "scipy", "numba", "llvmlite", "monai")  # what a run's numbers depend on
 PACKAGES = (*COMPUTED_BY, "safetensors")
 
 
-@dataclass(frozen=True)
-class Environment:
-    """A machine and its software; `dataclasses.asdict` of it is JSON.
+class Environment(TypedDict):
+    """A machine and its software.
 
     `gpu` is None unless this process has used one.
     """

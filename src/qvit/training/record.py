@@ -99,7 +99,7 @@ def claim(run: Run, described: ConfigFile, *, processes: int, resume: bool, over
     for leftover in run.folder.glob(f".*{PART}"):
         leftover.unlink()
     if "environment.json" not in names:
-        said: dict[str, object] = {"started": datetime.now(UTC).isoformat(timespec="seconds")} | asdict(environment())
+        said: dict[str, object] = {"started": datetime.now(UTC).isoformat(timespec="seconds")} | environment()
         write_atomic(run.folder / "environment.json", dump(said | ({"processes": processes} if processes > 1 else {})))
 
 

@@ -94,11 +94,15 @@ def train_run(
         data = team.in_turn(lambda: _load(config, root, download=download))
         run = Run(Path(folder))
         architecture = team.lead(lambda: _to_build(config, data, origin or _earlier(run, resume), download=download))
-        _check(config, data, architecture, team)
+        _check_measurable(data)
+        make_loss(data.info.task, name=config.train.loss)
+        model = team.in_turn(lambda: _fresh(architecture, config.seed))
+        if team.count > 1:
+            team.check_norms(model, config.train.device)
         with ExitStack() as held:
 
             def start() -> bool:
-                described = _describe(config, data, architecture, guide, origin)
+                described = _describe(config, data, model, guide, origin)
                 check_recordable(described)
                 make_folder(run.folder)
                 held.enter_context(sole_user(run.folder))
@@ -106,7 +110,7 @@ def train_run(
                 return run.finished
 
             if not team.lead(start):
-                _train(run, architecture, config, data, guide, origin, on_epoch, team)
+                _train(run, model, config, data, guide, origin, on_epoch, team)
             team.lead(lambda: (run.folder / "state.pt").unlink(missing_ok=True))
     return Run(run.folder)
 
@@ -120,14 +124,6 @@ def _load(config: RunConfig, root: str | Path | None, *, download: bool) -> Data
 def _earlier(run: Run, resume: bool) -> Run | None:
     there = os.path.exists(run.folder / "config.json")  # noqa: PTH110 - Path.exists raises for some names
     return run if resume and there else None
-
-
-def _check(config: RunConfig, data: Dataset, architecture: ModelConfig, team: Team) -> None:
-    """Refuse options, data and a model that do not go together, before there is a folder."""
-    _check_measurable(data)
-    make_loss(data.info.task, name=config.train.loss)
-    if team.count > 1:
-        team.check_norms(build_without_numbers(architecture), config.train.device)
 
 
 def _check_measurable(data: Dataset) -> None:
@@ -159,9 +155,7 @@ def _to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download
     return architecture
 
 
-def _describe(
-    config: RunConfig, data: Dataset, architecture: ModelConfig, guide: Guide | None, origin: Run | None
-) -> ConfigFile:
+def _describe(config: RunConfig, data: Dataset, model: Model, guide: Guide | None, origin: Run | None) -> ConfigFile:
     """Return the contents of config.json."""
     return {
         "qvit_version": qvit.__version__,
@@ -170,11 +164,11 @@ def _describe(
         "task": data.info.task,
         "data_digest": data.digest,
         "model": config.model,
-        "model_config": asdict(architecture),
-        "parameters": count_parameters(architecture),
+        "model_config": asdict(model.config),
+        "parameters": count_parameters(model),
         "seed": config.seed,
         "train": asdict(config.train),
-        "origin": None if origin is None else _describe_origin(origin, architecture),
+        "origin": None if origin is None else _describe_origin(origin, model.config),
         "guide": None if guide is None else guide.described,
     }
 
@@ -202,7 +196,7 @@ def weights_digest(run: Run) -> str:
 
 def _train(
     run: Run,
-    architecture: ModelConfig,
+    model: Model,
     config: RunConfig,
     data: Dataset,
     guide: Guide | None,
@@ -213,14 +207,13 @@ def _train(
     state_path = run.folder / "state.pt"
     state = team.lead(lambda: load_state(state_path) if state_path.exists() else None)
 
-    def build_it() -> Model:
-        model = build_model(architecture, data, seed=config.seed, published=state is None and origin is None)
+    def fill() -> None:
+        _fill(model, data, published=state is None and origin is None)
         check_tensors(model.state_dict())  # now, not after all epochs
         if origin is not None and team.leads:
             model.load_state_dict(load_weights(origin.weights_path))
-        return model
 
-    model = team.in_turn(build_it)
+    team.in_turn(fill)
     team.spread(model)
     to_learn, objective = data, None
     if guide is not None:
@@ -259,12 +252,21 @@ def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, publishe
     A network configured as pretrained gets its published weights, unless `published` is false as it will get others.
     """
     with surroundings():
-        with seeded(seed, INIT):
-            model = build(architecture)
-        if published and isinstance(model, Network) and model.config.pretrained:
-            load_imagenet(model)
-        model.preprocess.set_statistics(*channel_statistics(data.train))
+        model = _fresh(architecture, seed)
+        _fill(model, data, published=published)
     return model
+
+
+def _fresh(architecture: ModelConfig, seed: int) -> Model:
+    with seeded(seed, INIT):
+        return build(architecture)
+
+
+def _fill(model: Model, data: Dataset, *, published: bool) -> None:
+    """Give a fresh model what comes from elsewhere: published weights, and the statistics of the training images."""
+    if published and isinstance(model, Network) and model.config.pretrained:
+        load_imagenet(model)
+    model.preprocess.set_statistics(*channel_statistics(data.train))
 
 
 def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: EpochRecord, team: Team) -> None:
