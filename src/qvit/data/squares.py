@@ -1,0 +1,96 @@
+"""Pictures of any shape as squares of bytes, by one stated rule."""
+
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.sparse import csc_array, csr_array
+
+from qvit.data.pictures import Pixels
+from qvit.data.squares_kernel import sum_rows
+from qvit.errors import ConfigError
+
+Fit: TypeAlias = Literal["crop", "pad"]
+
+_SIDES = {"crop": min, "pad": max}  # of height and width
+_COLUMNS = 2**14  # of which sums are kept at once
+_EXACT = 2**24  # whole numbers below are exact in float32
+
+
+def to_square(pixels: Pixels, size: int, *, fit: Fit = "crop") -> UInt8[np.ndarray, "{size} {size} c"]:
+    """Return a picture on the scale from 0 to 255 as size × size pixels.
+
+    fit="crop" cuts the middle square out, as wide as the shorter side; "pad" adds black up to the longer side. If the
+    pixels to cut off or add are odd in number, the extra one is at the far end (right, bottom).
+
+    A larger square is then averaged over areas: each pixel of the result is the mean of what it covers, pixels at its
+    border counted by the part that is covered. (Pillow's BOX counts these whole or not at all.) For bytes that mean
+    is exact, so that every machine makes the same square. A smaller square is enlarged by bicubic interpolation (Keys,
+    a = −0.5). Rounded once, at the end, half to even; clipped to 0 to 255.
+
+    Raises `ConfigError` for a size below 1.
+    """
+    if size < 1:
+        raise ConfigError(f"Expected a size of at least 1 pixel, got {size}.")
+    height, width, _ = pixels.shape
+    side = _SIDES[fit](height, width)
+    down, across = (_Kept.of(length, side) for length in (height, width))
+    make = _averaged if side >= size else _enlarged
+    return np.rint(make(pixels, down, across, side, size)).clip(0, 255).astype(np.uint8)
+
+
+class _Kept(NamedTuple):
+    """Of one direction: where what is kept begins, how much it is, and how much black comes before it."""
+
+    first: int
+    length: int
+    before: int
+
+    @classmethod
+    def of(cls, length: int, side: int) -> "_Kept":
+        return cls(max(0, length - side) // 2, min(length, side), max(0, side - length) // 2)
+
+
+def _averaged(
+    pixels: Pixels, down: _Kept, across: _Kept, side: int, size: int
+) -> Float64[np.ndarray, "{size} {size} c"]:
+    """Return the means of size × size areas of the square.
+
+    Areas are counted in units of 1/size pixel, so weights are whole numbers, and sums over bytes are exact.
+    """
+    channels = pixels.shape[2]
+    exact = pixels.dtype == np.uint8 and 255 * side < _EXACT
+    flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
+    total = np.zeros((size, channels * size))  # across, then channels and down: quick to turn into
+    for begin in range(0, across.length, _COLUMNS):
+        count = min(_COLUMNS, across.length - begin)
+        sums = np.zeros((size, count * channels), np.float32 if exact else np.float64)
+        left = (across.first + begin) * channels
+        sum_rows(flat, down.first, down.length, left, count * channels, down.before, side, size, sums)
+        turned = sums.T.reshape(count, channels * size).astype(np.float64)
+        total += _overlaps(across.before + begin, count, side, size) @ turned
+    return total.reshape(size, channels, size).transpose(2, 0, 1) / side**2
+
+
+@lru_cache(maxsize=64)
+def _overlaps(first: int, count: int, side: int, size: int) -> csr_array:
+    """Return what pixels first … first + count − 1 of `side` share with each of `size` cells, in 1/size pixel."""
+    starts = np.arange(first, first + count, dtype=np.int64) * size
+    cells = starts // side
+    inside = np.minimum((cells + 1) * side - starts, size)  # of the first cell that it meets; the rest is in the next
+    shares = np.stack([inside, size - inside], axis=1).astype(np.float64)
+    met = np.stack([cells, np.minimum(cells + 1, size - 1)], axis=1)  # beyond the last, there is no rest
+    return csc_array((shares.ravel(), met.ravel(), np.arange(0, 2 * count + 1, 2)), shape=(size, count)).tocsr()
+
+
+def _enlarged(pixels: Pixels, down: _Kept, across: _Kept, side: int, size: int) -> NDArray[np.float32]:
+    channels = pixels.shape[2]
+    square = np.zeros((side, side, channels), np.float32)
+    square[down.before : down.before + down.length, across.before : across.before + across.length] = pixels[
+        down.first : down.first + down.length, across.first : across.first + across.length
+    ]
+    parts = [Image.fromarray(square[:, :, i]).resize((size, size), Image.Resampling.BICUBIC) for i in range(channels)]
+    return np.stack([np.asarray(part) for part in parts], axis=2)
