@@ -3,7 +3,10 @@
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 pytest_plugins = ("pytester", "suite.marks", "suite.kernels", "suite.raised")
 
@@ -28,6 +31,17 @@ if not hands_out:
         [".".join(path.relative_to(source).with_suffix("").parts) for path in stated],
         "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def notes_of_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Runs note where their data lie, which must not be in the cache of whoever runs the tests."""
+    from qvit.training import places
+
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setattr(places, "user_cache", lambda: folder)
+        yield
 
 
 def pytest_collection_finish() -> None:

@@ -8,7 +8,7 @@ import unicodedata
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedReader
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
 from qvit.errors import FileError, QvitError, RunError
@@ -131,17 +131,26 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
     milliseconds. Raises `RunError` if the folder cannot be written to or the disk is full; the old file is then
     untouched.
     """
+    with written_whole(path, durable=durable) as file:
+        file.write(content)
+
+
+@contextmanager
+def written_whole(path: Path, *, durable: bool = True) -> Iterator[BufferedWriter]:
+    """Yield a file that becomes `path` when the block ends, and vanishes if it raises; else as `write_atomic`."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
         with temporary.open("xb") as file:
-            file.write(content)
+            yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         raise RunError(
             f"Cannot write {path}: {error.strerror or error}. Nothing was lost; free some space or choose "
             "a folder that you may write to."

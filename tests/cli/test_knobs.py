@@ -17,6 +17,7 @@ from qvit.study.estimate import Planned, PlannedRuns
 from qvit.study.runner import Summary
 from qvit.study.store import Store
 from qvit.training.records import Figures
+from qvit.training.run import Apart
 
 Change = tuple[str, dict[str, tuple[Any, Any]]]  # arguments, and what they change: as it is without them, and with
 
@@ -27,6 +28,17 @@ OF_RUNS: dict[str, Change] = {
     "assign": ("--set lr=0.5 --set batch_size=4", {"train.lr": ("lr", 0.5), "train.batch_size": (None, 4)}),
     "task": ("--task ordinal", {"task": (None, "ordinal")}),
     "size": ("--size 64", {"size": (28, 64)}),
+    "label": ("--label sex", {"importing.label": (None, "sex")}),
+    "group_by": ("--group-by patient", {"importing.group_by": (None, "patient")}),
+}
+# Of the commands that take own data.
+OF_DATA: dict[str, Change] = {
+    "size": ("--size 64", {"size": (28, 64)}),
+    "root": ("--root files", {"root": (None, "files")}),
+    "label": ("--label sex", {"importing.label": (None, "sex")}),
+    "group_by": ("--group-by patient", {"importing.group_by": (None, "patient")}),
+    "task": ("--task ordinal", {"task": (None, "ordinal")}),
+    "assign": ("--set split_seed=3", {"importing.split_seed": (0, 3)}),
 }
 OF_FOLDERS: dict[str, Change] = {
     "root": ("--root files", {"root": (None, "files")}),
@@ -87,13 +99,40 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "root": ("phantom --root files", {"root": (None, "files")}),
         },
     ),
+    "data import": (
+        "pictures",
+        after("pictures", OF_DATA)
+        | {
+            "path": ("some.csv", {"name": ("pictures", "some.csv")}),
+            "out": ("pictures --out there/x.npz", {"made": (None, "there")}),
+            "fit": ("pictures --fit pad", {"importing.fit": ("crop", "pad")}),
+            "channels": ("pictures --channels grey", {"importing.channels": ("auto", "grey")}),
+            "max_bad": ("pictures --max-bad 3", {"importing.max_bad": (0, 3)}),
+        },
+    ),
+    "data export": (
+        "phantom empty",
+        after("phantom empty", OF_DATA)
+        | {
+            "name": ("octmnist empty", {"name": ("phantom", "octmnist")}),
+            "folder": ("phantom there", {"made": (None, "there")}),
+        },
+    ),
     "data verify": (
         "phantom",
-        {
+        after("phantom", OF_DATA)
+        | {
             "name": ("octmnist", {"name": ("phantom", "octmnist")}),
-            "size": ("phantom --size 64", {"size": (28, 64)}),
-            "root": ("phantom --root files", {"root": (None, "files")}),
-            "json": ("phantom --json", {"json": (False, True)}),
+            "copies": ("phantom --no-copies", {"title": ("", "own.npz is sound: MD5 0, binary, train 3 images")}),
+            "json": ("phantom --no-copies --json", {"json": (False, True)}),
+        },
+    ),
+    "data preview": (
+        "phantom --out empty",
+        after("phantom --out empty", OF_DATA)
+        | {
+            "name": ("octmnist --out empty", {"name": ("phantom", "octmnist")}),
+            "out": ("phantom --out there", {"made": (None, "there")}),
         },
     ),
     "models": (
@@ -168,6 +207,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "split": ("run --split val", {"split": ("test", "val")}),
             "root": ("run --root files", {"root": (None, "files")}),
             "data": ("run --data own.npz", {"file": (None, "own.npz")}),
+            "copies": ("run --no-copies", {"qvit.training.run.evaluate_apart": (True, None)}),
             "json": ("run --json", {"json": (False, True)}),
         },
     ),
@@ -189,6 +229,9 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "seed": ("--seed 3", {"config.seed": (0, 3)}),
             "out": ("--out there", {"folder": ("runs/demo-phantom/qvit_4q2h", "there/qvit_4q2h")}),
             "root": ("--root files", {"root": (None, "files")}),
+            "size": ("--size 64", {"config.size": (28, 64)}),
+            "label": ("--label sex", {"config.importing.label": (None, "sex")}),
+            "group_by": ("--group-by patient", {"config.importing.group_by": (None, "patient")}),
         },
     ),
     "study": ("", {}),
@@ -282,6 +325,7 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, "other")
     Path("options.yaml").write_text("lr: 0.25\n")
+    Path("pictures").mkdir()
     Path("mine.yaml").write_text("datasets: [phantom, octmnist]\nseeds: 2\nmodels: [vit_4q1h]\n")
     Path("other.yaml").write_text("datasets: phantom\nmodels: [vit_4q1h]\n")
     for name in ("one", "two"):
@@ -293,6 +337,7 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
         border.at(place)
     border.at("qvit.data.arrays.verify", gives=REPORT)
     border.at("qvit.training.run.evaluate_run", gives=FIGURES)
+    border.at("qvit.training.run.evaluate_apart", gives=Apart(FIGURES, 1, FIGURES))
     border.at("qvit.report.pictures.draw_comparison", gives=None)
     border.at("qvit.quantum.ansatz.build_circuit", passes=True)
     border.at("qvit.cli.circuit._write", gives=None)

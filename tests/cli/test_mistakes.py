@@ -415,7 +415,10 @@ def test_damaged_weights(refused: Callable[..., None], run: Path) -> None:
     refused(["evaluate", run], "model.safetensors cannot be read as weights")
 
 
-def test_data_changed_since(refused: Callable[..., None], run: Path, npz: Path, arrays: Arrays) -> None:
+def test_data_changed_since(
+    refused: Callable[..., None], run: Path, npz: Path, arrays: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qvit.training.folder.remembered", lambda digest: [])
     np.savez(npz, **(arrays | {"val_labels": 2 - arrays["val_labels"]}))
     refused(["evaluate", run], "trained on other data")
     npz.unlink()

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qvit.training.folder import Run
+
 pytestmark = pytest.mark.usefixtures("untrained")
 Qvit = Callable[..., Any]
 Tree = Callable[[Path], dict[str, bytes | None]]
@@ -30,16 +32,16 @@ def test_train_evaluate_compare(qvit: Qvit, train: Qvit, tmp_path: Path, monkeyp
     for split in ("val", "test"):
         told = qvit("evaluate", folders[0], "--split", split, "--json")
         assert (told.code, told.err) == (0, "")
-        assert json.loads(told.out) == results[0][split]
+        assert json.loads(told.out).items() >= results[0][split].items()
     table = qvit("evaluate", folders[0]).out
     assert "too few images of a class" in " ".join(table.split())
     for measure in ("auc", "acc", "kappa", "ece"):
         assert re.search(rf"{measure} +│ +{results[0]['test'][measure]:.4f}", table)
     assert len(re.findall(r"│ +– ", table)) == 2, "in the place of two intervals"
 
-    [file] = {json.loads((folder / "config.json").read_text())["dataset"] for folder in folders}
+    [file] = {Run(folder).dataset for folder in folders}
     moved = Path(file).rename(tmp_path / "moved.npz")
-    told = qvit("evaluate", folders[0], "--data", moved, "--json")
+    told = qvit("evaluate", folders[0], "--data", moved, "--no-copies", "--json")
     assert json.loads(told.out) == results[0]["test"]
 
     picture = tmp_path / "p.png"
@@ -75,7 +77,7 @@ def test_data_is_a_path_even_with_the_name_of_a_dataset(
     npz.rename(tmp_path / "phantom")
     told = qvit("train", "--data", "phantom", "--model", "vit_4q1h", "--epochs", 1, "--out", "run", "--json")
     assert told.code == 0, told.err
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["dataset"] == str(tmp_path / "phantom")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["dataset"] == "../phantom"
     rows = json.loads(qvit("compare", "run", "--json").out)["runs"]
     assert [row["dataset"] for row in rows] == [str(tmp_path / "phantom")]
 

@@ -18,7 +18,8 @@ ABOVE = "Input should be greater than or equal to"
 NEVER = "never"  # in place of arguments: no value is wrong, for the reason that follows
 KNOWN = (
     "Expected one of: pathmnist, chestmnist, dermamnist, octmnist, pneumoniamnist, retinamnist, breastmnist, "
-    "bloodmnist, tissuemnist, organamnist, organcmnist, organsmnist, phantom; or the path of your own .npz file."
+    "bloodmnist, tissuemnist, organamnist, organcmnist, organsmnist, phantom; or the path of a folder or table of "
+    "pictures, or .npz file."
 )
 MODELS = (
     "Names are {qvit|vit|cosine|identity|no_entangler|frozen|givens|circulant|unlu}_{qubits}q{heads}h, such "
@@ -26,7 +27,43 @@ MODELS = (
 )
 WRITTEN = "it cannot be written (Not a directory). Choose another with --root or the environment variable QVIT_DATA."
 MISSING = "expected an .npz file, found nothing there. Check the path for a typing error."
+NO_PICTURES = (
+    "expected a folder of pictures, found no .png or .jpg or .jpeg in it, nor a folder. Put the pictures of each class "
+    "into a folder of its own: FOLDER/CLASS/picture.png."
+)
 ANSATZ = f"Known ansätze: {', '.join(ANSATZE)}."
+
+NO_TABLE = "small.npz takes no option {}: these are for folders and tables of pictures."
+UNKNOWN_TASK = (
+    "Unknown task 'ordinl'. Did you mean 'ordinal'? Expected one of: binary, multi-class, multi-label, ordinal."
+)
+NOTHING = (
+    "empty/breastmnist.npz: expected the official file of BreastMNIST, found nothing there. Run 'qvit data "
+    "get breastmnist', or save https://zenodo.org/records/10519652/files/breastmnist.npz?download=1 (MD5 "
+    "750601b1f35ba3300ea97c75c52ff8f6) there."
+)
+
+
+def of_data(after: str = "") -> Wrong:
+    """Return the rows of options that all commands on own data take."""
+    other = "Leave the size out, or resize the images."
+    return {
+        "name": (f"missing.npz{after}", f"missing.npz: {MISSING}"),
+        "size": (
+            f"small.npz{after} --size 64",
+            f"small.npz: expected images of 64 x 64 pixels, found 12 x 12. {other}",
+        ),
+        "root": (f"breastmnist{after} --root empty", NOTHING),
+        "label": (f"small.npz{after} --label sex", NO_TABLE.format("label")),
+        "group_by": (f"small.npz{after} --group-by id", NO_TABLE.format("group_by")),
+        "task": (f"small.npz{after} --task ordinl", UNKNOWN_TASK),
+        "assign": (
+            f"small.npz{after} --set fitt=pad",
+            "There is no option 'fitt'. Did you mean 'fit'? Known: label, group_by, fit, channels, shares, split_seed, "
+            "frames, max_bad.",
+        ),
+    }
+
 
 # Of the commands that train.
 OF_RUNS: Wrong = {
@@ -45,6 +82,8 @@ OF_RUNS: Wrong = {
         "Unknown task 'ordinl'. Did you mean 'ordinal'? Expected one of: binary, multi-class, multi-label, ordinal.",
     ),
     "size": ("phantom --size 29", "phantom: expected an even size of at least 28 pixels, got 29; try 28 or 64."),
+    "label": ("small.npz --label sex", NO_TABLE.format("label")),
+    "group_by": ("small.npz --group-by id", NO_TABLE.format("group_by")),
     "root": (
         "breastmnist --root small.npz/x",
         f"small.npz/x: expected a folder to download breastmnist.npz to, but {WRITTEN}",
@@ -69,19 +108,31 @@ WRONG: dict[str, Wrong] = {
             f"small.npz/x: expected a folder to download retinamnist.npz to, but {WRITTEN}",
         ),
     },
-    "data verify": {
-        "name": ("missing.npz", f"missing.npz: {MISSING}"),
-        "size": (
-            "small.npz --size 64",
-            "small.npz: expected images of 64 x 64 pixels, found 12 x 12. Leave the size out, or resize the images.",
+    "data import": {
+        "path": ("small.npz", "Expected a folder, or a table that ends in .csv or .tsv, got small.npz."),
+        "out": ("empty --out a.zip", "Expected a name that ends in .npz with --out, got a.zip."),
+        "size": ("empty --size 0", "size must be from 1 to 10,000 pixels, got 0."),
+        "root": ("empty --root small.npz/x", f"empty: {NO_PICTURES}"),
+        "label": ("empty --label x", "label='x' is a column of a table; the classes of empty are its folders."),
+        "group_by": (
+            "empty --group-by (",
+            "group_by='(' is no regular expression (missing ), unterminated subpattern at position 0). Name a column "
+            "of a table, or give a pattern such as 'patient([0-9]+)'.",
         ),
-        "root": (
-            "retinamnist --root empty",
-            "empty/retinamnist.npz: expected the official file of RetinaMNIST, found nothing there. Run 'qvit data "
-            "get retinamnist', or save https://zenodo.org/records/10519652/files/retinamnist.npz?download=1 (MD5 "
-            "bd4c0672f1bba3e3a89f0e4e876791e4) there.",
+        "task": ("empty --task ordinl", UNKNOWN_TASK),
+        "fit": ("empty --fit stretch", "Option fit='stretch': Input should be 'crop' or 'pad'."),
+        "channels": ("empty --channels 1", "Option channels='1': Input should be 'auto', 'grey' or 'rgb'."),
+        "max_bad": (
+            "empty --max-bad few",
+            "Invalid value for '--max-bad': Input should be a valid integer, unable to parse string as an integer",
         ),
+        "assign": ("empty --set shares=1", "Option shares=1: Input should be a valid tuple."),
     },
+    "data export": of_data(" there")
+    | {"folder": ("small.npz run", "run: expected an empty folder, or none, found 8 files. Choose another.")},
+    "data verify": of_data(),
+    "data preview": of_data(" --out empty")
+    | {"out": ("small.npz --out small.npz", "Cannot use small.npz as a folder: File exists. Choose another.")},
     "models": {
         "channels": ("--channels 0", "in_chans must be at least 1, got 0."),
         "classes": ("--classes 0", "num_classes must be at least 1, got 0."),
@@ -164,6 +215,9 @@ WRONG: dict[str, Wrong] = {
         "dataset": ("retinamist", f"Unknown dataset 'retinamist'. Did you mean 'retinamnist'? {KNOWN}"),
         "epochs": ("--epochs 0", "epochs must be at least 1, got 0."),
         "seed": ("--seed -1", "seed must be zero or more, got -1."),
+        "size": ("--size 29", "phantom: expected an even size of at least 28 pixels, got 29; try 28 or 64."),
+        "label": ("small.npz --label sex", NO_TABLE.format("label")),
+        "group_by": ("small.npz --group-by id", NO_TABLE.format("group_by")),
         "out": (
             "small.npz --out small.npz",
             "Cannot use small.npz/qvit_4q2h as a run folder: Not a directory. Choose another with --out.",

@@ -27,6 +27,11 @@ def make_arrays(size: int = 28, channels: int = 3, classes: int = 5) -> Arrays:
 
 
 @pytest.fixture
+def make_own() -> Callable[..., Arrays]:
+    return make_arrays
+
+
+@pytest.fixture
 def arrays() -> Arrays:
     return make_arrays()
 

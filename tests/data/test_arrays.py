@@ -130,7 +130,8 @@ def test_something_else(arrays: Arrays, tmp_path: Path) -> None:
             archive.writestr(f"{key}.npy", buffer.getvalue()[:-1])
     refuses(short, r"expected \d+ bytes in train_images, found \d+")
     refuses(tmp_path / "missing.npz", "found nothing there")
-    refuses(tmp_path, "found a folder")
+    (tmp_path / "folder.npz").mkdir()
+    refuses(tmp_path / "folder.npz", "found no .png")
 
 
 class Bomb:

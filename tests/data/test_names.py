@@ -88,7 +88,7 @@ KINDS = {
     "pipe": "a readable file, found a pipe or a device. Check its kind",
     "device": "a readable file, found a pipe or a device",
     "socket": "a readable file, found No such device or address",
-    "folder": "an .npz file, found a folder. Give the path of the file itself",
+    "folder": "a folder of pictures, found no .png",
     "loop": "a readable file, found Too many levels of symbolic links",
 }
 

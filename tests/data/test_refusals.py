@@ -21,6 +21,7 @@ from qvit.data.augment import apply_element, augment, group_size
 from qvit.data.fetch import check_size, fetch
 from qvit.data.mixtures import mix_images
 from qvit.data.npz import KEYS, check_unchanged
+from qvit.data.options import ImportOptions
 from qvit.data.phantom import make_phantom
 from qvit.data.registry import get_info
 from qvit.data.transfer import check_disjoint, load_images
@@ -407,13 +408,46 @@ REFUSALS: dict[str, Case] = {
         f"{OWN} numbers in [0, 1] in test_images, found -0.5 to -0.5 in image 4. Scale the images to [0, 1], or save "
         "them as uint8.",
     ),
+    "too few names of classes": (
+        lambda f: load_dataset(f.save(class_names=np.array(["a", "b"]))),
+        f"{OWN} at least 5 names in class_names, found 2. Name each class once, in the order of their numbers.",
+    ),
+    "too many names for two classes": (
+        lambda f: load_dataset(f.save(class_names=np.array([*"abcdef"])), task="binary"),
+        f"{OWN} 2 names in class_names, found 6. Name each class once, in the order of their numbers.",
+    ),
+    "a name of two classes": (
+        lambda f: load_dataset(f.save(class_names=np.array([*"abcda"]))),
+        f"{OWN} different printable names in class_names, found 'a' twice. Name each class once.",
+    ),
+    "a name that cannot be printed": (
+        lambda f: load_dataset(f.save(class_names=np.array(["a", "b\n", "c", "d", "e"]))),
+        f"{OWN} different printable names in class_names, found 'b\\n'. Name each class once.",
+    ),
     # npz
+    "names that are numbers": (
+        lambda f: load_dataset(f.save(class_names=np.arange(5))),
+        f"{OWN} text in class_names, found int64 (5,). Save an array of text, or leave it out.",
+    ),
+    "names in a square": (
+        lambda f: load_dataset(f.save(class_names=np.array([["a", "b"]]))),
+        f"{OWN} text in class_names, found <U1 (1, 2). Save an array of text, or leave it out.",
+    ),
+    "a name without an end": (
+        lambda f: load_dataset(f.save(class_names=np.array(["a" * 1001, *"bcde"]))),
+        f"{OWN} at most 100000 texts of 1000 characters in class_names, found <U1001 (5,). Save an array of text, or "
+        "leave it out.",
+    ),
+    "names of no characters": (
+        lambda f: load_dataset(f.save(class_names=np.full(5, 0x110000, "<u4").view("<U1"))),
+        f"{OWN} text in class_names, found numbers that are no characters. Save an array of text, or leave it out.",
+    ),
     "no file": (
         lambda f: load_dataset(f.folder / "missing.npz"),
         "HERE/missing.npz: expected an .npz file, found nothing there. Check the path for a typing error.",
     ),
     "a folder": (
-        lambda f: load_dataset(f.folder),
+        lambda f: load_images(f.folder, size=6, channels=3),
         "HERE: expected an .npz file, found a folder. Give the path of the file itself.",
     ),
     "a pipe": (
@@ -584,12 +618,22 @@ REFUSALS: dict[str, Case] = {
         "phantom: expected an even size of at least 28 pixels, got 26; try 28 or 64.",
     ),
     "a phantom of no seed": (lambda f: make_phantom(-1), "phantom: expected a seed of 0 or more, got -1."),
+    "too few groups": (
+        lambda f: load_dataset(
+            f.save(**{f"{split}_groups": np.array(["a"] * n) for split, n in (("train", 23), ("val", 6))})
+        ),
+        f"{OWN} 7 groups in val_groups, found 6. Save one group for each image, in the same order.",
+    ),
+    "a column of a folder": (
+        lambda f: load_dataset(f.folder, importing=ImportOptions(label="sex")),
+        "label='sex' is a column of a table; the classes of HERE are its folders.",
+    ),
     # registry
     "a dataset that there is not": (
         lambda f: get_info("RetinMNIST"),
         "Unknown dataset 'RetinMNIST'. Did you mean 'retinamnist'? Expected one of: pathmnist, chestmnist, "
         "dermamnist, octmnist, pneumoniamnist, retinamnist, breastmnist, bloodmnist, tissuemnist, organamnist, "
-        "organcmnist, organsmnist, phantom; or the path of your own .npz file.",
+        "organcmnist, organsmnist, phantom; or the path of a folder or table of pictures, or .npz file.",
     ),
 }
 

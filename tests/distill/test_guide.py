@@ -20,6 +20,7 @@ from qvit.training.config import TrainConfig
 from qvit.training.loop import Batch, label_loss, load_batch, make_optimizer, train_step
 from qvit.training.losses import LOSSES_OF_TASK, cross_entropy, make_loss
 from qvit.training.options import resolve
+from qvit.training.places import recorded, with_places
 from qvit.training.run import Run, train_run
 from qvit.training.seeding import ORDER, generator
 
@@ -260,7 +261,7 @@ def test_runs_end_to_end_with_an_ensemble(
     run = train_run(settings, tmp_path / "run", guide=guide, on_epoch=on_epoch)
     assert snapshot(*members) == before
     assert run.config["guide"] == {
-        "teacher": teacher.described,
+        "teacher": with_places(teacher.described, lambda place: recorded(place, run.folder)),
         "kd_loss": "soft",
         "temperature": 2.0,
         "alpha": 0.5,

@@ -33,8 +33,8 @@ from qvit.distill import (
 from qvit.distill.pipeline import RESULT
 from qvit.errors import DataError, ModelError, RunError
 from qvit.training.folder import Run
+from qvit.training.places import FOUND_AT, recorded, with_places
 from qvit.training.run import evaluate_run, train_run
-from qvit.training.stored import FOUND_AT
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 Settings = Callable[..., DistillationConfig]
@@ -79,10 +79,10 @@ def kept(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in ("environment.json", "timings.jsonl"):
             content[str(path.relative_to(folder))] = path.read_bytes()
-    if "finetune/config.json" in content:
-        config = json.loads(content["finetune/config.json"])
-        assert Path(config["origin"].pop(FOUND_AT)).name == "pretrain"
-        content["finetune/config.json"] = config
+            if path.name == "config.json":  # places are told from where the run lies
+                content[str(path.relative_to(folder))] = with_places(
+                    json.loads(path.read_text()), lambda at: Path(at).name
+                )
     return content
 
 
@@ -103,15 +103,15 @@ def test_a_distillation_is_a_folder_of_runs(steps: Distillation, make_run: Any, 
     config = {stage: run.config for stage, run in steps.runs.items()}
     assert config["scratch"]["guide"] is config["scratch"]["origin"] is config["finetune"]["guide"] is None
     assert config["pretrain"]["origin"] is None
-    folder = make_run(model="vit_8q1h").folder
+    told = recorded(make_run(model="vit_8q1h").folder, steps.folder / "pretrain")
     assert config["pretrain"]["guide"] == {
-        "teacher": {"name": "vit_8q1h", "digest": run_teacher.digest, "members": 1, FOUND_AT: [str(folder.resolve())]},
+        "teacher": {"name": "vit_8q1h", "digest": run_teacher.digest, "members": 1, FOUND_AT: [told]},
         **asdict(DistillConfig(feature_weight=0.5)),
         "transfer_set": None,
     }
     assert config["finetune"]["origin"] == {
         "weights": hashlib.sha256(weights(steps.runs["pretrain"])).hexdigest(),
-        FOUND_AT: str((steps.folder / "pretrain").resolve()),
+        FOUND_AT: "../pretrain",
     }
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.mixtures import mix_images
+from qvit.data.options import DEFAULTS
 from qvit.distill import Distillation, DistillationConfig, DistillConfig, Teacher, distill, pipeline
 from qvit.distill.pipeline import FINETUNE, RESULT
 from qvit.errors import RunError
@@ -152,19 +153,20 @@ def test_options_of_all_runs_reach_every_one(
         asked.append((*names, options))
         return (Split(data.train.images, -data.train.labels), "some") if "channels" in options else data
 
-    monkeypatch.setattr(pipeline, "load_dataset", load)
+    monkeypatch.setattr("qvit.training.options.load_dataset", load)
     monkeypatch.setattr(pipeline, "load_images", load)
     config = settings(dataset="bloodmnist", transfer_set="pathmnist", size=28)
     go(config, root="data", download=False, resume=True)
     where = {"root": "data", "download": False}
     assert [call.given["resume"] for call in calls] == [True] * 3
     assert [{key: call.given[key] for key in where} for call in calls] == [where] * 3
+    like = {"size": 28, "task": "multi-class", "importing": DEFAULTS}
     assert asked == [
-        ("bloodmnist", {"size": 28, "task": "multi-class"} | where),
+        ("bloodmnist", like | where),
         ("pathmnist", {"size": 12, "channels": 3} | where),
     ]
     go(settings(dataset="bloodmnist"), "again")
-    assert asked[2:] == [("bloodmnist", {"size": 28, "task": "multi-class", "root": None, "download": True})]
+    assert asked[2:] == [("bloodmnist", like | {"root": None, "download": True})]
 
 
 def test_callbacks_hear_of_every_stage(go: Go, settings: Settings, calls: list[Call]) -> None:

@@ -19,6 +19,7 @@ from qvit.study.identity import Identities
 from qvit.study.reading import parse_study, read_study
 from qvit.study.spec import Job, Study, restrict
 from qvit.training.config import TrainConfig
+from qvit.training.options import RunConfig
 
 MakeNpz = Callable[..., Path]
 
@@ -135,7 +136,7 @@ def test_the_order_of_options_does_not_count(of: Callable[..., str]) -> None:
 
 
 def test_data_whose_digest_is_known_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity, "load_dataset", lambda *_, **__: pytest.fail("known without reading it"))
+    monkeypatch.setattr(RunConfig, "load_data", lambda *_, **__: pytest.fail("known without reading it"))
     known = {("breastmnist", size): f"digest of {size} pixels" for size in (28, 64, 128)}
     found = {
         Identities(digests=known).of(job_of({"dataset": "breastmnist", "model": "qvit_4q2h", "size": size}))

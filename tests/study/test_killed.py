@@ -17,6 +17,7 @@ from qvit.study.pool import Event, LocalPool, await_workers
 from qvit.study.store import Store
 from qvit.study.work import Work, execute
 from qvit.training.folder import Run
+from qvit.training.places import located
 
 MakeNpz = Callable[..., Path]
 TOO_LONG = 600.0  # seconds: ends what hangs, on any machine
@@ -162,8 +163,8 @@ def test_ray_gives_the_same_though_a_worker_is_killed(make_npz: MakeNpz, tmp_pat
     assert execute(taught).result == student.result
     finetune = json.loads((student.folder / "finetune" / "config.json").read_text())
     # Told as if it had been done here: where the images lie, and the run that it started from.
-    assert finetune["dataset"] == str(make_npz())
-    assert finetune["origin"]["found_at"] == str((student.folder / "pretrain").resolve())
+    assert located(finetune["dataset"], student.folder / "finetune") == make_npz()
+    assert finetune["origin"]["found_at"] == "../pretrain"
     guide = json.loads((student.folder / "pretrain" / "config.json").read_text())["guide"]
-    assert guide["teacher"]["found_at"] == [str(teacher.folder.resolve())]
+    assert guide["teacher"]["found_at"] == [f"../../{teacher.folder.name}"]
     assert not list(student.folder.rglob("state.pt"))

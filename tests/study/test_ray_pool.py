@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import re
 import socket
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from qvit.study.outcome import Outcome
 from qvit.study.pool import Event
 from qvit.study.ray_pool import RayPool, _images_of, _task, read_files, write_files
 from qvit.study.work import Work
+from qvit.training.places import recorded
 
 
 class LostError(Exception):
@@ -151,6 +153,12 @@ def test_which_file_an_option_names(tmp_path: Path) -> None:
     assert _images_of(work_of(tmp_path, dataset="breastmnist"), "dataset") == Path(default_root()) / "breastmnist.npz"
     assert _images_of(work_of(tmp_path, dataset="sub/own.npz"), "dataset") == Path("sub/own.npz")
     assert _images_of(work_of(tmp_path), "dataset") is None, "phantoms are made where they are needed"
+    told = (
+        "Ray sends single files to other machines, and ./cells is a folder or table of pictures: make an .npz file of "
+        "it with `qvit data import`, and name that in the study."
+    )
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        _images_of(work_of(tmp_path, dataset="./cells"), "dataset")
 
 
 def test_events(ray: Ray, tmp_path: Path) -> None:
@@ -207,9 +215,14 @@ def test_a_task_does_the_work_and_tells_it_as_if_done_here(
         [known] = work.teachers
         assert (known / "model.safetensors").read_bytes() == b"weights"
         (work.folder / "pretrain").mkdir(parents=True)
-        places = {"images": work.options["dataset"], "teacher": str(known), "run": str(work.folder / "pretrain")}
         for name in ("config.json", "pretrain/config.json", "notes.txt"):
-            (work.folder / name).write_text(json.dumps(places | {"outputs": str(work.outputs)}))
+            here = (work.folder / name).parent
+            places = {
+                "dataset": recorded(work.options["dataset"], here),
+                "origin": {"found_at": recorded(work.folder / "pretrain", here)},
+                "guide": {"teacher": {"found_at": [recorded(known, here), "/elsewhere"]}},
+            }
+            (work.folder / name).write_text(json.dumps(places))
         return Outcome({"auc": 0.5}, 1.0)
 
     monkeypatch.setattr(ray_pool, "execute", execute)
@@ -223,14 +236,13 @@ def test_a_task_does_the_work_and_tells_it_as_if_done_here(
     assert (here.folder, here.outputs, here.root) == (machine / "a", machine / "teacher-outputs", machine / "data")
     assert (here.identity, here.name, here.download) == ("a", "run a", False)
     assert set(files) == {"config.json", "pretrain/config.json", "notes.txt"}
-    expected = {
-        "images": str(npz),
-        "teacher": str(teacher),
-        "run": str(tmp_path / "a" / "pretrain"),
-        "outputs": str(tmp_path / "outputs"),
-    }
-    assert json.loads(files["config.json"]) == json.loads(files["pretrain/config.json"]) == expected
-    assert str(machine).encode() in files["notes.txt"], "of nothing but JSON is anything changed"
+    for name, up in (("config.json", ".."), ("pretrain/config.json", "../..")):
+        assert json.loads(files[name]) == {
+            "dataset": f"{up}/own.npz",
+            "origin": {"found_at": {"..": "./pretrain", "../..": "./."}[up]},
+            "guide": {"teacher": {"found_at": [f"{up}/teacher", "/elsewhere"]}},
+        }
+    assert b"../own/" in files["notes.txt"], "nothing but places in a config.json is changed"
     assert not here.folder.exists(), "nothing of it is left there"
 
 

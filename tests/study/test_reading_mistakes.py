@@ -52,9 +52,16 @@ MISTAKES = [
         "datasets: retinamist\nmodels: qvit_4q2h",
         "Unknown dataset 'retinamist'. Did you mean 'retinamnist'? Expected one of: …",
     ),
-    ("datasets: [5]\nmodels: qvit_4q2h", "datasets must be names or paths of .npz files, got 5."),
-    ("datasets: [[phantom]]\nmodels: qvit_4q2h", "datasets must be names or paths of .npz files, got ['phantom']."),
-    ("datasets: {phantom: 1}\nmodels: qvit_4q2h", "datasets must be names or paths of .npz files, got {'phantom': 1}."),
+    ("datasets: [5]\nmodels: qvit_4q2h", "datasets must be names, or paths of files and folders, got 5."),
+    (
+        "datasets: [[phantom]]\nmodels: qvit_4q2h",
+        "datasets must be names, or paths of files and folders, got ['phantom'].",
+    ),
+    (
+        "datasets: {phantom: 1}\nmodels: qvit_4q2h",
+        "a dataset has no key 'phantom'. Did you mean 'path'? Known: path, size, task, label, group_by, fit, channels, "
+        "shares, split_seed, frames, max_bad.",
+    ),
     (
         "datasets: &a [*a]\nmodels: qvit_4q2h",
         "The study study is nested too deeply: more than 64 mappings or lists within one another.",
@@ -234,8 +241,8 @@ MISTAKES = [
     (member("width: wide"), "phantom resnet18 t seed 0: Option width='wide': Input should be …"),
     (
         member("size: 64"),
-        "Runs on phantom differ in size or task, teachers among them; give all of them the same, or make another "
-        "study.",
+        "Runs on phantom differ in size, task or import, teachers among them; give all of them the same, or make "
+        "another study.",
     ),
     (
         member("seeds: 2000"),
@@ -354,8 +361,8 @@ MISTAKES = [
     (override("where: {seed: 0}, set: {lr: -1}"), "phantom qvit_4q2h scratch seed 0: lr must be positive, got -1.0."),
     (
         override("where: {regime: kd}, set: {size: 64}"),
-        "Runs on phantom differ in size or task, teachers among them; give all of them the same, or make another "
-        "study.",
+        "Runs on phantom differ in size, task or import, teachers among them; give all of them the same, or make "
+        "another study.",
     ),
 ]
 

@@ -56,7 +56,7 @@ def test_teachers_come_first_and_students_learn_from_them(study: MakeStudy, go: 
     teacher, student = jobs["first vit_8q1h big seed 0"], jobs["first vit_4q1h kd seed 0"]
     assert student.teachers == (teacher.identity,)
     guide = json.loads((student.folder / "pretrain" / "config.json").read_text())["guide"]
-    assert guide["teacher"]["found_at"] == [str(teacher.folder.resolve())]
+    assert guide["teacher"]["found_at"] == [f"../../{teacher.folder.name}"]
     assert student.result == final_run(student.folder, distilled=True).result
     assert not (student.folder / "scratch").exists()
     assert list((tmp_path / "study" / "teacher-outputs").iterdir())
@@ -183,16 +183,21 @@ def test_what_was_moved_goes_on(study: MakeStudy, go: Go, make_npz: MakeNpz, tmp
         assert {name: job.result for name, job in found.items()} == before
         for name in left:
             final = final_run(found[name].folder, distilled=found[name].distilled)
-            assert final.config["dataset"] == str((folder / "data" / "first.npz").resolve()), "told anew"
+            assert final.dataset == str((folder / "data" / "first.npz").resolve()), "told anew"
         if move is all_of_it:
             done = final_run(found["first vit_8q1h big seed 0"].folder, distilled=False)
-            assert done.config["dataset"] == str(old / "data" / "first.npz"), "or the case is of no use"
+            assert done.dataset == str(new / "data" / "first.npz"), "said by where the run lies"
             assert done.load_data().path == new / "data" / "first.npz", "it lies as before beside the study"
 
 
 def test_a_moved_run_on_other_data_is_another(
-    study: MakeStudy, make_npz: MakeNpz, train_as_if: Callable[..., Run], tmp_path: Path
+    study: MakeStudy,
+    make_npz: MakeNpz,
+    train_as_if: Callable[..., Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("qvit.training.folder.remembered", lambda digest: [])
     (tmp_path / "there").mkdir()
     shutil.copy(make_npz("other", seed=1), tmp_path / "there" / "first.npz")
     shutil.copy(make_npz(), tmp_path / "there" / "renamed.npz")

@@ -76,7 +76,7 @@ def test_weights_and_predictions_of_another_model(run: Run) -> None:
 
 
 def test_data_that_are_not_those_of_the_run(run: Run, finished: Path, make_arrays: Any, tmp_path: Path) -> None:
-    lay, digest = run.config["dataset"], run.config["data_digest"]
+    lay, digest = run.dataset, run.config["data_digest"]
     np.savez(tmp_path / "other.npz", **make_arrays(seed=1))
     told = (
         rf"The run in {run.folder} was trained on other data: expected {lay} with digest {digest}, found [0-9a-f]{{32}}"

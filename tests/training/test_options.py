@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from data.picture_folders import picture, table
+from qvit.data.options import IMPORT_KEYS, ImportOptions
 from qvit.distill.options import resolve_distillation
 from qvit.errors import ConfigError, QvitError
 from qvit.models import model_config
 from qvit.models.projections import PROJECTIONS
 from qvit.models.vit import ViTConfig
 from qvit.training.config import TrainConfig
+from qvit.training.folder import Run
 from qvit.training.options import (
     GIVEN,
     RUN_KEYS,
@@ -64,6 +67,17 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "precision": ("bfloat16", ("model_config", "precision")),
     "pretrained": ("imagenet", ("model_config", "pretrained")),
 }
+# A value other than the default for every option of an import.
+IMPORTS: dict[str, Any] = {
+    "label": "kind",
+    "group_by": "patient",
+    "fit": "pad",
+    "channels": "grey",
+    "shares": [0.4, 0.3, 0.3],
+    "split_seed": 3,
+    "frames": "all",
+    "max_bad": 2,
+}
 COMPANIONS: dict[str, dict[str, Any]] = {
     "bias": {"model": "vit_4q1h"},
     "network": {"model": "givens_4q1h"},
@@ -81,12 +95,13 @@ def test_keys_do_not_collide() -> None:
     own = {field.name for field in fields(ViTConfig)} - set(GIVEN)
     for row in PROJECTIONS.values():
         assert not own & (set(row.__dataclass_fields__) - {"kind"})
-    assert set(RUN_KEYS) == {field.name for field in fields(RunConfig)} - {"model_options", "train"}
+    assert set(RUN_KEYS) == {field.name for field in fields(RunConfig)} - {"model_options", "importing", "train"}
+    assert set(IMPORT_KEYS) == {field.name for field in fields(ImportOptions)} == set(IMPORTS)
     assert set(TRAIN_KEYS) == {field.name for field in fields(TrainConfig)}
 
 
 def test_every_key_has_a_value_to_try() -> None:
-    assert set(VALUES) == set(option_keys()) - {"dataset"}
+    assert set(VALUES) == set(option_keys()) - {"dataset", *IMPORT_KEYS}
 
 
 @pytest.mark.parametrize("key", VALUES)
@@ -119,6 +134,29 @@ def test_every_key_reaches_the_run(
     assert found == value
 
 
+@pytest.mark.parametrize("key", IMPORTS)
+def test_every_option_of_an_import_reaches_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """It is recorded, and the data are found again by what is recorded."""
+
+    def arrive(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qvit.training.run.fit", arrive)
+    rows = [f"{place}.png,{place % 2},{'ab'[place % 2]},{place // 2}" for place in range(18)]
+    path = table(tmp_path / "t.csv", "path,label,kind,patient", rows)
+    for place in range(18):
+        picture(tmp_path / f"{place}.png", place)
+    options = {"dataset": str(path), "model": "vit_4q1h", "size": 8, "group_by": "patient"} | {key: IMPORTS[key]}
+    with pytest.raises(KeyboardInterrupt):
+        train_run(resolve(options), tmp_path / "run", root=tmp_path / "root")
+    run = Run(tmp_path / "run")
+    assert json.loads((run.folder / "config.json").read_text())["importing"] == {"group_by": "patient"} | {
+        key: IMPORTS[key]
+    }
+    assert run.load_data(tmp_path / "root").digest == run.config["data_digest"]
+    assert len(list((tmp_path / "root" / "imported").iterdir())) == 1, "imported once"
+
+
 # What each part of a run's configuration changes, of what a run leaves.
 RUN_BITES: dict[str, tuple[Any, str]] = {
     "dataset": ("other.npz", "predictions"),
@@ -126,6 +164,7 @@ RUN_BITES: dict[str, tuple[Any, str]] = {
     "seed": (1, "weights"),
     "size": (12, "size"),  # of a file of one's own, that of the file
     "task": ("ordinal", "task"),
+    "importing": (ImportOptions(fit="pad"), "pictures"),  # not tried here: an .npz file takes none
     "model_options": ({"depth": 2}, "names of weights"),
     "train": (TrainConfig(epochs=1, lr=0.01), "weights"),
 }
@@ -137,7 +176,7 @@ def test_the_bites_of_every_part_are_tried() -> None:
 
 @pytest.mark.long
 @pytest.mark.usefixtures("nudged")
-@pytest.mark.parametrize("part", RUN_BITES)
+@pytest.mark.parametrize("part", [part for part in RUN_BITES if part != "importing"])
 def test_every_part_bites(make_npz: Callable[..., Path], tmp_path: Path, part: str) -> None:
     make_npz(name="other.npz", seed=1)
     plain = RunConfig(str(make_npz()), model="vit_4q1h", task="multi-class", train=TrainConfig(epochs=1, tta="never"))
@@ -190,8 +229,8 @@ NUMBER = "Input should be a valid number"
 REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
     "dataset": [
         (3, "Option dataset=3: Input should be a valid string."),
-        (None, "No dataset given; name one (see `qvit data list`) or the path of an .npz file."),
-        ("", "No dataset given; name one (see `qvit data list`) or the path of an .npz file."),
+        (None, "No dataset given; name one (see `qvit data list`), or the path of a file or folder of yours."),
+        ("", "No dataset given; name one (see `qvit data list`), or the path of a file or folder of yours."),
     ],
     "model": [(5, "Option model=5: Input should be a valid string.")],
     "seed": [
@@ -205,6 +244,25 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
         ({}, "Option size={}: Input should be a valid integer."),
     ],
     "task": [(3, "Option task=3: Input should be a valid string.")],
+    "label": [(3, "Option label=3: Input should be a valid string.")],
+    "group_by": [(3, "Option group_by=3: Input should be a valid string.")],
+    "fit": [("stretch", "Option fit='stretch': Input should be 'crop' or 'pad'.")],
+    "channels": [(3, "Option channels=3: Input should be 'auto', 'grey' or 'rgb'.")],
+    "shares": [
+        ([0.5, 0.5], "Option shares=[0.5, 0.5]: Field required."),
+        ([0.5, 0.5, 0.0], "shares must be three numbers above 0 with the sum 1, got (0.5, 0.5, 0.0)."),
+        ([0.5, 0.3, 0.1], "shares must be three numbers above 0 with the sum 1, got (0.5, 0.3, 0.1)."),
+        ([0.5, 0.6, -0.1], "shares must be three numbers above 0 with the sum 1, got (0.5, 0.6, -0.1)."),
+    ],
+    "split_seed": [
+        (-1, "split_seed must be from 0 to 9223372036854775807, got -1."),
+        (2**63, "split_seed must be from 0 to 9223372036854775807, got 9223372036854775808."),
+    ],
+    "frames": [("last", "Option frames='last': Input should be 'first' or 'all'.")],
+    "max_bad": [
+        (-1, "max_bad must be from 0 to 1,000,000, got -1."),
+        (1_000_001, "max_bad must be from 0 to 1,000,000, got 1000001."),
+    ],
     "epochs": [
         ("many", f"Option epochs='many': {INTEGER}"),
         (2.5, "Option epochs=2.5: Input should be a valid integer, got a number with a fractional part."),
@@ -256,6 +314,9 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
 TAKEN_VALUES: dict[str, list[Any]] = {
     "seed": [0, 2**63 - 1],
     "size": [1, 10_000],
+    "shares": [(0.98, 0.01, 0.01)],
+    "split_seed": [0, 2**63 - 1],
+    "max_bad": [0, 1_000_000],
     "epochs": [1, 100_000],
     "batch_size": [None, 1, 1_000_000],
     "lr": [1e-300, 1e300],
@@ -269,7 +330,7 @@ TAKEN_VALUES: dict[str, list[Any]] = {
 
 
 def test_wrong_values_of_every_option_are_tried() -> None:
-    assert list(REFUSED_VALUES) == [*RUN_KEYS, *TRAIN_KEYS]
+    assert list(REFUSED_VALUES) == [*RUN_KEYS, *IMPORT_KEYS, *TRAIN_KEYS]
     bounded = {
         key for key, told in REFUSED_VALUES.items() if any(text.startswith(f"{key} must be") for _, text in told)
     }
@@ -289,7 +350,7 @@ def test_refuses_wrong_types_and_values(key: str, value: Any, told: str) -> None
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in TAKEN_VALUES.items() for value in values])
 def test_takes_what_is_just_within_bounds(key: str, value: Any) -> None:
     run = resolve({"dataset": "phantom", key: value})
-    assert {**vars(run.train), **vars(run)}[key] == value
+    assert {**vars(run.train), **vars(run.importing), **vars(run)}[key] == value
 
 
 @pytest.mark.parametrize("value", [True, False])
@@ -346,7 +407,7 @@ def test_unknown_keys_are_errors_with_the_nearest(key: str, suggestion: str) -> 
     assert str(caught.value) == f"There is no option '{key}'.{meant} Known options: {', '.join(option_keys())}."
 
 
-@pytest.mark.parametrize("key", ["train", "model_options", "kind", *GIVEN])
+@pytest.mark.parametrize("key", ["train", "importing", "model_options", "kind", *GIVEN])
 def test_inner_names_and_what_the_models_name_says_are_no_options(key: str) -> None:
     with pytest.raises(ConfigError, match=f"There is no option '{key}'"):
         resolve({"dataset": "phantom", key: {}})

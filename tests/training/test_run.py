@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_environment(run: Run) -> None:
 def test_says_which_code_and_data(run: Run, finished: Path) -> None:
     assert run.config["qvit_version"] == qvit.__version__
     assert run.config["data_digest"] == load_dataset(finished / "cells.npz").digest
-    assert run.config["dataset"] == str(finished / "cells.npz")
+    assert run.config["dataset"] == "../cells.npz"
 
 
 def test_the_path_of_the_data_is_kept_whole(
@@ -291,8 +292,9 @@ def test_resuming_what_has_not_begun_begins_it(config: MakeConfig, tmp_path: Pat
 
 
 def test_resuming_a_finished_run_returns_it(config: MakeConfig, run: Run, finished: Path) -> None:
+    shutil.copy(finished / "cells.npz", run.folder.parent / "cells.npz")  # the run was copied from beside it
     times = {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
-    same = config(finished / "cells.npz", model="qvit_4q1h", seed=3, batch_size=None)
+    same = config(run.folder.parent / "cells.npz", model="qvit_4q1h", seed=3, batch_size=None)
     again = train_run(same, run.folder, resume=True, on_epoch=stop)
     assert again.result == run.result
     assert {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()} == times

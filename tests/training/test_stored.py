@@ -218,7 +218,10 @@ def moved(finished: Path, tmp_path: Path) -> tuple[Run, Path]:
 
 
 @pytest.mark.long
-def test_data_that_were_moved(moved: tuple[Run, Path], finished: Path, tmp_path: Path) -> None:
+def test_data_that_were_moved(
+    moved: tuple[Run, Path], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qvit.training.folder.remembered", lambda digest: [])
     run, file = moved
     told = (
         r"was trained on .*gone.cells\.npz, which is not there any more\. Say where the file lies now with --data FILE"
@@ -227,6 +230,7 @@ def test_data_that_were_moved(moved: tuple[Run, Path], finished: Path, tmp_path:
         evaluate_run(run)
     assert evaluate_run(run, file=file) == run.result.test
     assert run.load_data(file=str(file)).digest == run.config["data_digest"]
+    monkeypatch.undo()
     draw_comparison(
         [run, Run(finished / "run")], read_rows([run, Run(finished / "run")]), tmp_path / "a.png", file=file
     )
@@ -240,7 +244,8 @@ def test_data_that_were_moved(moved: tuple[Run, Path], finished: Path, tmp_path:
         evaluate_run(run, file=tmp_path / "nowhere.npz")
 
 
-def test_a_place_that_may_not_be_looked_at_is_no_place(run: Run) -> None:
+def test_a_place_that_may_not_be_looked_at_is_no_place(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qvit.training.folder.remembered", lambda digest: [])
     # As another user's folder does, a name that is too long makes Python's paths raise.
     change(run, "config.json", "dataset", f"/{'a' * 300}/cells.npz")
     with pytest.raises(RunError, match="not there any more"):
@@ -301,7 +306,7 @@ def test_a_run_goes_on_with_data_that_were_moved(config: MakeConfig, moved: tupl
     before, like = run.result, {"model": "qvit_4q1h", "seed": 3, "batch_size": None}
     again = train_run(config(file, **like), run.folder, resume=True)
     assert again.result == before
-    assert again.config["dataset"] == str(file)
+    assert again.dataset == str(file)
     with pytest.raises(RunError, match=r"another configuration \(seed: 3 → 1\)\. Choose another --out\.$"):
         train_run(config(file, **like | {"seed": 1}), run.folder, resume=True)
     replaced = train_run(config(file, **like | {"epochs": 1}), run.folder, overwrite=True)

@@ -1,29 +1,40 @@
-"""`qvit data`: list, describe, download and check datasets."""
+"""`qvit data`: list, describe, download, check, import, export and look at datasets."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qvit.cli.console import Group, print_json, print_table
-from qvit.data.registry import DATASETS, get_info, is_path
+from qvit.cli.console import Group, print_json, print_table, say
+from qvit.cli.options import Assign, GroupBy, Label, Task
+from qvit.data.registry import DATASETS, TABLES, get_info, is_path, name_of
+from qvit.errors import ConfigError, QvitError, nearest
 
-app = typer.Typer(cls=Group, help="List, describe, download and check datasets.")
+if TYPE_CHECKING:
+    from qvit.data.arrays import Dataset
+    from qvit.data.options import ImportOptions
+
+app = typer.Typer(cls=Group, help="List, describe, download, check, import, export and look at datasets.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Name = Annotated[str, typer.Argument(help="A dataset's name, or the path of your own .npz file.")]
-Size = Annotated[int, typer.Option(help="Side of the images in pixels: 28, 64, 128 or 224.")]
+Name = Annotated[
+    str,
+    typer.Argument(help="A dataset's name, or the path of an .npz file, or of a folder or table of pictures."),
+]
+Size = Annotated[int, typer.Option(help="Side of the images in pixels: 28, 64, 128 or 224; of pictures, any.")]
 Root = Annotated[
     Path | None, typer.Option(help="Folder of the official files.", show_default="$QVIT_DATA, else your cache folder")
 ]
 Moved = Annotated[
-    Path | None, typer.Option("--data", help="Your own .npz file, if it is not where it was when the run was trained.")
+    Path | None, typer.Option("--data", help="Your own data, if not where they were when the run was trained.")
 ]
 
 
 @app.callback(invoke_without_command=True)
 def group(context: typer.Context) -> None:
-    """List, describe, download and check datasets."""
+    """List, describe, download, check, import, export and look at datasets."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
@@ -50,7 +61,7 @@ def list_(json: Json = False) -> None:
 
 @app.command()
 def info(name: Name, json: Json = False) -> None:
-    """Describe one dataset: task, labels, splits, files, licence, citation; for your own file, its contents."""
+    """Describe one dataset: task, labels, splits, files, licence, citation; for your own data, what they hold."""
     if is_path(name):
         from qvit.data.arrays import verify as check
 
@@ -77,17 +88,192 @@ def get(name: Name, size: Size = 28, root: Root = None) -> None:
     typer.echo(f"{dataset.info.title} is at {dataset.path}" if dataset.path else "Made at run time; nothing to get.")
 
 
+@app.command("import")
+def import_(
+    path: Annotated[str, typer.Argument(help="A folder of pictures (FOLDER/CLASS/*), or a table of them (CSV).")],
+    out: Annotated[Path | None, typer.Option(help="The .npz file to write.", show_default="NAME.npz")] = None,
+    size: Size = 28,
+    label: Label = None,
+    group_by: GroupBy = None,
+    task: Task = None,
+    fit: Annotated[str | None, typer.Option(help="Make pictures square: crop or pad.", show_default="crop")] = None,
+    channels: Annotated[str | None, typer.Option(help="grey, rgb, or auto: as they are.", show_default="auto")] = None,
+    max_bad: Annotated[
+        int | None, typer.Option(help="So many files may be unreadable; they are listed.", show_default="0")
+    ] = None,
+    assign: Assign = None,
+    root: Root = None,
+) -> None:
+    """Turn a folder or a table of pictures into one .npz file: checked, resized, split by patient.
+
+    Other commands take the folder or table itself just as well, and import it when they first see it.
+
+    --set takes shares ([0.7, 0.1, 0.2]), split_seed and frames (first or all, of a DICOM file).
+    """
+    import os
+    import shutil
+
+    import numpy as np
+
+    from qvit.data.arrays import load_dataset
+    from qvit.data.packing import Packer
+
+    given = {"label": label, "group_by": group_by, "fit": fit, "channels": channels, "max_bad": max_bad}
+    if not _of_pictures(path):
+        raise ConfigError(f"Expected a folder, or a table that ends in {' or '.join(TABLES)}, got {path}.")
+    target = out or Path(f"{name_of(path)}.npz")
+    if target.suffix != ".npz":
+        raise ConfigError(f"Expected a name that ends in .npz with --out, got {target}.")
+    if os.path.lexists(target):
+        raise ConfigError(f"There is already a file {target}; move it away, or choose another name with --out.")
+    with _made(target.parent):
+        dataset = load_dataset(Path(path), size=size, root=root, task=task, importing=_importing(assign, given))
+    assert dataset.path is not None
+    try:
+        shutil.copyfile(dataset.path, target)
+        if task is not None:
+            with Packer(target, more=True) as packer:
+                packer.add("task", np.array(task))
+    except OSError as error:
+        raise ConfigError(f"Cannot write {target}: {error.strerror or error}. Choose another with --out.") from error
+    counts = ", ".join(f"{split} {len(part)}" for split, part in dataset.splits.items())
+    groups = "" if dataset.groups is None else ", split by group"
+    say(f"{target}: {counts} images of {size} x {size} pixels, {dataset.info.num_classes} classes{groups}")
+    typer.echo(dataset.digest)
+
+
 @app.command()
-def verify(name: Name, size: Size = 28, root: Root = None, json: Json = False) -> None:
-    """Check a file against everything known about it: MD5, arrays, types, shapes, labels."""
+def export(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="A folder that is empty or not there yet.")],
+    size: Size = 28,
+    root: Root = None,
+    label: Label = None,
+    group_by: GroupBy = None,
+    task: Task = None,
+    assign: Assign = None,
+) -> None:
+    """Write a dataset as pictures, FOLDER/CLASS/*.png, and a table, FOLDER/data.csv: the inverse of an import."""
+    from qvit.data.exporting import check_empty, export_dataset
+
+    check_empty(folder)
+    with _made(folder):
+        dataset = _load(name, size, root, label, group_by, task, assign)
+    table = export_dataset(dataset, folder)
+    typer.echo(f"{sum(map(len, dataset.splits.values())):,} pictures are in {folder}, and listed in {table}")
+
+
+@app.command()
+def verify(
+    name: Name,
+    size: Size = 28,
+    root: Root = None,
+    label: Label = None,
+    group_by: GroupBy = None,
+    task: Task = None,
+    assign: Assign = None,
+    copies: Annotated[bool, typer.Option(help="Look for near-duplicate images.")] = True,
+    json: Json = False,
+) -> None:
+    """Check a dataset: its file, labels and images, near-duplicates across splits, groups in several, and more."""
     from qvit.data.arrays import verify as check
 
-    report = check(name, size=size, root=root)
+    importing = _importing(assign, {"label": label, "group_by": group_by})
+    report = check(name, size=size, root=root, task=task, importing=importing)
+    told: list[str] = []
+    if copies:
+        from qvit.data.duplicates import find_duplicates
+        from qvit.data.findings import find
+
+        dataset = _load(name, size, root, label, group_by, task, assign)
+        findings = find(dataset, find_duplicates(dataset))
+        told = findings.told(dataset)
+        report |= {"findings": told, "copies": findings.summary()}
     if json:
         print_json(report)
         return
     splits = ", ".join(f"{split} {part['images']}" for split, part in report["splits"].items())
     typer.echo(f"{report['path']} is sound: MD5 {report['md5']}, {report['task']}, {splits} images")
+    for line in told:
+        typer.echo(f"- {line}")
+
+
+@app.command()
+def preview(
+    name: Name,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the picture and the page.", show_default="preview-NAME")
+    ] = None,
+    size: Size = 28,
+    root: Root = None,
+    label: Label = None,
+    group_by: GroupBy = None,
+    task: Task = None,
+    assign: Assign = None,
+) -> None:
+    """Look at a dataset: images by class and split, counts, means, intensities, near-duplicates; one PNG, one HTML."""
+    from qvit.data.duplicates import find_duplicates
+    from qvit.report.preview import preview as draw
+
+    folder = out or Path(f"preview-{name_of(name)}")
+    with _made(folder):
+        dataset = _load(name, size, root, label, group_by, task, assign)
+    for path in draw(dataset, folder, pairs=find_duplicates(dataset, across_only=True).pairs):
+        typer.echo(f"Written: {path}")
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder, before anything is computed that could not be written to it; remove it if that fails."""
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"Cannot use {folder} as a folder: {reason}. Choose another.") from error
+    try:
+        yield
+    except QvitError:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _of_pictures(path: str) -> bool:
+    import os
+
+    return os.path.isdir(path) or path.lower().endswith(TABLES)  # noqa: PTH112 - Path.is_dir raises for some names
+
+
+def _importing(assign: list[str] | None, named: dict[str, Any]) -> "ImportOptions":
+    from qvit.data.options import IMPORT_KEYS, ImportOptions
+    from qvit.training.options import parse_assignment
+    from qvit.validate import validated
+
+    options = dict(parse_assignment(text) for text in assign or ())
+    options |= {key: value for key, value in named.items() if value is not None}
+    for key in options:
+        if key not in IMPORT_KEYS:
+            raise ConfigError(
+                f"There is no option '{key}'.{nearest(key, IMPORT_KEYS)} Known: {', '.join(IMPORT_KEYS)}."
+            )
+    return validated(ImportOptions, options)
+
+
+def _load(
+    name: str,
+    size: int,
+    root: Path | None,
+    label: str | None,
+    group_by: str | None,
+    task: str | None,
+    assign: list[str] | None,
+) -> "Dataset":
+    from qvit.data.arrays import load_dataset
+
+    importing = _importing(assign, {"label": label, "group_by": group_by})
+    return load_dataset(name, size=size, root=root, download=False, task=task, importing=importing)
 
 
 def _described(name: str) -> dict[str, object]:

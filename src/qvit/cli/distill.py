@@ -9,7 +9,21 @@ import typer
 
 from qvit.cli.console import OnEpoch, epoch_progress, heavy_imports, print_json, print_table, say
 from qvit.cli.data import Root
-from qvit.cli.options import Assign, Config, Data, Dataset, Json, Offline, Seed, Size, Task, dataset_option, gather
+from qvit.cli.options import (
+    Assign,
+    Config,
+    Data,
+    Dataset,
+    GroupBy,
+    Json,
+    Label,
+    Offline,
+    Seed,
+    Size,
+    Task,
+    dataset_option,
+    gather,
+)
 from qvit.data.registry import name_of
 from qvit.files import expanded
 
@@ -78,6 +92,8 @@ def distill(
     data: Data = None,
     task: Task = None,
     size: Size = None,
+    label: Label = None,
+    group_by: GroupBy = None,
     root: Root = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted distillation.")] = False,
     offline: Offline = False,
@@ -105,6 +121,8 @@ def distill(
     named |= {"epochs": epochs, "kd_loss": kd_loss, "temperature": temperature, "alpha": alpha, "task": task}
     named |= {
         "size": size,
+        "label": label,
+        "group_by": group_by,
         "joint": joint or None,
         "transfer_set": transfer_set,
         "mixtures": mixtures,

@@ -2,12 +2,15 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qvit.cli.console import print_json, print_table
 from qvit.cli.data import Moved, Root
+
+if TYPE_CHECKING:
+    from qvit.training.records import Figures
 
 
 def evaluate(
@@ -15,22 +18,43 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     root: Root = None,
     data: Moved = None,
+    copies: Annotated[
+        bool, typer.Option(help="Measure again without images that have a near-duplicate in another split.")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Load a run's weights, predict a split again, and print all measures with intervals."""
-    from qvit.training.folder import Run
-    from qvit.training.run import evaluate_run
+    """Load a run's weights, predict a split again, and print all measures with intervals.
 
-    figures = asdict(evaluate_run(Run(run), split, root=root, file=data))
+    All are given again without the images that have a near-duplicate among those trained on or chosen by.
+    """
+    from qvit.training.folder import Run
+    from qvit.training.run import evaluate_apart, evaluate_run
+
+    if copies:
+        apart = evaluate_apart(Run(run), split, root=root, file=data)
+        figures, without, number = apart.figures, apart.without, apart.copies
+    else:
+        figures, without, number = evaluate_run(Run(run), split, root=root, file=data), None, 0
     if json:
-        print_json(figures)
+        told = (
+            {} if not copies else {"near_duplicates": number, "without": None if without is None else asdict(without)}
+        )
+        print_json(asdict(figures) | told)
         return
+    _print(f"{run} on {split}", figures)
+    if without is not None:
+        _print(f"without the {number} that have a near-duplicate in another split", without)
+    elif number:
+        typer.echo(f"{number} have a near-duplicate in another split; too few others are left to be measured.")
+
+
+def _print(title: str, figures: "Figures") -> None:
     rows, told = [], True
-    for name, value in figures.items():
+    for name, value in asdict(figures).items():
         if not name.endswith("_interval"):
-            ends = figures.get(f"{name}_interval")
+            ends = getattr(figures, f"{name}_interval", None)
             told = told and (ends is None or None not in ends)
             shown = "" if ends is None else "–" if None in ends else f"{ends[0]:.4f} – {ends[1]:.4f}"
             rows.append([name, f"{value:.4f}", shown])
     few = "No interval (–): too few images of a class, or in all, to tell how much chance is in them."
-    print_table(f"{run} on {split}", ["measure", "value", "95 % interval"], rows, caption=None if told else few)
+    print_table(title, ["measure", "value", "95 % interval"], rows, caption=None if told else few)

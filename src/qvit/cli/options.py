@@ -9,15 +9,26 @@ from qvit.errors import ConfigError
 from qvit.files import expanded
 
 Dataset = Annotated[
-    str | None, typer.Argument(help="A dataset's name (see `qvit data list`), or the path of an .npz file.")
+    str | None,
+    typer.Argument(
+        help="A dataset's name (see `qvit data list`), or the path of an .npz file, a folder or a table of pictures."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Fixes everything random.", show_default="0")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of `key: value` options.")]
 Assign = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option; may be repeated.")
 ]
-Data = Annotated[Path | None, typer.Option(help="Your own .npz file in MedMNIST's layout.")]
-Task = Annotated[str | None, typer.Option(help="Task of your own file, if its labels do not show it.")]
+Data = Annotated[Path | None, typer.Option(help="Your own data: an .npz file, a folder or a table.")]
+Task = Annotated[str | None, typer.Option(help="Task of your own data, if its labels do not show it.")]
+Label = Annotated[
+    str | None,
+    typer.Option(help="Column of a table that holds the classes; several, of 0 and 1, with commas between."),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(help="Column of a table, or pattern for paths, that names the patient: each stands in one split."),
+]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="28")]
 Offline = Annotated[bool, typer.Option("--offline", help="Do not download a missing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, no progress.")]

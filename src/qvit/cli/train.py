@@ -8,7 +8,21 @@ import typer
 
 from qvit.cli.console import epoch_progress, heavy_imports, print_json, print_table, say, speaks
 from qvit.cli.data import Root
-from qvit.cli.options import Assign, Config, Data, Dataset, Json, Offline, Seed, Size, Task, dataset_option, gather
+from qvit.cli.options import (
+    Assign,
+    Config,
+    Data,
+    Dataset,
+    GroupBy,
+    Json,
+    Label,
+    Offline,
+    Seed,
+    Size,
+    Task,
+    dataset_option,
+    gather,
+)
 from qvit.data.registry import name_of
 
 Out = Annotated[Path | None, typer.Option(help="Run folder.", show_default="runs/DATASET-MODEL-sSEED")]
@@ -28,6 +42,8 @@ def train(
     data: Data = None,
     task: Task = None,
     size: Size = None,
+    label: Label = None,
+    group_by: GroupBy = None,
     root: Root = None,
     resume: Resume = False,
     offline: Offline = False,
@@ -37,12 +53,12 @@ def train(
 
     Options come from --config, then --set, then the options below; a later one wins.
 
-    --set takes options of training (lr, batch_size, augment, tta, …)
+    --set takes options of training (lr, batch_size, augment, tta, …), of the model (depth, patch_size, pool, mlp_dim,
 
-    and of the model (depth, patch_size, pool, mlp_dim, n_layers, …).
+    n_layers, …), and of pictures (fit, channels, shares, split_seed, frames, max_bad).
     """
     named = {"dataset": dataset_option(dataset, data), "model": model, "seed": seed, "epochs": epochs}
-    named |= {"task": task, "size": size}
+    named |= {"task": task, "size": size, "label": label, "group_by": group_by}
     _run(gather(config, assign, named), out, root=root, resume=resume, offline=offline, json=json)
 
 
@@ -64,6 +80,8 @@ def teacher(
     data: Data = None,
     task: Task = None,
     size: Size = None,
+    label: Label = None,
+    group_by: GroupBy = None,
     root: Root = None,
     resume: Resume = False,
     offline: Offline = False,
@@ -79,6 +97,7 @@ def teacher(
 
     defaults = teacher_options(arch or "resnet18")
     named = {"dataset": dataset_option(dataset, data), "seed": seed, "epochs": epochs, "task": task, "size": size}
+    named |= {"label": label, "group_by": group_by}
     named |= {"pretrained": "imagenet" if pretrained else None, "model": defaults["model"] if arch else None}
     _run(defaults | gather(config, assign, named), out, root=root, resume=resume, offline=offline, json=json)
 

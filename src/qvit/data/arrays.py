@@ -17,8 +17,9 @@ from torch import Tensor
 
 from qvit.data.fetch import check_size
 from qvit.data.mapped import View, check_whole, map_view, view_of
+from qvit.data.options import DEFAULTS, ImportOptions
 from qvit.data.registry import SPLITS, DatasetInfo, is_path
-from qvit.data.source import Asked, open_source
+from qvit.data.source import Asked, Groups, open_source
 from qvit.errors import ConfigError, DataError
 
 _CHUNK = 1 << 23  # bytes of images in memory at a time
@@ -114,7 +115,11 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A dataset's description and its three splits; `size` is the side in pixels, `path` its file, if any."""
+    """A dataset's description and its three splits.
+
+    `size` is the side in pixels, `path` its file, if any, and `groups` the group, such as the patient, of each image of
+    each split, if known.
+    """
 
     info: DatasetInfo
     size: int
@@ -122,6 +127,7 @@ class Dataset:
     val: Split
     test: Split
     path: Path | None = None
+    groups: Groups | None = None
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -156,13 +162,17 @@ def load_dataset(
     root: str | Path | None = None,
     download: bool = True,
     task: str | None = None,
+    importing: ImportOptions = DEFAULTS,
 ) -> Dataset:
     """Check a dataset completely and load it.
 
-    `name` is a name in the registry, "phantom" among them, or the path of your own .npz file with the same six arrays.
-    `size` is the side in pixels (your own file has its own), `root` the folder of the official files, by default
-    `$QVIT_DATA` or the user's cache; a missing file is downloaded if `download` is true. `task` says what your labels
-    mean if they do not show it ("ordinal", say).
+    `name` is a name in the registry, "phantom" among them, or the path of your own data: an .npz file with the same six
+    arrays, a folder of pictures (`FOLDER/CLASS/*`, or `FOLDER/{train,val,test}/CLASS/*`), or a table of pictures (a CSV
+    file). `size` is the side in pixels (your own .npz file has its own), `root` the folder of the official files, by
+    default `$QVIT_DATA` or the user's cache; a missing file is downloaded if `download` is true. `task` says what your
+    labels mean if they do not show it ("ordinal", say), `importing` how pictures become a dataset; they are imported
+    once, into the folder `imported` in `root`, or in the user's cache if that is read-only, and found there again
+    until a file changes.
 
     Images are uint8 or, in your own file, numbers in [0, 1], which are rounded to 8 bits. Official files
     above 28 pixels and own files above 512 MB of images are memory-mapped: unpacked once, into the folder
@@ -170,21 +180,28 @@ def load_dataset(
 
     Raises ConfigError for an unknown name, size or task, and DataError for a file that is missing or invalid.
     """
-    source = open_source(Asked(name, size, root, download, task))
+    source = open_source(Asked(name, size, root, download, task, importing))
     splits = {split: Split(source.images(split), source.labels[split]) for split in SPLITS}
     source.check_unchanged()
-    return Dataset(source.info, source.size, path=source.path, **splits)
+    return Dataset(source.info, source.size, path=source.path, groups=source.groups, **splits)
 
 
-def verify(name: str | Path, size: int = 28, root: str | Path | None = None) -> dict[str, Any]:
-    """Run every check on a file that is already there and report what it holds, for `qvit data verify`.
+def verify(
+    name: str | Path,
+    size: int = 28,
+    root: str | Path | None = None,
+    *,
+    task: str | None = None,
+    importing: ImportOptions = DEFAULTS,
+) -> dict[str, Any]:
+    """Run every check on data that are already there and report what they hold, for `qvit data verify`.
 
     The report has name, path, md5, official, task, size, channels, labels, and for each split the number of
     images and of each label. Raises as `load_dataset` does; nothing is downloaded or unpacked.
     """
     if not is_path(name):
         check_size(str(name), size)  # a dataset made at run time has no file
-    source = open_source(Asked(name, size, root, download=False, task=None))
+    source = open_source(Asked(name, size, root, download=False, task=task, importing=importing))
     if not source.official:  # else its MD5 vouches for the images
         for split in SPLITS:
             source.check_values(split)

@@ -1,6 +1,7 @@
 """Checks of what a dataset file holds, made before anything is trained on it."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,8 +154,18 @@ def check_labels(path: Path, labels: Labels, info: DatasetInfo) -> None:
             raise problem(path, f"{split}_labels from 0 to {highest} ({info.task})", found, advice)
 
 
-def describe_own(path: Path, labels: Labels, layout: Layout, task: str | None) -> DatasetInfo:
+def describe_own(
+    path: Path,
+    labels: Labels,
+    layout: Layout,
+    task: str | None,
+    *,
+    classes: Sequence[str] | None = None,
+    name: str | None = None,
+) -> DatasetInfo:
     """Describe a user's own file; the task is inferred from the labels if it is not given.
+
+    `classes` are the classes' names, by default their numbers; `name` is the dataset's, by default the file's.
 
     Several columns of 0 and 1 are multi-label; two classes are binary, more are multi-class.
 
@@ -163,21 +174,23 @@ def describe_own(path: Path, labels: Labels, layout: Layout, task: str | None) -
     given = None if task is None else check_task(task)
     columns, highest = labels["train"].shape[1], max(int(labels[split].max()) for split in SPLITS)
     images = sum(len(labels[split]) for split in SPLITS)
-    inferred: Task = "multi-label" if columns > 1 else "binary" if highest <= 1 else "multi-class"
+    several = max(highest, len(classes or ()) - 1) > 1
+    inferred: Task = "multi-label" if columns > 1 else "multi-class" if several else "binary"
     chosen = given or inferred
-    classes = columns if chosen == "multi-label" else 2 if chosen == "binary" else highest + 1
+    count = columns if chosen == "multi-label" else 2 if chosen == "binary" else highest + 1
     if chosen == "multi-label" and columns == 1:
         advice = "For one label per image choose binary, multi-class or ordinal."
         raise problem(path, "several columns of labels for the task multi-label", "one", advice)
     if columns == 1 and highest >= min(images, MOST_CLASSES):
         found = f"{highest} among {images} images"
         raise problem(path, "classes numbered from 0", found, "Number the classes 0, 1, 2, … without gaps.")
+    names = _class_names(path, count, chosen, classes)
     info = DatasetInfo(
-        name=path.stem,
-        title=path.stem,
+        name=name or path.stem,
+        title=name or path.stem,
         description="",
         task=chosen,
-        labels=tuple(map(str, range(classes))),
+        labels=names,
         channels=layout.channels,
         splits={split: len(labels[split]) for split in SPLITS},
         md5={},
@@ -188,6 +201,22 @@ def describe_own(path: Path, labels: Labels, layout: Layout, task: str | None) -
     check_labels(path, labels, info)
     _check_variety(path, labels, info, sure=given is not None)
     return info
+
+
+def _class_names(path: Path, count: int, task: Task, given: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the classes' names; more names than labels are of classes without an image."""
+    if given is None:
+        return tuple(map(str, range(count)))
+    exactly = task in ("binary", "multi-label")
+    if len(given) < count or (exactly and len(given) != count):
+        expected = f"{'' if exactly else 'at least '}{count} names in class_names"
+        raise problem(path, expected, f"{len(given)}", "Name each class once, in the order of their numbers.")
+    wrong = next((name for name in given if not name.strip() or not name.isprintable()), None)
+    doubled = next((name for name, number in Counter(given).items() if number > 1), None)
+    if wrong is not None or doubled is not None:
+        found = f"{wrong!a}" if doubled is None else f"'{doubled}' twice"
+        raise problem(path, "different printable names in class_names", found, "Name each class once.")
+    return tuple(given)
 
 
 def _check_variety(path: Path, labels: Labels, info: DatasetInfo, *, sure: bool) -> None:

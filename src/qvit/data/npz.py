@@ -28,6 +28,7 @@ KEYS = tuple(f"{split}_{part}" for split in SPLITS for part in ("images", "label
 UNPACKED = 16 << 20
 RATIO = 200
 _RUN = 8 << 20  # bytes of rows at a time
+_HIGHEST = 0x10FFFF  # character of Unicode
 _MOST_HEADER = 4096  # bytes; numpy writes 128
 _LENGTHS = {(1, 0): "<H", (2, 0): "<I", (3, 0): "<I"}  # of the header, by version of the format
 # A field of numpy's header, a Python dictionary. Parsed by hand, as Python's own parser has too many ways to fail.
@@ -162,6 +163,30 @@ def find_header(path: Path, keys: Sequence[str]) -> Member:
         member = _read_header(path, archive, found[0])
         _check_unpacked(path, archive, [member])
         return member
+
+
+def read_texts(path: Path, key: str, *, most: int, longest: int) -> list[str] | None:
+    """Return an array of text `(n,)`, or a single text as a list of one; None if the file has no array of that name.
+
+    Raises DataError for more than `most` texts, one of more than `longest` characters, and anything but text.
+    """
+    with reading(path) as file:
+        archive = Archive(file)
+        if f"{key}.npy" not in archive.names:
+            return None
+        member = _read_header(path, archive, key)
+    advice = "Save an array of text, or leave it out."
+    if member.dtype.kind != "U" or not member.dtype.itemsize or len(member.shape) > 1:
+        raise problem(path, f"text in {key}", f"{member.dtype} {member.shape}", advice)
+    if member.dtype.itemsize > 4 * longest or math.prod(member.shape) > most:
+        raise problem(
+            path, f"at most {most} texts of {longest} characters in {key}", f"{member.dtype} {member.shape}", advice
+        )
+    texts = read_array(path, member)
+    codes = texts.reshape(-1).view(np.dtype(np.uint32).newbyteorder(texts.dtype.byteorder))
+    if ((codes > _HIGHEST) | ((codes >= 0xD800) & (codes < 0xE000))).any():  # numpy would end in a SystemError
+        raise problem(path, f"text in {key}", "numbers that are no characters", advice)
+    return [str(text) for text in texts.reshape(-1)]
 
 
 def _listed(names: list[str]) -> str:

@@ -22,6 +22,7 @@ MEDMNIST_TASKS: Mapping[Task, str] = {
 }
 SIZES = (28, 64, 128, 224)  # sides in pixels of the official files
 SPLITS = ("train", "val", "test")
+TABLES = (".csv", ".tsv")  # endings of tables of pictures
 BASE_URL = "https://zenodo.org/records/10519652/files/"
 _BAR = " | "  # between the labels of a row; some labels contain commas
 _MEDMNIST = "Yang et al., MedMNIST v2, Scientific Data 10:41 (2023)"
@@ -75,9 +76,9 @@ def file_name(name: str, size: int = 28) -> str:
 
 
 def is_path(name: str | Path) -> bool:
-    """Return whether a dataset's name is the path of a file: it ends in .npz or has a folder in it."""
+    """Return whether a dataset's name is a path: it ends as a file or a table does, or has a folder in it."""
     text = os.fspath(name)
-    return isinstance(name, Path) or text.endswith(".npz") or "/" in text or os.sep in text
+    return isinstance(name, Path) or text.lower().endswith((".npz", *TABLES)) or "/" in text or os.sep in text
 
 
 def name_of(dataset: str | Path) -> str:
@@ -91,7 +92,9 @@ def get_info(name: str) -> DatasetInfo:
     Raises ConfigError for a name that is not in `DATASETS`.
     """
     if name not in DATASETS:
-        known = f"Expected one of: {', '.join(DATASETS)}; or the path of your own .npz file."
+        known = f"Expected one of: {', '.join(DATASETS)}; or the path of a folder or table of pictures, or .npz file."
+        if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises for some names
+            known = f"For the folder of that name write ./{name}."
         raise ConfigError(f"Unknown dataset '{name}'.{nearest(name.lower(), DATASETS)} {known}")
     return DATASETS[name]
 

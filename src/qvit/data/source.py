@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from numpy.typing import NDArray
 
 from qvit.data.checks import (
+    MOST_CLASSES,
     Labels,
     Layout,
     bytes_of_floats,
@@ -27,6 +28,8 @@ from qvit.data.checks import (
     read_labels,
 )
 from qvit.data.fetch import check_size, fetch, root_folder, user_cache, why_not_writable
+from qvit.data.importing import import_pictures, key_of, shown_on_terminal, stamps_of
+from qvit.data.listing import Listing, list_folder
 from qvit.data.mapped import map_array
 from qvit.data.npz import (
     Member,
@@ -37,15 +40,20 @@ from qvit.data.npz import (
     problem,
     read_array,
     read_headers,
+    read_texts,
     stamp_of,
 )
+from qvit.data.options import DEFAULTS, ImportOptions, check_side
 from qvit.data.phantom import make_phantom
-from qvit.data.registry import SPLITS, DatasetInfo, file_name, get_info, is_path
+from qvit.data.registry import MEDMNIST_TASKS, SPLITS, TABLES, DatasetInfo, file_name, get_info, is_path, name_of
+from qvit.data.table import list_table
 from qvit.errors import ConfigError
 
+LONGEST_NAME = 1000  # characters of a class, a group or a path
 MAP_ABOVE = 512 * 2**20  # bytes of images above which a user's own file is memory-mapped
 
 Images = UInt8[np.ndarray, "n c h w"]
+Groups = dict[str, Shaped[np.ndarray, " n"]]  # of text
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Asked:
     root: str | Path | None
     download: bool
     task: str | None
+    importing: ImportOptions = DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,8 @@ class Source(ABC):
 
     `size` is the side of the images in pixels, `labels` holds those of each split, int64 (N, K), `path` is where
     the dataset lies, None for one made at run time, `md5` is the digest of its file, empty without one, and
-    `official` whether it is known to be right.
+    `official` whether it is known to be right. `groups` holds the group, such as the patient, of each image of each
+    split, if known.
     """
 
     info: DatasetInfo
@@ -74,6 +84,7 @@ class Source(ABC):
     path: Path | None
     md5: str
     official: bool
+    groups: Groups | None
 
     @abstractmethod
     def images(self, split: str) -> Images:
@@ -139,12 +150,53 @@ def open_source(asked: Asked) -> Source:
     return next(found for kind in KINDS if (found := kind(asked)) is not None)
 
 
+def _own_pictures(asked: Asked) -> Source | None:
+    """Open a folder or a table of pictures: import it, unless that was done before and nothing changed."""
+    if not is_path(asked.name):
+        return None
+    path = given_path(asked.name)
+    if not (os.path.isdir(path) or path.suffix.lower() in TABLES):  # noqa: PTH112 - Path.is_dir raises for long names
+        return None
+    if asked.task is not None:
+        check_task(asked.task)
+    return _open_own(imported(path, asked), name_of(path), asked)
+
+
+def imported(path: Path, asked: Asked) -> Path:
+    """Return the .npz file made of the pictures in a folder or table; it is made if it is not there yet."""
+    check_side(asked.size)
+    listing = list_pictures(path, asked.importing)
+    key = key_of(listing, stamps_of(listing), size=asked.size, options=asked.importing)
+    folder = writable(root_folder(asked.root)) / "imported"
+    target = folder / f"{name_of(path)[:40]}-{asked.size}-{key}.npz"
+    if not target.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        show = shown_on_terminal(name_of(path))
+        import_pictures(listing, target, size=asked.size, options=asked.importing, progress=show)
+    return target
+
+
+def list_pictures(path: Path, options: ImportOptions) -> Listing:
+    """Return the pictures in a folder or table; raises ConfigError and DataError as `listing` and `table` say."""
+    if path.suffix.lower() in TABLES and not path.is_dir():
+        return list_table(path, label=options.label, group_by=options.group_by)
+    if options.label is not None:
+        raise ConfigError(f"label='{options.label}' is a column of a table; the classes of {path} are its folders.")
+    return list_folder(path, group_by=options.group_by)
+
+
 def _own_file(asked: Asked) -> Source | None:
     if not is_path(asked.name):
         return None
     path = given_path(asked.name)
-    if asked.task is not None:
-        check_task(asked.task)
+    asked.importing.refuse_for(str(path))
+    return _open_own(path, name_of(path), asked)
+
+
+def _open_own(path: Path, name: str, asked: Asked) -> Source:
+    task = asked.task
+    if task is not None:
+        check_task(task)
     stamp = stamp_of(path)
     members = read_headers(path)
     layout = check_layout(path, members)
@@ -152,7 +204,10 @@ def _own_file(asked: Asked) -> Source | None:
         advice = "Leave the size out, or resize the images."
         raise problem(path, f"images of {asked.size} x {asked.size} pixels", f"{layout.size} x {layout.size}", advice)
     labels = read_labels(path, members, lambda key: read_array(path, members[key]))
-    info = describe_own(path, labels, layout, asked.task)
+    if task is None:
+        task = _task_of(path)
+    classes = read_texts(path, "class_names", most=MOST_CLASSES, longest=LONGEST_NAME)
+    info = describe_own(path, labels, layout, task, classes=classes, name=name)
     md5 = md5_of(path)
     large = sum(members[f"{split}_images"].size for split in SPLITS) > MAP_ABOVE
     folder = unpack_folder(path, md5, asked.root) if large and not layout.floating else None
@@ -163,6 +218,7 @@ def _own_file(asked: Asked) -> Source | None:
         path,
         md5,
         official=False,
+        groups=_read_groups(path, labels),
         layout=layout,
         members=members,
         stamp=stamp,
@@ -170,8 +226,30 @@ def _own_file(asked: Asked) -> Source | None:
     )
 
 
+def _task_of(path: Path) -> str | None:
+    """Return the task that the file says it is for, if it says one."""
+    said = read_texts(path, "task", most=1, longest=LONGEST_NAME)
+    return said[0] if said and said[0] in MEDMNIST_TASKS else None
+
+
+def _read_groups(path: Path, labels: Labels) -> Groups | None:
+    """Return the groups of the images of each split; None if the file does not say them."""
+    found = {}
+    for split in SPLITS:
+        count = len(labels[split])
+        groups = read_texts(path, f"{split}_groups", most=count, longest=LONGEST_NAME)
+        if groups is None:
+            return None
+        if len(groups) != count:
+            advice = "Save one group for each image, in the same order."
+            raise problem(path, f"{count} groups in {split}_groups", f"{len(groups)}", advice)
+        found[split] = np.array(groups)
+    return found
+
+
 def _registered(asked: Asked) -> DatasetInfo:
-    """Return the registry's row of a name; raises `ConfigError` for an unknown name or another task."""
+    """Return the registry's row of a name; raises `ConfigError` for an unknown name, another task, or options."""
+    asked.importing.refuse_for(f"Dataset '{asked.name}'")
     info = get_info(str(asked.name))
     if asked.task is not None and check_task(asked.task) != info.task:
         raise ConfigError(f"Dataset '{info.name}' has the task {info.task}, not {asked.task}; leave the task out.")
@@ -184,7 +262,7 @@ def _made(asked: Asked) -> Source | None:
         return None
     arrays = make_phantom(0, asked.size)
     labels = {split: arrays[f"{split}_labels"].astype(np.int64) for split in SPLITS}
-    return MadeSource(info, asked.size, labels, path=None, md5="", official=True, arrays=arrays)
+    return MadeSource(info, asked.size, labels, path=None, md5="", official=True, groups=None, arrays=arrays)
 
 
 def _official_file(asked: Asked) -> Source:
@@ -220,6 +298,7 @@ def _official_file(asked: Asked) -> Source:
         path,
         md5,
         official=True,
+        groups=None,
         layout=layout,
         members=members,
         stamp=stamp,
@@ -227,15 +306,19 @@ def _official_file(asked: Asked) -> Source:
     )
 
 
-KINDS: tuple[Callable[[Asked], Source | None], ...] = (_own_file, _made, _official_file)
+KINDS: tuple[Callable[[Asked], Source | None], ...] = (_own_pictures, _own_file, _made, _official_file)
 
 
 def unpack_folder(path: Path, md5: str, root: str | Path | None) -> Path:
     """Return where a large file is unpacked: named after its contents, so that a changed file is unpacked anew."""
-    folder = root_folder(root)
-    if why_not_writable(folder) is not None:
-        folder = user_cache()
-    return folder / "unpacked" / f"{path.stem[:40]}-{md5}"  # a long name with the digest could be too long
+    return (
+        writable(root_folder(root)) / "unpacked" / f"{path.stem[:40]}-{md5}"
+    )  # a long name with the digest could be too long
+
+
+def writable(folder: Path) -> Path:
+    """Return the folder, or the user's cache if nothing can be written there."""
+    return folder if why_not_writable(folder) is None else user_cache()
 
 
 def view_channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

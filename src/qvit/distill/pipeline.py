@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.arrays import Dataset
 from qvit.data.mixtures import mix_images
 from qvit.data.transfer import check_disjoint, load_images
 from qvit.distill.guide import DistillConfig, TeacherGuide
@@ -179,7 +179,7 @@ def _load(
 ) -> tuple[Dataset, TeacherGuide]:
     student = config.student
     student.check_without_data()
-    data = load_dataset(student.dataset, size=student.size, root=root, download=download, task=student.task)
+    data = student.load_data(root, download=download)
     return data, _guide(config, teacher, data, root=root, download=download, **told)
 
 

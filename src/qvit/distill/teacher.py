@@ -18,8 +18,8 @@ from qvit.files import printable
 from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
 from qvit.training.loop import augmentation_group
+from qvit.training.places import FOUND_AT
 from qvit.training.prediction import evaluating, predict
-from qvit.training.stored import FOUND_AT
 
 
 @dataclass(frozen=True, eq=False)

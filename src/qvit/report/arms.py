@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 
 from qvit.data.npz import find_header, read_array
@@ -23,7 +23,7 @@ from qvit.models.cost import Cost
 from qvit.study.database import DamageError, OnWait, told
 from qvit.study.outcome import all_runs, final_run
 from qvit.study.spec import SCRATCH
-from qvit.study.store import FILE, Attempt, KnownCost, Store, StoredJob, labels_file
+from qvit.study.store import FILE, Attempt, KnownCost, Store, StoredJob, known_copies, labels_file
 from qvit.study.stored import Machine, Said
 from qvit.training.folder import Run
 from qvit.training.records import Result
@@ -49,6 +49,7 @@ class TestSet:
     digest: str
     synthetic: bool
     official: bool  # an official dataset, not a user's file of the same name
+    copies: Bool[np.ndarray, " n"] | None  # which test images have a near-duplicate in train or val, if known
 
     def untold(self, metric: str) -> str:
         """Return why there are too few test images to tell how a metric varies over images; empty if enough."""
@@ -121,7 +122,20 @@ class Cell:
     @cached_property
     def measures(self) -> dict[str, float]:
         """All measures on the test images, means over seeds."""
-        found = [evaluate(self.test.labels, scores, self.test.task) for scores in self.scores]
+        return self._means(np.ones(len(self.test.labels), bool))
+
+    @cached_property
+    def measures_apart(self) -> dict[str, float] | None:
+        """The same without the test images that have a near-duplicate; None if there are none, or one class is left."""
+        copies = self.test.copies
+        if copies is None or not copies.any():
+            return None
+        left = self.test.labels[~copies]
+        return None if not len(left) or (left == left[0]).all() else self._means(~copies)
+
+    def _means(self, chosen: Bool[np.ndarray, " n"]) -> dict[str, float]:
+        labels = self.test.labels[chosen]
+        found = [evaluate(labels, scores[chosen], self.test.task) for scores in self.scores]
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
@@ -256,12 +270,12 @@ def read_labels(folder: Path, dataset: str) -> TestSet:
     path = labels_file(folder, dataset)
     try:
         kept = {key: read_array(path, find_header(path, (key,))) for key in KEPT}
-        return _test_set(dataset, kept)
+        return _test_set(dataset, kept, known_copies(path, str(kept["digest"])))
     except (DataError, MetricError, ValueError, TypeError, OverflowError) as error:
         raise RunError(f"{path} cannot be read ({one_line(error)}); `qvit study run` makes it again.") from error
 
 
-def _test_set(dataset: str, kept: dict[str, NDArray[Any]]) -> TestSet:
+def _test_set(dataset: str, kept: dict[str, NDArray[Any]], copies: Bool[np.ndarray, " n"] | None) -> TestSet:
     """Return the test set described by the driver's arrays; raises various errors if kinds or shapes are wrong."""
     train, val, test = map(int, kept["images"])
     labels, task = kept["test"], str(kept["task"])
@@ -278,4 +292,5 @@ def _test_set(dataset: str, kept: dict[str, NDArray[Any]]) -> TestSet:
         digest=str(kept["digest"]),
         synthetic=bool(kept["synthetic"]),
         official=not is_path(dataset),
+        copies=copies,
     )

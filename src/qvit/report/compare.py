@@ -10,9 +10,10 @@ from qvit.errors import RunError
 from qvit.evaluation.statistics import Interval, mean_interval
 from qvit.report.words import shown
 from qvit.training.folder import Run, flatten
+from qvit.training.places import FOUND_AT, located
 from qvit.training.records import Ends
 from qvit.training.run import weights_digest
-from qvit.training.stored import FOUND_AT, Origin
+from qvit.training.stored import Origin
 
 LEVEL = 0.95
 DIGITS = 8  # of a digest that is shown
@@ -73,7 +74,7 @@ def read_row(run: Run) -> Row:
     own = is_path(config["dataset"])
     return Row(
         model=_named(config["model"], _lessons(run)),
-        dataset=config["dataset"] if config["size"] == 28 or own else f"{config['dataset']}_{config['size']}",
+        dataset=run.dataset if config["size"] == 28 or own else f"{run.dataset}_{config['size']}",
         seed=config["seed"],
         parameters=result.parameters,
         auc=_interval(result.test.auc, result.test.auc_interval),
@@ -138,7 +139,7 @@ def _teacher(guide: dict[str, Any]) -> str:
 
 def _origin(run: Run, origin: Origin) -> Run | None:
     """Return the run whose weights a run started from, at its old path or beside it; None if it is gone or changed."""
-    lay = Path(origin["found_at"])
+    lay = located(origin["found_at"], run.folder)
     for folder in (lay, run.folder.resolve().parent / lay.name):  # a distillation may be moved as a whole
         before = Run(folder)
         try:

@@ -150,6 +150,27 @@ def teacher_table(results: Results) -> Table | None:
     return Table("teachers", "Teachers on the test images", columns, tuple(rows))
 
 
+def copies_table(results: Results, test: TestSet) -> Table | None:
+    """Return the table of all measures with and without test images that have a near-duplicate; None without any."""
+    cells = [cell for arm in results.arms if (cell := results.cell(test, arm)) and cell.measures_apart is not None]
+    if not cells or test.copies is None:
+        return None
+    measures = list(cells[0].measures)
+    rows = []
+    for cell in cells:
+        assert cell.measures_apart is not None
+        pairs = [(cell.measures[name], cell.measures_apart[name]) for name in measures]
+        rows.append((cell.arm.title, *(f"{with_:.3f} → {without:.3f}" for with_, without in pairs)))
+    return Table(
+        f"copies-{results.tests.index(test) + 1}",
+        f"{test.title} without near-duplicates",
+        ("model", *measures),
+        tuple(rows),
+        f"{int(test.copies.sum()):,} of {len(test.copies):,} test images have a near-duplicate among the images to "
+        "train on or to choose the checkpoint by. Means over seeds on all test images → on the others.",
+    )
+
+
 def cost_table(results: Results) -> Table:
     """Return the table of what each model costs: to store, to compute, and on a quantum computer."""
     rows = []

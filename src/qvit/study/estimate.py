@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qvit.data.arrays import Dataset, Split, load_dataset
+from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import group_size
 from qvit.data.registry import DatasetInfo, get_info, is_path, name_of
 from qvit.data.transfer import load_images
@@ -181,7 +181,7 @@ class _Timer:
         key = run.dataset, run.size
         if key not in self._infos:
             if is_path(run.dataset):
-                data = load_dataset(run.dataset, size=run.size, root=self._root, task=run.task)
+                data = run.load_data(self._root)
                 self._infos[key] = data.info
             else:
                 self._infos[key] = get_info(run.dataset)

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from qvit.data.arrays import load_dataset
 from qvit.data.transfer import load_images
 from qvit.distill.pipeline import DistillationConfig
 from qvit.models.networks import TIMM
@@ -64,7 +63,7 @@ class Identities:
         """Return the digest of a run's data."""
         key = config.dataset, config.size
         if key not in self._data:
-            data = load_dataset(config.dataset, config.size, self._root, download=False, task=config.task)
+            data = config.load_data(self._root, download=False)
             self._data[key] = data.digest
         return self._data[key]
 
@@ -89,6 +88,7 @@ def _version_of_timm() -> str | None:
 def _determined(config: RunConfig | DistillationConfig) -> dict[str, Any]:
     """Return all options of a job as they take effect, so that two spellings of the same options are equal."""
     told = asdict(config)
+    (told if isinstance(config, RunConfig) else told["student"]).pop("importing")  # the digest of the images says it
     if isinstance(config, DistillationConfig):
         for stage in ("pretrain", "finetune"):
             told[stage] = asdict(config.of(stage).train) if stage in config.stages else None

@@ -7,6 +7,7 @@ worker died, which continues from its last epoch if it is on the same machine.
 
 import getpass
 import hashlib
+import json
 import logging
 import shutil
 import socket
@@ -23,6 +24,8 @@ from qvit.files import PART, write_atomic
 from qvit.study.outcome import OUTPUTS, Outcome
 from qvit.study.pool import Event, attempt
 from qvit.study.work import Work, execute
+from qvit.training.places import located, recorded, with_places
+from qvit.training.record import dump
 
 RETRIES = 3
 ANSWER = 10.0  # seconds in which a cluster's head should answer
@@ -165,6 +168,11 @@ def _images_of(work: Work, key: str) -> Path | None:
     if name is None:
         return None
     if is_path(name):
+        if not name.endswith(".npz"):
+            raise ConfigError(
+                f"Ray sends single files to other machines, and {name} is a folder or table of pictures: make an .npz "
+                "file of it with `qvit data import`, and name that in the study."
+            )
         return Path(name)
     size = int(work.options.get("size", 28))
     if not get_info(name).md5:
@@ -180,7 +188,8 @@ def _task(work: Work, sent: _Sent, study: str) -> tuple[str, Any, Files]:
     files: Files = {}
     if kind == "finished":
         assert isinstance(told, Outcome)
-        files = {name: _moved(name, content, places) for name, content in read_files(here.folder).items()}
+        found = read_files(here.folder)
+        files = {name: _moved(name, content, places, here.folder, work.folder) for name, content in found.items()}
         shutil.rmtree(here.folder, ignore_errors=True)
     return kind, told, files
 
@@ -216,9 +225,17 @@ def _lay(path: Path, content: bytes) -> None:
         write_atomic(path, content)
 
 
-def _moved(name: str, content: bytes, places: dict[str, str]) -> bytes:
-    """Return a file's bytes with this machine's paths replaced by the driver's."""
-    if name.endswith(".json"):
-        for there, ours in places.items():
-            content = content.replace(there.encode(), ours.encode())
-    return content
+def _moved(name: str, content: bytes, places: dict[str, str], here: Path, there: Path) -> bytes:
+    """Return a file's bytes as a run in the driver's folder `there` writes them: only places in config.json differ."""
+    if Path(name).name != "config.json":
+        return content
+    inside = Path(name).parent
+
+    def change(place: str) -> str:
+        path = str(located(place, here / inside))
+        for lay, lies in places.items():
+            if path == lay or path.startswith(f"{lay}/"):
+                return recorded(lies + path[len(lay) :], there / inside)
+        return place
+
+    return dump(with_places(json.loads(content), change))

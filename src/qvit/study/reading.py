@@ -21,7 +21,7 @@ Only `datasets` and `models` are needed. Every option of `qvit train` may stand 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.resources import files
@@ -29,6 +29,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from qvit.data.options import IMPORT_KEYS
 from qvit.data.registry import get_info, is_path, name_of
 from qvit.distill.options import teacher_options
 from qvit.documents import LARGEST_YAML, parse_yaml
@@ -40,6 +41,7 @@ from qvit.study.spec import SCRATCH, Job, Study, StudyModel
 
 KEYS = ("title", "description", "datasets", "models", "seeds", "options", "teachers", "regimes", "overrides")
 WHERE_KEYS = ("dataset", "model", "regime", "seed", "teacher")
+OF_DATA = ("size", "task", *IMPORT_KEYS)  # that a dataset may set for all of its runs, its teachers among them
 OF_MODELS = ("n_layers",)  # set by `layers` of a model, as sizes of models are compared
 MOST_OVERRIDES = 200  # each of which is compared with every run
 
@@ -88,7 +90,8 @@ class _Parser:
 
     def parse(self, said: Any) -> Study:
         said = values.mapping(said, "a study", KEYS)
-        datasets = [self._dataset(d) for d in values.several(said.get("datasets"), "datasets")]
+        described = [self._described(d) for d in values.several(said.get("datasets"), "datasets")]
+        datasets = [name for name, _ in described]
         for name, number in Counter(name_of(name) for name in datasets).items():
             if number > 1:
                 raise ConfigError(f"Two datasets are called '{name}'; rename a file.")
@@ -104,9 +107,9 @@ class _Parser:
         entries = values.several(given, "overrides", empty=True, most=MOST_OVERRIDES)
         overrides = [_override(entry, self._dataset) for entry in entries]
         values.check_number(len(datasets) * len(models) * len(regimes) * len(seeds), "runs", values.MOST_RUNS)
-        jobs = _jobs(datasets, models, seeds, common, teachers, regimes, overrides)
+        jobs = _jobs(dict(described), models, seeds, common, teachers, regimes, overrides)
         _check_options(jobs)
-        _check_sizes(jobs)
+        _check_data(jobs)
         for where, _ in overrides:
             if not any(_matches(where, job) for job in jobs):
                 raise ConfigError(f"No run fits the override where {where}; check its names.")
@@ -122,9 +125,16 @@ class _Parser:
             text=self.text,
         )
 
+    def _described(self, said: Any) -> tuple[str, dict[str, Any]]:
+        """Return a dataset's name or path, and the options that all of its runs take."""
+        if not isinstance(said, dict):
+            return self._dataset(said), {}
+        said = values.mapping(said, "a dataset", ("path", *OF_DATA))
+        return self._dataset(said.pop("path", None)), said
+
     def _dataset(self, name: Any) -> str:
         if not isinstance(name, str):
-            raise ConfigError(f"datasets must be names or paths of .npz files, got {name!r}.")
+            raise ConfigError(f"datasets must be names, or paths of files and folders, got {name!r}.")
         if not is_path(name):
             return get_info(name).name
         path = expanded(name)
@@ -148,15 +158,16 @@ def _check_options(jobs: Iterable[Job]) -> None:
             raise ConfigError(f"{job.name}: {error}") from error
 
 
-def _check_sizes(jobs: Iterable[Job]) -> None:
-    """Refuse runs on one dataset at several sizes, since their test images differ and cannot be compared."""
-    sizes: dict[str, set[Any]] = {}
+def _check_data(jobs: Iterable[Job]) -> None:
+    """Refuse runs on one dataset at several sizes, or imported in several ways: their test images would differ."""
+    ways: dict[str, set[Any]] = {}
     for job in jobs:
-        sizes.setdefault(job.dataset, set()).add((job.options.get("size", 28), job.options.get("task")))
-    for dataset, found in sizes.items():
+        run = job.run
+        ways.setdefault(job.dataset, set()).add((run.size, run.task, run.importing))
+    for dataset, found in ways.items():
         if len(found) > 1:
             raise ConfigError(
-                f"Runs on {name_of(dataset)} differ in size or task, teachers among them; "
+                f"Runs on {name_of(dataset)} differ in size, task or import, teachers among them; "
                 "give all of them the same, or make another study."
             )
 
@@ -264,7 +275,7 @@ def _overridden(job: Job, overrides: Iterable[Override]) -> Job:
 
 
 def _jobs(
-    datasets: Sequence[str],
+    datasets: Mapping[str, dict[str, Any]],
     models: Sequence[StudyModel],
     seeds: Sequence[int],
     common: dict[str, Any],
@@ -274,7 +285,7 @@ def _jobs(
 ) -> list[Job]:
     """Return all runs, one seed after another, so that an unfinished study is useful, with teachers before students."""
     jobs: list[Job] = []
-    for dataset in datasets:
+    for dataset, of_data in datasets.items():
         taught_by: dict[str, tuple[Job, ...]] = {}
         for teacher in dict.fromkeys(name for name, _ in regimes.values() if name is not None):
             members = [member for member in teachers[teacher] if dataset in member.datasets]
@@ -282,14 +293,14 @@ def _jobs(
                 raise ConfigError(f"Teacher {teacher} has no member for {dataset}.")
             taught_by[teacher] = tuple(
                 _overridden(
-                    Job("teacher", dataset, m.model, teacher, m.seed, m.options | {"dataset": dataset, "seed": m.seed}),
+                    Job("teacher", dataset, m.model, teacher, m.seed, options | {"dataset": dataset, "seed": m.seed}),
                     overrides,
                 )
-                for m in members
+                for m, options in ((m, of_data | m.options) for m in members)
             )
             jobs += taught_by[teacher]
         for seed, (regime, (teacher, own)), model in product(seeds, regimes.items(), models):
-            options = common | model.options | own
+            options = of_data | common | model.options | own
             options |= {"dataset": dataset, "model": model.name, "seed": seed}
             if teacher is not None:
                 options |= {"scratch": False}

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 import qvit
-from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.arrays import Dataset
+from qvit.data.findings import copies_in
 from qvit.errors import ConfigError, ModelError, RunError
 from qvit.files import printable, sole_user, write_atomic
 from qvit.models.cost import cost_of
@@ -33,7 +34,7 @@ from qvit.study.outcome import read_outcome
 from qvit.study.places import named
 from qvit.study.pool import LocalPool, Pool, await_workers, cores
 from qvit.study.spec import Study
-from qvit.study.store import KnownCost, Store, labels_file
+from qvit.study.store import KnownCost, Store, known_copies, labels_file
 from qvit.training.environment import environment
 
 # The errors by which a disk refuses to be written.
@@ -154,10 +155,7 @@ def _load_datasets(study: Study, *, root: str | Path | None, download: bool) -> 
     datasets: dict[str, Dataset] = {}
     for job in study.jobs:
         if job.dataset not in datasets:
-            run = job.run
-            datasets[job.dataset] = load_dataset(
-                run.dataset, size=run.size, root=root, download=download, task=run.task
-            )
+            datasets[job.dataset] = job.run.load_data(root, download=download)
     return datasets
 
 
@@ -200,6 +198,9 @@ def _keep_costs(store: Store, study: Study, datasets: dict[str, Dataset]) -> Non
 def _keep_labels(folder: Path, name: str, data: Dataset) -> None:
     path = labels_file(folder, name)
     path.parent.mkdir(exist_ok=True)
+    copies = known_copies(path, data.digest)
+    if copies is None:
+        copies = copies_in(data, "test")
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -211,6 +212,7 @@ def _keep_labels(folder: Path, name: str, data: Dataset) -> None:
         images=np.array([len(split) for split in data.splits.values()]),
         digest=np.array(data.digest),
         synthetic=np.array(data.info.synthetic),
+        copies=copies,
     )
     write_atomic(path, buffer.getvalue())
 

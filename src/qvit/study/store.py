@@ -19,9 +19,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
+from qvit.data.npz import find_header, read_array
 from qvit.data.registry import name_of
 from qvit.documents import one_line
-from qvit.errors import FileError, QvitError, RunError
+from qvit.errors import DataError, FileError, QvitError, RunError
 from qvit.models.cost import Cost
 from qvit.study.database import READ, WRITE, DamageError, OnWait, connected, patiently
 from qvit.study.places import named, without_places
@@ -332,6 +336,17 @@ def _read_cost(value: Any) -> KnownCost | None:
         return KnownCost(validated(Cost, {name: value[name] for name in Cost.__dataclass_fields__}), str(value["of"]))
     except (QvitError, LookupError, TypeError):
         return None
+
+
+def known_copies(path: Path, digest: str) -> Bool[np.ndarray, " n"] | None:
+    """Return which test images have near-duplicates, as kept in a file of labels; None if it is of other data."""
+    try:
+        kept = {key: read_array(path, find_header(path, (key,))) for key in ("digest", "copies", "test")}
+    except DataError:
+        return None
+    copies = kept["copies"]
+    right = copies.dtype == bool and copies.shape == kept["test"].shape[:1] and str(kept["digest"]) == digest
+    return copies if right else None
 
 
 def labels_file(folder: Path, dataset: str) -> Path:

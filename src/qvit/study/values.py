@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from qvit.data.options import LARGEST_SEED
 from qvit.errors import ConfigError, nearest, printable
-from qvit.training.options import LARGEST_SEED
 
 GIVEN = ("dataset", "model", "student", "seed", "scratch")  # set by the study, never by options
 MOST_RUNS = 20_000  # per study; planning and reporting more takes minutes

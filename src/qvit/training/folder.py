@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.options import ImportOptions
 from qvit.data.registry import is_path, name_of
 from qvit.documents import one_line, parse_json, read_json
 from qvit.errors import ConfigError, FileError, QvitError, RunError
@@ -26,6 +27,7 @@ from qvit.files import read_text, remedy, unseen
 from qvit.models.zoo import Model, ModelConfig, build, read_config
 from qvit.training.checkpoint import check_weights, load_weights
 from qvit.training.config import TrainConfig
+from qvit.training.places import located, remembered
 from qvit.training.records import EpochRecord, Result
 from qvit.training.seeding import INIT, seeded
 from qvit.training.stored import ConfigFile, EpochLine, ResultFile, TimingLine, checked
@@ -47,6 +49,12 @@ class Run:
         """What determines the run, from config.json."""
         found: ConfigFile = self._json("config.json", ConfigFile)
         return found
+
+    @property
+    def dataset(self) -> str:
+        """The name of the dataset, or the absolute path at which the user's own data lay."""
+        said = self.config["dataset"]
+        return str(located(said, self.folder)) if is_path(said) else said
 
     @property
     def architecture(self) -> ModelConfig:
@@ -124,7 +132,7 @@ class Run:
         the run is found without it. Raises `RunError` if the data have changed since or are no longer there.
         """
         config = self.config
-        name, own = config["dataset"], is_path(config["dataset"])
+        name, own = self.dataset, is_path(config["dataset"])
         if file is not None and not own:
             raise ConfigError(
                 f"The run in {self.folder} was trained on {name}, not on a file of yours; "
@@ -136,9 +144,8 @@ class Run:
                 f"The run in {self.folder} was trained on {name}, which is not there any more. "
                 "Say where the file lies now with --data FILE (in Python file=…)."
             )
-        # As a path, since a name such as `cells` would be taken for a dataset's.
-        place = Path(found) if own and found is not None else name
-        data = load_dataset(place, size=config["size"], root=root, task=config["task"] if own else None)
+        place = name if found is None else found
+        data = self._load(place, root) if own else load_dataset(name, size=config["size"], root=root)
         if data.digest != config["data_digest"]:
             raise RunError(
                 f"The run in {self.folder} was trained on other data: expected {name} with digest "
@@ -147,25 +154,34 @@ class Run:
         return data
 
     def _place_of_data(self) -> str:
-        """Return the user's file: the recorded path, or where the end of that path leads from a folder above the run's.
+        """Return the user's data: at the recorded place, where data like these lay last, or below a folder above.
 
-        A file of that name with other content does not count.
+        Below a folder above the run's, the end of the recorded path counts; a file with other content does not.
         """
         # Methods of Path raise for places that may not be read, as in another user's folder, and for names too long.
-        lay = Path(self.config["dataset"])
+        lay = Path(self.dataset)
         if os.path.exists(lay):  # noqa: PTH110
             return str(lay)
+        for known in remembered(self.config["data_digest"]):
+            if Path(known).name == lay.name and os.path.exists(known):  # noqa: PTH110
+                return known
         tails = [Path(*lay.parts[-length:]) for length in range(len(lay.parts) - 1, 0, -1)]
         for folder in self.folder.resolve().parents:
             for place in (folder / tail for tail in tails):
                 with suppress(QvitError):  # a file of this name that may not be read does not count
-                    if os.path.isfile(place) and self._is_of_this(place):  # noqa: PTH113
+                    if os.path.exists(place) and self._is_of_this(place):  # noqa: PTH110
                         return str(place)
         return str(lay)
 
     def _is_of_this(self, place: Path) -> bool:
+        return self._load(place, None).digest == self.config["data_digest"]
+
+    def _load(self, place: str | Path, root: str | Path | None) -> Dataset:
+        """Return the user's own data at a place: as a path, since a name such as `cells` would be a dataset's."""
         config = self.config
-        return load_dataset(place, size=config["size"], task=config["task"]).digest == config["data_digest"]
+        kept = Path(place).suffix != ".npz"  # an .npz file takes no options: it may be what was imported
+        importing = validated(ImportOptions, config.get("importing", {}) if kept else {})
+        return load_dataset(Path(place), size=config["size"], root=root, task=config["task"], importing=importing)
 
     def _json(self, name: str, kind: Any) -> Any:
         path = self.folder / name

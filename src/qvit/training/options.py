@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.options import DEFAULTS, IMPORT_KEYS, LARGEST_SEED, ImportOptions, check_side
 from qvit.data.registry import SIZES, DatasetInfo, get_info, is_path
 from qvit.documents import parse_yaml, read_yaml
 from qvit.errors import ConfigError, FileError, nearest
@@ -15,8 +17,6 @@ from qvit.training.config import TrainConfig
 from qvit.training.losses import make_loss
 from qvit.validate import validated
 
-LARGEST_SEED = 2**63 - 1  # that torch and SQLite both take
-LARGEST_SIZE = 10_000  # pixels
 GIVEN = ("in_chans", "num_classes", "img_size", "arch", *SAID_BY_NAME)  # by the data, and by the model's name
 
 
@@ -24,8 +24,9 @@ GIVEN = ("in_chans", "num_classes", "img_size", "arch", *SAID_BY_NAME)  # by the
 class RunConfig:
     """What determines a run, together with the bytes of the data and the version of the code.
 
-    `dataset` is a name or the path of an `.npz` file, `size` the side of its images in pixels, `task` that of
-    the user's own file (inferred if None), `model` a name of `models.zoo`, `model_options` fields of `ViTConfig`
+    `dataset` is a name, or the path of an `.npz` file, or of a folder or table of pictures, `size` the side of its
+    images in pixels, `task` that of the user's own data (inferred if None), `importing` how pictures become a dataset,
+    `model` a name of `models.zoo`, `model_options` fields of `ViTConfig`
     and its projection or of `NetworkConfig`, `seed` fixes initial weights, order of the images, augmentation and
     dropout.
     """
@@ -35,6 +36,7 @@ class RunConfig:
     seed: int = 0
     size: int = 28
     task: str | None = None
+    importing: ImportOptions = DEFAULTS
     model_options: dict[str, Any] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -43,11 +45,18 @@ class RunConfig:
             raise ConfigError(f"seed must be zero or more, got {self.seed}.")
         if self.seed > LARGEST_SEED:
             raise ConfigError(f"seed must be at most {LARGEST_SEED}, got {self.seed}.")
-        if not 1 <= self.size <= LARGEST_SIZE:
-            raise ConfigError(f"size must be from 1 to {LARGEST_SIZE:,} pixels, got {self.size}.")
+        check_side(self.size)
+
+    def load_data(self, root: str | Path | None = None, *, download: bool = True) -> Dataset:
+        """Return the dataset; `root`, `download` and errors are those of `load_dataset`."""
+        return load_dataset(
+            self.dataset, size=self.size, root=root, download=download, task=self.task, importing=self.importing
+        )
 
     def check_without_data(self) -> None:
         """Raise for a model or loss that cannot fit, if that is known before an official dataset is downloaded."""
+        if not is_path(self.dataset):
+            self.importing.refuse_for(f"Dataset '{self.dataset}'")
         if not is_path(self.dataset) and self.size in SIZES:
             info = get_info(self.dataset)
             self.architecture(info, self.size)
@@ -76,7 +85,7 @@ def model_keys() -> tuple[str, ...]:
 
 def option_keys() -> tuple[str, ...]:
     """Return every key that `resolve` accepts."""
-    return (*RUN_KEYS, *TRAIN_KEYS, *model_keys())
+    return (*RUN_KEYS, *IMPORT_KEYS, *TRAIN_KEYS, *model_keys())
 
 
 def resolve(options: dict[str, Any]) -> RunConfig:
@@ -86,11 +95,14 @@ def resolve(options: dict[str, Any]) -> RunConfig:
         if key not in keys:
             raise ConfigError(f"There is no option '{key}'.{nearest(key, keys)} Known options: {', '.join(keys)}.")
     if not options.get("dataset"):
-        raise ConfigError("No dataset given; name one (see `qvit data list`) or the path of an .npz file.")
+        raise ConfigError(
+            "No dataset given; name one (see `qvit data list`), or the path of a file or folder of yours."
+        )
     train = validated(TrainConfig, {k: v for k, v in options.items() if k in TRAIN_KEYS})
+    importing = validated(ImportOptions, {k: v for k, v in options.items() if k in IMPORT_KEYS})
     own = {k: v for k, v in options.items() if k in RUN_KEYS}
     model_options = {k: v for k, v in options.items() if k in model_keys()}
-    return validated(RunConfig, own | {"train": train, "model_options": model_options})
+    return validated(RunConfig, own | {"train": train, "importing": importing, "model_options": model_options})
 
 
 def read_options(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import nn
 
 import qvit
-from qvit.data.arrays import Dataset, Split, load_dataset
+from qvit.data.arrays import Dataset, Split
+from qvit.data.findings import copies_in
 from qvit.data.registry import is_path
 from qvit.documents import one_line
 from qvit.errors import ConfigError, DataError, FileError, RunError
@@ -34,6 +35,7 @@ from qvit.training.loop import Objective, TrainState, fit
 from qvit.training.losses import make_loss
 from qvit.training.machine import check_device
 from qvit.training.options import RunConfig
+from qvit.training.places import recorded, remember, with_places
 from qvit.training.prediction import predict
 from qvit.training.record import check_recordable, claim, dump, make_folder, write_history
 from qvit.training.records import EpochRecord, Figures, Result
@@ -102,7 +104,9 @@ def train_run(
         with ExitStack() as held:
 
             def start() -> bool:
-                described = _describe(config, data, model, guide, origin)
+                described = _describe(run, config, data, model, guide, origin)
+                if is_path(config.dataset):
+                    remember(data.digest, expanded(config.dataset))
                 check_recordable(described)
                 make_folder(run.folder)
                 held.enter_context(sole_user(run.folder))
@@ -118,7 +122,7 @@ def train_run(
 def _load(config: RunConfig, root: str | Path | None, *, download: bool) -> Dataset:
     config.check_without_data()
     check_device(config.train.device)
-    return load_dataset(config.dataset, size=config.size, root=root, download=download, task=config.task)
+    return config.load_data(root, download=download)
 
 
 def _earlier(run: Run, resume: bool) -> Run | None:
@@ -155,25 +159,31 @@ def _to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download
     return architecture
 
 
-def _describe(config: RunConfig, data: Dataset, model: Model, guide: Guide | None, origin: Run | None) -> ConfigFile:
+def _describe(
+    run: Run, config: RunConfig, data: Dataset, model: Model, guide: Guide | None, origin: Run | None
+) -> ConfigFile:
     """Return the contents of config.json."""
-    return {
+    described: ConfigFile = {
         "qvit_version": qvit.__version__,
-        "dataset": str(expanded(config.dataset).resolve()) if is_path(config.dataset) else data.info.name,
+        "dataset": recorded(expanded(config.dataset), run.folder) if is_path(config.dataset) else data.info.name,
         "size": data.size,
         "task": data.info.task,
         "data_digest": data.digest,
+        "classes": list(data.info.labels),
         "model": config.model,
         "model_config": asdict(model.config),
         "parameters": count_parameters(model),
         "seed": config.seed,
         "train": asdict(config.train),
-        "origin": None if origin is None else _describe_origin(origin, model.config),
-        "guide": None if guide is None else guide.described,
+        "origin": None if origin is None else _describe_origin(origin, model.config, run.folder),
+        "guide": None if guide is None else with_places(guide.described, lambda place: recorded(place, run.folder)),
     }
+    if config.importing.changed:
+        described["importing"] = config.importing.changed
+    return described
 
 
-def _describe_origin(origin: Run, architecture: ModelConfig) -> Origin:
+def _describe_origin(origin: Run, architecture: ModelConfig, folder: Path) -> Origin:
     if not origin.finished:
         raise RunError(f"Cannot start from the run in {origin.folder}, which is not finished.")
     if origin.architecture != architecture:
@@ -181,7 +191,7 @@ def _describe_origin(origin: Run, architecture: ModelConfig) -> Origin:
             f"Cannot start from the run in {origin.folder}: its model ({origin.config['model']}) is not built like "
             "this one. Use the same model, options and dataset."
         )
-    return {"weights": weights_digest(origin), "found_at": str(origin.folder.resolve())}
+    return {"weights": weights_digest(origin), "found_at": recorded(origin.folder, folder)}
 
 
 def weights_digest(run: Run) -> str:
@@ -301,6 +311,37 @@ def evaluate_run(
         data = run.load_data(root, file=file)
         images = data[split]
         return _figures(images, predict(run.load_model(), images, data.info.task, group=group), data)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Figures of a split with, and without its images that have a near-duplicate in train or val.
+
+    `without` is None if there are none, or if too little is left to be measured.
+    """
+
+    figures: Figures
+    copies: int
+    without: Figures | None
+
+
+def evaluate_apart(
+    run: Run, split: str = "test", *, root: str | Path | None = None, file: str | Path | None = None
+) -> Apart:
+    """Evaluate as `evaluate_run` does, and again on the images of the split without a near-duplicate in another one.
+
+    Near-duplicates are those of `qvit.data.duplicates`, of images of test in train or val, and of val in train.
+    """
+    group = run.result.tta
+    with surroundings(run.training.threads):
+        data = run.load_data(root, file=file)
+        images = data[split]
+        scores = predict(run.load_model(), images, data.info.task, group=group)
+        copies = copies_in(data, split)
+        left = Split(images.images[~copies], images.labels[~copies])
+        measurable = copies.any() and len(left) and not (left.labels == left.labels[0]).all()
+        without = _figures(left, scores[~copies], data) if measurable else None
+        return Apart(_figures(images, scores, data), int(copies.sum()), without)
 
 
 def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> Figures:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from qvit.data.options import ImportOptions
 from qvit.data.registry import Task
 from qvit.documents import one_line
 from qvit.errors import FileError, QvitError
@@ -19,7 +20,6 @@ from qvit.training.config import MOST_EPOCHS, TrainConfig
 from qvit.validate import validated
 
 T = TypeVar("T")
-FOUND_AT = "found_at"  # keys of this name say where something lay, and not what it is
 STRICT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 LONGEST = 4096  # characters of a name: the longest path of Linux
 
@@ -44,6 +44,14 @@ def _training(values: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"there is no option of training '{strange[0]}'")
     try:
         validated(TrainConfig, values)
+    except QvitError as error:
+        raise ValueError(one_line(error)) from error
+    return values
+
+
+def _importing(values: dict[str, Any]) -> dict[str, Any]:
+    try:
+        validated(ImportOptions, values)
     except QvitError as error:
         raise ValueError(one_line(error)) from error
     return values
@@ -74,7 +82,9 @@ class ConfigFile(TypedDict):
     dataset: Name
     size: Annotated[int, Field(ge=1, le=10_000)]
     task: Task
+    importing: NotRequired[Annotated[dict[str, Any], AfterValidator(_importing)]]
     data_digest: Name
+    classes: NotRequired[list[Annotated[str, AfterValidator(_one_line)]]]
     model: ModelName
     model_config: Annotated[dict[str, Any], AfterValidator(_buildable)]
     parameters: NotRequired[Whole]
