@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.picture_folders import class_folder, table
+from qvit.data.arrays import load_dataset
 from qvit.data.registry import DATASETS
 
 pytestmark = pytest.mark.usefixtures("untrained")
@@ -99,3 +102,78 @@ def test_data_verify_and_get_official(qvit: Qvit, tmp_path: Path) -> None:
     shutil.copyfile(OFFICIAL, tmp_path / OFFICIAL.name)
     assert str(tmp_path / OFFICIAL.name) in qvit("data", "get", "retinamnist", "--root", tmp_path).out
     assert "nothing to get" in qvit("data", "get", "phantom").out
+
+
+# --- pictures ---
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """Two classes of thirty pictures, and a table of them with patients."""
+    folder = class_folder(tmp_path / "cells", {"cyst": 30, "tumour": 30})
+    rows = [f"cells/{name}/{place:02}.png,{name},p{place // 2}" for name in ("cyst", "tumour") for place in range(30)]
+    table(tmp_path / "cells.csv", "path,kind,patient", rows)
+    return folder
+
+
+def test_data_import(qvit: Qvit, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "root"
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        told = qvit("data", "import", cells, "--root", root, "--size", 8)
+    assert told.code == 0
+    assert "split at random, image by image, as groups are not known" in told.err
+    assert "cells.npz: train 42, val 6, test 12 images of 8 x 8 pixels, 2 classes\n" in told.err
+    assert told.out.strip() == load_dataset(Path("cells.npz")).digest
+    table_ = qvit("data", "import", "cells.csv", "--group-by", "patient", "--out", "sub/x.npz", "--root", root)
+    assert table_.code == 0
+    assert table_.err.rstrip().endswith("images of 28 x 28 pixels, 2 classes, split by group")
+    data = load_dataset(Path("sub/x.npz"))
+    assert data.groups is not None
+    assert data.info.labels == ("cyst", "tumour")
+    again = qvit("data", "import", "cells.csv", "--group-by", "patient", "--out", "sub/x.npz", "--root", root)
+    assert (again.code, again.out) == (2, "")
+    assert again.err == ("Error: There is already a file sub/x.npz; move it away, or choose another name with --out.\n")
+
+
+def test_data_import_with_a_task(qvit: Qvit, cells: Path, tmp_path: Path) -> None:
+    out = tmp_path / "graded.npz"
+    told = qvit("data", "import", cells, "--group-by", "[0-9]+", "--task", "ordinal", "--out", out, "--root", tmp_path)
+    assert told.code == 0
+    assert load_dataset(out).info.task == "ordinal"
+
+
+def test_data_export_and_back(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
+    told = qvit("data", "export", npz, tmp_path / "out")
+    assert told.code == 0
+    assert told.out == f"60 pictures are in {tmp_path / 'out'}, and listed in {tmp_path / 'out' / 'data.csv'}\n"
+    back = tmp_path / "back.npz"
+    listed = tmp_path / "out" / "data.csv"
+    assert qvit("data", "import", listed, "--size", 12, "--out", back, "--root", tmp_path).code == 0
+    assert load_dataset(back).digest == load_dataset(npz).digest
+
+
+@pytest.mark.long
+def test_data_verify_tells_what_is_wrong(qvit: Qvit, arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    arrays = dict(arrays)
+    arrays["test_images"] = arrays["test_images"].copy()
+    arrays["test_images"][3] = arrays["train_images"][5][:, ::-1]
+    np.savez(tmp_path / "copied.npz", **arrays)
+    told = qvit("data", "verify", tmp_path / "copied.npz")
+    assert told.code == 0
+    assert "\n- 1 of 20 images of test (5.0%) have a near-duplicate in train or val; " in told.out
+    report = json.loads(qvit("data", "verify", tmp_path / "copied.npz", "--json").out)
+    assert report["copies"]["images_with_copies"] == {"val": 0, "test": 1}
+    assert len(report["findings"]) == told.out.count("\n- ")
+    plain = json.loads(qvit("data", "verify", tmp_path / "copied.npz", "--json", "--no-copies").out)
+    assert "findings" not in plain
+
+
+@pytest.mark.long
+def test_data_preview(qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = qvit("data", "preview", npz)
+    assert told.code == 0, told.err
+    assert told.out == f"Written: preview-{npz.stem}/preview.png\nWritten: preview-{npz.stem}/preview.html\n"
+    assert (tmp_path / f"preview-{npz.stem}" / "preview.png").read_bytes().startswith(b"\x89PNG")

@@ -17,6 +17,7 @@ from qvit.report.formats import MISSING, Table, write_tables
 from qvit.report.published import published
 from qvit.report.tables import (
     average_table,
+    copies_table,
     cost_table,
     family_table,
     headline_table,
@@ -25,6 +26,7 @@ from qvit.report.tables import (
     teacher_table,
 )
 from qvit.report.words import p_value, shown, signed
+from qvit.study.store import labels_file
 from report.made import check_latex
 
 MakeStudy = Callable[..., Path]
@@ -292,3 +294,35 @@ def test_published_models_stand_beside_official_data_only(make_study: MakeStudy)
     assert len(rows) == 1 + len(published())
     own = main_table(load_results(make_study("datasets: sub/retinamnist.npz\nmodels: vit_4q1h")))
     assert len(own.rows) == 1, "a file of that name may hold anything"
+
+
+def test_measures_without_near_duplicates(make_study: MakeStudy) -> None:
+    folder = make_study("datasets: [a.npz, b.npz]\nmodels: [vit_4q1h, cosine_4q1h]\nseeds: 2", name="copies")
+    assert copies_table(load_results(folder), load_results(folder).tests[0]) is None, "older studies do not know them"
+    path = labels_file(folder, "a.npz")
+    kept = dict(np.load(path))
+    copies = np.zeros(len(kept["test"]), bool)
+    copies[[1, 5, 6]] = True
+    np.savez(path, **kept | {"copies": copies})
+    results = load_results(folder)
+    table = copies_table(results, results.tests[0])
+    assert table is not None
+    assert copies_table(results, results.tests[1]) is None
+    assert table.caption.startswith(f"3 of {len(copies)} test images have a near-duplicate")
+    assert [row[0] for row in table.rows] == ["vit_4q1h", "cosine_4q1h"]
+    for row, arm in zip(table.rows, results.arms, strict=True):
+        cell = results.cell(results.tests[0], arm)
+        assert cell is not None
+        for name, told in zip(table.columns[1:], row[1:], strict=True):
+            both = [
+                np.mean(
+                    [evaluate(cell.test.labels[keep], scores[keep], cell.test.task)[name] for scores in cell.scores]
+                )
+                for keep in (np.ones(len(copies), bool), ~copies)
+            ]
+            assert told == f"{both[0]:.3f} → {both[1]:.3f}"
+    np.savez(path, **kept | {"copies": np.ones(len(copies), bool)})
+    assert copies_table(load_results(folder), load_results(folder).tests[0]) is None, "nothing is left to be measured"
+    for wrong in (copies[:-1], copies.astype(int)):
+        np.savez(path, **kept | {"copies": wrong})
+        assert load_results(folder).tests[0].copies is None

@@ -8,10 +8,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qvit.data.options import ImportOptions
 from qvit.distill.pipeline import DistillationConfig
 from qvit.errors import ConfigError
 from qvit.study import grid, reading
-from qvit.study.reading import read_study, shipped_studies
+from qvit.study.reading import parse_study, read_study, shipped_studies
 from qvit.training.options import RunConfig
 from study.made import SMALL, TEACHERS, parse, students, teachers
 
@@ -307,3 +308,22 @@ def test_octal_and_other_scalars_of_yaml_1_1_are_what_1_2_says() -> None:
     study = parse("datasets: phantom\nmodels: qvit_4q2h\nseeds: [010]\noptions: {epochs: 017}")
     assert study.seeds == (10,)
     assert study.jobs[0].run.train.epochs == 17
+
+
+def test_a_dataset_may_be_a_path_with_options(tmp_path: Path) -> None:
+    text = """
+    datasets:
+      - phantom
+      - {path: cells, size: 32, group_by: "p([0-9]+)", fit: pad}
+    models: vit_4q1h
+    teachers: {t: {arch: vit_8q1h}}
+    regimes: {scratch: , kd: {teacher: t}}
+    """
+    (tmp_path / "cells").mkdir()
+    study = parse_study(text.replace("path: cells", "path: ./cells"), name="own", folder=tmp_path)
+    own = [job.run for job in study.jobs if job.dataset != "phantom"]
+    assert len(own) == 3, "a teacher and two students"
+    assert {run.dataset for run in own} == {str(tmp_path / "cells")}
+    assert {(run.size, run.importing) for run in own} == {(32, ImportOptions(group_by="p([0-9]+)", fit="pad"))}
+    others = [job.run for job in study.jobs if job.dataset == "phantom"]
+    assert {(run.size, run.importing) for run in others} == {(28, ImportOptions())}

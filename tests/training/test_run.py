@@ -25,7 +25,7 @@ from qvit.training import loop
 from qvit.training.options import RunConfig, resolve
 from qvit.training.prediction import predict
 from qvit.training.records import Validation
-from qvit.training.run import Run, build_model, evaluate_run, train_run
+from qvit.training.run import Run, build_model, evaluate_apart, evaluate_run, train_run
 
 MakeConfig = Callable[..., RunConfig]
 Kept = Callable[[Path], dict[str, bytes]]
@@ -468,3 +468,27 @@ def test_what_needs_no_data_is_refused_before_they_are_looked_for(
     with pytest.raises(QvitError, match=told):
         train_run(resolve({"dataset": "breastmnist"} | options), tmp_path / "run", root=tmp_path, download=False)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- near-duplicates ---
+
+
+@pytest.mark.long
+def test_measures_without_near_duplicates(config: MakeConfig, make_npz: Callable[..., Path], tmp_path: Path) -> None:
+    arrays = dict(np.load(make_npz()))
+    arrays["test_images"][[2, 7]] = arrays["train_images"][[3, 4]]
+    arrays["val_images"][1] = arrays["train_images"][9][:, ::-1]
+    np.savez(tmp_path / "copies.npz", **arrays)
+    run = train_run(config(tmp_path / "copies.npz", epochs=1), tmp_path / "apart")
+    apart = evaluate_apart(run)
+    assert apart.figures == run.result.test == evaluate_run(run)
+    assert apart.copies == 2
+    keep = np.setdiff1d(np.arange(len(arrays["test_labels"])), [2, 7])
+    data = run.load_data()
+    expected = evaluate(data.test.labels[keep], run.predictions("test")[keep], data.info.task)
+    assert apart.without is not None
+    assert apart.without.auc == pytest.approx(expected["auc"])
+    assert apart.without.kappa == pytest.approx(expected["kappa"])
+    assert evaluate_apart(run, "val").copies == 1
+    plain = train_run(config(make_npz(), epochs=1), tmp_path / "plain")
+    assert (evaluate_apart(plain).copies, evaluate_apart(plain).without) == (0, None)
