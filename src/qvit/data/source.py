@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -28,8 +28,6 @@ from qvit.data.checks import (
     read_labels,
 )
 from qvit.data.fetch import check_size, fetch, root_folder, user_cache, why_not_writable
-from qvit.data.importing import import_pictures, key_of, shown_on_terminal, stamps_of
-from qvit.data.listing import Listing, list_folder
 from qvit.data.mapped import map_array
 from qvit.data.npz import (
     Member,
@@ -46,8 +44,10 @@ from qvit.data.npz import (
 from qvit.data.options import DEFAULTS, ImportOptions, check_side
 from qvit.data.phantom import make_phantom
 from qvit.data.registry import MEDMNIST_TASKS, SPLITS, TABLES, DatasetInfo, file_name, get_info, is_path, name_of
-from qvit.data.table import list_table
 from qvit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qvit.data.listing import Listing
 
 LONGEST_NAME = 1000  # characters of a class, a group or a path
 MAP_ABOVE = 512 * 2**20  # bytes of images above which a user's own file is memory-mapped
@@ -164,6 +164,8 @@ def _own_pictures(asked: Asked) -> Source | None:
 
 def imported(path: Path, asked: Asked) -> Path:
     """Return the .npz file made of the pictures in a folder or table; it is made if it is not there yet."""
+    from qvit.data.importing import import_pictures, key_of, shown_on_terminal, stamps_of  # needs Pillow and SciPy
+
     check_side(asked.size)
     listing = list_pictures(path, asked.importing)
     key = key_of(listing, stamps_of(listing), size=asked.size, options=asked.importing)
@@ -176,8 +178,11 @@ def imported(path: Path, asked: Asked) -> Path:
     return target
 
 
-def list_pictures(path: Path, options: ImportOptions) -> Listing:
+def list_pictures(path: Path, options: ImportOptions) -> "Listing":
     """Return the pictures in a folder or table; raises ConfigError and DataError as `listing` and `table` say."""
+    from qvit.data.listing import list_folder
+    from qvit.data.table import list_table
+
     if path.suffix.lower() in TABLES and not path.is_dir():
         return list_table(path, label=options.label, group_by=options.group_by)
     if options.label is not None:

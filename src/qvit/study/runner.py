@@ -22,7 +22,6 @@ import numpy as np
 
 import qvit
 from qvit.data.arrays import Dataset
-from qvit.data.findings import copies_in
 from qvit.errors import ConfigError, ModelError, RunError
 from qvit.files import printable, sole_user, write_atomic
 from qvit.models.cost import cost_of
@@ -200,6 +199,8 @@ def _keep_labels(folder: Path, name: str, data: Dataset) -> None:
     path.parent.mkdir(exist_ok=True)
     copies = known_copies(path, data.digest)
     if copies is None:
+        from qvit.data.findings import copies_in  # compiles kernels, which a driver does not need else
+
         copies = copies_in(data, "test")
     buffer = io.BytesIO()
     np.savez_compressed(

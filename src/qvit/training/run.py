@@ -16,7 +16,6 @@ from torch import nn
 
 import qvit
 from qvit.data.arrays import Dataset, Split
-from qvit.data.findings import copies_in
 from qvit.data.registry import is_path
 from qvit.documents import one_line
 from qvit.errors import ConfigError, DataError, FileError, RunError
@@ -332,6 +331,8 @@ def evaluate_apart(
 
     Near-duplicates are those of `qvit.data.duplicates`, of images of test in train or val, and of val in train.
     """
+    from qvit.data.findings import copies_in  # compiles kernels, which training does not need
+
     group = run.result.tta
     with surroundings(run.training.threads):
         data = run.load_data(root, file=file)
