@@ -1,6 +1,6 @@
 """How near `split_images` comes to the asked shares; how near random splits and scikit-learn's folds come.
 
-    python benchmarks/splits.py [--structures 1000] [--splits 2000] [--seeds 300]
+    python benchmarks/splits.py [--structures 1000] [--first 0] [--splits 2000] [--seeds 300]
 
 Structures are random: 5 to 300 groups (patients) of equal, geometric or Zipf sizes, 2 to 8 classes (or labels) of
 skewed shares, groups of one class each or mixed ones, two or three sides. Every split is judged alike: by the classes
@@ -266,11 +266,13 @@ def main() -> None:
     """Split and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--structures", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first structure, for others")
     parser.add_argument("--splits", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=300)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # of classes that a side lacks: they are counted
-    table([compared(number, arguments.splits) for number in range(arguments.structures)])
+    numbers = range(arguments.first, arguments.first + arguments.structures)
+    table([compared(number, arguments.splits) for number in numbers])
     chances(arguments.seeds)
     speed()
 

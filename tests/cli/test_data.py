@@ -177,3 +177,18 @@ def test_data_preview(qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest
     assert told.code == 0, told.err
     assert told.out == f"Written: preview-{npz.stem}/preview.png\nWritten: preview-{npz.stem}/preview.html\n"
     assert (tmp_path / f"preview-{npz.stem}" / "preview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_import_that_cannot_be_written_leaves_nothing(
+    qvit: Qvit, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    out = tmp_path / "there" / "x.npz"
+    told = qvit("data", "import", cells, "--group-by", "[0-9]+", "--out", out, "--root", tmp_path)
+    assert (told.code, told.out) == (2, "")
+    assert told.err == f"Error: Cannot write {out}: No space left on device. Choose another with --out.\n"
+    assert not list(out.parent.iterdir())

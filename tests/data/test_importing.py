@@ -264,7 +264,7 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(blocks, "read_pictures", count)
     kept = [path for path in (tmp_path / "root").rglob("*.npz") if path.parent.name.startswith(".")]
-    assert len(kept) == (len(read) // 8 if len(kept) else 0)
+    assert len(kept) <= len(read) // 8, "each block is whole, and each thread is at one"
     assert load(folder).digest == whole
     assert len(again) == 40 - 8 * len(kept)
 

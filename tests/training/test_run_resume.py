@@ -147,6 +147,7 @@ def test_a_stop_at_any_write_loses_nothing(
     settings = config(tta="never")
     none = {metric: Interval(0.5, None, None, 0.95, "few") for metric in ("auc", "acc")}
     monkeypatch.setattr("qvit.training.run.bootstrap_interval", lambda *args: none)  # takes long, and writes nothing
+    monkeypatch.setattr("qvit.training.run.remember", lambda *args: None)  # writes to the cache
     rename = Path.replace
     count, limit = 0, 0
 

@@ -11,6 +11,7 @@ from qvit.cli.console import Group, print_json, print_table, say
 from qvit.cli.options import Assign, GroupBy, Label, Task
 from qvit.data.registry import DATASETS, TABLES, get_info, is_path, name_of
 from qvit.errors import ConfigError, QvitError, nearest
+from qvit.files import PART
 
 if TYPE_CHECKING:
     from qvit.data.arrays import Dataset
@@ -129,12 +130,16 @@ def import_(
     with _made(target.parent):
         dataset = load_dataset(Path(path), size=size, root=root, task=task, importing=_importing(assign, given))
     assert dataset.path is not None
+    part = target.with_name(f".{target.name}{PART}")
     try:
-        shutil.copyfile(dataset.path, target)
+        shutil.copyfile(dataset.path, part)
         if task is not None:
-            with Packer(target, more=True) as packer:
+            with Packer(part, more=True) as packer:
                 packer.add("task", np.array(task))
+        part.replace(target)
     except OSError as error:
+        with suppress(OSError):
+            part.unlink()
         raise ConfigError(f"Cannot write {target}: {error.strerror or error}. Choose another with --out.") from error
     counts = ", ".join(f"{split} {len(part)}" for split, part in dataset.splits.items())
     groups = "" if dataset.groups is None else ", split by group"

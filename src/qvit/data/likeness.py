@@ -108,11 +108,11 @@ def _parts(channels: int, most: int) -> tuple[Float64[Tensor, "f m"], ...]:
 
 def fit(found: Float32[Tensor, "n f"], channels: int) -> Likeness:
     """Find how to describe images, by the frequencies of training images."""
-    values = found.double()
+    values, count = found.double(), max(1, len(found))
     parts = _parts(channels, round((values.shape[1] / channels) ** 0.5))
-    mean = parts[0] @ (parts[0].mT @ values.mean(dim=0))  # that of the images in all eight positions
+    mean = parts[0] @ (parts[0].mT @ values.sum(dim=0)) / count  # that of the images in all eight positions
     scores = [(values - mean) @ part for part in parts]
-    spreads = [score.mT @ score / len(values) for score in scores]
+    spreads = [score.mT @ score / count for score in scores]
     spreads[4] = spreads[5] = (spreads[4] + spreads[5]) / 2  # one map for both halves, or turns would mix them
     solved = [map(torch.from_numpy, np.linalg.eigh(spread.numpy())) for spread in spreads]
     variances, directions = zip(*((variance.clamp(min=0), columns) for variance, columns in solved), strict=True)

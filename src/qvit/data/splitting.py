@@ -21,6 +21,7 @@ MOST_CELLS = 1 << 26  # groups × classes: half a gigabyte
 _STARTS = 6  # splits to choose from where not all are tried, unless the first is as good as any can be
 _KICKS = 15  # groups put elsewhere by force, one after another, in each
 _STEPS = 2000  # changes of a split, at most
+_SHAKES = 30  # changes by chance of the best split found
 _PATIENCE = 3  # draws of changes in a row without an improvement, after which a split is left as it is
 _NUMBERS = 1 << 12  # how many are worked out for the changes drawn at a time
 _EVENNESS = 0.3  # what all gaps together weigh beside the worst: a change may help that leaves the worst as it is
@@ -250,7 +251,7 @@ class _Search:
         return ways[:, rng.choice(np.flatnonzero(costs <= costs.min() + AS_GOOD))]
 
     def one_of_some(self, rng: np.random.Generator) -> Integers:
-        """Return one of the best of a few splits, each made from a random one by changes that help.
+        """Return a split about as good as the best of a few, each made from a random one by changes that help.
 
         A large group seldom moves for the better by itself: many small ones would have to take its place at once, and
         if one can, another large group does. So it is put elsewhere and held there, as are more or fewer of
@@ -269,8 +270,8 @@ class _Search:
                 changed = self.improved(other, free, rng) if len(free) else (cost, side)
                 cost, side = changed if changed[0] < cost else (cost, side)
             found.append(side)
-        costs = self.cost(self.sums(np.stack(found, axis=1)))
-        return found[rng.choice(np.flatnonzero(costs <= costs.min() + AS_GOOD))]
+        best = min(found, key=lambda side: float(self.cost(self.sums(side))))
+        return self.shaken(best, everyone, rng)
 
     def start(self, rng: np.random.Generator) -> Integers:
         """Return a random split over which groups with like images, and with the same rarest class, are spread evenly.
@@ -287,33 +288,37 @@ class _Search:
 
     def improved(self, side: Integers, free: Integers, rng: np.random.Generator) -> tuple[float, Integers]:
         """Return the cost of a split, and the split, after the best of many changes drawn, for as long as one helps."""
-        side, sums = side.copy(), self.sums(side)
-        counts = np.vstack([self.counts, np.zeros_like(sums[:1])])  # of no group, for those that only move
-        cost, failures = float(self.cost(sums, _EVENNESS)), 0
+        sums, failures = self.sums(side), 0
+        cost = float(self.cost(sums, _EVENNESS))
         for _ in range(_STEPS):
-            first, second, to = self.changes(side, sums, free, rng)
-            change = counts[first] - counts[second]
-            row, after = np.arange(len(first)), np.repeat(sums[..., None], len(first), axis=2)
-            after[side[first], :, row] -= change
-            after[to, :, row] += change
+            changes, after = self.drawn(side, sums, free, rng)
             costs = self.cost(after, _EVENNESS)
             best = int(costs.argmin())
             if costs[best] < cost - _ROUNDING:
-                failures, cost, sums = 0, float(costs[best]), after[..., best]
-                one, other = first[best], second[best]
-                if other < len(side):
-                    side[other] = side[one]
-                side[one] = to[best]
+                failures, cost, sums, side = 0, float(costs[best]), after[..., best], _changed(side, changes[:, best])
             elif (failures := failures + 1) == _PATIENCE:
                 break
         return cost, side
 
-    def changes(
-        self, side: Integers, sums: Integers, free: Integers, rng: np.random.Generator
-    ) -> tuple[Integers, Integers, Integers]:
-        """Draw groups, those that they change places with, or none, and the sides that they go to.
+    def shaken(self, side: Integers, free: Integers, rng: np.random.Generator) -> Integers:
+        """Return a split that is as good as another one, within `AS_GOOD`, and otherwise left to chance."""
+        sums = self.sums(side)
+        limit = self.cost(sums) + AS_GOOD
+        for _ in range(_SHAKES):
+            changes, after = self.drawn(side, sums, free, rng)
+            good = np.flatnonzero(self.cost(after) <= limit)
+            if len(good):
+                chosen = rng.choice(good)
+                sums, side = after[..., chosen], _changed(side, changes[:, chosen])
+        return side
 
-        One half are moves of one group. If a class is missing on a side, they are moves of its groups to that side.
+    def drawn(
+        self, side: Integers, sums: Integers, free: Integers, rng: np.random.Generator
+    ) -> tuple[Integers, Integers]:
+        """Draw changes, `(3, d)`, and return them and the sums after each, `(s, 1 + c, d)`.
+
+        A change is a group, another one that it changes places with, or none, and the side that it goes to. One half
+        are moves of one group: where a class is missing on a side, of its groups to that side.
         """
         groups, sides = len(side), len(self.shares)
         draws = min(8 * groups * (groups + sides), max(64, _NUMBERS // sums.size))
@@ -328,4 +333,19 @@ class _Search:
             holders = free[self.counts[free, 1 + column] > 0]
             if len(holders):
                 first[:moves], to[:moves] = rng.choice(holders, moves), place
-        return first, second, to
+        gone = self.counts[first]
+        gone[moves:] -= self.counts[second[moves:]]
+        row, after = np.arange(draws), np.repeat(sums[..., None], draws, axis=2)
+        after[side[first], :, row] -= gone
+        after[to, :, row] += gone
+        return np.stack([first, second, to]), after
+
+
+def _changed(side: Integers, change: Integers) -> Integers:
+    """Return the sides after a change `(3,)`; the second group may be one more than there are, for none."""
+    first, second, to = change.tolist()
+    side, left = side.copy(), side[first]
+    side[first] = to
+    if second < len(side):
+        side[second] = left
+    return side
