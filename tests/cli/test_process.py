@@ -75,7 +75,7 @@ def test_interrupt_gives_130_and_a_run_that_goes_on(npz: Path, tmp_path: Path, q
     out, err = started.communicate(timeout=600)
     assert started.returncode == 130, err
     assert out == ""
-    assert err.splitlines()[-1] == "Interrupted. An unfinished run goes on with --resume, a study by the same command."
+    assert err.splitlines()[-1] == "Interrupted. A run goes on with --resume, a study or an import by the same command."
     assert "Traceback" not in err
     done = len(metrics.read_text().splitlines())
     # it would take too long to the end: that it begins where it stopped is what counts

@@ -235,7 +235,7 @@ def test_interrupted_and_ended_commands_say_so_in_their_exit_code(qvit: Qvit, mo
         monkeypatch.setattr("qvit.cli.data.print_table", end)
         told = qvit("data", "list")
         assert told.code == code
-        said = "Interrupted. An unfinished run goes on with --resume, a study by the same command.\n"
+        said = "Interrupted. A run goes on with --resume, a study or an import by the same command.\n"
         assert told.err == (said if code == 130 else "")
 
 

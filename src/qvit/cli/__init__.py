@@ -65,7 +65,7 @@ def _run(arguments: list[str], streams: tuple[Stream, Stream], *, debug: bool) -
         _say(f"Error: {told}")
         return 2
     if code == INTERRUPTED:
-        _say("Interrupted. An unfinished run goes on with --resume, a study by the same command.")
+        _say("Interrupted. A run goes on with --resume, a study or an import by the same command.")
     return code
 
 

@@ -1,13 +1,13 @@
-"""Pictures on their way into a dataset: read and resized on all cores, and kept on the disk until all are read."""
+"""Pictures on their way into a dataset: read and resized on all processors, and kept on the disk until all are read."""
 
 import json
-import os
 import zipfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 from qvit.data.options import ImportOptions
 from qvit.data.pictures import PictureError, read_pictures
 from qvit.data.squares import to_square
+from qvit.errors import RunError
 from qvit.files import PART
 
-BLOCK_BYTES = 32 << 20  # of pixels in memory at a time, per thread
+BLOCK_FILES = 512
+BLOCK_BYTES = 32 << 20  # of squares in memory at a time, per process
+BLOCK_READ = 16 << 20  # of files that are read for one block, about half a second
+ALONE = 48 << 20  # of files that one process has read by the time that others have started
 
 Progress = Callable[[int, int], None]  # files that are done, and all
 Square = UInt8[np.ndarray, "s s c"]
@@ -61,43 +65,73 @@ def read_blocks(
     *,
     size: int,
     options: ImportOptions,
+    lengths: Sequence[int],
     enough: int,
     progress: Progress | None = None,
 ) -> list[Block]:
     """Read the files below `folder` and return their blocks, which are written to the folder `kept`.
 
-    Blocks that are there already are not read again. Reading ends early once more than `enough` files are bad.
+    Blocks that are there already are not read again. Files of `lengths` bytes, if these are many in all, are read by
+    as many processes as there are processors to use. Reading ends early once more than `enough` files are bad.
+
+    Raises RunError if one of these processes is ended from outside.
     """
-    count = max(8, min(512, BLOCK_BYTES // (3 * size * size)))
-    read = partial(_block, folder, files, kept, size, options, count)
+    read = partial(_block, folder, kept, size, options)
+    spans = _spans(lengths, max(8, min(BLOCK_FILES, BLOCK_BYTES // (3 * size * size))))
+    jobs = [(span.start, files[span.start : span.stop]) for span in spans]
     blocks: list[Block] = []
     done = bad = 0
-    with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="qvit-import") as pool:
-        try:
-            for block in pool.map(read, range(0, len(files), count)):
-                blocks.append(block)
-                done += len(block.reads)
-                bad += sum(read.why is not None for read in block.reads)
-                if progress is not None:
-                    progress(done, len(files))
-                if bad > enough:
-                    break
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    for block in _in_processes(read, jobs) if sum(lengths) > ALONE else starmap(read, jobs):
+        blocks.append(block)
+        done += len(block.reads)
+        bad += sum(read.why is not None for read in block.reads)
+        if progress is not None:
+            progress(done, len(files))
+        if bad > enough:
+            break
     return blocks
 
 
-def _block(
-    folder: Path, files: Sequence[str], kept: Path, size: int, options: ImportOptions, count: int, start: int
-) -> Block:
+def _spans(lengths: Sequence[int], most: int) -> Iterator[range]:
+    """Yield the positions of the files of each block: at most `most` of them, and few if they are large."""
+    start = held = 0
+    for file, length in enumerate(lengths):
+        if file - start == most or (held and held + length > BLOCK_READ):
+            yield range(start, file)
+            start, held = file, 0
+        held += length
+    if start < len(lengths):
+        yield range(start, len(lengths))
+
+
+def _in_processes(
+    read: Callable[[int, Sequence[str]], Block], jobs: Sequence[tuple[int, Sequence[str]]]
+) -> Iterator[Block]:
+    """Yield what `read` returns for each job, in order.
+
+    Threads would wait for one another, as much of Pillow runs Python. These processes, other than those of
+    `multiprocessing`, start from a script without a main guard, too.
+    """
+    from joblib import Parallel, delayed
+
+    parallel = Parallel(n_jobs=-1, backend="loky", batch_size=1, return_as="generator", idle_worker_timeout=10)
+    try:
+        yield from parallel(delayed(read)(*job) for job in jobs)
+    except BrokenProcessPool as error:
+        raise RunError(
+            "A process that reads pictures was ended, perhaps for want of memory. Run it again: it goes on."
+        ) from error
+
+
+def _block(folder: Path, kept: Path, size: int, options: ImportOptions, start: int, files: Sequence[str]) -> Block:
     path = kept / f"{start:09}.npz"
     found = _kept(path)
     if found is not None:
         return found
     pixels: list[UInt8[np.ndarray, "s s 3"]] = []
     reads: list[Read] = []
-    for file in range(start, min(start + count, len(files))):
-        images, read = _picture(folder / files[file], file, size, options)
+    for place, file in enumerate(files, start):
+        images, read = _picture(folder / file, place, size, options)
         pixels += images
         reads.append(read)
     array = np.array(pixels, np.uint8).reshape(-1, size, size, 3)

@@ -103,6 +103,7 @@ def import_pictures(
             kept,
             size=size,
             options=options,
+            lengths=[0 if stamp is None else stamp[0] for stamp in stamps],
             enough=options.max_bad + SHOWN,
             progress=progress,
         )
