@@ -26,11 +26,18 @@ def printable(path: str | Path, *, raised: type[QvitError] = FileError) -> Path:
     absolute path counts, with links followed, since that is what is recorded.
     """
     for name in (os.fspath(path), _absolute(path)):
-        wrong = next((character for character in name if unicodedata.category(character) in _NEVER_IN_NAMES), None)
-        if wrong is not None:
-            found = "bytes that are no UTF-8" if "\ud800" <= wrong <= "\udfff" else f"the character {wrong!a}"
+        found = unwritable(name)
+        if found is not None:
             raise raised(f"Expected a path whose name can be written down, found {found} in {name!a}. Rename that.")
     return Path(path)
+
+
+def unwritable(name: str) -> str | None:
+    """Return what keeps a name from being written down on one line; None if nothing does."""
+    wrong = next((character for character in name if unicodedata.category(character) in _NEVER_IN_NAMES), None)
+    if wrong is None:
+        return None
+    return "bytes that are no UTF-8" if "\ud800" <= wrong <= "\udfff" else f"the character {wrong!a}"
 
 
 def shown(name: str) -> str:

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from data.picture_folders import class_folder, picture
-from qvit.data.listing import DEEPEST, LONGEST_PATTERN, MOST_CLASSES, compile_pattern, list_folder, natural, side_of
+from qvit.data.listing import (
+    DEEPEST,
+    LONGEST_NAME,
+    LONGEST_PATTERN,
+    MOST_CLASSES,
+    check_classes,
+    compile_pattern,
+    list_folder,
+    natural,
+    side_of,
+)
 from qvit.errors import ConfigError, DataError
 
 
@@ -98,8 +108,8 @@ def test_layouts_that_are_refused(tmp_path: Path) -> None:
     assert refusal(flat) == told + LAYOUT
     one = class_folder(tmp_path / "one", {"only": 2})
     assert refusal(one) == (
-        "FOLDER: expected at least two classes, found only 'only'. Nothing can be learnt from one class: put the "
-        "pictures of each class into a folder of its own."
+        "FOLDER: expected at least two classes, found only 'only'. Nothing can be learnt from one class: name "
+        "what tells the pictures apart."
     )
     stray = tmp_path / "stray"
     for side in ("train", "test"):
@@ -123,7 +133,7 @@ def test_too_many_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     class_folder(tmp_path, {"a": 1, "b": 1})
     assert len(list_folder(tmp_path).classes) == 2
     class_folder(tmp_path, {"c": 1})
-    assert refusal(tmp_path) == ("FOLDER: expected at most 2 classes, found 3. Name a folder above the classes.")
+    assert refusal(tmp_path) == ("FOLDER: expected at most 2 classes, found 3. Check that these are classes.")
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
@@ -134,7 +144,8 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert list_folder(tmp_path / "linked").files == ("a/00.png", "b/00.png")
     (tmp_path / "real" / "a" / "again").symlink_to(tmp_path / "real" / "a", target_is_directory=True)
     assert refusal(tmp_path / "real") == (
-        "FOLDER: expected folders within one another, found a/again, a link to a folder above it. Remove that link."
+        "FOLDER: expected folders that do not hold themselves, found a/again, which is a link to a folder above it. "
+        "Remove that link."
     )
     (tmp_path / "real" / "a" / "again").unlink()
     (tmp_path / "real" / "a" / "itself.png").symlink_to("itself.png")
@@ -151,11 +162,60 @@ def test_folders_too_deep_to_be_meant(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a name cannot be made")
-@pytest.mark.parametrize("name", [b"\xff.png", b"line\nbreak.png"])
-def test_names_that_cannot_be_written_down(tmp_path: Path, name: bytes) -> None:
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (b"\xff.png", "bytes that are no UTF-8 in '\\udcff.png'"),
+        (b"line\nbreak.png", "the character '\\n' in 'line\\nbreak.png'"),
+    ],
+)
+def test_names_that_cannot_be_written_down(tmp_path: Path, name: bytes, found: str) -> None:
     class_folder(tmp_path, {"a": 1, "b": 1})
     (Path(os.fsdecode(os.fsencode(tmp_path / "a") + b"/" + name))).write_bytes(b"-")
-    assert refusal(tmp_path).startswith("Expected a path whose name can be written down, found ")
+    assert refusal(tmp_path) == (
+        f"FOLDER: expected names that can be written down, found {found}. Rename that file or folder."
+    )
+
+
+def test_names_of_classes_are_checked_before_pictures_are_read(tmp_path: Path) -> None:
+    check_classes(tmp_path, ["no\u00a0break", "\u0645\u06cc\u200c\u0634", "x" * LONGEST_NAME])
+    for name, found in (
+        ("a\tb", "the character '\\t' in ''a\\tb''"),
+        ("x" * (LONGEST_NAME + 1), "1001 characters in 'x"),
+    ):
+        with pytest.raises(DataError) as told:
+            check_classes(tmp_path, ["a", name])
+        assert f"expected names of classes on one line, of at most 1000 characters, found {found}" in str(told.value)
+        assert str(told.value).endswith("Rename that class.")
+
+
+def test_a_folder_beside_the_splits_makes_no_classes_of_them(tmp_path: Path) -> None:
+    for side in ("train", "test"):
+        class_folder(tmp_path / side, {"a": 1, "b": 1})
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "run.jpeg.txt").write_text("-")
+    found = list_folder(tmp_path)
+    assert found.classes == ("a", "b")
+    assert found.sides == ("test", "train", "test", "train")
+    picture(tmp_path / "chest_xray" / "train" / "a" / "00.png")
+    assert refusal(tmp_path) == (
+        "FOLDER: expected pictures in train, val and test, found pictures in 'chest_xray' beside them. "
+        "Move that folder elsewhere."
+    )
+
+
+def test_one_name_of_a_split_is_a_class_among_others(tmp_path: Path) -> None:
+    class_folder(tmp_path, {"test": 1, "control": 1})
+    found = list_folder(tmp_path)
+    assert (found.classes, found.sides) == (("control", "test"), None)
+
+
+def test_files_that_are_no_pictures_are_counted(tmp_path: Path) -> None:
+    class_folder(tmp_path, {"a": 1, "b": 1})
+    for name in ("a/x.jp2", "a/inner/y.JP2", "b/z.heic", "b/notes.txt", "b/Thumbs.db", "b/.hidden.jp2", "b/nothing"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"-")
+    assert list_folder(tmp_path).left_out == ((".jp2", 2), (".heic", 1))
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

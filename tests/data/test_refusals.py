@@ -418,11 +418,11 @@ REFUSALS: dict[str, Case] = {
     ),
     "a name of two classes": (
         lambda f: load_dataset(f.save(class_names=np.array([*"abcda"]))),
-        f"{OWN} different printable names in class_names, found 'a' twice. Name each class once.",
+        f"{OWN} different names on one line in class_names, found 'a' twice. Name each class once.",
     ),
     "a name that cannot be printed": (
         lambda f: load_dataset(f.save(class_names=np.array(["a", "b\n", "c", "d", "e"]))),
-        f"{OWN} different printable names in class_names, found 'b\\n'. Name each class once.",
+        f"{OWN} different names on one line in class_names, found 'b\\n'. Name each class once.",
     ),
     # npz
     "names that are numbers": (

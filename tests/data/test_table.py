@@ -49,8 +49,8 @@ def test_other_columns_are_named_or_known(tmp_path: Path) -> None:
     assert found.labels.tolist() == [[1], [0], [1]]
     assert listed(tmp_path, header, rows, label="view", group_by="([a-z])[.]png").groups == ("a", "b", "c")
     assert refusal(tmp_path, header, rows) == (
-        "TABLE: expected one column of labels, found patient, sex, view. Say which to learn: label=patient, or several "
-        "of 0 and 1 with commas between."
+        "TABLE: expected one column of labels, found sex, view. Say which to learn: --label sex (in Python label=…), or "
+        "several of 0 and 1 with commas between."
     )
     assert refusal(tmp_path, header, rows, label="sax") == (
         "TABLE has no column 'sax' of labels. Did you mean 'sex'? It has the columns patient, image, Split, sex, view."
@@ -71,6 +71,46 @@ def test_the_only_other_column_is_the_label(tmp_path: Path) -> None:
     assert both.classes == ("x", "y"), "a known name comes before one that is left"
 
 
+@pytest.mark.parametrize("name", ["patient", "Patient ID", "subject_id", "StudyUID", "PatientID", "ids"])
+def test_who_it_is_was_not_meant_as_the_class(tmp_path: Path, name: str) -> None:
+    rows = ["cyst/a.png,p1", "tumour/b.png,p2"]
+    assert listed(tmp_path, f"path,{name}", rows).classes == ("cyst", "tumour"), "the folders"
+    assert listed(tmp_path, f"path,{name}", rows, label=name).classes == ("p1", "p2"), "unless it is said"
+    assert listed(tmp_path, f"path,{name},x,y", [f"{row},1,0" for row in rows], label="*").classes == ("x", "y")
+
+
+@pytest.mark.parametrize("name", ["width", "idea", "namely", "valid"])
+def test_other_words_with_these_letters_are_labels(tmp_path: Path, name: str) -> None:
+    assert listed(tmp_path, f"path,{name}", ["a,x", "b,y"]).classes == ("x", "y")
+
+
+def test_names_of_classes_without_numbers(tmp_path: Path) -> None:
+    rows = ["a.png,x", "b.png,y"]
+    assert listed(tmp_path, "path,class_name", rows).classes == ("x", "y")
+    assert listed(tmp_path, "path,class_name", rows, label="class_name").classes == ("x", "y")
+    numbers = listed(tmp_path, "path,class_name", ["a,7", "b,5"])
+    assert (numbers.classes, numbers.labels.tolist()) == (("5", "7"), [[1], [0]])
+
+
+def test_a_header_may_hold_commas(tmp_path: Path) -> None:
+    found = listed(tmp_path, 'path,"Age, years",b', ["a.png,1,0", "b.png,2,1"], label="Age, years")
+    assert found.classes == ("1", "2")
+
+
+def test_the_line_of_excel_that_names_the_separator(tmp_path: Path) -> None:
+    found = listed(tmp_path, "sep=;", ["path;label", "a.png;x,1", "b.png;y"])
+    assert found.classes == ("x,1", "y")
+    assert "one row per line, found unexpected end of data in line 3" in refusal(tmp_path, "sep=;", ["path;y", 'a;"'])
+
+
+def test_lines_end_where_spreadsheets_end_them(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes('path,label\r\na.png,"one\u2028line"\rb.png,"one\nmore"\nc.png,x\n'.encode())
+    with pytest.raises(DataError, match="names of classes on one line"):
+        list_table(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_bytes(b"path,label\r\na.png,y\rb.png,z\nc.png,x\n")
+    assert list_table(tmp_path / "t.csv").classes == ("x", "y", "z")
+
+
 def test_without_labels_the_folder_is_the_class(tmp_path: Path) -> None:
     found = listed(tmp_path, "path,split", ["cyst/a.png,train", "tumour/b.png,train", "in/cyst/c.png,test"])
     assert found.classes == ("cyst", "tumour")
@@ -89,9 +129,19 @@ def test_numbers_stay_numbers(tmp_path: Path) -> None:
         "TABLE: expected one name for class 1 in 'class_name', found 'benign' and 'other' (line 4). Correct one of "
         "them."
     )
-    assert "expected classes numbered from 0, found none numbered 0" in refusal(
-        tmp_path, "path,label,class_name", ["a,1,x", "b,2,y"]
-    )
+    from_one = listed(tmp_path, "path,label,class_name", ["a,1.0,x", "b,3.0,y", "c,3,y"])
+    assert (from_one.classes, from_one.labels.tolist()) == (("x", "y"), [[0], [1], [1]])
+    for rows, found in ((["a,1,x", "b,2,x"], "'x' for 1 and 2"), (["a,0,x", "b,1,"], "'' for 1")):
+        assert refusal(tmp_path, "path,label,class_name", rows) == (
+            f"TABLE: expected a name for each class in 'class_name', found {found}. Correct one of them."
+        )
+
+
+def test_numerals_that_differ_are_different_classes(tmp_path: Path) -> None:
+    long = ["a,0000000001", "b,0000000011", "c,0000000012"]
+    assert listed(tmp_path, "path,label", long).classes == ("0000000001", "0000000011", "0000000012")
+    assert listed(tmp_path, "path,label", ["a,00", "b,0", "c,1"]).classes == ("0", "00", "1")
+    assert "found 5000 characters in '9999" in refusal(tmp_path, "path,label", [f"a,{'9' * 5000}", "b,1"])
 
 
 def test_several_columns_are_several_labels(tmp_path: Path) -> None:
@@ -121,7 +171,7 @@ def test_several_columns_are_several_labels(tmp_path: Path) -> None:
         ("path,label", ["a.png,x", "b.png,x"], "at least two classes, found only 'x'."),
         ("path,label,split", ["a,x,train", "b,y,tost"], "train, val or test in the column 'split', found 'tost'"),
         ("path,label,split", ["a,x,train", "b,y,val"], "rows with train and test in the column 'split', found none"),
-        ("path,label", ['a.png,"x'], "a table, one row per line, found unexpected end of data. Save it as CSV"),
+        ("path,label", ['a.png,"x'], "a table, one row per line, found unexpected end of data in line 2. Save"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_table_is_told(tmp_path: Path, header: str, rows: list[str], told: str) -> None:

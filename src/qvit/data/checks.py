@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qvit.data.npz import Header, Member, problem, read_rows
 from qvit.data.registry import MEDMNIST_TASKS, SPLITS, DatasetInfo, Task
 from qvit.errors import ConfigError, nearest
+from qvit.files import unwritable
 
 Labels = dict[str, NDArray[np.int64]]
 MOST_CLASSES = 100_000  # or labels per image; ImageNet's largest set has a quarter as many
@@ -211,11 +212,11 @@ def _class_names(path: Path, count: int, task: Task, given: Sequence[str] | None
     if len(given) < count or (exactly and len(given) != count):
         expected = f"{'' if exactly else 'at least '}{count} names in class_names"
         raise problem(path, expected, f"{len(given)}", "Name each class once, in the order of their numbers.")
-    wrong = next((name for name in given if not name.strip() or not name.isprintable()), None)
+    wrong = next((name for name in given if not name.strip() or unwritable(name)), None)
     doubled = next((name for name, number in Counter(given).items() if number > 1), None)
     if wrong is not None or doubled is not None:
         found = f"{wrong!a}" if doubled is None else f"'{doubled}' twice"
-        raise problem(path, "different printable names in class_names", found, "Name each class once.")
+        raise problem(path, "different names on one line in class_names", found, "Name each class once.")
     return tuple(given)
 
 

@@ -2,9 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64
@@ -12,10 +15,11 @@ from jaxtyping import Int64
 from qvit.data.npz import problem
 from qvit.data.pictures import SUFFIXES
 from qvit.errors import ConfigError, DataError
-from qvit.files import printable, shown
+from qvit.files import printable, shown, unwritable
 
 MOST_FILES = 10_000_000
 MOST_CLASSES = 10_000
+LONGEST_NAME = 1000  # characters of a class
 DEEPEST = 32  # folders within one another
 LONGEST_PATTERN = 200  # characters
 # Names of folders and values of columns that say on which side a picture stands.
@@ -24,6 +28,23 @@ SIDES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "tst"),
 }
+# Files beside pictures that nobody takes for some.
+_NOTES = (
+    ".csv",
+    ".htm",
+    ".html",
+    ".ini",
+    ".json",
+    ".log",
+    ".md",
+    ".npy",
+    ".npz",
+    ".py",
+    ".tsv",
+    ".txt",
+    ".xml",
+    ".yaml",
+)
 _NOT_PICTURES = ("thumbs.db", "desktop.ini", "__macosx")
 _DICM = 128  # bytes before the letters DICM, in files that often have no ending
 
@@ -33,7 +54,8 @@ class Listing:
     """The pictures that make up a dataset.
 
     `files` are paths relative to `folder`, `labels` int64 (n, k) as in `Split`, `sides` the split of each if that is
-    known, `groups` the group (such as the patient) of each if that is known.
+    known, `groups` the group (such as the patient) of each if that is known. `left_out` counts the files that are no
+    pictures, by their endings.
     """
 
     folder: Path
@@ -42,6 +64,7 @@ class Listing:
     labels: Int64[np.ndarray, "n k"]
     sides: tuple[str, ...] | None
     groups: tuple[str, ...] | None
+    left_out: tuple[tuple[str, int], ...] = ()
 
     @property
     def multi_label(self) -> bool:
@@ -49,43 +72,93 @@ class Listing:
         return self.labels.shape[1] > 1
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """What lies in a folder, `below` the one that was named: its folders by name, its pictures by their paths.
+
+    `others` are the endings of files that are no pictures; hidden files and folders are left out, links are followed.
+    """
+
+    below: str
+    folders: tuple[str, ...]
+    pictures: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @classmethod
+    def scan(cls, root: Path, below: str) -> "_Folder":
+        entries = _entries(root, below)
+        folders = [entry.name for entry in entries if _is_folder(entry)]
+        files = [entry for entry in entries if entry.name not in {*folders}]
+        start = f"{below}/" if below else ""
+        pictures = [entry.name for entry in files if _is_picture(entry)]
+        endings = [os.path.splitext(entry.name)[1].lower() for entry in files if entry.name not in {*pictures}]  # noqa: PTH122
+        others = tuple(ending for ending in endings if ending and ending not in _NOTES)
+        return cls(below, tuple(folders), tuple(start + name for name in pictures), others)
+
+    def walked(self, root: Path, above: frozenset[tuple[int, int]] = frozenset()) -> "_Folder":
+        """Return all pictures here and in the folders below; raises DataError for links in a circle."""
+        here = _identity(root, self.below)
+        if here in above:
+            found = f"{shown(self.below)}, which is a link to a folder above it"
+            raise problem(root, "folders that do not hold themselves", found, "Remove that link.")
+        if len(above) >= DEEPEST:
+            advice = "Name a folder below."
+            raise problem(root, f"at most {DEEPEST} folders within one another", shown(self.below), advice)
+        pictures, others = [*self.pictures], [*self.others]
+        for name in self.folders:
+            inner = _Folder.scan(root, f"{self.below}/{name}").walked(root, above | {here})
+            pictures += inner.pictures
+            others += inner.others
+        return _Folder(self.below, self.folders, tuple(pictures), tuple(others))
+
+
+class _Found(NamedTuple):
+    """The folder of a class, in a split if there are any."""
+
+    side: str
+    label: str
+    content: _Folder
+
+
 def list_folder(folder: Path, *, group_by: str | None = None) -> Listing:
     """Return the pictures in `folder/CLASS/*`, or in `folder/{train,val,test}/CLASS/*`, at any depth below CLASS.
 
     Classes are numbered in the order of their names, numbers in names by their value; files come in that order, too.
     `group_by` is a regular expression that is searched for in each file's path below `folder`: its first group, or the
-    whole match without one, is the picture's group. Hidden files, and files that are no pictures, are left out.
+    whole match without one, is the picture's group. Hidden files, and files that are no pictures, are left out. The
+    pictures are divided already if two folders are named after splits, or all are; no other folder beside them may
+    hold pictures.
 
     Raises ConfigError for an invalid pattern; DataError for a folder without pictures, of one class only, with
     pictures outside the folders of classes, or with a file that the pattern does not fit.
     """
     pattern = None if group_by is None else compile_pattern(group_by)
-    top = _folders(folder, folder)
-    sides = {name: side for name in top if (side := side_of(name)) is not None}
-    if sides and len(sides) == len(top):
-        found = [
-            (side, label, file)
-            for name, side in sides.items()
-            for label in _folders(folder / name, folder)
-            for file in _pictures(folder, f"{name}/{label}")
-        ]
-        stray = [name for name in ("", *sides) if next(_here(folder, name), None)]
-    else:
-        found = [("", label, file) for label in top for file in _pictures(folder, label)]
-        stray = [""] if next(_here(folder, ""), None) else []
-    _check_layout(folder, found, stray, top)
-    found.sort(key=lambda row: (natural(row[1]), natural(row[2])))
-    classes = sorted({label for _, label, _ in found}, key=natural)
+    printable(folder, raised=DataError)
+    top = _Folder.scan(folder, "")
+    sides = {name: side for name in top.folders if (side := side_of(name)) is not None}
+    divided = bool(sides) and (len(sides) == len(top.folders) or len({*sides.values()}) > 1)
+    tops = {name: _Folder.scan(folder, name) for name in sides} if divided else {"": top}
+    found = [
+        _Found(sides.get(name, ""), label, _Folder.scan(folder, f"{name}/{label}" if name else label).walked(folder))
+        for name, scanned in tops.items()
+        for label in scanned.folders
+    ]
+    beside = [name for name in top.folders if divided and name not in sides]
+    _check_layout(folder, found, [top, *tops.values()], beside)
+    rows = [(each.side, each.label, file) for each in found for file in each.content.pictures]
+    rows.sort(key=lambda row: (natural(row[1]), natural(row[2])))
+    classes = sorted({label for _, label, _ in rows}, key=natural)
     check_classes(folder, classes)
     number = {name: place for place, name in enumerate(classes)}
-    files = tuple(file for _, _, file in found)
+    files = tuple(file for _, _, file in rows)
     return Listing(
         folder,
         files,
         tuple(classes),
-        np.array([[number[label]] for _, label, _ in found], np.int64),
-        tuple(side for side, _, _ in found) if sides and len(sides) == len(top) else None,
+        np.array([[number[label]] for _, label, _ in rows], np.int64),
+        tuple(side for side, _, _ in rows) if divided else None,
         None if pattern is None else groups_of(folder, files, pattern),
+        tuple(Counter(ending for each in found for ending in each.content.others).most_common()),
     )
 
 
@@ -97,8 +170,10 @@ def side_of(name: str) -> str | None:
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """Return a key that sorts names as people do: by their letters, and numbers in them by their value."""
     parts = re.split(r"([0-9]+)", name)
-    keys = ((1, int(p), p) if p.isdecimal() and p.isascii() else (0, 0, p.casefold()) for p in parts)
-    return (*keys, (0, 0, name))
+    numbers = (part.lstrip("0") for part in parts[1::2])
+    keys = ((0, 0, part.casefold()) for part in parts[::2]), ((1, len(digits), digits) for digits in numbers)
+    both = [key for pair in zip_longest(*keys) for key in pair if key is not None]
+    return (*both, (0, 0, name))
 
 
 def compile_pattern(text: str) -> re.Pattern[str]:
@@ -130,70 +205,58 @@ def groups_of(path: Path, files: Sequence[str], pattern: re.Pattern[str]) -> tup
 def check_classes(path: Path, classes: Sequence[str]) -> None:
     """Raise DataError unless there are at least two classes, with names that can be written down."""
     if len(classes) < 2:
-        advice = "Nothing can be learnt from one class: put the pictures of each class into a folder of its own."
+        advice = "Nothing can be learnt from one class: name what tells the pictures apart."
         raise problem(path, "at least two classes", f"only '{shown(classes[0])}'", advice)
     if len(classes) > MOST_CLASSES:
-        raise problem(path, f"at most {MOST_CLASSES} classes", f"{len(classes)}", "Name a folder above the classes.")
+        raise problem(path, f"at most {MOST_CLASSES} classes", f"{len(classes)}", "Check that these are classes.")
     for name in classes:
-        printable(name, raised=DataError)
+        found = unwritable(name) or (f"{len(name)} characters" if len(name) > LONGEST_NAME else None)
+        if found is not None:
+            expected = f"names of classes on one line, of at most {LONGEST_NAME} characters"
+            raise problem(path, expected, f"{found} in '{shown(name)}'", "Rename that class.")
 
 
-def _check_layout(folder: Path, found: Sequence[tuple[str, str, str]], stray: Sequence[str], top: list[str]) -> None:
+def _check_layout(folder: Path, found: Sequence[_Found], above: Sequence[_Folder], beside: Sequence[str]) -> None:
     advice = "Put the pictures of each class into a folder of its own: FOLDER/CLASS/picture.png."
-    if not found and not stray:
-        seen = f"no {' or '.join(SUFFIXES[:3])} in it" + ("" if top else ", nor a folder")
+    stray = next((scanned.pictures[0] for scanned in above if scanned.pictures), None)
+    held = [each for each in found if each.content.pictures]
+    if not held and stray is None:
+        seen = f"no {' or '.join(SUFFIXES[:3])} in it" + ("" if above[0].folders else ", nor a folder")
         raise problem(folder, "a folder of pictures", seen, advice)
-    if stray:
-        file = next(_here(folder, stray[0]))
-        raise problem(folder, "pictures in folders named after their classes", f"{shown(file)} outside", advice)
-    present = {side for side, _, _ in found if side}
+    if stray is not None:
+        raise problem(folder, "pictures in folders named after their classes", f"{shown(stray)} outside", advice)
+    for name in beside:
+        if _Folder.scan(folder, name).walked(folder).pictures:
+            found_ = f"pictures in '{shown(name)}' beside them"
+            raise problem(folder, "pictures in train, val and test", found_, "Move that folder elsewhere.")
+    present = {each.side for each in held if each.side}
     missing = [side for side in ("train", "test") if present and side not in present]
     if missing:
         advice = "Without folders train, val and test, pictures in FOLDER/CLASS are split at random."
         raise problem(folder, f"pictures in {' and '.join(missing)}", f"some in {', '.join(sorted(present))}", advice)
 
 
-def _folders(folder: Path, root: Path) -> list[str]:
-    """Return the names of the folders in a folder, hidden ones left out, links followed."""
-    return [entry.name for entry in _entries(folder, root) if _is_folder(entry)]
-
-
-def _here(root: Path, below: str) -> Iterator[str]:
-    """Yield the pictures right in a folder, as paths relative to `root`."""
-    for entry in _entries(root / below, root):
-        if not _is_folder(entry) and _is_picture(entry):
-            yield f"{below}/{entry.name}" if below else entry.name
-
-
-def _pictures(root: Path, below: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """Yield the pictures in a folder and the folders in it, as paths relative to `root`; refuses links in a circle."""
-    place = root / below
+def _identity(root: Path, below: str) -> tuple[int, int]:
     try:
-        found = place.stat()
+        found = (root / below).stat()
     except OSError as error:
         raise _unreadable(root, below, error) from error
-    here = (found.st_dev, found.st_ino)
-    if here in above:
-        raise problem(
-            root, "folders within one another", f"{shown(below)}, a link to a folder above it", "Remove that link."
-        )
-    if len(above) >= DEEPEST:
-        raise problem(root, f"at most {DEEPEST} folders within one another", shown(below), "Name a folder below.")
-    yield from _here(root, below)
-    for name in _folders(place, root):
-        yield from _pictures(root, f"{below}/{name}", above | {here})
+    return found.st_dev, found.st_ino
 
 
-def _entries(folder: Path, root: Path) -> list[os.DirEntry[str]]:
+def _entries(root: Path, below: str) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as found:
+        with os.scandir(root / below) as found:
             entries = [entry for entry in found if not _is_hidden(entry.name)]
     except OSError as error:
-        raise _unreadable(root, folder.name, error) from error
+        raise _unreadable(root, below or root.name, error) from error
     if len(entries) > MOST_FILES:
         raise problem(root, f"at most {MOST_FILES} files", f"{len(entries)}", "Name a folder below.")
     for entry in entries:
-        printable(entry.path, raised=DataError)
+        wrong = unwritable(entry.name)
+        if wrong is not None:
+            found_ = f"{wrong} in {entry.name!a}"
+            raise problem(root, "names that can be written down", found_, "Rename that file or folder.")
     return sorted(entries, key=lambda entry: entry.name)
 
 

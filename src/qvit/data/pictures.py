@@ -80,7 +80,8 @@ def read_pictures(path: Path, *, frames: Frames = "first") -> list[Picture]:
     except PictureError:
         raise
     except FileError as error:
-        raise refusal("a file that can be read", error.found, "Check its kind, owner and permissions.") from error
+        advice = "Check its path." if error.missing else "Check its kind, owner and permissions."
+        raise refusal("a file that can be read", error.found, advice) from error
     except MemoryError as error:
         raise refusal("a picture that fits into memory", "a larger one", "Close other programs.") from error
     except Exception as error:  # a damaged file can make Pillow raise anything

@@ -1,7 +1,10 @@
 """A table of pictures: a CSV file with their paths, labels, and perhaps their splits and groups."""
 
 import csv
+import io
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,10 @@ NAMES = ("class_name", "label_name")
 PLACES = ("split", "set", "fold", "subset", "partition")
 _SEPARATORS = ",;\t|"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_WHO = re.compile(  # headers that tell pictures apart, and do not say what is on them
+    r"(?i:(?:^|[^a-z])(?:patient|subject|person|case|study|series|group|name|mrn|uid|id)s?(?:$|[^a-z])|patient)|[a-z]U?ID$"
+)
+_NUMBER = re.compile(r"(0|[1-9][0-9]{0,8})(?:\.0)?")
 _NO_LABEL = ("", "na", "n/a", "nan", "none", "null", "?", "unknown")
 
 
@@ -47,9 +54,10 @@ def list_table(path: Path, *, label: str | None = None, group_by: str | None = N
 
     Paths are relative to the table's folder. `label` names the column of classes, or several columns of 0 and 1,
     separated by commas, for a multi-label dataset ("*" for all columns without another meaning); without it a column
-    called label, class, target, diagnosis, category or y is taken, or the only one that is left; without any, the
-    folder of each picture is its class. Classes are numbered in the order of their names; whole numbers from 0 stay as
-    they are, and a column class_name beside them names them. A column split says train, val or test. `group_by` is the
+    called label, class, target, diagnosis, category or y is taken, or class_name, or the only one that is left and is
+    not called after patients or the like; without any, the folder of each picture is its class. Classes are numbered
+    in the order of their names; whole numbers from 0 stay as they are, and a column class_name beside numbers names
+    them. A column split says train, val or test. `group_by` is the
     column of groups, such as patients, or else a pattern for paths, as in `list_folder`. Separators are commas,
     semicolons, tabs or bars; text is UTF-8, or UTF-16 with its mark.
 
@@ -66,8 +74,7 @@ def list_table(path: Path, *, label: str | None = None, group_by: str | None = N
     places = table.find(PLACES)
     sides = None if places is None else _sides(table, places)
     groups, grouping = _groups(table, files, group_by)
-    taken = {paths, places, grouping, table.find(NAMES)}
-    columns = _label_columns(table, label, taken)
+    columns = _label_columns(table, label, {paths, places, grouping})
     if len(columns) > 1:
         classes, labels = columns, _several(table, columns)
     else:
@@ -79,12 +86,14 @@ def list_table(path: Path, *, label: str | None = None, group_by: str | None = N
 def _read(path: Path) -> _Table:
     text = _decoded(path)
     first = text.partition("\n")[0]
-    separator = max(_SEPARATORS, key=first.count)
+    said = re.fullmatch(r"sep=(.)\s*", first)  # Excel's
+    separator = said[1] if said else max(_SEPARATORS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        reader = csv.reader(text.splitlines(), delimiter=separator, strict=True)
-        lines = [(tuple(row), reader.line_num) for row in reader if any(cell.strip() for cell in row)]
+        lines = [(tuple(row), reader.line_num) for row in reader if any(cell.strip() for cell in row)][bool(said) :]
     except csv.Error as error:
-        raise problem(path, "a table, one row per line", f"{error}", "Save it as CSV (UTF-8).") from error
+        found = f"{error} in line {reader.line_num}"
+        raise problem(path, "a table, one row per line", found, "Save it as CSV (UTF-8).") from error
     if len(lines) < 2:
         raise problem(path, "a header and rows", f"{len(lines)} line(s)", "Name the columns in the first line.")
     header = tuple(name.strip() for name in lines[0][0])
@@ -172,11 +181,12 @@ def _groups(table: _Table, files: Sequence[str], group_by: str | None) -> tuple[
 
 
 def _label_columns(table: _Table, label: str | None, taken: set[str | None]) -> list[str]:
-    left = [name for name in table.header if name not in taken]
+    names = table.find(NAMES)
+    left = [name for name in table.header if name not in {*taken, names} and not _WHO.search(name)]
     if label == "*":
         return left
     if label is not None:
-        columns = [name.strip() for name in label.split(",")]
+        columns = [label] if label in table.header else [name.strip() for name in label.split(",")]
         for name in columns:
             if name not in table.header:
                 raise ConfigError(
@@ -187,10 +197,14 @@ def _label_columns(table: _Table, label: str | None, taken: set[str | None]) -> 
                 raise ConfigError(f"The column '{name}' of {table.path} cannot be the label: it has another meaning.")
         return list(dict.fromkeys(columns))
     named = table.find(LABELS)
-    if named is not None and named in left:
+    if named is not None and named not in taken:
         return [named]
+    if names is not None and names not in taken:
+        return [names]
     if len(left) > 1:
-        advice = f"Say which to learn: label={left[0]}, or several of 0 and 1 with commas between."
+        advice = (
+            f"Say which to learn: --label {left[0]} (in Python label=…), or several of 0 and 1 with commas between."
+        )
         raise problem(table.path, "one column of labels", f"{', '.join(map(shown, left[:12]))}", advice)
     return left
 
@@ -214,29 +228,34 @@ def _one(table: _Table, columns: Sequence[str], files: Sequence[str]) -> tuple[l
         if value.lower() in _NO_LABEL:
             where = f"column '{columns[0]}'" if columns else "folder of the picture"
             found = f"'{value}' in line {line}"
-            raise problem(table.path, f"a class in each {where}", found, "Fill it in, or drop the line.")
-    if all(value.isascii() and value.isdecimal() for value in values):
-        numbers = np.array([[int(value[:9])] for value in values], np.int64)
+            advice = "Fill it in, drop the line, or write 'no finding' or the like if that is a class."
+            raise problem(table.path, f"a class in each {where}", found, advice)
+    matches = [_NUMBER.fullmatch(value) for value in values]
+    if columns != [table.find(NAMES)] and all(matches):
+        numbers = np.array([[int(match[1])] for match in matches if match], np.int64)
         named = _named(table, numbers)
         if named is not None:
-            return named, numbers
+            present = np.unique(numbers)
+            return named, np.searchsorted(present, numbers).astype(np.int64)
     classes = sorted(set(values), key=natural)
     place = {name: number for number, name in enumerate(classes)}
     return classes, np.array([[place[value]] for value in values], np.int64)
 
 
 def _named(table: _Table, numbers: Int64[np.ndarray, "n 1"]) -> list[str] | None:
-    """Return the classes' names from a column beside their numbers, or the numbers from 0 if none is left out."""
-    highest = int(numbers.max())
+    """Return the names of the classes in the order of their numbers: of a column beside these, or numbers from 0."""
+    present = np.unique(numbers).tolist()
     column = table.find(NAMES)
     if column is None:
-        return [str(number) for number in range(highest + 1)] if len(np.unique(numbers)) == highest + 1 else None
+        return [str(number) for number in present] if present == list(range(len(present))) else None
     names: dict[int, str] = {}
     for number, name, line in zip(numbers[:, 0].tolist(), table.column(column), table.lines, strict=True):
         if names.setdefault(number, name) != name:
             found = f"'{shown(names[number])}' and '{shown(name)}' (line {line})"
             raise problem(table.path, f"one name for class {number} in '{column}'", found, "Correct one of them.")
-    if len(names) != highest + 1:
-        absent = next(number for number in range(highest + 1) if number not in names)
-        raise problem(table.path, "classes numbered from 0", f"none numbered {absent}", "Number them without gaps.")
-    return [names[number] for number in range(highest + 1)]
+    doubled = next((name for name, count in Counter(names.values()).items() if count > 1 or not name), None)
+    if doubled is not None:
+        first, *others = [number for number in present if names[number] == doubled]
+        found = f"'{shown(doubled)}' for {' and '.join(map(str, [first, *others[:1]]))}"
+        raise problem(table.path, f"a name for each class in '{column}'", found, "Correct one of them.")
+    return [names[number] for number in present]
