@@ -17,8 +17,8 @@ from qvit.errors import RunError
 
 
 def read_all(folder: Path, files: list[str], kept: Path) -> list[blocks.Block]:
-    lengths = [(folder / file).stat().st_size for file in files]
-    return read_blocks(folder, files, kept, size=4, options=ImportOptions(), lengths=lengths, enough=99)
+    stamps = [((folder / file).stat().st_size, 0) for file in files]
+    return read_blocks(folder, files, stamps, kept, size=4, options=ImportOptions(), enough=99)
 
 
 def test_blocks_hold_pictures_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +78,8 @@ from qvit.data.options import ImportOptions
 
 folder, kept, files = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 blocks.ALONE, blocks.BLOCK_BYTES = 0, 1
-lengths = [(folder / file).stat().st_size for file in files]
-found = blocks.read_blocks(folder, files, kept, size=4, options=ImportOptions(), lengths=lengths, enough=9)
+stamps = [((folder / file).stat().st_size, 0) for file in files]
+found = blocks.read_blocks(folder, files, stamps, kept, size=4, options=ImportOptions(), enough=9)
 print([(read.file, read.why) for block in found for read in block.reads])
 """
 

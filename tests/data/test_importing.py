@@ -1,7 +1,10 @@
 """From a folder of pictures to a dataset: pixels, splits, names, and what stops, refuses or leaks."""
 
 import json
+import os
+import re
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,21 +24,25 @@ from qvit.data.pictures import PictureError, read_pictures
 from qvit.data.squares import to_square
 from qvit.errors import ConfigError, DataError, RunError
 
-GROUPED = ImportOptions(group_by="[0-9]+")  # each place of a class in a group of its own
+# Divided pictures are groups of their own; else each place of a class is, such as all of 00.png.
+PATTERN = "^(?:train|val|test)/.*|[0-9]+"
+GROUPED = ImportOptions(group_by=PATTERN)
 
 
 def load(place: Path, **options: Any) -> Dataset:
     """Import with `options`; files are told apart by their names, so nothing is split at random without a warning."""
     size = options.pop("size", 5)
-    chosen = ImportOptions(**{"group_by": "[0-9]+"} | options)
+    chosen = ImportOptions(**{"group_by": PATTERN} | options)
     return load_dataset(place, size=size, root=place.parent / "root", importing=chosen)
 
 
 def refusal(place: Path, **options: Any) -> str:
+    imported = place.parent / "root" / "imported"
+    before = {*imported.glob("*.npz")}
     with pytest.raises((DataError, ConfigError, RunError)) as caught:
         load(place, **options)
     assert "\n" not in str(caught.value)
-    assert not [path for path in (place.parent / "root").rglob("*.npz") if path.parent.name == "imported"]
+    assert {*imported.glob("*.npz")} == before
     return str(caught.value).replace(str(place), "PLACE")
 
 
@@ -125,7 +132,7 @@ def test_grey_stays_grey_and_colour_can_be_chosen(tmp_path: Path) -> None:
         load(tmp_path / "x")
     assert str(caught.value) == (
         f"{tmp_path / 'x'}: expected one kind of pictures, found 8 grey (test/a/00.png, …), 1 in colour "
-        "(train/a/00.png, …). Choose channels=grey or channels=rgb."
+        "(train/a/00.png, …). Choose --channels grey or rgb (in Python channels=…)."
     )
     mixed = load(tmp_path / "x", channels="grey")
     square = to_square(read_pictures(file)[0].pixels, 5).astype(int)
@@ -192,7 +199,7 @@ def test_bad_files_are_listed(sided: Path) -> None:
     told = refusal(sided)
     assert told.startswith("PLACE: expected readable pictures, found 2 of 12 that cannot be read (test/b/01.png: ")
     assert "; train/b/00.png: " in told
-    assert told.endswith("). Repair or remove them, or leave so many out with max_bad.")
+    assert told.endswith("). Repair or remove them, or leave so many out with --max-bad (in Python max_bad).")
     assert refusal(sided, max_bad=1).startswith("PLACE: expected at most 1 files that cannot be read, found 2 of 12")
     with pytest.warns(UserWarning, match=r"2 of 12 files were left out \(test/b/01\.png: .*; train/b/00\.png: "):
         data = load(sided, max_bad=2)
@@ -285,12 +292,114 @@ def test_a_damaged_part_is_read_again(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_another_process_at_work_is_waited_for_by_nobody(sided: Path, tmp_path: Path) -> None:
     from qvit.files import sole_user
 
-    listing = list_folder(sided, group_by="[0-9]+")
-    key = key_of(listing, stamps_of(listing), size=5, options=GROUPED)
-    kept = tmp_path / f".out-{key}.part"
-    kept.mkdir()
+    listing = list_folder(sided, group_by=PATTERN)
+    (sided / "val" / "b" / "00.png").rename(sided / "val" / "b" / "x.png")
+    with pytest.raises(DataError):
+        import_pictures(listing, tmp_path / "out.npz", size=5, options=GROUPED)
+    [kept] = tmp_path.glob(".import-*.part")
+    assert kept.stat().st_mode & 0o777 == 0o700, "nobody else reads what patients are called"
     with sole_user(kept), pytest.raises(RunError, match="is in use by another process; wait for it"):
         import_pictures(listing, tmp_path / "out.npz", size=5, options=GROUPED)
+
+
+def test_a_refused_import_goes_on_with_other_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    folder = class_folder(tmp_path / "x", {"a": 12, "b": 12})
+    picture(folder / "b" / "11.png", mode="L")
+    assert "Choose --channels grey or rgb" in refusal(folder)
+    read: list[str] = []
+
+    def count(path: Path, **options: Any) -> Any:
+        read.append(path.name)
+        return read_pictures(path, **options)
+
+    monkeypatch.setattr(blocks, "read_pictures", count)
+    load(folder, channels="grey", max_bad=1, group_by=".*", split_seed=5)
+    assert read == []
+    load(folder, channels="grey", fit="pad")
+    assert len(read) == 24
+    for changed in range(2):
+        picture(folder / "a" / "00.png", 77 + changed, size=(30, 30))
+        picture(folder / "b" / "11.png", mode="RGB" if changed else "L")
+        if not changed:
+            refusal(folder)
+            read.clear()
+    load(folder)
+    assert sorted({*read}) == [f"{place:02}.png" for place in range(12)]
+    assert len(read) == 16, "two blocks of eight"
+
+
+def test_what_was_left_long_ago_is_forgotten(sided: Path, tmp_path: Path) -> None:
+    from qvit.files import sole_user
+
+    old, new, used = (tmp_path / f".import-{name}.part" for name in ("old", "new", "used"))
+    for place in (old, new, used):
+        place.mkdir()
+        (place / "x.npz").write_bytes(b"-")
+    long_ago = time.time() - importing.FORGOTTEN - 60
+    for place in (old, used):
+        os.utime(place, (long_ago, long_ago))
+    with sole_user(used):
+        import_pictures(list_folder(sided, group_by=PATTERN), tmp_path / "out.npz", size=5, options=GROUPED)
+    assert [place.exists() for place in (old, new, used)] == [False, True, True]
+
+
+def test_groups_that_stand_in_several_given_splits(sided: Path) -> None:
+    with pytest.warns(UserWarning, match="groups stand in several of the given splits") as caught:
+        data = load(sided, group_by="[0-9]+")
+    assert [str(warning.message) for warning in caught] == [
+        f"{sided}: 2 of 3 groups stand in several of the given splits, such as that of train/a/00.png (train) and "
+        "val/a/00.png (val) and test/a/00.png (test): a model will look better than it is. Leave the splits out to "
+        "keep groups together."
+    ]
+    assert data.groups is not None
+
+
+def test_too_few_groups_to_divide(tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "x", {"a": 2, "b": 2})
+    assert refusal(folder) == (
+        "PLACE: expected at least 3 groups, one for each split, found 2. Group by something else; --group-by '.*' "
+        "makes each file a group."
+    )
+    (folder / "b" / "00.png").unlink()
+    (folder / "b" / "01.png").rename(folder / "b" / "00.png")
+    (folder / "a" / "01.png").unlink()
+    with pytest.warns(UserWarning, match="groups are not known"):
+        assert "expected at least 3 pictures, one for each split, found 2. Add some." in refusal(folder, group_by=None)
+
+
+def deep(path: Path, highest: int) -> None:
+    values = np.random.default_rng(0).integers(0, highest, (6, 6), dtype=np.uint16)
+    values[0, 0] = highest
+    Image.fromarray(values).save(path)
+
+
+def test_pictures_that_use_fewer_bits_than_they_are_stored_with(tmp_path: Path) -> None:
+    folder = class_folder(tmp_path / "x", {"a": 6, "b": 6})
+    for path in folder.rglob("*.png"):
+        deep(path, 900)
+    deep(folder / "a" / "00.png", 4095)
+    dark = "use no value above 4095 of 65535, so that all are dark. If they have 12 bits, say so: --set bits=12 (in"
+    with pytest.warns(UserWarning, match=re.escape(dark)):
+        assert max(int(split.images.max()) for split in load(folder).splits.values()) < 16
+    data = load(folder, bits=12)
+    assert max(int(split.images.max()) for split in data.splits.values()) > 200
+    deep(folder / "a" / "00.png", 4096)
+    assert "expected whole numbers from 0 to 4095, found" in refusal(folder, bits=12)
+    with pytest.warns(UserWarning, match="no value above 4096 of 65535"):
+        load(folder)
+    deep(folder / "a" / "00.png", 1 << 14)
+    load(folder)
+
+
+def test_files_that_are_no_pictures_are_counted(sided: Path) -> None:
+    for name in ("x.jp2", "y.jp2", "z.heic"):
+        (sided / "test" / "a" / name).write_bytes(b"-")
+    with pytest.warns(UserWarning, match="are no pictures") as caught:
+        load(sided)
+    assert [str(warning.message) for warning in caught] == [
+        f"{sided}: files of these kinds are no pictures that can be read, and were left out: 2 .jp2, 1 .heic."
+    ]
 
 
 def test_nothing_private_is_kept(tmp_path: Path) -> None:
@@ -298,7 +407,8 @@ def test_nothing_private_is_kept(tmp_path: Path) -> None:
     for number, side in enumerate(("train", "val", "test")):
         for name in ("Erika Muster", "Max Muster"):
             picture(tmp_path / "x" / side / "ab"[name[0] == "M"] / f"{name} {number}.png", number)
-    data = load(tmp_path / "x", group_by="(Erika|Max) Muster")
+    with pytest.warns(UserWarning, match="2 of 2 groups stand in several"):
+        data = load(tmp_path / "x", group_by="(Erika|Max) Muster")
     assert data.path is not None
     raw = data.path.read_bytes()
     text = raw.decode("utf-32-le", errors="ignore") + raw.decode("latin-1")
@@ -307,7 +417,8 @@ def test_nothing_private_is_kept(tmp_path: Path) -> None:
     assert not any("Erika" in name or "Max" in name or name.startswith("/") for name in names)
     assert [name.count("/") for name in names] == [2, 2]
     assert data.groups is not None
-    again = load(tmp_path / "x", group_by="(Erika|Max) Muster", max_bad=1).groups
+    with pytest.warns(UserWarning, match="2 of 2 groups stand in several"):
+        again = load(tmp_path / "x", group_by="(Erika|Max) Muster", max_bad=1).groups
     assert again is not None
     assert again["train"].tolist() != data.groups["train"].tolist(), "each import has its salt"
 
@@ -315,16 +426,20 @@ def test_nothing_private_is_kept(tmp_path: Path) -> None:
 def test_frames_of_a_file_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = class_folder(tmp_path / "x", {"a": 6, "b": 6})
 
-    def several(path: Path, *, frames: str) -> Any:
+    def several(path: Path, *, frames: str, bits: int) -> Any:
         [one] = read_pictures(path)
         return [one] * (3 if frames == "all" else 1)
 
     monkeypatch.setattr(blocks, "read_pictures", several)
-    data = load(folder, frames="all", group_by=None)
+    with pytest.warns(UserWarning, match="as groups are not known"):
+        data = load(folder, frames="all", group_by=None)
     assert sum(map(len, data.splits.values())) == 36
-    assert data.groups is not None
-    assert sum(len(np.unique(groups)) for groups in data.groups.values()) == 12
-    assert all(set(np.unique(groups, return_counts=True)[1]) == {3} for groups in data.groups.values())
+    assert data.path is not None
+    with np.load(data.path) as found:
+        counts = [np.unique(found[f"{side}_sources"], return_counts=True) for side in data.splits]
+    assert sorted(file for files, _ in counts for file in files) == [f"{c}/0{n}.png" for c in "ab" for n in range(6)]
+    assert all((count == 3).all() for _, count in counts)
+    assert data.groups is None, "that frames belong together says nothing of patients"
 
 
 def test_patients_and_warnings_of_files_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +447,7 @@ def test_patients_and_warnings_of_files_are_used(tmp_path: Path, monkeypatch: py
 
     folder = class_folder(tmp_path / "x", {"a": 6, "b": 6})
 
-    def told(path: Path, *, frames: str) -> Any:
+    def told(path: Path, *, frames: str, bits: int) -> Any:
         return [replace(one, group=path.stem, warnings=("text is burnt in",)) for one in read_pictures(path)]
 
     monkeypatch.setattr(blocks, "read_pictures", told)
@@ -341,6 +456,36 @@ def test_patients_and_warnings_of_files_are_used(tmp_path: Path, monkeypatch: py
     assert data.groups is not None
     sides = [set(groups.tolist()) for groups in data.groups.values()]
     assert sum(map(len, sides)) == len(set.union(*sides)) == 6
+
+
+def test_files_without_a_patient_among_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    folder = class_folder(tmp_path / "x", {"a": 6, "b": 6})
+
+    def told(path: Path, *, frames: str, bits: int) -> Any:
+        return [replace(one, group=None if path.stem == "03" else f"P{path.stem}") for one in read_pictures(path)]
+
+    monkeypatch.setattr(blocks, "read_pictures", told)
+    with pytest.warns(
+        UserWarning, match=r"2 of 12 files name no patient \(PatientID\): each counts as a patient of its"
+    ):
+        data = load(folder, group_by=None)
+    assert data.groups is not None
+    sides = [set(groups.tolist()) for groups in data.groups.values()]
+    assert sum(map(len, sides)) == len(set.union(*sides)) == 7
+
+
+def test_pictures_of_a_table_that_lie_elsewhere(tmp_path: Path) -> None:
+    for place in range(12):
+        picture(tmp_path / "john" / f"{place}.png", place)
+    rows = [f"{tmp_path}/john/{place}.png,{'xy'[place % 2]},{place // 2}" for place in range(12)]
+    data = load(table(tmp_path / "t" / "t.csv", "path,label,patient", rows), group_by="patient")
+    assert data.path is not None
+    with np.load(data.path) as found:
+        sources = [name for side in data.splits for name in found[f"{side}_sources"].tolist()]
+    assert len(sources) == 12
+    assert not any("john" in name or "/" in name for name in sources)
 
 
 def test_an_error_that_is_not_of_a_picture_is_not_hidden(sided: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,7 +509,7 @@ def test_progress_is_told(sided: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
     told: list[tuple[int, int]] = []
     import_pictures(
-        list_folder(sided, group_by="[0-9]+"),
+        list_folder(sided, group_by=PATTERN),
         tmp_path / "out.npz",
         size=5,
         options=GROUPED,

@@ -9,7 +9,7 @@ from qvit.errors import ConfigError
 def test_what_was_changed_is_told_by_name() -> None:
     assert DEFAULTS.changed == {}
     assert ImportOptions(fit="pad", max_bad=2).changed == {"fit": "pad", "max_bad": 2}
-    assert ImportOptions(shares=(0.5, 0.25, 0.25)).changed == {"shares": (0.5, 0.25, 0.25)}
+    assert ImportOptions(shares=(0.5, 0.25, 0.25)).changed == {"shares": [0.5, 0.25, 0.25]}, "as JSON has it"
     assert IMPORT_KEYS[:2] == ("label", "group_by")
 
 

@@ -270,7 +270,7 @@ KINDS = "expected a PNG, JPEG, TIFF, BMP, GIF, WebP or DICOM file, found "
 CONVERT = ". Convert it, or leave it out."
 ONE = "expected one picture, found 3 frames. Save the one that is meant as a file of its own."
 FLOATS = "expected floating-point numbers from 0 to 1, found {}. Scale them, or save the picture with 16 bits."
-WHOLE = "expected whole numbers from 0 to 65535, found {}. Save the picture with 8 or 16 bits."
+WHOLE = "expected whole numbers from 0 to 65535, found {}. Save the picture with 8 or 16 bits, or correct bits."
 LARGE = "expected at most 100 megapixels, found {}. Scale it down, or cut it into tiles."
 REFUSED: dict[str, tuple[bytes, str]] = {
     "empty": (b"", f"{KINDS}an empty file{CONVERT}"),
@@ -373,11 +373,13 @@ def test_libtiff_says_nothing(
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    for path, found in ((tmp_path / "none.png", "nothing there"), (tmp_path, "a folder")):
+    for path, found, advice in (
+        (tmp_path / "none.png", "nothing there", "Check its path."),
+        (tmp_path, "a folder", "Check its kind, owner and permissions."),
+    ):
         with pytest.raises(PictureError) as refusal:
             read_pictures(path)
-        expected = f"expected a file that can be read, found {found}. Check its kind, owner and permissions."
-        assert str(refusal.value) == expected
+        assert str(refusal.value) == f"expected a file that can be read, found {found}. {advice}"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

@@ -6,7 +6,7 @@ from typing import get_args
 import medmnist
 import pytest
 
-from qvit.data.registry import DATASETS, MEDMNIST_TASKS, Task, file_name, get_info, is_path
+from qvit.data.registry import DATASETS, MEDMNIST_TASKS, Task, file_name, get_info, is_path, name_of
 from qvit.errors import ConfigError
 
 OFFICIAL = [name for name, info in DATASETS.items() if not info.synthetic]
@@ -105,3 +105,22 @@ def test_a_row_cannot_be_changed() -> None:
 
 def test_names_and_paths() -> None:
     assert [is_path(n) for n in ("retinamnist", "phantom", "a.npz", "./a", Path("a"))] == [0, 0, 1, 1, 1]
+
+
+def test_a_path_is_called_by_its_last_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path, name in (
+        ("./cells/", "cells"),
+        ("a/v1.2", "v1.2"),
+        ("a/v1.2/data.csv", "data"),
+        ("a/x.NPZ", "x"),
+        ("./.npz", ".npz"),
+        ("breastmnist", "breastmnist"),
+        (Path("cells"), "cells"),
+        ("a/b/../c", "c"),
+    ):
+        assert name_of(path) == name
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    assert name_of("./") == "inner"
+    assert name_of("../") == tmp_path.name
+    assert name_of("/") == "data"

@@ -16,7 +16,7 @@ from qvit.errors import ConfigError, DataError, QvitError
 
 THREE = {"train": 0.7, "val": 0.1, "test": 0.2}
 TWO = {"train": 0.875, "val": 0.125}
-LACKING = pytest.mark.filterwarnings("ignore:Images of one group", "ignore:One image only", "ignore:No image in")
+LACKING = pytest.mark.filterwarnings("ignore:Only one group", "ignore:There is only one", "ignore:No image of class")
 FEW = settings(max_examples=30, deadline=None)
 Array = np.ndarray[Any, Any]
 
@@ -307,24 +307,28 @@ def told(labels: Any, groups: Any = None, **shares: float) -> list[str]:
 def test_classes_that_a_side_lacks_are_told() -> None:
     common = [[0]] * 6
     names = list("abcdef")
-    lone = "Images of one group (patient) only, all in train: class "
-    assert told([*common, [3], [3]], [*names, "g", "g"]) == [lone + "3."]
-    assert told([*common, [3], [5], [4]], [*names, "g", "g", "h"]) == [lone + "3, 4, 5."]
-    assert told([*common, [3]], [*names, "g"], first=0.2, second=0.8) == [lone.replace("train", "second") + "3."]
-    assert told([*common, [3]], [*names, "g"], test=0.3, train=0.2, val=0.5) == [lone + "3."]
-    assert told([*common, [3]]) == ["One image only, all in train: class 3."]
+    lone = "Only one group (patient) has images of class "
+    assert told([*common, [3], [3]], [*names, "g", "g"]) == [lone + "3, in train."]
+    assert told([*common, [3], [5], [4]], [*names, "g", "g", "h"]) == [lone + "3, 4, 5, in train."]
+    assert told([*common, [3]], [*names, "g"], first=0.2, second=0.8) == [lone + "3, in second."]
+    assert told([*common, [3]], [*names, "g"], test=0.3, train=0.2, val=0.5) == [lone + "3, in train."]
+    assert told([*common, [3]]) == ["There is only one image of class 3, in train."]
     many = [[kind] for kind in range(1, 12)]
-    assert told([*common, *many]) == ["One image only, all in train: class 1, 2, 3, 4, 5, 6, 7, 8 and 3 more."]
+    assert told([*common, *many]) == ["There is only one image of class 1, 2, 3, 4, 5, 6, 7, 8 and 3 more, in train."]
     (line,) = told([*common, [3], [3]], [*names, "g", "h"])
-    assert line in {f"No image in {side} of class 3, of which few groups have any." for side in ("val", "test")}
+    assert line in {f"No image of class 3 is in {side}, as few groups have any." for side in ("val", "test")}
     assert told([*common, [3], [3], [3]], [*names, "g", "h", "i"]) == []
-    assert told([[1, 0]] * 5 + [[0, 1]], list("abcdef")) == [lone + "1."]
+    assert told([[1, 0]] * 5 + [[0, 1]], list("abcdef")) == [lone + "1, in train."]
+    with pytest.warns(UserWarning, match=r"images of class cyst, nevus, in train\.$"):
+        split_images(
+            np.array([*common, [1], [2]]), np.array([*names, "g", "g"]), shares=THREE, called=["x", "cyst", "nevus"]
+        )
     assert told([[1, 0]] * 6, list("abcdef")) == [], "a label that no image has is nothing to split"
 
 
 def test_no_side_is_empty_even_if_every_class_has_one_group() -> None:
     lines = told([[0], [1], [1], [2]], list("abbc"))
-    assert sorted(line.split(":")[0].split()[-1] for line in lines) == ["test", "train", "val"]
+    assert sorted(line.removesuffix(".").split()[-1] for line in lines) == ["test", "train", "val"]
     assert len(told([[0], [1], [2]])) == 3
 
 
@@ -384,17 +388,17 @@ WRONG: list[tuple[dict[str, Any], type[QvitError], str]] = [
     (
         {"groups": np.array(["a"] * 4)},
         DataError,
-        "Expected at least one group for each of 2 sides, found 1. Leave out a side, or add some.",
+        "Expected at least one group for each of 2 sides, found 1. Ask for fewer sides, or add some.",
     ),
     (
         {"labels": np.array([[0], [1]]), "groups": None, "shares": THREE},
         DataError,
-        "Expected at least one image for each of 3 sides, found 2. Leave out a side, or add some.",
+        "Expected at least one image for each of 3 sides, found 2. Ask for fewer sides, or add some.",
     ),
     (
         {"labels": np.zeros((0, 1), int), "groups": None},
         DataError,
-        "Expected at least one image for each of 2 sides, found 0. Leave out a side, or add some.",
+        "Expected at least one image for each of 2 sides, found 0. Ask for fewer sides, or add some.",
     ),
 ]
 

@@ -49,8 +49,8 @@ def test_other_columns_are_named_or_known(tmp_path: Path) -> None:
     assert found.labels.tolist() == [[1], [0], [1]]
     assert listed(tmp_path, header, rows, label="view", group_by="([a-z])[.]png").groups == ("a", "b", "c")
     assert refusal(tmp_path, header, rows) == (
-        "TABLE: expected one column of labels, found sex, view. Say which to learn: --label sex (in Python label=…), or "
-        "several of 0 and 1 with commas between."
+        "TABLE: expected one column of labels, found sex, view. Say which to learn: --label sex (in Python label=…), "
+        "or several of 0 and 1 with commas between."
     )
     assert refusal(tmp_path, header, rows, label="sax") == (
         "TABLE has no column 'sax' of labels. Did you mean 'sex'? It has the columns patient, image, Split, sex, view."

@@ -76,6 +76,7 @@ IMPORTS: dict[str, Any] = {
     "shares": [0.4, 0.3, 0.3],
     "split_seed": 3,
     "frames": "all",
+    "bits": 12,
     "max_bad": 2,
 }
 COMPANIONS: dict[str, dict[str, Any]] = {
@@ -259,6 +260,7 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
         (2**63, "split_seed must be from 0 to 9223372036854775807, got 9223372036854775808."),
     ],
     "frames": [("last", "Option frames='last': Input should be 'first' or 'all'.")],
+    "bits": [(7, "bits must be from 8 to 16, got 7."), (17, "bits must be from 8 to 16, got 17.")],
     "max_bad": [
         (-1, "max_bad must be from 0 to 1,000,000, got -1."),
         (1_000_001, "max_bad must be from 0 to 1,000,000, got 1000001."),
@@ -316,6 +318,7 @@ TAKEN_VALUES: dict[str, list[Any]] = {
     "size": [1, 10_000],
     "shares": [(0.98, 0.01, 0.01)],
     "split_seed": [0, 2**63 - 1],
+    "bits": [8, 16],
     "max_bad": [0, 1_000_000],
     "epochs": [1, 100_000],
     "batch_size": [None, 1, 1_000_000],

@@ -27,6 +27,15 @@ def test_moved_together_it_is_found(tmp_path: Path) -> None:
     assert located("/absolute/data.npz", tmp_path) == Path("/absolute/data.npz")
 
 
+@pytest.mark.parametrize("home", ["home/alice", "home/alice/ward"])
+def test_no_path_leads_through_the_homes_of_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / home))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / home))
+    assert recorded(tmp_path / "home" / "alice" / "ward" / "cells", tmp_path / "srv" / "run") == "./cells"
+    assert recorded(tmp_path / "data" / "x.npz", tmp_path / "srv" / "run") == "x.npz"
+    assert recorded(tmp_path / home / "cells", tmp_path / home / "run") == "../cells", "below the home"
+
+
 def test_links_are_followed(tmp_path: Path) -> None:
     (tmp_path / "real" / "runs").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "real" / "runs", target_is_directory=True)

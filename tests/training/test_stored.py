@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from data.picture_folders import class_folder
 from qvit.errors import ConfigError, MetricError, QvitError, RunError
 from qvit.report.compare import group_rows, read_rows
 from qvit.report.pictures import draw_comparison
@@ -242,6 +243,15 @@ def test_data_that_were_moved(
         evaluate_run(run, file=other)
     with pytest.raises(QvitError, match="nowhere"):
         evaluate_run(run, file=tmp_path / "nowhere.npz")
+
+
+def test_pictures_that_nobody_imported_are_not_the_run_s(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qvit.training.folder.remembered", lambda digest: [])
+    monkeypatch.setattr("qvit.data.importing.import_pictures", lambda *_, **__: pytest.fail("read"))
+    change(run, "config.json", "dataset", "./lost/cells")
+    class_folder(run.folder.parent / "cells", {"a": 5, "b": 5})
+    with pytest.raises(RunError, match="not there any more"):
+        Run(run.folder).load_data()
 
 
 def test_a_place_that_may_not_be_looked_at_is_no_place(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,8 +171,8 @@ def load_dataset(
     file). `size` is the side in pixels (your own .npz file has its own), `root` the folder of the official files, by
     default `$QVIT_DATA` or the user's cache; a missing file is downloaded if `download` is true. `task` says what your
     labels mean if they do not show it ("ordinal", say), `importing` how pictures become a dataset; they are imported
-    once, into the folder `imported` in `root`, or in the user's cache if that is read-only, and found there again
-    until a file changes.
+    once, into the folder `imported` in `root` if that is given and can be written, else in the user's cache, and found
+    there again until a file changes.
 
     Images are uint8 or, in your own file, numbers in [0, 1], which are rounded to 8 bits. Official files
     above 28 pixels and own files above 512 MB of images are memory-mapped: unpacked once, into the folder

@@ -97,7 +97,7 @@ def _read(file: BufferedReader, frames: Frames) -> list[Picture]:
     else:
         pictures = [_colour(frame, header) for frame in stored]
     group = str(header.get("PatientID") or "").strip() or None
-    return [Picture(pixels, group, tuple(notes)) for pixels in pictures]
+    return [Picture(pixels, group, warnings=tuple(notes)) for pixels in pictures]
 
 
 def _check_bytes(file: BufferedReader) -> None:

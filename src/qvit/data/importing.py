@@ -9,9 +9,11 @@ import os
 import secrets
 import shutil
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,30 +21,38 @@ import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 from numpy.typing import NDArray
 
-from qvit.data.blocks import Block, Progress, Read, read_blocks
+from qvit.data.anonymous import below, hashed, without
+from qvit.data.blocks import Block, Progress, Read, Stamp, read_blocks
 from qvit.data.listing import Listing
 from qvit.data.npz import problem
 from qvit.data.options import ImportOptions
 from qvit.data.packing import Packer
 from qvit.data.registry import SPLITS
 from qvit.data.splitting import split_images
+from qvit.errors import RunError
 from qvit.files import PART, shown, sole_user, written_whole
 
-VERSION = 1  # of the rules by which pictures become arrays: another one makes new files
+VERSION = 2  # of the rules by which pictures become arrays: another one makes new files
 SHOWN = 5  # files that a message names
+FORGOTTEN = 7 * 24 * 3600  # seconds after which what an interrupted import has left is deleted
+DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners have, of pictures stored with 16
 _LUMA = np.array((299, 587, 114))  # thousandths: ITU-R BT.601
 
-Places = Mapping[str, Int64[np.ndarray, " m"]]
-Stamps = list[tuple[int, int] | None]  # size and time of each file, None for a missing one
+Places = Mapping[str, Int64[np.ndarray, " _"]]
+Stamps = list[Stamp]
 
 
 @dataclass(frozen=True)
 class _Images:
-    """All images in the order of the listing: the position of the file each came from, its labels, its group."""
+    """All images in the order of the listing: the position of the file each came from, its labels, its group.
+
+    Images of one file are a group in any case; `known` says whether groups are more than that, such as patients.
+    """
 
     file: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, "n k"]
     groups: Shaped[np.ndarray, " n"] | None
+    known: bool
 
 
 def stamps_of(listing: Listing) -> Stamps:
@@ -50,7 +60,7 @@ def stamps_of(listing: Listing) -> Stamps:
     return [_stamp(listing.folder / file) for file in listing.files]
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def _stamp(path: Path) -> Stamp:
     try:
         found = os.stat(path)  # noqa: PTH116 - of a hundred thousand files
     except (OSError, ValueError):
@@ -86,24 +96,26 @@ def import_pictures(
     """Read, resize, split and write all pictures into the .npz file `target`, images of `size` pixels square.
 
     A picture is cut or padded to a square and then averaged over areas, or enlarged by cubic interpolation. What was
-    read is kept beside `target` until the file is complete, so that an interrupted import goes on. Warns of files
-    that were left out, of images with burnt-in text, and if pictures are split at random without known groups.
+    read is kept beside `target`, for its owner alone, until the file is complete, so that an interrupted import, or a
+    refused one after other options were chosen, goes on. Warns of files that were left out, of images with burnt-in
+    text, of groups in several of the given splits, and if pictures are split at random without known groups.
 
     Raises DataError if more than `options.max_bad` files cannot be read, if colour and grey are mixed, if a class is
     missing on a side, or if a file changes meanwhile; RunError if `target` cannot be written.
     """
     stamps = stamps_of(listing)
-    key = key_of(listing, stamps, size=size, options=options)
-    kept = target.with_name(f".{target.stem[:40]}-{key}{PART}")
-    kept.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _forget(target.parent)
+    kept = target.with_name(f".import-{_key_of_blocks(listing, size, options)}{PART}")
+    kept.mkdir(mode=0o700, exist_ok=True)
     with sole_user(kept):
         blocks = read_blocks(
             listing.folder,
             listing.files,
+            stamps,
             kept,
             size=size,
             options=options,
-            lengths=[0 if stamp is None else stamp[0] for stamp in stamps],
             enough=options.max_bad + SHOWN,
             progress=progress,
         )
@@ -116,7 +128,7 @@ def import_pictures(
             shutil.rmtree(kept, ignore_errors=True)
             advice = "Import it again once nothing writes to it any more."
             raise problem(listing.folder, "files that stay as they are", "one that changed while it was read", advice)
-        _warn(listing, reads)
+        _warn(listing, reads, options)
         with written_whole(target) as file, Packer(file) as packer:
             _pack(packer, listing, blocks, images, places, (size, size, 3)[: 3 if channels == 3 else 2])
             packer.add("class_names", np.array(listing.classes))
@@ -133,6 +145,21 @@ def shown_on_terminal(label: str) -> Progress | None:
         sys.stderr.flush()
 
     return show
+
+
+def _key_of_blocks(listing: Listing, size: int, options: ImportOptions) -> str:
+    """Return a digest of what pixels depend on, files aside: 24 hexadecimal digits."""
+    said = [VERSION, os.path.realpath(listing.folder), size, options.fit, options.frames, options.bits]
+    return hashlib.blake2b(json.dumps(said).encode(), digest_size=12).hexdigest()
+
+
+def _forget(folder: Path) -> None:
+    """Delete what imports have left that were interrupted long ago."""
+    for kept in folder.glob(f".import-*{PART}"):
+        with suppress(OSError, RunError):
+            if time.time() - kept.stat().st_mtime > FORGOTTEN:
+                with sole_user(kept):
+                    shutil.rmtree(kept, ignore_errors=True)
 
 
 def _bad(reads: Sequence[Read]) -> list[Read]:
@@ -154,55 +181,111 @@ def _check_readable(listing: Listing, reads: Sequence[Read], options: ImportOpti
         expected = f"at most {options.max_bad} files that cannot be read" if options.max_bad else "readable pictures"
         more = "" if len(reads) == count else "at least "
         found = f"{more}{len(bad)} of {count} that cannot be read ({_told(listing, bad)})"
-        raise problem(listing.folder, expected, found, "Repair or remove them, or leave so many out with max_bad.")
+        raise problem(
+            listing.folder,
+            expected,
+            found,
+            "Repair or remove them, or leave so many out with --max-bad (in Python max_bad).",
+        )
 
 
-def _warn(listing: Listing, reads: Sequence[Read]) -> None:
+def _warn(listing: Listing, reads: Sequence[Read], options: ImportOptions) -> None:
+    told = [
+        f"{count} file(s): {text}" for text, count in Counter(each for read in reads for each in read.warnings).items()
+    ]
     bad = _bad(reads)
     if bad:
-        text = f"{listing.folder}: {len(bad)} of {len(listing.files)} files were left out ({_told(listing, bad)})."
-        warnings.warn(text, stacklevel=3)
-    for warning, count in Counter(told for read in reads for told in read.warnings).items():
-        warnings.warn(f"{listing.folder}: {count} file(s): {warning}", stacklevel=3)
+        told.append(f"{len(bad)} of {len(listing.files)} files were left out ({_told(listing, bad)}).")
+    if listing.left_out:
+        counts = ", ".join(f"{count} {shown(ending)}" for ending, count in listing.left_out[:SHOWN])
+        told.append(f"files of these kinds are no pictures that can be read, and were left out: {counts}.")
+    highest = max((read.highest for read in reads if read.highest is not None), default=0)
+    depth = next((bits for bits in DEPTHS if 0 < highest < 2**bits), None)
+    if options.bits == 16 and depth is not None:
+        told.append(
+            f"pictures with 16 bits use no value above {highest} of 65535, so that all are dark. If they have {depth} "
+            f"bits, say so: --set bits={depth} (in Python bits={depth})."
+        )
+    for text in told:
+        warnings.warn(f"{listing.folder}: {text}", stacklevel=3)
 
 
 def _arrange(listing: Listing, reads: Sequence[Read]) -> _Images:
     good = [read for read in reads if read.why is None]
-    file = np.repeat([read.file for read in good], [read.images for read in good]).astype(np.int64)
-    groups = None
+    counts = [read.images for read in good]
+    file = np.repeat([read.file for read in good], counts).astype(np.int64)
+    known, groups = True, None
     if listing.groups is not None:
         groups = np.array(listing.groups)[file]
-    elif all(read.group for read in good):  # DICOM's patients
-        groups = np.repeat([str(read.group) for read in good], [read.images for read in good])
-    elif len(file) > len(good):  # the frames of a file belong together
-        groups = file.astype(np.str_)
-    return _Images(file, listing.labels[file], groups)
+    elif any(read.group for read in good):  # DICOM's patients
+        unknown = sum(not read.group for read in good)
+        if unknown:
+            text = f"{unknown} of {len(good)} files name no patient (PatientID): each counts as a patient of its own."
+            warnings.warn(f"{listing.folder}: {text}", stacklevel=3)
+        groups = np.repeat([read.group or f"\n{read.file}" for read in good], counts)
+    else:
+        known = False
+        groups = file.astype(np.str_) if len(file) > len(good) else None
+    return _Images(file, listing.labels[file], groups, known)
 
 
 def _places(listing: Listing, images: _Images, options: ImportOptions) -> Places:
     """Return the positions of the images of each split."""
     shares = dict(zip(SPLITS, options.shares, strict=True))
     if listing.sides is None:
-        if images.groups is None:
+        if not images.known:
             warnings.warn(
                 f"{listing.folder}: split at random, image by image, as groups are not known: images of one patient "
-                "may stand in two splits. Name a column of a table, or a pattern for paths, with group_by.",
+                "may stand in two splits. Name a column of a table, or a pattern for paths, with --group-by (in Python "
+                "group_by).",
                 stacklevel=3,
             )
-        return split_images(images.labels, images.groups, shares=shares, seed=options.split_seed)
+        return _split(listing, images, np.arange(len(images.file)), shares, options)
     sides = np.array(listing.sides)[images.file]
     places = {side: np.flatnonzero(sides == side) for side in SPLITS}
     if not len(places["val"]):
-        train = places["train"]
-        divided = split_images(
-            images.labels[train],
-            None if images.groups is None else images.groups[train],
-            shares={side: shares[side] / (shares["train"] + shares["val"]) for side in ("train", "val")},
-            seed=options.split_seed,
-        )
-        places |= {side: train[part] for side, part in divided.items()}
+        two = {side: shares[side] / (shares["train"] + shares["val"]) for side in ("train", "val")}
+        places |= _split(listing, images, places["train"], two, options)
     _check_places(listing, images, places)
+    _warn_of_shared(listing, images, places)
     return places
+
+
+def _split(
+    listing: Listing,
+    images: _Images,
+    chosen: Int64[np.ndarray, " c"],
+    shares: Mapping[str, float],
+    options: ImportOptions,
+) -> Places:
+    """Divide the chosen images at random, and return the positions of each part."""
+    groups = None if images.groups is None else images.groups[chosen]
+    count = len(chosen) if groups is None else len(np.unique(groups))
+    if count < len(shares):
+        kind = "pictures" if groups is None else "groups"
+        advice = "Add some." if groups is None else "Group by something else; --group-by '.*' makes each file a group."
+        raise problem(listing.folder, f"at least {len(shares)} {kind}, one for each split", f"{count}", advice)
+    found = split_images(images.labels[chosen], groups, shares=shares, seed=options.split_seed, called=listing.classes)
+    return {side: chosen[part] for side, part in found.items()}
+
+
+def _warn_of_shared(listing: Listing, images: _Images, places: Places) -> None:
+    if images.groups is None:
+        return
+    sides: dict[str, dict[str, int]] = {}  # for each group, one of its images in each split
+    for side, place in places.items():
+        for group, image in zip(images.groups[place].tolist(), place.tolist(), strict=True):
+            sides.setdefault(group, {}).setdefault(side, image)
+    shared = [found for found in sides.values() if len(found) > 1]
+    if shared:
+        named = " and ".join(
+            f"{shown(listing.files[images.file[image]])} ({side})" for side, image in shared[0].items()
+        )
+        warnings.warn(
+            f"{listing.folder}: {len(shared)} of {len(sides)} groups stand in several of the given splits, such as "
+            f"that of {named}: a model will look better than it is. Leave the splits out to keep groups together.",
+            stacklevel=3,
+        )
 
 
 def _check_places(listing: Listing, images: _Images, places: Places) -> None:
@@ -227,7 +310,9 @@ def _channels(listing: Listing, reads: Sequence[Read], options: ImportOptions) -
     if grey and rgb:
         found = f"{len(grey)} grey ({shown(listing.files[grey[0].file])}, …), {len(rgb)} in colour "
         found += f"({shown(listing.files[rgb[0].file])}, …)"
-        raise problem(listing.folder, "one kind of pictures", found, "Choose channels=grey or channels=rgb.")
+        raise problem(
+            listing.folder, "one kind of pictures", found, "Choose --channels grey or rgb (in Python channels=…)."
+        )
     return 3 if rgb else 1
 
 
@@ -244,12 +329,12 @@ def _pack(
         place = places[name]
         chosen = np.zeros(len(images.file), bool)
         chosen[place] = True
-        sources = [listing.files[file] for file in images.file[place]]
+        sources = [below(listing.folder, listing.files[file]) for file in images.file[place]]
         groups = None
-        if images.groups is not None:
+        if images.groups is not None and images.known:
             named = images.groups[place].tolist()
-            groups = [_hashed(group, salt) for group in named]
-            sources = [_without(*row) for row in zip(sources, named, groups, strict=True)]
+            groups = [hashed(group, salt) for group in named]
+            sources = [without(*row) for row in zip(sources, named, groups, strict=True)]
         packer.add_split(
             name,
             _chosen(blocks, chosen, grey=len(shape) == 2),
@@ -273,12 +358,3 @@ def _chosen(blocks: Sequence[Block], chosen: NDArray[np.bool_], *, grey: bool) -
 def _luma(pixels: UInt8[np.ndarray, "m s s 3"]) -> UInt8[np.ndarray, "m s s"]:
     """Return the luma, rounded; a grey picture stays what it is."""
     return ((pixels @ _LUMA + 500) // 1000).astype(np.uint8)
-
-
-def _hashed(group: str, salt: bytes) -> str:
-    return hashlib.blake2b(group.encode(), key=salt, digest_size=8).hexdigest()
-
-
-def _without(source: str, group: str, hashed: str) -> str:
-    """Return a path in which the group's name, which may be a person's, is replaced by its hash."""
-    return source.replace(group, hashed) if len(group) > 2 else source

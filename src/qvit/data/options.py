@@ -21,7 +21,8 @@ class ImportOptions:
     split. `fit` makes a picture square: "crop" cuts the middle out, "pad" adds black. `channels` "auto" takes pictures
     as they are and refuses a mixture of grey and colour, "grey" and "rgb" convert. Pictures without a split are
     divided at random by `shares` (train, val, test) and `split_seed`. `frames` says which images of a DICOM file to
-    take. Up to `max_bad` files that cannot be read are left out.
+    take. `bits` is the depth of pictures that are stored with 16 bits and use fewer, such as 12: then 4095 becomes
+    white, and not 65535. Up to `max_bad` files that cannot be read are left out.
     """
 
     label: str | None = None
@@ -31,6 +32,7 @@ class ImportOptions:
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
     split_seed: int = 0
     frames: Literal["first", "all"] = "first"
+    bits: int = 16
     max_bad: int = 0
 
     def __post_init__(self) -> None:
@@ -38,12 +40,14 @@ class ImportOptions:
         sums = positive and math.isclose(sum(self.shares), 1.0, abs_tol=1e-6)
         require(sums, "shares", "three numbers above 0 with the sum 1", self.shares)
         require(0 <= self.split_seed <= LARGEST_SEED, "split_seed", f"from 0 to {LARGEST_SEED}", self.split_seed)
+        require(8 <= self.bits <= 16, "bits", "from 8 to 16", self.bits)
         require(0 <= self.max_bad <= MOST_BAD, "max_bad", f"from 0 to {MOST_BAD:,}", self.max_bad)
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The options that differ from the defaults, by name."""
-        return {key: value for key, value in asdict(self).items() if value != asdict(DEFAULTS)[key]}
+        """The options that differ from the defaults, by name, as JSON keeps them."""
+        changed = {key: value for key, value in asdict(self).items() if value != asdict(DEFAULTS)[key]}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in changed.items()}
 
     def refuse_for(self, what: str) -> None:
         """Raise ConfigError if any option is set, for data that takes none."""

@@ -51,22 +51,25 @@ class Picture:
     """A picture of h × w pixels in c = 1 (grey) or 3 (red, green, blue) channels, on the scale from 0 to 255.
 
     `pixels` are bytes, or float32 where the file has more than 8 bits. `group` is DICOM's PatientID, None if there is
-    none; `warnings` says what a user should know of this file.
+    none; `highest` the highest value as it was stored, of a picture with 16 bits; `warnings` says what a user should
+    know of this file.
     """
 
     pixels: Pixels
     group: str | None = None
+    highest: int | None = None
     warnings: tuple[str, ...] = ()
 
 
-def read_pictures(path: Path, *, frames: Frames = "first") -> list[Picture]:
+def read_pictures(path: Path, *, frames: Frames = "first", bits: int = 16) -> list[Picture]:
     """Return the picture in a file; of a DICOM file the first frame, or with frames="all" each.
 
     The kind of file is told by its content, not by its name. One channel remains one: black and white, grey with and
     without alpha, 16 and 32 bits, floating point, and palettes of which only greys are used; all others become red,
-    green and blue. Turned as its EXIF orientation says. What is transparent is laid over black. 16 bits: 65535
-    becomes 255 (of colours with 16 bits, Pillow reads the upper 8). Whole numbers of 32 bits must lie in 0 to 65535,
-    floating-point numbers in 0 to 1, which becomes 255. Colour profiles are not applied. For DICOM see `read_dicom`.
+    green and blue. Turned as its EXIF orientation says. What is transparent is laid over black. With 16 bits,
+    2^`bits` − 1 becomes 255 (of colours with 16 bits, Pillow reads the upper 8). Whole numbers of 32 bits must lie in
+    0 to 65535, floating-point numbers in 0 to 1, which becomes 255. Colour profiles are not applied. For DICOM see
+    `read_dicom`.
 
     JPEGs are always decoded in full. Pillow's `draft` decodes them in down to a third of the time at a fraction of
     their size, but what it leaves is no average of areas: squares of 28 pixels change by up to 25 of 255 levels.
@@ -76,7 +79,7 @@ def read_pictures(path: Path, *, frames: Frames = "first") -> list[Picture]:
     """
     try:
         with open_regular(path) as file, _QUIET:
-            return _read(file, path.suffix.lower(), frames)
+            return _read(file, path.suffix.lower(), frames, bits)
     except PictureError:
         raise
     except FileError as error:
@@ -146,7 +149,7 @@ class _Quiet:
 _QUIET = _Quiet()
 
 
-def _read(file: BufferedReader, suffix: str, frames: Frames) -> list[Picture]:
+def _read(file: BufferedReader, suffix: str, frames: Frames, bits: int) -> list[Picture]:
     start = file.read(132)
     file.seek(0)
     if start[128:] == b"DICM":
@@ -162,7 +165,7 @@ def _read(file: BufferedReader, suffix: str, frames: Frames) -> list[Picture]:
     except Image.DecompressionBombError:
         raise _too_large("many more") from None
     with image:
-        return [Picture(_decode(image))]
+        return [_decode(image, bits)]
 
 
 def _kind(start: bytes) -> str | None:
@@ -190,7 +193,7 @@ def _read_dicom(file: BufferedReader, frames: Frames) -> list[Picture]:
     return read_dicom(file, frames=frames)
 
 
-def _decode(image: ImageFile.ImageFile) -> Pixels:
+def _decode(image: ImageFile.ImageFile, bits: int) -> Picture:
     check_sides(*image.size)
     count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # cameras add previews to a JPEG
     if count != 1:
@@ -202,10 +205,8 @@ def _decode(image: ImageFile.ImageFile) -> Pixels:
     if _has_notes(image):
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode in _DEEP:
-        return _of_integers(image)
-    if image.mode == "F":
-        return _of_floats(image)
-    return _of_bytes(image)
+        return _of_integers(image, bits)
+    return Picture(_of_floats(image) if image.mode == "F" else _of_bytes(image))
 
 
 def _check_strips(image: ImageFile.ImageFile) -> None:
@@ -258,21 +259,22 @@ def _over_black(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _of_integers(image: Image.Image) -> Float32[np.ndarray, "h w 1"]:
+def _of_integers(image: Image.Image, bits: int) -> Picture:
     values = _array(image, np.float32)
     low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 65535:
-        found = f"{low:.0f} to {high:.0f}"
-        raise refusal("whole numbers from 0 to 65535", found, "Save the picture with 8 or 16 bits.")
     tags: Any = getattr(image, "tag_v2", {})
-    top = 4095 if tags.get(_BITS) == (12,) else 65535
+    told = tags.get(_BITS) == (12,)
+    top = 4095 if told else 2**bits - 1
+    if low < 0 or high > top:
+        found = f"{low:.0f} to {high:.0f}"
+        raise refusal(f"whole numbers from 0 to {top}", found, "Save the picture with 8 or 16 bits, or correct bits.")
     if "transparency" in image.info:  # one value means that nothing is there
         values[values == image.info["transparency"]] = 0
     if tags.get(_PHOTOMETRIC) == 0:  # white is zero
         values = top - values
     values *= 255  # exact: below 2^24
     values /= top
-    return values
+    return Picture(values, highest=None if told else int(high))
 
 
 def _of_floats(image: Image.Image) -> Float32[np.ndarray, "h w 1"]:

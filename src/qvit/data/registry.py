@@ -82,8 +82,14 @@ def is_path(name: str | Path) -> bool:
 
 
 def name_of(dataset: str | Path) -> str:
-    """Return a dataset's name; for a path, the file's name without folder and ending."""
-    return Path(dataset).stem
+    """Return a dataset's name; for a path, that of the file without its ending, or of the folder."""
+    if not is_path(dataset):
+        return str(dataset)
+    name = Path(os.path.normpath(dataset)).name
+    if name in ("", ".", ".."):
+        name = Path(os.path.realpath(dataset)).name or "data"
+    ending = next((ending for ending in (".npz", *TABLES) if name.lower().endswith(ending)), "")
+    return name.removesuffix(name[len(name) - len(ending) :]) or name
 
 
 def get_info(name: str) -> DatasetInfo:

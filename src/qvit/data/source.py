@@ -164,18 +164,29 @@ def _own_pictures(asked: Asked) -> Source | None:
 
 def imported(path: Path, asked: Asked) -> Path:
     """Return the .npz file made of the pictures in a folder or table; it is made if it is not there yet."""
-    from qvit.data.importing import import_pictures, key_of, shown_on_terminal, stamps_of  # needs Pillow and SciPy
+    from qvit.data.importing import import_pictures, shown_on_terminal  # needs Pillow and SciPy
+
+    listing, target = _listed(path, asked)
+    if not target.exists():
+        show = shown_on_terminal(name_of(path))
+        import_pictures(listing, target, size=asked.size, options=asked.importing, progress=show)
+    return target
+
+
+def imported_before(path: Path, asked: Asked) -> bool:
+    """Return whether the file that `imported` returns is there already."""
+    return _listed(path, asked)[1].exists()
+
+
+def _listed(path: Path, asked: Asked) -> tuple["Listing", Path]:
+    """Return the pictures in a folder or table, and the file that is made of them."""
+    from qvit.data.importing import key_of, stamps_of
 
     check_side(asked.size)
     listing = list_pictures(path, asked.importing)
     key = key_of(listing, stamps_of(listing), size=asked.size, options=asked.importing)
-    folder = writable(root_folder(asked.root)) / "imported"
-    target = folder / f"{name_of(path)[:40]}-{asked.size}-{key}.npz"
-    if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        show = shown_on_terminal(name_of(path))
-        import_pictures(listing, target, size=asked.size, options=asked.importing, progress=show)
-    return target
+    folder = writable(user_cache() if asked.root is None else root_folder(asked.root)) / "imported"
+    return listing, folder / f"{name_of(path)[:40]}-{asked.size}-{key}.npz"
 
 
 def list_pictures(path: Path, options: ImportOptions) -> "Listing":

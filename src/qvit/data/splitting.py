@@ -1,7 +1,7 @@
 """Split images into sides, such as train, val and test: at random, with like shares of classes, no patient on two."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qvit.data.checks import MOST_CLASSES
 from qvit.data.rounding import round_table
 from qvit.errors import ConfigError, DataError
+from qvit.files import shown
 
 HOME = "train"  # the side that has every class
 AS_GOOD = 0.005  # splits whose deviations differ by no more than this are equally good
@@ -34,14 +35,19 @@ Floats = NDArray[np.float64]
 
 
 def split_images(
-    labels: NDArray[Any], groups: NDArray[Any] | None, *, shares: Mapping[str, float], seed: int = 0
+    labels: NDArray[Any],
+    groups: NDArray[Any] | None,
+    *,
+    shares: Mapping[str, float],
+    seed: int = 0,
+    called: Sequence[str] | None = None,
 ) -> dict[str, Int64[np.ndarray, " _"]]:
     """Split images at random, so that no group (patient) is on two sides and all sides have like shares of classes.
 
     `labels` (n, k) are class numbers for k = 1 and rows of 0 and 1 for k > 1. `groups` (n,) names the group of each
     image; None makes every image its own group. An empty name is a name like any other, so that images of unknown
     patients stay together. `shares` are the sides' shares of the images, such as 0.7, 0.1 and 0.2. Returns the
-    positions of each side's images, in increasing order.
+    positions of each side's images, in increasing order. `called` names the classes in warnings.
 
     What comes first: no side is empty. Then a class that as many groups have as there are sides is on all of them, one
     that fewer have on as many sides, and always on "train" (without such a side, on the largest), unless groups share
@@ -66,7 +72,7 @@ def split_images(
     group = np.arange(len(labels)) if groups is None else _numbered(groups, len(labels))
     count, kind = int(group.max(initial=-1)) + 1, "image" if groups is None else "group"
     if count < len(wanted):
-        advice = "Leave out a side, or add some."
+        advice = "Ask for fewer sides, or add some."
         raise DataError(f"Expected at least one {kind} for each of {len(wanted)} sides, found {count}. {advice}")
     rng = np.random.default_rng(seed)
     home = list(shares).index(HOME) if HOME in shares else int(wanted.argmax())
@@ -74,7 +80,7 @@ def split_images(
     found = _images_split(label, wanted, home, rng) if groups is None and label.ndim == 1 else None
     side, holders = found or _groups_split(_counted(label, len(classes), group, count), group, wanted, home, rng)
     held = _counted(label, len(classes), side, len(wanted))[:, 1:] > 0
-    _warn_of_absent(classes, held, holders, list(shares), kind)
+    _warn_of_absent(classes, held, holders, list(shares), kind, called)
     return {name: np.flatnonzero(side == place) for place, name in enumerate(shares)}
 
 
@@ -158,21 +164,27 @@ def _counted(label: Integers, classes: int, group: Integers, count: int) -> Inte
     return np.column_stack([sizes, held])
 
 
-def _warn_of_absent(classes: Integers, held: NDArray[np.bool_], holders: Integers, names: list[str], kind: str) -> None:
-    few = "Images of one group (patient) only" if kind == "group" else "One image only"
+def _warn_of_absent(
+    classes: Integers,
+    held: NDArray[np.bool_],
+    holders: Integers,
+    names: list[str],
+    kind: str,
+    called: Sequence[str] | None,
+) -> None:
+    few = "Only one group (patient) has images" if kind == "group" else "There is only one image"
     for name, here in zip(names, held, strict=True):
         alone, absent = classes[here & (holders == 1)], classes[~here & (holders > 1)]
         if len(alone):
-            warnings.warn(f"{few}, all in {name}: class {_listed(alone)}.", stacklevel=3)
+            warnings.warn(f"{few} of class {_listed(alone, called)}, in {name}.", stacklevel=3)
         if len(absent):
-            warnings.warn(
-                f"No image in {name} of class {_listed(absent)}, of which few {kind}s have any.", stacklevel=3
-            )
+            found = f"No image of class {_listed(absent, called)} is in {name}, as few {kind}s have any."
+            warnings.warn(found, stacklevel=3)
 
 
-def _listed(classes: Integers) -> str:
+def _listed(classes: Integers, called: Sequence[str] | None) -> str:
     more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
-    return ", ".join(map(str, classes[:_SHOWN])) + more
+    return ", ".join(str(place) if called is None else shown(called[place]) for place in classes[:_SHOWN]) + more
 
 
 def _images_split(

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.data.options import ImportOptions
 from qvit.data.registry import is_path, name_of
+from qvit.data.source import Asked, imported_before
 from qvit.documents import one_line, parse_json, read_json
 from qvit.errors import ConfigError, FileError, QvitError, RunError
 from qvit.evaluation.medmnist_files import read_result, result_start
@@ -156,7 +157,8 @@ class Run:
     def _place_of_data(self) -> str:
         """Return the user's data: at the recorded place, where data like these lay last, or below a folder above.
 
-        Below a folder above the run's, the end of the recorded path counts; a file with other content does not.
+        Below a folder above the run's, the end of the recorded path counts; a file with other content does not, nor
+        do pictures that were never imported, as these may be anybody's.
         """
         # Methods of Path raise for places that may not be read, as in another user's folder, and for names too long.
         lay = Path(self.dataset)
@@ -174,14 +176,19 @@ class Run:
         return str(lay)
 
     def _is_of_this(self, place: Path) -> bool:
+        asked = Asked(place, self.config["size"], None, False, self.config["task"], self._importing(place))
+        if place.suffix != ".npz" and not imported_before(place, asked):
+            return False
         return self._load(place, None).digest == self.config["data_digest"]
 
     def _load(self, place: str | Path, root: str | Path | None) -> Dataset:
         """Return the user's own data at a place: as a path, since a name such as `cells` would be a dataset's."""
-        config = self.config
-        kept = Path(place).suffix != ".npz"  # an .npz file takes no options: it may be what was imported
-        importing = validated(ImportOptions, config.get("importing", {}) if kept else {})
+        config, importing = self.config, self._importing(Path(place))
         return load_dataset(Path(place), size=config["size"], root=root, task=config["task"], importing=importing)
+
+    def _importing(self, place: Path) -> ImportOptions:
+        """Return how pictures become this run's data; an .npz file takes no options: it may be what was imported."""
+        return validated(ImportOptions, {} if place.suffix == ".npz" else self.config.get("importing", {}))
 
     def _json(self, name: str, kind: Any) -> Any:
         path = self.folder / name

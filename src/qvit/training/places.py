@@ -1,4 +1,4 @@
-"""Where runs find their data: a run folder says it relative to itself, so that it names no user and no machine."""
+"""Where runs find their data: a run folder says it relative to itself, without the names of users and machines."""
 
 import hashlib
 import json
@@ -20,12 +20,23 @@ FOUND_AT = "found_at"  # keys of this name say where something lay, and not what
 
 
 def recorded(place: str | Path, folder: Path) -> str:
-    """Return what the run folder `folder` says of a place: its path from there, which is never read as a name."""
-    try:
-        text = os.path.relpath(os.path.realpath(place), os.path.realpath(folder)).replace(os.sep, "/")
-    except ValueError:  # another drive of Windows; it has to be named again
-        text = Path(place).name
+    """Return what the run folder `folder` says of a place: its path from there, which is never read as a name.
+
+    If that path would lead through the folder of all users' homes, or on another drive of Windows, only the last name
+    is said, and `remembered` is needed to find it.
+    """
+    lies, here = os.path.realpath(place), os.path.realpath(folder)
+    text = Path(lies).name
+    with suppress(ValueError):  # another drive
+        if not _above_home(os.path.commonpath([lies, here])):
+            text = os.path.relpath(lies, here).replace(os.sep, "/")
     return text if is_path(text) else f"./{text}"
+
+
+def _above_home(folder: str) -> bool:
+    """Return whether the user's home folder lies below a folder."""
+    home = Path(os.path.realpath(os.path.expanduser("~")))  # noqa: PTH111 - Path.home raises where there is none
+    return home != Path(folder) and home.is_relative_to(folder)
 
 
 def located(text: str, folder: Path) -> Path:
