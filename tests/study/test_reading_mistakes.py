@@ -60,7 +60,7 @@ MISTAKES = [
     (
         "datasets: {phantom: 1}\nmodels: qvit_4q2h",
         "a dataset has no key 'phantom'. Did you mean 'path'? Known: path, size, task, label, group_by, fit, channels, "
-        "shares, split_seed, frames, max_bad.",
+        "shares, split_seed, frames, bits, max_bad.",
     ),
     (
         "datasets: &a [*a]\nmodels: qvit_4q2h",

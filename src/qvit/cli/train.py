@@ -55,7 +55,7 @@ def train(
 
     --set takes options of training (lr, batch_size, augment, tta, …), of the model (depth, patch_size, pool, mlp_dim,
 
-    n_layers, …), and of pictures (fit, channels, shares, split_seed, frames, max_bad).
+    n_layers, …), and of pictures (fit, channels, shares, split_seed, frames, bits, max_bad).
     """
     named = {"dataset": dataset_option(dataset, data), "model": model, "seed": seed, "epochs": epochs}
     named |= {"task": task, "size": size, "label": label, "group_by": group_by}
