@@ -16,7 +16,7 @@ from fuzz.harness import CORPUS, prepared
 
 APART = ["circuits", "commands"]
 TRAINING = ["run_folders"]
-TEXTS = ["npz", "options", "studies", "yaml_texts"]
+TEXTS = ["npz", "options", "pictures", "studies", "tables", "yaml_texts"]
 VALID, FRESH = 4, 15
 
 
