@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from data.picture_folders import picture
 from qvit.data import npz, transfer
 from qvit.data import source as source_module
 from qvit.data.arrays import Dataset, Split, load_dataset
-from qvit.data.transfer import check_disjoint, load_images
+from qvit.data.pictures import read_pictures
+from qvit.data.squares import to_square
+from qvit.data.transfer import UNLABELLED, check_disjoint, load_images
 from qvit.errors import ConfigError, DataError
 
 Arrays = dict[str, Any]
@@ -329,3 +332,29 @@ def test_images_of_another_size_are_refused(data: Dataset, save: Save) -> None:
     small, _ = load(save({"images": np.zeros((3, 20, 20), np.uint8)}, "small.npz"), 20)
     with pytest.raises(DataError, match=r"\(3, 28, 28\), as in own, got \(3, 20, 20\). .*size=28 and channels=3"):
         check_disjoint(small, data)
+
+
+def test_a_folder_of_pictures_without_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "unlabelled"
+    for number, name in enumerate(("10.png", "2.png", "deep/er/x.jpg", "deep/grey.png")):
+        picture(folder / name, number, mode="L" if "grey" in name else "RGB")
+    (folder / "bad.png").write_text("no picture")
+    with pytest.warns(UserWarning, match=r"1 of 5 files were left out \(bad\.png: expected "):
+        split, digest = load_images(folder, size=5, channels=3, root=tmp_path / "root")
+    assert split.images.shape == (4, 3, 5, 5)
+    assert (split.labels == UNLABELLED).all()
+    order = ("2.png", "10.png", "deep/er/x.jpg", "deep/grey.png")
+    expected = [to_square(read_pictures(folder / name)[0].pixels, 5) for name in order]
+    for image, square in zip(split.images, expected, strict=True):
+        assert np.array_equal(image, np.broadcast_to(square, (5, 5, 3)).transpose(2, 0, 1))
+    assert load_images(folder, size=5, channels=3, root=tmp_path / "root")[1] == digest, "without reading them again"
+    with pytest.warns(UserWarning, match="left out"):
+        grey, _ = load_images(folder, size=5, channels=1, root=tmp_path / "root")
+    assert grey.images.shape == (4, 1, 5, 5)
+    assert np.array_equal(grey.images[3, 0], split.images[3, 0])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match=r"expected a folder of pictures, found no \.png or \.jpg or \.jpeg in it"):
+        load_images(empty, size=5, channels=3)
+    with pytest.raises(ConfigError, match="size must be from 1"):
+        load_images(folder, size=0, channels=3)

@@ -60,7 +60,8 @@ def distill(
     ] = None,
     joint: Annotated[bool, typer.Option("--joint", help="One stage on teacher and labels at once.")] = False,
     transfer_set: Annotated[
-        str | None, typer.Option(help="Other images for the first stage: a dataset, or an .npz file without labels.")
+        str | None,
+        typer.Option(help="Other images for the first stage: a dataset, a folder, or an .npz file; no labels."),
     ] = None,
     mixtures: Annotated[
         int | None,

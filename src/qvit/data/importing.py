@@ -13,7 +13,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -103,6 +103,32 @@ def import_pictures(
     Raises DataError if more than `options.max_bad` files cannot be read, if colour and grey are mixed, if a class is
     missing on a side, or if a file changes meanwhile; RunError if `target` cannot be written.
     """
+    with _reading(listing, target, size=size, options=options, progress=progress) as (blocks, reads):
+        images = _arrange(listing, reads)
+        places = _places(listing, images, options)
+        shape = _shape(listing, reads, size, options)
+        with written_whole(target) as file, Packer(file) as packer:
+            _pack(packer, listing, blocks, images, places, shape)
+            packer.add("class_names", np.array(listing.classes))
+
+
+def import_unlabelled(listing: Listing, target: Path, *, size: int, options: ImportOptions) -> None:
+    """Write all pictures of a listing into the .npz file `target` as one array `images`; labels and splits are ignored.
+
+    Warns and raises as `import_pictures` does, but for what concerns labels, groups and splits.
+    """
+    with _reading(listing, target, size=size, options=options, progress=None) as (blocks, reads):
+        shape = _shape(listing, reads, size, options)
+        chosen = np.ones(sum(read.images for read in reads), bool)
+        with written_whole(target) as file, Packer(file) as packer:
+            packer.add_images("images", _chosen(blocks, chosen, grey=len(shape) == 2), (len(chosen), *shape))
+
+
+@contextmanager
+def _reading(
+    listing: Listing, target: Path, *, size: int, options: ImportOptions, progress: Progress | None
+) -> Iterator[tuple[list[Block], list[Read]]]:
+    """Read all pictures into blocks that are there while `target` is written from them, and deleted afterwards."""
     stamps = stamps_of(listing)
     target.parent.mkdir(parents=True, exist_ok=True)
     _forget(target.parent)
@@ -121,17 +147,12 @@ def import_pictures(
         )
         reads = [read for block in blocks for read in block.reads]
         _check_readable(listing, reads, options)
-        images = _arrange(listing, reads)
-        places = _places(listing, images, options)
-        channels = _channels(listing, reads, options)
         if stamps_of(listing) != stamps:
             shutil.rmtree(kept, ignore_errors=True)
             advice = "Import it again once nothing writes to it any more."
             raise problem(listing.folder, "files that stay as they are", "one that changed while it was read", advice)
+        yield blocks, reads
         _warn(listing, reads, options)
-        with written_whole(target) as file, Packer(file) as packer:
-            _pack(packer, listing, blocks, images, places, (size, size, 3)[: 3 if channels == 3 else 2])
-            packer.add("class_names", np.array(listing.classes))
     shutil.rmtree(kept, ignore_errors=True)
 
 
@@ -302,18 +323,17 @@ def _check_places(listing: Listing, images: _Images, places: Places) -> None:
             raise problem(listing.folder, "each class in train and in another split", found, "Divide it among them.")
 
 
-def _channels(listing: Listing, reads: Sequence[Read], options: ImportOptions) -> int:
-    """Return how many channels all images have."""
+def _shape(listing: Listing, reads: Sequence[Read], size: int, options: ImportOptions) -> tuple[int, ...]:
+    """Return the shape of each image: `(s, s)` if all are grey, `(s, s, 3)` if all have colours."""
     if options.channels != "auto":
-        return 1 if options.channels == "grey" else 3
+        return (size, size) if options.channels == "grey" else (size, size, 3)
     grey, rgb = ([read for read in reads if read.images and read.colour == colour] for colour in ("grey", "rgb"))
     if grey and rgb:
         found = f"{len(grey)} grey ({shown(listing.files[grey[0].file])}, …), {len(rgb)} in colour "
         found += f"({shown(listing.files[rgb[0].file])}, …)"
-        raise problem(
-            listing.folder, "one kind of pictures", found, "Choose --channels grey or rgb (in Python channels=…)."
-        )
-    return 3 if rgb else 1
+        advice = "Choose --channels grey or rgb (in Python channels=…)."
+        raise problem(listing.folder, "one kind of pictures", found, advice)
+    return (size, size, 3) if rgb else (size, size)
 
 
 def _pack(

@@ -106,7 +106,8 @@ class _Folder:
             raise problem(root, f"at most {DEEPEST} folders within one another", shown(self.below), advice)
         pictures, others = [*self.pictures], [*self.others]
         for name in self.folders:
-            inner = _Folder.scan(root, f"{self.below}/{name}").walked(root, above | {here})
+            below = f"{self.below}/{name}" if self.below else name
+            inner = _Folder.scan(root, below).walked(root, above | {here})
             pictures += inner.pictures
             others += inner.others
         return _Folder(self.below, self.folders, tuple(pictures), tuple(others))
@@ -160,6 +161,20 @@ def list_folder(folder: Path, *, group_by: str | None = None) -> Listing:
         None if pattern is None else groups_of(folder, files, pattern),
         tuple(Counter(ending for each in found for ending in each.content.others).most_common()),
     )
+
+
+def list_unlabelled(folder: Path) -> Listing:
+    """Return all pictures in a folder, at any depth, in the order of their names, as one class without a name.
+
+    Raises DataError for a folder without pictures, and as `list_folder` does for what cannot be read.
+    """
+    printable(folder, raised=DataError)
+    top = _Folder.scan(folder, "").walked(folder)
+    if not top.pictures:
+        raise problem(folder, "a folder of pictures", f"no {' or '.join(SUFFIXES[:3])} in it", "Name another.")
+    files = tuple(sorted(top.pictures, key=natural))
+    counts = tuple(Counter(top.others).most_common())
+    return Listing(folder, files, ("",), np.zeros((len(files), 1), np.int64), None, None, counts)
 
 
 def side_of(name: str) -> str | None:

@@ -37,15 +37,19 @@ class Packer:
         **texts: Sequence[str] | None,
     ) -> None:
         """Add a split: its images in parts, `shape` of all of them; `texts` such as sources and groups, one each."""
-        with self._open(f"{name}_images") as member:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(member, header)
-            for part in images:
-                member.write(np.ascontiguousarray(part).data)
+        self.add_images(f"{name}_images", images, shape)
         self.add(f"{name}_labels", labels.astype(np.uint8) if labels.max() < 256 else labels)
         for key, values in texts.items():
             if values is not None:
                 self.add(f"{name}_{key}", np.array(values, dtype=np.str_))
+
+    def add_images(self, key: str, images: Iterable[NDArray[np.uint8]], shape: tuple[int, ...]) -> None:
+        """Add an array of images that come in parts, `shape` of all of them."""
+        with self._open(key) as member:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(member, header)
+            for part in images:
+                member.write(np.ascontiguousarray(part).data)
 
     def add(self, key: str, array: NDArray[Any]) -> None:
         """Add one array."""

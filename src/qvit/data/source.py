@@ -185,8 +185,12 @@ def _listed(path: Path, asked: Asked) -> tuple["Listing", Path]:
     check_side(asked.size)
     listing = list_pictures(path, asked.importing)
     key = key_of(listing, stamps_of(listing), size=asked.size, options=asked.importing)
-    folder = writable(user_cache() if asked.root is None else root_folder(asked.root)) / "imported"
-    return listing, folder / f"{name_of(path)[:40]}-{asked.size}-{key}.npz"
+    return listing, import_folder(asked.root) / f"{name_of(path)[:40]}-{asked.size}-{key}.npz"
+
+
+def import_folder(root: str | Path | None) -> Path:
+    """Return the folder of files that are made of pictures: in `root` if that is given, else in the user's cache."""
+    return writable(user_cache() if root is None else root_folder(root)) / "imported"
 
 
 def list_pictures(path: Path, options: ImportOptions) -> "Listing":

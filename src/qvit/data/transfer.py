@@ -1,6 +1,7 @@
 """Unlabelled images to distil on (a transfer set), and the check that no student is tested on them."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from jaxtyping import UInt8
 
 from qvit.data.arrays import Dataset, Split, load_dataset
 from qvit.data.checks import bytes_of_floats, image_layout
+from qvit.data.listing import list_unlabelled
 from qvit.data.mapped import map_array
 from qvit.data.npz import check_unchanged, find_header, given_path, md5_of, problem, read_array, stamp_of
-from qvit.data.registry import is_path
-from qvit.data.source import MAP_ABOVE, channels_first, unpack_folder, view_channels_first
+from qvit.data.options import MOST_BAD, ImportOptions, check_side
+from qvit.data.registry import is_path, name_of
+from qvit.data.source import MAP_ABOVE, channels_first, import_folder, unpack_folder, view_channels_first
 from qvit.errors import ConfigError, DataError
 
 KEYS = ("images", "train_images")
@@ -34,8 +37,10 @@ def load_images(
 
     `name` is a dataset's name in the registry, whose training images are taken, or the path of an .npz file with an
     array `images` or `train_images`, `(n, s, s)` or `(n, s, s, c)`, of bytes or of numbers in [0, 1], which are rounded
-    to bytes; other arrays in it are ignored. `size` is the side in pixels that the images must have, `channels` the
-    number that they shall have: grey is repeated to three, colours become grey by the luma of ITU-R BT.601, rounded.
+    to bytes; other arrays in it are ignored. Or it is the path of a folder, of which all pictures at any depth are
+    taken that can be read, made squares as those of datasets are. `size` is the side in pixels that the images must
+    have, `channels` the number that they shall have: grey is repeated to three, colours become grey by the luma of
+    ITU-R BT.601, rounded.
     `root` and `download` are those of `load_dataset`, and large files are memory-mapped as there, unless colours have
     to become grey.
 
@@ -46,7 +51,8 @@ def load_images(
     if channels not in (1, 3):
         raise ConfigError(f"Expected channels=1 (grey) or 3 (colour), got {channels}.")
     if is_path(name):
-        images = _load_own(given_path(name), size, root)
+        path = given_path(name)
+        images = _load_own(_imported(path, size, channels, root) if os.path.isdir(path) else path, size, root)  # noqa: PTH112
     else:
         images = load_dataset(str(name), size, root, download).train.images
     adapted = _adapted(images, channels)
@@ -55,6 +61,20 @@ def load_images(
     for _, part in split.parts():
         digest.update(np.ascontiguousarray(part).data)
     return split, digest.hexdigest()
+
+
+def _imported(folder: Path, size: int, channels: int, root: str | Path | None) -> Path:
+    """Return the .npz file made of the pictures in a folder; it is made if it is not there yet."""
+    from qvit.data.importing import import_unlabelled, key_of, stamps_of
+
+    check_side(size)
+    listing = list_unlabelled(folder)
+    options = ImportOptions(channels="grey" if channels == 1 else "rgb", max_bad=min(len(listing.files), MOST_BAD))
+    key = key_of(listing, stamps_of(listing), size=size, options=options)
+    target = import_folder(root) / f"{name_of(folder)[:40]}-{size}-{key}.npz"
+    if not target.exists():
+        import_unlabelled(listing, target, size=size, options=options)
+    return target
 
 
 def _load_own(path: Path, size: int, root: str | Path | None) -> Images:
