@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from qvit.data.arrays import Dataset, load_dataset
-from qvit.data.exporting import export_dataset
+from qvit.data.exporting import export_dataset, import_command
 from qvit.data.options import DEFAULTS, ImportOptions
-from qvit.errors import DataError
+from qvit.errors import DataError, RunError
 
 Save = Callable[..., Path]
 ALL = ImportOptions(label="*")
@@ -33,6 +33,8 @@ NAMES = {
     "plain": ["x", "y", "z", "u", "v"],
     "not in order": ["z", "y", "x", "10", "9"],
     "not for folders": ["a/b", "a:b", "..", 'with "quotes", commas', "ü" * 90],
+    "columns of the table": ["path", "split", "label", "class_name", "group"],
+    "no labels": ["na", "unknown", "none", "?", "\U00020000" * 90],
 }
 
 
@@ -91,3 +93,135 @@ def test_what_is_there_is_left(make_own: Any, save: Save, tmp_path: Path) -> Non
         assert str(caught.value) == told
     (tmp_path / "empty").mkdir()
     export_dataset(data, tmp_path / "empty")
+
+
+# --- what would not come back ---
+
+NOWHERE = "An import would refuse that, or lose the class: divide it among the splits, or leave it out."
+EACH = "own: expected images of each class in train and in another split, found"
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def renamed(**changes: str) -> Change:
+    """Give the first of some names another; `groups` those of training images."""
+
+    def change(arrays: dict[str, Any]) -> None:
+        for key, name in changes.items():
+            arrays[key] = np.array([name, *arrays[key].tolist()[1:]])
+
+    return change
+
+
+def relabelled(old: int, new: int, *splits: str) -> Change:
+    def change(arrays: dict[str, Any]) -> None:
+        for split in splits or ("train", "val", "test"):
+            arrays[f"{split}_labels"][arrays[f"{split}_labels"] == old] = new
+
+    return change
+
+
+def kept(kind: str, name: str) -> str:
+    found = f"found {name}, which would be lost or changed. Rename it."
+    return f"own: expected names of {kind} that a table keeps as they are, {found}"
+
+
+ONE_CLASS: dict[str, tuple[Change, str]] = {
+    "a last class without images": (relabelled(4, 0), f"{EACH} none of 'e'. {NOWHERE}"),
+    "a middle class without images": (relabelled(2, 0), f"{EACH} none of 'c'. {NOWHERE}"),
+    "a class in train alone": (relabelled(1, 0, "val", "test"), f"{EACH} those of 'b' in train alone. {NOWHERE}"),
+    "a class not in train": (relabelled(3, 0, "train"), f"{EACH} those of 'd' in val and test alone. {NOWHERE}"),
+    "spaces around a class": (renamed(class_names=" a"), kept("classes", "' a'")),
+    "spaces around a group": (renamed(train_groups="g "), kept("groups", "'g '")),
+}
+SEVERAL_LABELS: dict[str, tuple[Change, str]] = {
+    "a label called split": (
+        renamed(class_names="split"),
+        "own: an import of its pictures would say: data.csv: expected columns with different names, found two called "
+        "'split'. Rename one.",
+    ),
+    "a label called path": (
+        renamed(class_names="path"),
+        "own: an import of its pictures would say: data.csv: expected columns with different names, found two called "
+        "'path'. Rename one.",
+    ),
+    "a label called group": (
+        renamed(class_names="group"),
+        "own: an import of its pictures would say: data.csv: expected columns with different names, found two called "
+        "'group'. Rename one.",
+    ),
+    "a label called class_name": (
+        renamed(class_names="class_name"),
+        kept("labels", "'class_name'"),
+    ),
+    "spaces around a label": (renamed(class_names="a "), kept("labels", "'a '")),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*no training image of class")
+@pytest.mark.parametrize("case", [*ONE_CLASS, *SEVERAL_LABELS])
+def test_what_would_not_come_back_is_refused(make_own: Any, save: Save, tmp_path: Path, case: str) -> None:
+    arrays = make_own(size=9) | {"class_names": np.array(list("abcde"))}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_groups"] = np.array([f"{split}{place}" for place in range(len(arrays[f"{split}_labels"]))])
+        if case in SEVERAL_LABELS:
+            arrays[f"{split}_labels"] = np.eye(5, dtype=np.uint8)[arrays[f"{split}_labels"][:, 0]]
+            arrays[f"{split}_labels"][0] = 1
+    change, told = {**ONE_CLASS, **SEVERAL_LABELS}[case]
+    data = load_dataset(save(arrays))
+    export_dataset(data, tmp_path / "sound")
+    change(arrays)
+    data = load_dataset(save(arrays))
+    with pytest.raises(DataError) as caught:
+        export_dataset(data, tmp_path / "out")
+    assert str(caught.value) == told
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_to(
+    make_own: Any, save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_dataset(save(make_own(size=9)))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(RunError) as caught:
+        export_dataset(data, tmp_path / "out")
+    assert str(caught.value) == (
+        f"Cannot write pictures to {tmp_path / 'out'}: No space left on device. Choose another."
+    )
+
+
+# --- the command that imports them again ---
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "more"),
+    [
+        (None, 5, ""),
+        ("ordinal", 5, " --task ordinal"),
+        (None, 2, ""),
+        ("ordinal", 2, " --task ordinal"),
+        ("multi-class", 2, " --task multi-class"),
+    ],
+)
+def test_the_command_says_the_task_that_labels_do_not_show(
+    make_own: Any, save: Save, tmp_path: Path, task: str | None, classes: int, more: str
+) -> None:
+    data = load_dataset(save(make_own(size=9, channels=1, classes=classes)), task=task)
+    command = import_command(data, tmp_path / "data.csv")
+    assert command == f"qvit data import {tmp_path}/data.csv --label label --size 9{more}"
+
+
+def test_grey_pictures_in_colour_stay_in_colour(make_own: Any, save: Save, tmp_path: Path) -> None:
+    arrays = make_own(size=9)
+    arrays["val_images"][2] = 0
+    data = load_dataset(save(arrays))
+    table = export_dataset(data, tmp_path / "out")
+    command = import_command(data, table)
+    assert command.endswith("--size 9 --channels rgb")
+    again = back(table, ImportOptions(channels="rgb"), size=9)
+    assert again.info.channels == 3
+    assert again.digest == data.digest
