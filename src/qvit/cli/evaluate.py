@@ -46,6 +46,8 @@ def evaluate(
         _print(f"without the {number} that have a near-duplicate in another split", without)
     elif number:
         typer.echo(f"{number} have a near-duplicate in another split; too few others are left to be measured.")
+    elif copies:
+        typer.echo(f"0 images of {split} have a near-duplicate in another split.")
 
 
 def _print(title: str, figures: "Figures") -> None:
