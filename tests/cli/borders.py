@@ -61,10 +61,10 @@ class Border:
         self.patch = patch
         self.seen: dict[str, Any] = {}
 
-    def at(self, place: str, *, gives: Any = Reached, passes: bool = False) -> None:
+    def at(self, place: str, *, gives: Any = Reached, passes: bool | Callable[..., bool] = False) -> None:
         """Replace a function, by its module and name; the first call's arguments are kept.
 
-        It ends the command, or gives something, or passes on what it was given.
+        It ends the command, or gives something, or passes on what it was given; `passes` may say this of its arguments.
         """
         module, _, name = place.rpartition(".")
         real: Callable[..., Any] = getattr(importlib.import_module(module), name)
@@ -76,7 +76,7 @@ class Border:
                 self.seen[place] = True
                 for argument, value in bound.arguments.items():
                     self.seen.update(flat(argument, value))
-            if passes:
+            if passes is True or (passes and passes(bound.arguments)):
                 return real(*given, **named)
             if gives is Reached:
                 raise Reached

@@ -12,6 +12,7 @@ from qvit.bench.engines import EngineRow
 from qvit.bench.gradients import GradientRow
 from qvit.bench.layer import LayerRow
 from qvit.bench.step import StepRow
+from qvit.data.duplicates import Duplicates
 from qvit.report.page import Written
 from qvit.study.estimate import Planned, PlannedRuns
 from qvit.study.runner import Summary
@@ -88,6 +89,8 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
         "phantom",
         {
             "name": ("octmnist", {"title": ("name         phantom", "name         octmnist")}),
+            "label": ("own.csv --label sex", {"importing.label": (None, "sex")}),
+            "group_by": ("own.csv --group-by patient", {"importing.group_by": (None, "patient")}),
             "json": ("phantom --json", {"json": (False, True)}),
         },
     ),
@@ -119,12 +122,12 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
         },
     ),
     "data verify": (
-        "phantom",
-        after("phantom", OF_DATA)
+        "small.npz",
+        after("octmnist", OF_DATA)
         | {
-            "name": ("octmnist", {"name": ("phantom", "octmnist")}),
-            "copies": ("phantom --no-copies", {"title": ("", "own.npz is sound: MD5 0, binary, train 3 images")}),
-            "json": ("phantom --no-copies --json", {"json": (False, True)}),
+            "name": ("octmnist", {"name": ("small.npz", "octmnist")}),
+            "copies": ("small.npz --no-copies", {"qvit.data.duplicates.find_duplicates": (True, None)}),
+            "json": ("small.npz --json", {"json": (False, True)}),
         },
     ),
     "data preview": (
@@ -314,7 +317,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
         },
     ),
 }  # fmt: skip
-REPORT = {"path": "own.npz", "md5": "0", "task": "binary", "splits": {"train": {"images": 3}}}
+REPORT = {"path": "own.npz", "md5": "0", "task": "binary", "splits": {"train": {"images": 3, "per_label": [3]}}}
 MEASURES = ("auc", "acc", "balanced_acc", "f1", "kappa", "sensitivity", "specificity", "ece", "log_loss")
 FIGURES = Figures(**dict.fromkeys(MEASURES, 0.5), auc_interval=(0.25, 0.75), acc_interval=(None, None))
 
@@ -333,8 +336,12 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
         with Store.open(Path(name)):
             pass
     border = Border(monkeypatch)
-    for place in ("qvit.data.arrays.load_dataset", "qvit.training.run.train_run", "qvit.distill.distill"):
+    for place in ("qvit.training.run.train_run", "qvit.distill.distill"):
         border.at(place)
+    border.at("qvit.data.arrays.load_dataset", passes=lambda given: given["name"] == "small.npz")
+    border.at(
+        "qvit.data.duplicates.find_duplicates", gives=Duplicates((), 0.5, 0.0, {"train": 24, "val": 16, "test": 20})
+    )
     border.at("qvit.data.arrays.verify", gives=REPORT)
     border.at("qvit.training.run.evaluate_run", gives=FIGURES)
     border.at("qvit.training.run.evaluate_apart", gives=Apart(FIGURES, 1, FIGURES))

@@ -96,6 +96,8 @@ OF_RUNS: Wrong = {
 WRONG: dict[str, Wrong] = {
     "data info": {
         "name": ("retinamist", f"Unknown dataset 'retinamist'. Did you mean 'retinamnist'? {KNOWN}"),
+        "label": ("small.npz --label sex", NO_TABLE.format("label")),
+        "group_by": ("octmnist --group-by id", NO_TABLE.format("group_by").replace("small.npz", "Dataset 'octmnist'")),
     },
     "data get": {
         "name": ("retinamist", f"Unknown dataset 'retinamist'. Did you mean 'retinamnist'? {KNOWN}"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from qvit.data import source as loading
-from qvit.data.arrays import load_dataset, verify
+from qvit.data.arrays import describe, load_dataset, verify
 from qvit.errors import DataError
 
 Arrays = dict[str, Any]
@@ -164,6 +164,8 @@ def test_verify_reports_own_files(arrays: Arrays, save: Save) -> None:
             "test": {"images": 11, "per_label": [3, 2, 2, 2, 2]},
         },
     }
+    data = load_dataset(path)
+    assert describe(data) == verify(path) | {"md5": None, "digest": data.digest}
     multi = {k: v if "images" in k else np.tile([0, 1, 1], (len(v), 1)) for k, v in arrays.items()}
     multi["train_labels"][0] = [1, 0, 0]
     assert verify(save(multi))["splits"]["train"]["per_label"] == [1, 22, 22]

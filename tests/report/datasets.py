@@ -1,14 +1,16 @@
 """Datasets made up for previews, and the pairs of near-duplicates that are shown of them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qvit.data.arrays import Dataset, Split
+from qvit.data.duplicates import TURNS, Duplicates, Pair
+from qvit.data.findings import Findings, find
 from qvit.data.registry import DatasetInfo
+from qvit.report.survey import Survey, survey
 
 COUNTS = {"train": 31, "val": 7, "test": 13}
 # Each is a trial for whoever shows it.
@@ -24,13 +26,27 @@ NAMES = (
 )
 
 
-@dataclass(frozen=True)
-class MadePair:
-    first: tuple[str, int]
-    second: tuple[str, int]
-    distance: float = 0.25
-    turn: str = "mirrored"
-    exact: bool = False
+def made_pair(
+    first: tuple[str, int],
+    second: tuple[str, int],
+    *,
+    distance: float = 0.25,
+    turn: str = TURNS[4],
+    exact: bool = False,
+) -> Pair:
+    """Two images that are taken for copies."""
+    return Pair(first, second, distance, turn, exact)
+
+
+def made_findings(dataset: Dataset, pairs: Iterable[Pair] = (), *, cut: float = 0.5) -> Findings:
+    """What is wrong with a dataset in which these pairs are taken for copies."""
+    images = {name: len(split) for name, split in dataset.splits.items()}
+    return find(dataset, Duplicates(tuple(pairs), cut, 0.0, images))
+
+
+def surveyed(dataset: Dataset, pairs: Iterable[Pair] = ()) -> Survey:
+    """What a dataset holds in which these pairs are taken for copies."""
+    return survey(dataset, made_findings(dataset, pairs))
 
 
 def make_dataset(

@@ -13,11 +13,12 @@ from matplotlib.text import Text
 from PIL import Image as Pillow
 
 from qvit.data.arrays import Dataset
+from qvit.data.duplicates import Pair
 from qvit.report.panels import BINS, MARGIN, WIDTH, Panel, fitted, histogram, picture
 from qvit.report.pictures import COLOURS
-from qvit.report.survey import survey, thumbnail
+from qvit.report.survey import thumbnail
 from qvit.report.twins import twins, twins_told
-from report.datasets import COUNTS, NAMES, MadePair, make_dataset
+from report.datasets import COUNTS, NAMES, made_findings, made_pair, make_dataset, surveyed
 from report.made import outside
 
 
@@ -34,8 +35,9 @@ def panels(monkeypatch: pytest.MonkeyPatch) -> list[Panel]:
     return found
 
 
-def draw(dataset: Dataset, pairs: Sequence[MadePair] = (), title: str = "Made") -> bytes:
-    return picture(survey(dataset), title, twins(dataset, pairs), twins_told(dataset, pairs))
+def draw(dataset: Dataset, pairs: Sequence[Pair] = (), title: str = "Made") -> bytes:
+    findings = made_findings(dataset, pairs)
+    return picture(surveyed(dataset, pairs), title, twins(dataset, findings), twins_told(findings))
 
 
 def pixels_of(content: bytes) -> Any:
@@ -89,7 +91,7 @@ def test_nothing_overlaps_or_is_cut(
 ) -> None:
     counts = {"train": 61, "val": 9, "test": 23}
     dataset = make_dataset(task, names=names, size=size, channels=channels, counts=counts, description=LONG * 4)
-    draw(dataset, [MadePair(("train", k), ("test", k), turn=LONG, distance=1.25e-7 * k) for k in range(count)], LONG)
+    draw(dataset, [made_pair(("train", k), ("test", k), turn=LONG, distance=1.25e-7 * k) for k in range(count)], LONG)
     assert len(panels) == 5
     assert [wrong for panel in panels for wrong in disorder(panel)] == []
     assert [text for panel in panels for text in outside(panel.figure)] == []
@@ -120,7 +122,7 @@ def test_every_image_is_there_pixel_by_pixel(monkeypatch: pytest.MonkeyPatch, ch
     drawn: list[Panel] = []
     whole = Panel.drawn
     monkeypatch.setattr(Panel, "drawn", lambda panel: [drawn.append(panel), whole(panel)][1])
-    found, pair = survey(dataset), MadePair(("train", 3), ("test", 5))
+    found, pair = surveyed(dataset), made_pair(("train", 3), ("test", 5))
     pixels = pixels_of(draw(dataset, [pair]))
     assert pixels.shape == (sum(panel.end for panel in drawn), WIDTH, 3)
 
@@ -147,26 +149,27 @@ def test_what_it_says(panels: list[Panel]) -> None:
         "multi-label", names=("$a$ & <b>", "b"), channels=3, description="What is seen", licence="CC0"
     )
     dataset.train.labels[0], dataset.val.labels[0], dataset.test.labels[0] = [1, 0], [0, 1], [1, 0]
-    pairs = [MadePair(("train", 0), ("val", 0), distance=0.5), MadePair(("train", 0), ("test", 0), exact=True)]
+    pairs = [made_pair(("train", 0), ("val", 0), distance=0.5), made_pair(("train", 0), ("test", 0), exact=True)]
     draw(dataset, pairs, title="Title of $5")
     heading, sheet, counts, levels, near = map(texts_of, panels)
     assert heading[0] == "Title of $5"
     assert {"What is seen", "multi-label, 2 labels, any number per image", "CC0"} <= set(heading)
     assert {"Images", "mean", "train, 31 images", "val, 7 images", "0: $a$ & <b>", "1: b", "(no label)"} <= set(sheet)
-    found = survey(dataset)
+    found = surveyed(dataset)
     figures = [row.counts[split] for row in found.rows for split in COUNTS]
     assert [int(text.split()[0]) for text in counts if text.endswith("%)")] == figures
     assert {"level, red", "level, green", "level, blue", "% of pixels"} <= set(levels)
     assert [text for text in near if text.startswith(("train", "val", "test"))] == [
         "train 0",
-        "test 0",
-        "train 0",
         "val 0",
+        "train 0",
+        "test 0",
     ]
     assert {"= same label", "≠ different labels", "distance 0.25, mirrored", "equal, mirrored"} & set(near) == {
         "= same label", "≠ different labels", "equal, mirrored",
     }  # fmt: skip
-    assert "2 pairs, 1 with different labels; the nearest first." in near
+    assert "2 pairs: first the 1 with different labels, then others across splits, then those within one." in near
+    assert "1 pair of near-duplicates has different labels." in heading
 
 
 def test_bars_are_as_long_as_shares(panels: list[Panel]) -> None:
@@ -193,7 +196,7 @@ def test_histograms_are_shares_of_a_split() -> None:
         split.images[:, :, :6] = 0  # a black border
     dataset.val.images[:, 1] //= 4
     axes: Any = Figure().subplots()
-    labels = histogram(axes, survey(dataset), 1)
+    labels = histogram(axes, surveyed(dataset), 1)
     for k, (split, label) in enumerate(zip(dataset.splits.values(), labels, strict=True)):
         green = split.images[:, 1]
         values, edges, _ = axes.patches[k].get_data()
@@ -219,7 +222,7 @@ def test_histograms_of_black_and_white() -> None:
     for split in dataset.splits.values():
         split.images[:] = np.where(split.images > 99, 255, 0)
     axes: Any = Figure().subplots()
-    histogram(axes, survey(dataset), 0)
+    histogram(axes, surveyed(dataset), 0)
     assert axes.get_ylim()[1] > 50
 
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from qvit.data.findings import NOTHING
 from qvit.errors import DataError, RunError
 from qvit.report import preview as module
 from qvit.report.preview import page, preview
-from qvit.report.survey import survey
 from qvit.report.twins import twins, twins_told
-from report.datasets import COUNTS, NAMES, MadePair, make_dataset
+from report.datasets import COUNTS, NAMES, made_findings, made_pair, make_dataset, surveyed
 
-PAIRS = [MadePair(("train", 1), ("test", 2)), MadePair(("val", 0), ("test", 2), distance=0.125, exact=True)]
+PAIRS = [made_pair(("train", 1), ("test", 2)), made_pair(("val", 0), ("test", 2), distance=0.125, exact=True)]
 VOID = {"meta", "img"}
 
 
@@ -57,7 +58,8 @@ class Page(HTMLParser):
 
 
 def read(dataset: Any, pairs: Any = (), title: str = "Made") -> Page:
-    return Page(page(survey(dataset), title, twins(dataset, pairs), twins_told(dataset, pairs)))
+    findings = made_findings(dataset, pairs)
+    return Page(page(surveyed(dataset, pairs), title, twins(dataset, findings), twins_told(findings)))
 
 
 def decoded(image: dict[str, str | None]) -> Any:
@@ -72,7 +74,7 @@ DATASET = make_dataset("multi-label", names=NAMES[:2])
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("a-folder") / "some" / "where"
-    paths = preview(DATASET, folder, pairs=PAIRS)
+    paths = preview(DATASET, folder, findings=made_findings(DATASET, PAIRS))
     assert paths == [folder / name for name in ("preview.png", "preview.html")]
     return paths
 
@@ -81,7 +83,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_two_files_the_same_each_time(written: list[Path], tmp_path: Path) -> None:
     assert sorted(path.name for path in written[0].parent.iterdir()) == ["preview.html", "preview.png"]
     (tmp_path / "preview.png").write_text("an earlier one")
-    again = preview(DATASET, tmp_path, pairs=PAIRS[::-1])
+    again = preview(DATASET, tmp_path, findings=made_findings(DATASET, PAIRS[::-1]))
     assert [path.read_bytes() for path in written] == [path.read_bytes() for path in again]
 
 
@@ -108,7 +110,7 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("title", "told"), [(None, "Made"), ("Another\none", "Another one")])
 def test_it_has_a_title(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, title: str | None, told: str) -> None:
     monkeypatch.setattr(module, "picture", lambda found, title, pairs, told: title.encode())
-    picture, text = preview(DATASET, tmp_path, title=title)
+    picture, text = preview(DATASET, tmp_path, findings=made_findings(DATASET), title=title)
     assert picture.read_text() == told
     assert f"<title>{told}</title>" in text.read_text(encoding="utf-8")
 
@@ -130,7 +132,7 @@ def test_the_page_needs_nothing_else() -> None:
 @pytest.mark.usefixtures("no_charts")
 def test_names_are_shown_and_not_run() -> None:
     dataset = make_dataset(names=NAMES, description="<script>alert(1)</script>")
-    pair = MadePair(("train", 0), ("val", 0), turn="<u>turned</u>")
+    pair = made_pair(("train", 0), ("val", 0), turn="<u>turned</u>")
     found = read(dataset, [pair], title="<b>bold</b>")
     for name in NAMES:
         assert name.replace("\n", " ").replace("\x1b", r"\x1b") in found.words
@@ -146,7 +148,7 @@ def test_its_images_are_those_of_the_dataset(channels: int) -> None:
     dataset = make_dataset("multi-label", channels=channels, size=28)
     found = read(dataset, PAIRS)
     images = {image["alt"] or "": image for image in found.all("img") if image.get("class") == "image"}
-    shown = survey(dataset)
+    shown = surveyed(dataset)
     places = [f"{split} {k}" for row in shown.rows for split, some in row.positions.items() for k in some]
     means = [f"mean of {title}" for title in ("0: a", "1: b", "2: c", "(no label)")]
     ends = [f"{split} {k}" for pair in PAIRS for split, k in (pair.first, pair.second)]
@@ -165,7 +167,7 @@ def test_counts_are_told() -> None:
     dataset = make_dataset(names=[str(k) for k in range(23)], counts={"train": 100, "val": 40, "test": 23})
     dataset.val.labels[:] = 3
     found = read(dataset)
-    shown = survey(dataset)
+    shown = surveyed(dataset)
     start = len(found.cells) - 4 * 22
     assert found.cells[start : start + 4] == ["", *COUNTS]
     rows = [found.cells[k : k + 4] for k in range(start + 4, len(found.cells), 4)]
@@ -181,12 +183,27 @@ def test_counts_are_told() -> None:
 
 
 @pytest.mark.usefixtures("no_charts")
+def test_what_is_wrong_is_told_as_verify_tells_it() -> None:
+    dataset = make_dataset(names=("a", "<b>"))
+    dataset.val.labels[:] = 0
+    dataset.test.images[4] = 9
+    pairs = [made_pair(("train", 1), ("test", k)) for k in (2, 3, 4)]
+    told = made_findings(dataset, pairs).told(dataset)
+    assert len(told) >= 5
+    found = read(dataset, pairs)
+    assert all(line in found.words for line in told)
+    groups = {name: np.array([f"{name}{k}" for k in range(len(split))]) for name, split in dataset.splits.items()}
+    whole = replace(make_dataset(), groups=groups)
+    assert NOTHING in read(whole).words
+
+
+@pytest.mark.usefixtures("no_charts")
 def test_pairs_are_told() -> None:
     dataset = make_dataset()
     assert "Near-duplicates" not in read(dataset).words
     found = read(dataset, PAIRS)
     assert "Near-duplicates" in found.words
-    differing = sum(not pair.agree for pair in twins(dataset, PAIRS))
+    differing = sum(not pair.agree for pair in twins(dataset, made_findings(dataset, PAIRS)))
     assert found.words.count("≠ different labels") == differing
     assert found.words.count("= same label") == 2 - differing
     assert "equal, mirrored" in found.words
@@ -195,14 +212,16 @@ def test_pairs_are_told() -> None:
 
 @pytest.mark.parametrize("wrong", ["file", "pairs"])
 def test_what_cannot_be_shown_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
-    monkeypatch.setattr(module, "survey", lambda dataset: pytest.fail("nothing is read before"))
+    monkeypatch.setattr(module, "survey", lambda dataset, findings: pytest.fail("nothing is read before"))
     if wrong == "file":
         (tmp_path / "out").touch()
         with pytest.raises(RunError) as caught:
-            preview(make_dataset(), tmp_path / "out" / "here")
+            preview(DATASET, tmp_path / "out" / "here", findings=made_findings(DATASET))
         told = f"Cannot write a preview to {tmp_path / 'out' / 'here'}: Not a directory. Choose another folder."
         assert str(caught.value) == told
     else:
-        with pytest.raises(DataError, match="Expected pairs of images of this dataset"):
-            preview(make_dataset(), tmp_path / "out", pairs=[MadePair(("train", 99), ("test", 0))])
+        larger = make_dataset("multi-label", counts={"train": 100, "val": 7, "test": 13})
+        findings = made_findings(larger, [made_pair(("train", 99), ("test", 0))])
+        with pytest.raises(DataError, match="Expected positions below 31, the images of this split, got 99 to 99"):
+            preview(DATASET, tmp_path / "out", findings=findings)
         assert not list(tmp_path.iterdir())

@@ -25,10 +25,9 @@ from qvit.report.survey import (
     share,
     sheet_told,
     shown_side,
-    survey,
     thumbnail,
 )
-from report.datasets import COUNTS, make_dataset
+from report.datasets import COUNTS, make_dataset, surveyed
 
 TASKS = ["binary", "multi-class", "ordinal", "multi-label"]
 
@@ -57,7 +56,7 @@ def averaged(image: Any, block: int) -> Any:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_hold_the_images_of_their_class(task: str, channels: int) -> None:
     dataset = made(task, channels=channels)
-    found = survey(dataset)
+    found = surveyed(dataset)
     assert found.images == COUNTS
     assert [row.number for row in found.rows] == [*range(dataset.info.num_classes), *([None] * (task == "multi-label"))]
     for row in found.rows:
@@ -80,7 +79,7 @@ def test_rows_hold_the_images_of_their_class(task: str, channels: int) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_histograms_count_every_pixel(channels: int) -> None:
     dataset = made("multi-class", channels=channels)
-    for split, table in survey(dataset).histograms.items():
+    for split, table in surveyed(dataset).histograms.items():
         for channel in range(channels):
             expected, _ = np.histogram(dataset[split].images[:, channel], bins=np.arange(257))
             assert np.array_equal(table[channel], expected)
@@ -96,7 +95,7 @@ def test_large_images_are_averaged_over_blocks(size: int) -> None:
     assert np.abs(thumbnail(dataset.train, 2) - expected).max() <= 0.5
     assert thumbnail(dataset.train, 2).shape == expected.shape
     assert np.array_equal(thumbnail(dataset.train, 2, size), dataset.train.images[2].transpose(1, 2, 0))
-    row = survey(dataset).rows[0]
+    row = surveyed(dataset).rows[0]
     every = np.concatenate([split.images[split.labels[:, 0] == 0] for split in dataset.splits.values()])
     assert row.mean is not None
     assert np.abs(row.mean - averaged(every.mean(axis=0), block)).max() <= 0.5
@@ -114,7 +113,7 @@ def same(one: Survey, other: Survey) -> bool:
 
 def test_parts_and_maps_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     dataset = made("multi-label", channels=3)
-    whole = survey(dataset)
+    whole = surveyed(dataset)
     mapped = {}
     for name, split in dataset.splits.items():
         np.save(tmp_path / f"{name}.npy", split.images.transpose(0, 2, 3, 1))
@@ -123,30 +122,20 @@ def test_parts_and_maps_change_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert mapped["train"].mapped
     monkeypatch.setattr(arrays, "_CHUNK", 5 * 3 * 12 * 12)
     assert len(list(dataset.train.parts())) == 7
-    assert same(survey(dataset), whole)
-    assert same(survey(replace(dataset, **mapped)), whole)
+    assert same(surveyed(dataset), whole)
+    assert same(surveyed(replace(dataset, **mapped)), whole)
 
 
-def test_images_of_one_colour_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = made("multi-class", channels=3)
-    dataset.train.images[[4, 30]] = np.array([1, 2, 3], np.uint8)[:, None, None]
-    dataset.test.images[0] = 255
-    dataset.val.images[3, :2] = 7  # the third channel is as it was
-    monkeypatch.setattr(arrays, "_CHUNK", 5 * 3 * 12 * 12)
-    assert survey(dataset).constant == {"train": (4, 30), "val": (), "test": (0,)}
-
-
-def test_classes_that_a_split_lacks_are_found() -> None:
+def test_classes_that_a_split_lacks_have_no_images() -> None:
     dataset = make_dataset(names=("a", "b\n", "c"), counts={"train": 9, "val": 1, "test": 2})
     dataset.val.labels[:] = 0
     dataset.test.labels[:] = [[0], [2]]
-    found = survey(dataset)
-    assert found.absent == {"train": (), "val": ("b", "c"), "test": ("b",)}
+    found = surveyed(dataset)
     assert found.rows[1].positions["val"] == ()
     everywhere = make_dataset(names=("a", "b", "c"))
     for split in everywhere.splits.values():
         split.labels[split.labels == 1] = 0
-    assert [row.mean is None for row in survey(everywhere).rows] == [False, True, False]
+    assert [row.mean is None for row in surveyed(everywhere).rows] == [False, True, False]
 
 
 @pytest.mark.parametrize("task", ["multi-class", "multi-label"])
@@ -159,7 +148,7 @@ def test_of_many_classes_the_largest_are_shown(task: str) -> None:
     totals = [int((every[:, k] if several else every == k).sum()) for k in range(27)]
     assert len(set(totals)) < 27, "some are equally large"
     largest = sorted(sorted(range(27), key=lambda k: (-totals[k], k))[:MOST_ROWS])
-    found = survey(dataset)
+    found = surveyed(dataset)
     assert [row.number for row in found.rows] == (largest if not several else [*largest, None])
     assert found.rest is not None
     assert found.rest.title == "(7 other classes)"
@@ -174,7 +163,7 @@ def test_of_many_classes_the_largest_are_shown(task: str) -> None:
 
 def test_one_class_may_be_left_out() -> None:
     dataset = make_dataset(names=[str(k) for k in range(21)], counts={"train": 63, "val": 21, "test": 20})
-    found = survey(dataset)
+    found = surveyed(dataset)
     assert found.rest is not None
     assert found.rest.title == "(1 other class)"
     assert found.rest.counts == {"train": 3, "val": 1, "test": 0}
@@ -183,7 +172,7 @@ def test_one_class_may_be_left_out() -> None:
 @pytest.mark.parametrize("classes", [2, 3, 4, 5, 6, 12])
 def test_few_classes_have_more_lines(classes: int) -> None:
     dataset = make_dataset(names=[str(k) for k in range(classes)], size=28, counts=dict.fromkeys(COUNTS, 400))
-    found = survey(dataset)
+    found = surveyed(dataset)
     lines = {2: 3, 3: 3, 4: 2, 5: 2}.get(classes, 1)
     assert found.columns == 5
     assert {len(some) for row in found.rows for some in row.positions.values()} == {5 * lines}
@@ -195,7 +184,7 @@ def test_positions_are_evenly_spread(count: int) -> None:
     images = np.zeros((2 * count, 1, 28, 28), np.uint8)
     labels = np.tile([[0], [1]], (count, 1)).astype(np.int64)
     dataset = make_dataset(names=("a", "b"), size=28)
-    found = survey(replace(dataset, train=Split(images, labels))).rows[1].positions["train"]
+    found = surveyed(replace(dataset, train=Split(images, labels))).rows[1].positions["train"]
     assert len(found) == min(15, count)
     assert found[0] == 1
     assert found[-1] == 2 * count - 1 or count == 1
@@ -221,27 +210,26 @@ def test_images_fit_where_they_are_shown(side: int, most: int) -> None:
 
 
 def test_facts() -> None:
-    found = survey(make_dataset("binary", names=("a", "b"), description="What\nis seen", licence="CC0"))
+    found = surveyed(make_dataset("binary", names=("a", "b"), description="What\nis seen", licence="CC0"))
     assert facts(found) == [
         ("Content", "What is seen"),
         ("Task", "binary, 2 classes"),
         ("Images", "51: train 31, val 7, test 13"),
         ("Size", "12 × 12 pixels, grey"),
-        ("Absent classes", "none"),
-        ("Constant images", "none"),
         ("Licence", "CC0"),
+        ("Found", "Groups, such as patients, are not known: whether one stands in two splits cannot be told."),
     ]
     dataset = make_dataset("multi-label", channels=3, counts={"train": 1200, "val": 2, "test": 11})
     dataset.val.labels[:] = 0
     dataset.test.labels[:] = 1
     dataset.test.images[:] = 9
-    told = dict(facts(survey(dataset)))
+    told = dict(facts(surveyed(dataset)))
     assert told == {
         "Task": "multi-label, 3 labels, any number per image",
         "Images": "1,213: train 1,200, val 2, test 11",
         "Size": "12 × 12 pixels, red, green and blue",
-        "Absent classes": "3 in val (a, b, c)",
-        "Constant images": "11 in test (0, 1, 2, 3, 4, 5, 6, 7 and 3 more)",
+        "Found": "Groups, such as patients, are not known: whether one stands in two splits cannot be told.",
+        "": "11 images of test have equal pixels throughout: 0, 1, 2, 3, 4 and 6 more.",
     }
 
 
@@ -258,19 +246,19 @@ def test_shares(count: int, text: str) -> None:
     [(28, ", enlarged 2 times"), (12, ", enlarged 5 times"), (64, ""), (33, ""), (65, ", averaged over 2 × 2 pixels")],
 )
 def test_the_scale_is_told(size: int, scale: str) -> None:
-    found = survey(make_dataset(size=size))
+    found = surveyed(make_dataset(size=size))
     told = f"By class and split, evenly spread over the positions{scale}; the mean is over all splits."
     assert sheet_told(found) == told
     assert counts_told(found) == "Images of each split in each class, and their share of the split."
 
 
 def test_labels_are_no_classes() -> None:
-    found = survey(make_dataset("multi-label"))
+    found = surveyed(make_dataset("multi-label"))
     assert sheet_told(found).startswith("By label and split, ")
     told = "Images of each split that have each label, and their share of the split; an image can have several."
     assert counts_told(found) == told
 
 
 def test_titles_have_a_number_unless_they_are_it() -> None:
-    found = survey(make_dataset("multi-label", names=("a\nb", "1", "3")))
+    found = surveyed(make_dataset("multi-label", names=("a\nb", "1", "3")))
     assert [row.title for row in found.rows] == ["0: a b", "1", "2: 3", "(no label)"]

@@ -11,11 +11,12 @@ from qvit.cli.console import Group, print_json, print_table, say
 from qvit.cli.options import Assign, GroupBy, Label, Task
 from qvit.data.registry import DATASETS, TABLES, get_info, is_path, name_of
 from qvit.errors import ConfigError, QvitError, nearest
-from qvit.files import PART
+from qvit.files import PART, expanded
 
 if TYPE_CHECKING:
     from qvit.data.arrays import Dataset
     from qvit.data.options import ImportOptions
+    from qvit.data.source import Asked, Groups
 
 app = typer.Typer(cls=Group, help="List, describe, download, check, import, export and look at datasets.")
 
@@ -61,20 +62,24 @@ def list_(json: Json = False) -> None:
 
 
 @app.command()
-def info(name: Name, json: Json = False) -> None:
+def info(name: Name, label: Label = None, group_by: GroupBy = None, json: Json = False) -> None:
     """Describe one dataset: task, labels, splits, files, licence, citation; for your own data, what they hold."""
     if is_path(name):
         from qvit.data.arrays import verify as check
 
-        described = check(name)
+        described = check(name, importing=_importing(None, label=label, group_by=group_by)) | {"path": name}
+        if _of_pictures(name):
+            del described["md5"]  # of the file that they were imported into
     else:
         described = _described(name)
+        if (label, group_by) != (None, None):
+            _importing(None, label=label, group_by=group_by).refuse_for(f"Dataset '{name}'")
     if json:
         print_json(described)
         return
     for key, value in described.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{k}: {v}" for k, v in value.items())
+            value = ", ".join(f"{k}: {_plain(v)}" for k, v in value.items())
         elif isinstance(value, list):
             value = ", ".join(f"{place}: {label}" for place, label in enumerate(value))
         typer.echo(f"{key:12} {value}")
@@ -116,10 +121,8 @@ def import_(
 
     import numpy as np
 
-    from qvit.data.arrays import load_dataset
     from qvit.data.packing import Packer
 
-    given = {"label": label, "group_by": group_by, "fit": fit, "channels": channels, "max_bad": max_bad}
     if not _of_pictures(path):
         raise ConfigError(f"Expected a folder, or a table that ends in {' or '.join(TABLES)}, got {path}.")
     target = out or Path(f"{name_of(path)}.npz")
@@ -127,8 +130,9 @@ def import_(
         raise ConfigError(f"Expected a name that ends in .npz with --out, got {target}.")
     if os.path.lexists(target):
         raise ConfigError(f"There is already a file {target}; move it away, or choose another name with --out.")
+    named = {"label": label, "group_by": group_by, "fit": fit, "channels": channels, "max_bad": max_bad}
     with _made(target.parent):
-        dataset = load_dataset(Path(path), size=size, root=root, task=task, importing=_importing(assign, given))
+        dataset = _load(_asked(Path(path), size, root, task, assign, **named))
     assert dataset.path is not None
     part = target.with_name(f".{target.name}{PART}")
     try:
@@ -142,8 +146,8 @@ def import_(
             part.unlink()
         raise ConfigError(f"Cannot write {target}: {error.strerror or error}. Choose another with --out.") from error
     counts = ", ".join(f"{split} {len(part)}" for split, part in dataset.splits.items())
-    groups = "" if dataset.groups is None else ", split by group"
-    say(f"{target}: {counts} images of {size} x {size} pixels, {dataset.info.num_classes} classes{groups}")
+    classes, groups = dataset.info.num_classes, _groups_told(dataset.groups)
+    say(f"{target}: {counts} images of {size} x {size} pixels, {classes} classes{groups}")
     typer.echo(dataset.digest)
 
 
@@ -159,13 +163,15 @@ def export(
     assign: Assign = None,
 ) -> None:
     """Write a dataset as pictures, FOLDER/CLASS/*.png, and a table, FOLDER/data.csv: the inverse of an import."""
-    from qvit.data.exporting import check_empty, export_dataset
+    from qvit.data.exporting import check_empty, export_dataset, import_command
 
+    asked = _asked(name, size, root, task, assign, label=label, group_by=group_by)
     check_empty(folder)
-    with _made(folder):
-        dataset = _load(name, size, root, label, group_by, task, assign)
-    table = export_dataset(dataset, folder)
+    with _made(folder, outside=name):
+        dataset = _load(asked)
+        table = export_dataset(dataset, folder)
     typer.echo(f"{sum(map(len, dataset.splits.values())):,} pictures are in {folder}, and listed in {table}")
+    typer.echo(f"To import them again: {import_command(dataset, table)}")
 
 
 @app.command()
@@ -181,25 +187,25 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check a dataset: its file, labels and images, near-duplicates across splits, groups in several, and more."""
-    from qvit.data.arrays import verify as check
+    from qvit.data.arrays import describe
+    from qvit.data.duplicates import find_duplicates
+    from qvit.data.fetch import check_size
+    from qvit.data.findings import NOTHING, find
 
-    importing = _importing(assign, {"label": label, "group_by": group_by})
-    report = check(name, size=size, root=root, task=task, importing=importing)
-    told: list[str] = []
-    if copies:
-        from qvit.data.duplicates import find_duplicates
-        from qvit.data.findings import find
-
-        dataset = _load(name, size, root, label, group_by, task, assign)
-        findings = find(dataset, find_duplicates(dataset))
-        told = findings.told(dataset)
-        report |= {"findings": told, "copies": findings.summary()}
+    asked = _asked(name, size, root, task, assign, label=label, group_by=group_by)
+    if not is_path(name):
+        check_size(name, size)  # a dataset made at run time has no file
+    dataset = _load(asked)
+    findings = find(dataset, find_duplicates(dataset) if copies else None)
+    told = findings.told(dataset)
+    report = describe(dataset) | ({"path": name} if is_path(name) else {})
     if json:
-        print_json(report)
+        print_json(report | {"findings": told} | findings.summary())
         return
     splits = ", ".join(f"{split} {part['images']}" for split, part in report["splits"].items())
-    typer.echo(f"{report['path']} is sound: MD5 {report['md5']}, {report['task']}, {splits} images")
-    for line in told:
+    md5 = f", MD5 {report['md5']}" if report["md5"] else ""
+    typer.echo(f"{name} is sound: {report['task']}, {splits} images, digest {report['digest']}{md5}")
+    for line in told or [NOTHING]:
         typer.echo(f"- {line}")
 
 
@@ -218,22 +224,34 @@ def preview(
 ) -> None:
     """Look at a dataset: images by class and split, counts, means, intensities, near-duplicates; one PNG, one HTML."""
     from qvit.data.duplicates import find_duplicates
+    from qvit.data.findings import find
     from qvit.report.preview import preview as draw
 
+    asked = _asked(name, size, root, task, assign, label=label, group_by=group_by)
     folder = out or Path(f"preview-{name_of(name)}")
-    with _made(folder):
-        dataset = _load(name, size, root, label, group_by, task, assign)
-    for path in draw(dataset, folder, pairs=find_duplicates(dataset, across_only=True).pairs):
+    with _made(folder, outside=name, by=" with --out"):
+        dataset = _load(asked)
+        written = draw(dataset, folder, findings=find(dataset, find_duplicates(dataset)))
+    for path in written:
         typer.echo(f"Written: {path}")
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder, before anything is computed that could not be written to it; remove it if that fails."""
-    new = not folder.exists()
+def _made(folder: Path, *, outside: str = "", by: str = "") -> Iterator[None]:
+    """Make a folder, before anything is computed that could not be written to it; remove it if that fails.
+
+    Raises ConfigError for one that cannot be made, or that lies in the folder of the dataset `outside`; `by` says which
+    option names another.
+    """
     try:
+        new = not folder.exists()
+        if _within(folder, outside):
+            raise ConfigError(
+                f"{folder} lies in the dataset's own folder, {outside}, and pictures there would be taken for the "
+                f"dataset's. Choose a folder outside{by}."
+            )
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"Cannot use {folder} as a folder: {reason}. Choose another.") from error
     try:
@@ -251,12 +269,36 @@ def _of_pictures(path: str) -> bool:
     return os.path.isdir(path) or path.lower().endswith(TABLES)  # noqa: PTH112 - Path.is_dir raises for some names
 
 
-def _importing(assign: list[str] | None, named: dict[str, Any]) -> "ImportOptions":
+def _within(folder: Path, dataset: str) -> bool:
+    """Return whether a folder lies in that of a dataset, or is it; a name, a file or a table has none."""
+    import os
+
+    if not (is_path(dataset) and os.path.isdir(expanded(dataset))):  # noqa: PTH112 - Path.is_dir raises for some names
+        return False
+    return folder.resolve().is_relative_to(expanded(dataset).resolve())
+
+
+def _groups_told(groups: "Groups | None") -> str:
+    """Return how groups stand in the splits, if they are known; whoever divided the images."""
+    from qvit.data.findings import shared_groups
+
+    if groups is None:
+        return ""
+    count = len({name for names in groups.values() for name in names.tolist()})
+    shared = len(shared_groups(groups))
+    return f", {count:,} groups, " + (f"{shared:,} of them in several splits" if shared else "each in one split")
+
+
+def _importing(assign: list[str] | None, **named: Any) -> "ImportOptions":
+    """Return how pictures become a dataset, as `--set` and options of other names say; those win."""
     from qvit.data.options import IMPORT_KEYS, ImportOptions
-    from qvit.training.options import parse_assignment
     from qvit.validate import validated
 
-    options = dict(parse_assignment(text) for text in assign or ())
+    options: dict[str, Any] = {}
+    if assign:
+        from qvit.training.options import parse_assignment  # imports models, which these commands do not need else
+
+        options = dict(parse_assignment(text) for text in assign)
     options |= {key: value for key, value in named.items() if value is not None}
     for key in options:
         if key not in IMPORT_KEYS:
@@ -266,19 +308,23 @@ def _importing(assign: list[str] | None, named: dict[str, Any]) -> "ImportOption
     return validated(ImportOptions, options)
 
 
-def _load(
-    name: str,
-    size: int,
-    root: Path | None,
-    label: str | None,
-    group_by: str | None,
-    task: str | None,
-    assign: list[str] | None,
-) -> "Dataset":
+def _asked(
+    name: str | Path, size: int, root: Path | None, task: str | None, assign: list[str] | None, **named: Any
+) -> "Asked":
+    from qvit.data.source import Asked
+
+    return Asked(name, size, root, download=False, task=task, importing=_importing(assign, **named))
+
+
+def _load(asked: "Asked") -> "Dataset":
     from qvit.data.arrays import load_dataset
 
-    importing = _importing(assign, {"label": label, "group_by": group_by})
-    return load_dataset(name, size=size, root=root, download=False, task=task, importing=importing)
+    return load_dataset(**vars(asked))
+
+
+def _plain(value: Any) -> str:
+    """Return what a field holds as text; of a split of one's own data the images, and those of each label."""
+    return f"{value['images']} ({', '.join(map(str, value['per_label']))})" if isinstance(value, dict) else str(value)
 
 
 def _described(name: str) -> dict[str, object]:

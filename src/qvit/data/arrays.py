@@ -3,7 +3,7 @@
 import hashlib
 import json
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -194,7 +194,7 @@ def verify(
     task: str | None = None,
     importing: ImportOptions = DEFAULTS,
 ) -> dict[str, Any]:
-    """Run every check on data that are already there and report what they hold, for `qvit data verify`.
+    """Run every check on data that are already there and report what they hold.
 
     The report has name, path, md5, official, task, size, channels, labels, and for each split the number of
     images and of each label. Raises as `load_dataset` does; nothing is downloaded or unpacked.
@@ -206,19 +206,30 @@ def verify(
         for split in SPLITS:
             source.check_values(split)
     source.check_unchanged()
+    known = {"name": source.info.name, "path": str(source.path), "md5": source.md5, "official": source.official}
+    return known | _held(source.info, source.size, source.labels)
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+    """Report what a loaded dataset holds, as `verify` does, with its digest; an own file's MD5 is None."""
+    info = dataset.info
+    known = {
+        "name": info.name,
+        "path": str(dataset.path),
+        "md5": info.md5.get(dataset.size),
+        "official": bool(info.md5),
+    }
+    held = _held(info, dataset.size, {name: split.labels for name, split in dataset.splits.items()})
+    return known | {"digest": dataset.digest} | held
+
+
+def _held(info: DatasetInfo, size: int, labels: Mapping[str, Int64[np.ndarray, "n k"]]) -> dict[str, Any]:
     return {
-        "name": source.info.name,
-        "path": str(source.path),
-        "md5": source.md5,
-        "official": source.official,
-        "task": source.info.task,
-        "size": source.size,
-        "channels": source.info.channels,
-        "labels": list(source.info.labels),
-        "splits": {
-            split: {"images": len(labels), "per_label": _count(labels, source.info)}
-            for split, labels in source.labels.items()
-        },
+        "task": info.task,
+        "size": size,
+        "channels": info.channels,
+        "labels": list(info.labels),
+        "splits": {name: {"images": len(one), "per_label": _count(one, info)} for name, one in labels.items()},
     }
 
 

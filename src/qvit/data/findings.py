@@ -1,53 +1,65 @@
 """What is wrong with a dataset or may mislead: copies across splits, labels at odds, groups in two splits, and more."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from qvit.data.arrays import Dataset, Split
-from qvit.data.duplicates import Duplicates, conflicts, find_duplicates
+from qvit.data.duplicates import Duplicates, Pair, conflicts, find_duplicates
 from qvit.data.registry import SPLITS
 from qvit.data.source import Groups
+from qvit.errors import DataError
+from qvit.files import shown
 
 EARLIER = {"train": ("val", "test"), "val": ("train",), "test": ("train", "val")}  # where a copy of an image misleads
 UNEQUAL = 10.0  # times as many images of the largest class as of the smallest
+FEWEST = 64  # training images that near-duplicates can be told by
+NOTHING = (
+    "No near-duplicates across splits, groups in several splits, missing classes, constant images or very unequal "
+    "classes were found."
+)
+_NAMED = 5  # things that a line names
 
 
 @dataclass(frozen=True)
 class Findings:
     """What is wrong with a dataset.
 
-    `constant` holds the positions of images of one value in each split, `absent` the classes without an image in it,
-    `imbalance` how many times larger the largest class is than the smallest in training, `shared` the groups with
-    images in several splits, `copies` how many images of val and test have a near-duplicate in an earlier split, and
-    `conflicts` the number of near-duplicates with different labels.
+    `constant` holds the positions of images of each split whose pixels are all equal, `absent` the classes without an
+    image in it, `imbalance` how many times larger the largest class is than the smallest in training, and `shared` the
+    groups with images in several splits, None if groups are not known. `duplicates` are None if they were not looked
+    for; else `copies` says how many images of val and test have a near-duplicate in an earlier split, and `conflicts`
+    holds the near-duplicates with different labels.
     """
 
     constant: Mapping[str, tuple[int, ...]]
     absent: Mapping[str, tuple[str, ...]]
     imbalance: float
     shared: tuple[str, ...] | None
-    duplicates: Duplicates
+    duplicates: Duplicates | None
     copies: Mapping[str, int]
-    conflicts: int
+    conflicts: tuple[Pair, ...]
 
     def told(self, dataset: Dataset) -> list[str]:
-        """Return what there is to say, one line each; the most misleading first."""
+        """Return what there is to say, one short line each; the most misleading first."""
         lines = []
         for split, earlier in (("test", "train or val"), ("val", "train")):
-            if self.copies[split]:
-                count = len(dataset[split])
+            number, images = self.copies.get(split, 0), len(dataset[split])
+            if number:
                 lines.append(
-                    f"{self.copies[split]} of {count} images of {split} ({self.copies[split] / count:.1%}) have a "
+                    f"{number:,} of {images:,} images of {split} ({number / images:.1%}) {_have(number)} a "
                     f"near-duplicate in {earlier}; measures are also given without them (qvit evaluate)."
                 )
         if self.conflicts:
-            lines.append(f"{self.conflicts} pairs of near-duplicates have different labels.")
+            pairs = _number(len(self.conflicts), "pair")
+            lines.append(f"{pairs} of near-duplicates {_have(len(self.conflicts))} different labels.")
+        lines += self._limits(len(dataset.train))
         if self.shared:
-            lines.append(f"{len(self.shared)} groups have images in several splits: {_some(self.shared)}.")
+            groups = _number(len(self.shared), "group")
+            lines.append(f"{groups} {_have(len(self.shared))} images in several splits: {_some(self.shared)}.")
         elif self.shared is None:
             lines.append("Groups, such as patients, are not known: whether one stands in two splits cannot be told.")
         for split, classes in self.absent.items():
@@ -55,20 +67,35 @@ class Findings:
                 lines.append(f"No image of {_some(classes)} in {split}.")
         for split, places in self.constant.items():
             if places:
-                lines.append(f"{len(places)} images of {split} have one value everywhere: {_some(map(str, places))}.")
+                images_ = _number(len(places), "image")
+                lines.append(f"{images_} of {split} {_have(len(places))} equal pixels throughout: {_some(places)}.")
         if self.imbalance >= UNEQUAL:
             lines.append(f"The largest class has {self.imbalance:.0f} times as many training images as the smallest.")
         return lines
 
+    def _limits(self, train: int) -> list[str]:
+        """Return what of near-duplicates was not looked for, in at most one line."""
+        if self.duplicates is None:
+            return ["Near-duplicates were not looked for."]
+        if self.duplicates.cut:
+            return []
+        there = f", and there are {train}" if train < FEWEST else f" that differ, and fewer of the {train:,} do"
+        return [f"Only exact copies were looked for: near-duplicates need at least {FEWEST} training images{there}."]
+
     def summary(self) -> dict[str, object]:
-        """Return the figures, for JSON."""
+        """Return the figures, for JSON; None stands for what was not looked for, or is not known."""
+        found = self.duplicates
         return {
-            "cut": self.duplicates.cut,
-            "false_share": self.duplicates.false_share,
-            "pairs": len(self.duplicates.pairs),
-            "exact_pairs": sum(pair.exact for pair in self.duplicates.pairs),
-            "images_with_copies": dict(self.copies),
-            "conflicts": self.conflicts,
+            "copies": None
+            if found is None
+            else {
+                "cut": found.cut,
+                "false_share": found.false_share,
+                "pairs": len(found.pairs),
+                "exact_pairs": sum(pair.exact for pair in found.pairs),
+                "images_with_copies": dict(self.copies),
+                "conflicts": len(self.conflicts),
+            },
             "constant_images": {split: list(places) for split, places in self.constant.items()},
             "absent_classes": {split: list(names) for split, names in self.absent.items()},
             "imbalance": self.imbalance,
@@ -76,8 +103,18 @@ class Findings:
         }
 
 
-def find(dataset: Dataset, duplicates: Duplicates) -> Findings:
-    """Return what is wrong with a dataset whose near-duplicates are known."""
+def find(dataset: Dataset, duplicates: Duplicates | None = None) -> Findings:
+    """Return what is wrong with a dataset whose near-duplicates are known, or were not looked for.
+
+    Raises DataError for near-duplicates of a dataset with other numbers of images, and if the file behind mapped images
+    was shortened meanwhile.
+    """
+    images = {split: len(part) for split, part in dataset.splits.items()}
+    if duplicates is not None and dict(duplicates.images) != images:
+        raise DataError(
+            f"Expected near-duplicates of this dataset, with {_images(images)}, got those of one with "
+            f"{_images(duplicates.images)}. Find them anew."
+        )
     counts = {split: count(dataset[split].labels, dataset) for split in SPLITS}
     train = counts["train"][counts["train"] > 0]
     return Findings(
@@ -87,10 +124,12 @@ def find(dataset: Dataset, duplicates: Duplicates) -> Findings:
             for split, found in counts.items()
         },
         imbalance=float(train.max() / train.min()) if len(train) else 1.0,
-        shared=None if dataset.groups is None else _shared(dataset.groups),
+        shared=None if dataset.groups is None else shared_groups(dataset.groups),
         duplicates=duplicates,
-        copies={split: int(duplicates.flagged(split, within=EARLIER[split]).sum()) for split in ("val", "test")},
-        conflicts=len(conflicts(duplicates, dataset)),
+        copies={}
+        if duplicates is None
+        else {split: int(duplicates.flagged(split, within=EARLIER[split]).sum()) for split in ("val", "test")},
+        conflicts=() if duplicates is None else conflicts(duplicates, dataset),
     )
 
 
@@ -99,23 +138,15 @@ def copies_in(dataset: Dataset, split: str) -> Bool[np.ndarray, " n"]:
     return find_duplicates(dataset, across_only=True).flagged(split, within=EARLIER[split])
 
 
-def count(labels: NDArray[np.int64], dataset: Dataset) -> NDArray[np.int64]:
+def count(labels: NDArray[np.int64], dataset: Dataset) -> Int64[np.ndarray, " c"]:
     """Return the number of images of each class, or with each label, `(c,)`."""
     if dataset.info.task == "multi-label":
-        found: NDArray[np.int64] = labels.sum(axis=0)
-        return found
+        return labels.sum(axis=0)
     return np.bincount(labels[:, 0], minlength=dataset.info.num_classes)
 
 
-def _constant(split: Split) -> tuple[int, ...]:
-    found: list[int] = []
-    for start, images in split.parts():
-        flat = images.reshape(len(images), -1)
-        found += (start + np.flatnonzero((flat == flat[:, :1]).all(axis=1))).tolist()
-    return tuple(found)
-
-
-def _shared(groups: Groups) -> tuple[str, ...]:
+def shared_groups(groups: Groups) -> tuple[str, ...]:
+    """Return the groups, by name, that have images in several splits."""
     seen: dict[str, int] = {}
     for names in groups.values():
         for name in np.unique(names).tolist():
@@ -123,6 +154,27 @@ def _shared(groups: Groups) -> tuple[str, ...]:
     return tuple(sorted(name for name, number in seen.items() if number > 1))
 
 
-def _some(names: object, most: int = 5) -> str:
-    found = list(names)  # type: ignore[call-overload]
-    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+def _constant(split: Split) -> tuple[int, ...]:
+    """Return the positions of the images whose pixels are all equal: of one level, or one colour."""
+    found: list[int] = []
+    for start, images in split.parts():
+        equal = (images == images[:, :, :1, :1]).reshape(len(images), -1)
+        found += (start + np.flatnonzero(equal.all(axis=1))).tolist()
+    return tuple(found)
+
+
+def _images(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {number:,}" for split, number in counts.items()) + " images"
+
+
+def _number(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _have(number: int) -> str:
+    return "has" if number == 1 else "have"
+
+
+def _some(names: Sequence[object]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(shown(str(name)) for name in names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from qvit.data.arrays import Dataset
+from qvit.data.findings import Findings
 from qvit.errors import RunError, printable
 from qvit.files import write_atomic
 from qvit.report.drawing import Chart, drawing, svg
@@ -28,21 +29,22 @@ from qvit.report.survey import (
     sheet_told,
     survey,
 )
-from qvit.report.twins import PAIR_SIDE, Pair, Twins, twins, twins_told
+from qvit.report.twins import PAIR_SIDE, Twins, twins, twins_told
 
 NAMES = ("preview.png", "preview.html")
 
 
-def preview(dataset: Dataset, folder: Path, *, pairs: Sequence[Pair] = (), title: str | None = None) -> list[Path]:
+def preview(dataset: Dataset, folder: Path, *, findings: Findings, title: str | None = None) -> list[Path]:
     """Write `preview.png` and `preview.html` into a folder and return their paths; earlier ones are replaced.
 
-    Both show the images by class and split, the number of images in each class, mean images, intensities, and the 20
-    nearest of `pairs`, which are near-duplicates. `title` stands for the dataset's own.
+    Both show the images by class and split, the number of images in each class, mean images, intensities, what was
+    found to be wrong, in the words of `qvit data verify`, and up to 20 near-duplicates. `title` stands for the
+    dataset's own.
 
-    Raises RunError if the folder cannot be written to, ConfigError for a pair in an unknown split, and DataError for
-    one at a position that the split does not have, or if the file behind mapped images was shortened.
+    Raises RunError if the folder cannot be written to, and DataError for findings of another dataset, or if the file
+    behind mapped images was shortened.
     """
-    shown, told = twins(dataset, pairs), twins_told(dataset, pairs)
+    shown, told = twins(dataset, findings), twins_told(findings)
     title = printable(dataset.info.title if title is None else title)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +52,7 @@ def preview(dataset: Dataset, folder: Path, *, pairs: Sequence[Pair] = (), title
         raise RunError(
             f"Cannot write a preview to {folder}: {error.strerror or error}. Choose another folder."
         ) from error
-    found = survey(dataset)
+    found = survey(dataset, findings)
     paths = [folder / name for name in NAMES]
     write_atomic(paths[0], picture(found, title, shown, told), durable=False)
     write_atomic(paths[1], page(found, title, shown, told).encode(), durable=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qvit.data.arrays import Dataset, Split
+from qvit.data.findings import NOTHING, Findings, count
 from qvit.data.registry import DatasetInfo
 from qvit.errors import printable
 
@@ -22,7 +23,6 @@ GAP = 4  # pixels between images
 SPACE = 5 * (2 * 28 + GAP) - GAP  # pixels of a line of images of one class and split
 NO_LABEL = "(no label)"
 _LINES, _MOST_LINES = 10, 3  # lines of images that the sheet has for a few classes, and for one class, at most
-_NAMED = 8  # classes or images that a fact names
 
 Image = UInt8[np.ndarray, "h w c"]
 
@@ -55,8 +55,8 @@ class Survey:
 
     `images` is the number of images of each split. `rows` are the classes that are shown, in order, and `rest` those
     left out, if any; where images can have several labels, it has no counts. `histograms` has the number of pixels at
-    each of 256 levels, by split and channel. `absent` has the classes that a split lacks, `constant` the positions of
-    images whose pixels are all equal. `columns` is how many images of a class and split a line of the sheet has.
+    each of 256 levels, by split and channel. `findings` has a line for each thing that is wrong. `columns` is how many
+    images of a class and split a line of the sheet has.
     """
 
     info: DatasetInfo
@@ -65,8 +65,7 @@ class Survey:
     rows: tuple[Row, ...]
     rest: Row | None
     histograms: Mapping[str, Int64[np.ndarray, "c 256"]]
-    absent: Mapping[str, tuple[str, ...]]
-    constant: Mapping[str, tuple[int, ...]]
+    findings: tuple[str, ...]
     columns: int
 
     @property
@@ -75,15 +74,15 @@ class Survey:
         return self.rows if self.rest is None or not self.rest.counts else (*self.rows, self.rest)
 
 
-def survey(dataset: Dataset) -> Survey:
-    """Read a dataset through and return what it holds.
+def survey(dataset: Dataset, findings: Findings) -> Survey:
+    """Read a dataset through and return what it holds, with what was found to be wrong with it.
 
     Raises DataError if the file behind mapped images was shortened meanwhile.
     """
     info, splits = dataset.info, dataset.splits
     images = {name: len(split) for name, split in splits.items()}
-    counts = {name: _counts(split, info) for name, split in splits.items()}
-    numbers = _shown(splits.values(), info, np.sum(list(counts.values()), axis=0))
+    totals = np.sum([count(split.labels, dataset) for split in splits.values()], axis=0)
+    numbers = _shown(splits.values(), info, totals)
     has = {name: _having(split, info, numbers) for name, split in splits.items()}
     read = {name: _read(split, has[name]) for name, split in splits.items()}
     means = _means([one.sums for one in read.values()], [table.sum(axis=0) for table in has.values()], dataset.size)
@@ -93,8 +92,8 @@ def survey(dataset: Dataset) -> Survey:
     for k, (number, mean) in enumerate(zip(numbers, means, strict=True)):
         places = {name: _spread(table[:, k], most) for name, table in has.items()}
         shown = {name: tuple(thumbnail(splits[name], place) for place in some) for name, some in places.items()}
-        count = {name: int(table[:, k].sum()) for name, table in has.items()}
-        rows.append(Row(number, NO_LABEL if number is None else info.labels[number], count, places, shown, mean))
+        counts = {name: int(table[:, k].sum()) for name, table in has.items()}
+        rows.append(Row(number, NO_LABEL if number is None else info.labels[number], counts, places, shown, mean))
     return Survey(
         info=info,
         size=dataset.size,
@@ -102,11 +101,7 @@ def survey(dataset: Dataset) -> Survey:
         rows=tuple(rows),
         rest=_rest(rows, info, images),
         histograms={name: one.histogram for name, one in read.items()},
-        absent={
-            name: tuple(printable(info.labels[k]) for k in np.flatnonzero(count == 0).tolist())
-            for name, count in counts.items()
-        },
-        constant={name: tuple(one.constant) for name, one in read.items()},
+        findings=tuple(findings.told(dataset)) or (NOTHING,),
         columns=columns,
     )
 
@@ -114,12 +109,6 @@ def survey(dataset: Dataset) -> Survey:
 def titled(number: int, name: str) -> str:
     """Return a class's name as one line, after its number, unless the name is the number."""
     return name if name == str(number) else f"{number}: {printable(name)}"
-
-
-def _counts(split: Split, info: DatasetInfo) -> Int64[np.ndarray, " k"]:
-    if info.task == "multi-label":
-        return split.labels.sum(axis=0)
-    return np.bincount(split.labels[:, 0], minlength=info.num_classes)
 
 
 def _shown(splits: Iterable[Split], info: DatasetInfo, totals: Int64[np.ndarray, " k"]) -> list[int | None]:
@@ -164,7 +153,6 @@ class _Read:
 
     sums: Float64[np.ndarray, "r c h w"]
     histogram: Int64[np.ndarray, "c 256"]
-    constant: list[int]
 
 
 def _read(split: Split, has: Bool[np.ndarray, "n r"]) -> _Read:
@@ -172,16 +160,14 @@ def _read(split: Split, has: Bool[np.ndarray, "n r"]) -> _Read:
     blocks = -(-side // divisor(side, SIDE))
     sums = np.zeros((has.shape[1], channels * blocks * blocks))
     histogram = np.zeros((channels, 256), np.int64)
-    constant: list[int] = []
     for start, part in split.parts():
         pixels = np.ascontiguousarray(part).reshape(len(part), channels, -1)
-        constant += (start + np.flatnonzero((pixels.min(axis=2) == pixels.max(axis=2)).all(axis=1))).tolist()
         for channel in range(channels):
             histogram[channel] += np.bincount(pixels[:, channel].ravel(), minlength=256)
         # Sums of whole numbers are exact, whatever their order: the same on any number of threads.
         summed = _block_sums(torch.from_numpy(pixels.reshape(part.shape).astype(np.float64)), SIDE)
         sums += has[start : start + len(part)].T.astype(np.float64) @ summed.numpy().reshape(len(part), -1)
-    return _Read(sums.reshape(-1, channels, blocks, blocks), histogram, constant)
+    return _Read(sums.reshape(-1, channels, blocks, blocks), histogram)
 
 
 def _means(
@@ -242,23 +228,12 @@ def facts(found: Survey) -> list[tuple[str, str]]:
         ("Task", f"{info.task}, {info.num_classes:,} {what}"),
         ("Images", f"{total:,}: " + ", ".join(f"{split} {count:,}" for split, count in found.images.items())),
         ("Size", f"{found.size} × {found.size} pixels, {'grey' if info.channels == 1 else 'red, green and blue'}"),
-        ("Absent classes", _by_split(found.absent)),
-        ("Constant images", _by_split({split: tuple(map(str, places)) for split, places in found.constant.items()})),
     ]
     if info.description:
         told.insert(0, ("Content", printable(info.description)))
     if info.licence:
         told.append(("Licence", printable(info.licence)))
-    return told
-
-
-def _by_split(items: Mapping[str, Sequence[str]]) -> str:
-    told = (f"{len(some):,} in {split} ({_some(some)})" for split, some in items.items() if some)
-    return "; ".join(told) or "none"
-
-
-def _some(items: Sequence[str]) -> str:
-    return ", ".join(items[:_NAMED]) + (f" and {len(items) - _NAMED:,} more" if items[_NAMED:] else "")
+    return told + [("" if place else "Found", line) for place, line in enumerate(found.findings)]
 
 
 def share(count: int, total: int) -> str:

@@ -1,43 +1,18 @@
 """Pairs of near-duplicates as they are shown side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from heapq import nsmallest
 
 import numpy as np
 
 from qvit.data.arrays import Dataset
-from qvit.errors import DataError
+from qvit.data.duplicates import TURNS, Pair
+from qvit.data.findings import Findings
 from qvit.report.survey import NO_LABEL, Image, thumbnail, titled
 
 MOST_PAIRS = 20
 PAIR_SIDE = 128  # pixels of an image of a pair, at most
-UNTURNED = "as it is"  # what a pair's turn is called if there is none
-
-
-@runtime_checkable
-class Pair(Protocol):
-    """Two images that are nearly the same: splits and positions, the distance, how the second was turned."""
-
-    @property
-    def first(self) -> tuple[str, int]:
-        """Split and position of the first."""
-
-    @property
-    def second(self) -> tuple[str, int]:
-        """Split and position of the second."""
-
-    @property
-    def distance(self) -> float:
-        """How far apart they are."""
-
-    @property
-    def turn(self) -> str:
-        """The symmetry of the square that takes the second to the first."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether they are equal after that turn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,36 +26,35 @@ class Twins:
     told: str
 
 
-def twins(dataset: Dataset, pairs: Sequence[Pair]) -> list[Twins]:
-    """Return the nearest pairs as they are shown, 20 at most, the nearest first.
+def twins(dataset: Dataset, findings: Findings) -> list[Twins]:
+    """Return the pairs that are shown, 20 at most.
 
-    Raises ConfigError for a pair in an unknown split, DataError for one at a position that the split does not have.
+    Those with different labels come first, then those across splits, then the others; of each kind the nearest.
+    Raises DataError for findings of another dataset, of which an image is not there.
     """
-    for split, position in (end for pair in pairs for end in (pair.first, pair.second)):
-        count = len(dataset[split])
-        if not 0 <= position < count:
-            raise DataError(
-                f"Expected pairs of images of this dataset, with positions below {count} in {split}, got {position}. "
-                "Find them anew."
-            )
-    nearest = sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second))[:MOST_PAIRS]
-    return [_twins(dataset, pair) for pair in nearest]
+    if findings.duplicates is None:
+        return []
+    differing = {*findings.conflicts}
+
+    def order(pair: Pair) -> tuple[object, ...]:
+        return pair not in differing, pair.first[0] == pair.second[0], pair.distance, pair.first, pair.second
+
+    return [_twins(dataset, pair, differing) for pair in nsmallest(MOST_PAIRS, findings.duplicates.pairs, key=order)]
 
 
-def twins_told(dataset: Dataset, pairs: Sequence[Pair]) -> str:
+def twins_told(findings: Findings) -> str:
     """Return how many pairs there are, how many with different labels, and which are shown, in a sentence."""
-    differing = sum(not _agree(dataset, pair) for pair in pairs)
-    labels = f"{differing:,} with different labels" if differing else "all with the same labels"
-    count = "1 pair" if len(pairs) == 1 else f"{len(pairs):,} pairs"
-    return f"{count}, {labels}; the nearest " + (f"{MOST_PAIRS}." if len(pairs) > MOST_PAIRS else "first.")
+    pairs, differing = 0 if findings.duplicates is None else len(findings.duplicates.pairs), len(findings.conflicts)
+    count = "1 pair" if pairs == 1 else f"{pairs:,} pairs"
+    first = (
+        f": first the {differing:,} with different labels, then others across splits"
+        if differing
+        else ", all with the same labels: first those across splits"
+    )
+    return f"{count}{first}, then those within one" + (f"; {MOST_PAIRS} are shown." if pairs > MOST_PAIRS else ".")
 
 
-def _agree(dataset: Dataset, pair: Pair) -> bool:
-    (first, i), (second, j) = pair.first, pair.second
-    return np.array_equal(dataset[first].labels[i], dataset[second].labels[j])
-
-
-def _twins(dataset: Dataset, pair: Pair) -> Twins:
+def _twins(dataset: Dataset, pair: Pair, differing: Collection[Pair]) -> Twins:
     ends = (pair.first, pair.second)
     one, other = (thumbnail(dataset[split], position, PAIR_SIDE) for split, position in ends)
     left, right = (_labels(dataset, *end) for end in ends)
@@ -89,8 +63,8 @@ def _twins(dataset: Dataset, pair: Pair) -> Twins:
         images=(one, other),
         places=(f"{pair.first[0]} {pair.first[1]}", f"{pair.second[0]} {pair.second[1]}"),
         labels=(left, right),
-        agree=_agree(dataset, pair),
-        told=how if pair.turn == UNTURNED else f"{how}, {pair.turn}",
+        agree=pair not in differing,
+        told=how if pair.turn == TURNS[0] else f"{how}, {pair.turn}",
     )
 
 
