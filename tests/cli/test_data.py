@@ -170,9 +170,8 @@ def test_what_pictures_hold_is_told_of_what_was_named(
     listed = tmp_path / "cells.csv"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wide = qvit("data", "info", listed)
-    assert (wide.code, wide.out) == (2, "")
-    assert "Say which to learn: label=kind" in wide.err
+        alone = qvit("data", "info", listed)
+    assert "\nlabels       " in alone.out, "a column of patients is not taken for the classes"
     told = qvit("data", "info", listed, "--label", "kind", "--group-by", "patient").out
     assert f"\npath         {listed}\n" in told
     assert "md5" not in told

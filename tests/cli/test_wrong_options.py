@@ -60,7 +60,7 @@ def of_data(after: str = "") -> Wrong:
         "assign": (
             f"small.npz{after} --set fitt=pad",
             "There is no option 'fitt'. Did you mean 'fit'? Known: label, group_by, fit, channels, shares, split_seed, "
-            "frames, max_bad.",
+            "frames, bits, max_bad.",
         ),
     }
 

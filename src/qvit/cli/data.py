@@ -114,7 +114,8 @@ def import_(
 
     Other commands take the folder or table itself just as well, and import it when they first see it.
 
-    --set takes shares ([0.7, 0.1, 0.2]), split_seed and frames (first or all, of a DICOM file).
+    --set takes shares ([0.7, 0.1, 0.2]), split_seed, bits (that are used of 16, such as 12) and frames (first or all,
+    of a DICOM file).
     """
     import os
     import shutil
