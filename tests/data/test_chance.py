@@ -51,6 +51,8 @@ def test_the_cut_falls_with_the_number_of_images() -> None:
     few, many = (learn(apart, images, 1e-4) for images in (300, 299_001))
     assert many.cut == pytest.approx(few.cut * 1000 ** (-1 / few.dimension), abs=1e-4)
     assert few.cut == pytest.approx((1e-4 / 24) ** (1 / few.dimension), abs=1e-4)
+    assert few.reach == pytest.approx((1e-2 / 24) ** (1 / few.dimension), abs=1e-4)
+    assert many.reach == pytest.approx((1e-5 / 24) ** (1 / many.dimension), abs=1e-4)
 
 
 @pytest.mark.parametrize("copies", [1, 6, 20])
@@ -97,3 +99,65 @@ def test_scales_leave_out_copies_and_the_image_itself() -> None:
 @pytest.mark.parametrize(("images", "expected"), [(64, 8), (191, 23), (192, 24), (1500, 24)])
 def test_neighbours(images: int, expected: int) -> None:
     assert chance.neighbours(images) == expected
+
+
+@pytest.mark.parametrize(
+    ("near", "groups", "expected"),
+    [
+        ([], [], 4),
+        ([40, 39, 38, 0], [0, 0, 0, 1], 4),  # one large group: a rare kind
+        ([9, 9, 9, 9], [0, 1, 2, 3], 4),  # as many as a dataset may have
+        ([9, 9, 8, 9, 5, 5], [0, 1, 2, 3, 4, 4], 6),  # of five, the smallest is none
+        ([9, 9, 9, 9, 5, 2], [0, 0, 0, 0, 1, 2], 4),  # most images of one group
+        ([9, 9, 9, 9, 2], [0, 1, 2, 3, 4], 4),
+        ([22, 22, 22, 22, 22], [0, 1, 2, 3, 4], 23),
+        ([23, 23, 23, 23, 23], [0, 1, 2, 3, 4], None),
+    ],
+)
+def test_how_many_near_images_are_a_kind(near: list[int], groups: list[int], expected: int | None) -> None:
+    assert chance.fewest(np.array(near, np.int64), np.array(groups, np.int64)) == expected
+
+
+def nearest(apart: np.ndarray, g: int) -> np.ndarray:
+    return np.sort(apart, axis=1)[:, : 2 * g].astype(np.float64)
+
+
+def everyone(count: int) -> np.ndarray:
+    return np.argwhere(np.triu(np.ones((count, count), bool), 1))
+
+
+@pytest.mark.parametrize(("dimension", "g"), [(2, 4), (3, 4), (3, 9), (4, 6)])
+def test_the_cut_of_a_kind_is_where_few_are_expected(dimension: int, g: int) -> None:
+    """Of uniform points, with the dimension averaged over all."""
+    apart = on_a_torus(300, dimension)
+    ordered = nearest(apart, g)
+    cuts, expected = chance.own_cuts(ordered, everyone(300))
+    assert cuts / ordered[:, g - 1] == pytest.approx(np.full(300, (0.05 / g) ** (1 / dimension)), rel=0.2)
+    assert expected == pytest.approx(np.full(300, 0.05), rel=1e-6)
+    assert 0.01 < (apart.min(axis=1) <= cuts).mean() < 0.1
+
+
+def test_the_cut_of_a_kind_is_half_the_distance_at_most() -> None:
+    """Of twenty dimensions, a twentieth is expected within four fifths."""
+    ordered = nearest(between(np.random.default_rng(0).normal(size=(300, 20))), 4)
+    cuts, expected = chance.own_cuts(ordered, everyone(300))
+    assert cuts == pytest.approx(ordered[:, 3] / 2)
+    assert expected.max() < 0.01
+
+
+def test_a_gap_and_missing_images_tell_nothing_of_the_dimension() -> None:
+    """The first has four others of its kind, the second no more at all; the third's distances grow by a fifth."""
+    inf = np.inf
+    ordered = np.array([[1, 1, 1, 1, 1, 1, 1, 2.1], [1, 1, 1, 1, 1, 1, 1, inf], [1, 1, 1, 2, 2, 2, 2, 2.4], [inf] * 8])
+    alone, unsure = chance.own_cuts(ordered, np.empty((0, 2), np.int64))
+    dimension = (1 / 4 + 1 / 5 + 1 / 6 + 1 / 7) / np.log(1.2)
+    share = (0.05 / 4) ** (1 / dimension)
+    assert alone == pytest.approx([0.5, 0.5, 2 * share, inf])
+    assert unsure == pytest.approx([0.05] * 4)
+    together, _ = chance.own_cuts(ordered, np.array([[0, 2], [1, 2]]))
+    assert together == pytest.approx([share, share, 2 * share, inf])
+
+
+def test_images_at_no_distance_leave_no_room_for_copies() -> None:
+    cuts, _ = chance.own_cuts(np.zeros((2, 8)), np.array([[0, 1]]))
+    assert cuts == pytest.approx([0, 0], abs=1e-12)

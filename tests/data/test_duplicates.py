@@ -37,6 +37,13 @@ def dataset(images: np.ndarray, labels: np.ndarray | None = None) -> Dataset:
     return Dataset(get_info("breastmnist"), images.shape[-1], *splits)
 
 
+def alike(count: int, spread: float = 0.3, kind: int = 0, side: int = 20) -> np.ndarray:
+    """Images of one kind: a pattern that they share, and a texture of each that is a share as strong."""
+    pattern = textures(1, side=side, seed=1000 + kind)[0] - 128.0
+    details = textures(count, side=side, seed=2000 + kind) - 128.0
+    return np.clip(128 + pattern + spread * details, 0, 255).astype(np.uint8)
+
+
 def turned(image: np.ndarray, element: int) -> np.ndarray:
     return apply_element(torch.from_numpy(image[None].copy()), element, "d4")[0].numpy()
 
@@ -227,6 +234,91 @@ def test_mapped_images(strangers: np.ndarray, save: Callable[..., object], monke
     assert mapped.test.mapped
     assert find_duplicates(mapped) == expected
     assert len(expected.pairs) == 2
+
+
+def mixture(strangers: np.ndarray, *kinds: np.ndarray) -> np.ndarray:
+    """Strangers, some of them replaced by images of rare kinds, each spread over the splits."""
+    images = strangers.copy()
+    for k, kind in enumerate(kinds):
+        images[np.linspace(k, len(images) - 10 + k, len(kind)).astype(int)] = kind
+    return images
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spread", [0.2, 0.3, 0.5])
+@pytest.mark.parametrize("count", [5, 6, 11, 21, 40])
+def test_a_rare_kind_is_not_called_copies(strangers: np.ndarray, count: int, spread: float) -> None:
+    """Nearer to one another than to all the rest; those that are copies are found still."""
+    kind = alike(count, spread)
+    assert find_duplicates(dataset(mixture(strangers, kind))).pairs == ()
+    noise = np.random.default_rng(5).normal(scale=1, size=kind.shape[1:])
+    kind[-1] = np.clip(turned(kind[0], 6) + noise, 0, 255)
+    (pair,) = find_duplicates(dataset(mixture(strangers, kind))).pairs
+    assert (pair.first, pair.second, pair.exact) == (("train", 0), ("test", 40), False)
+    assert np.corrcoef(kind[0].ravel(), turned(kind[-1], TURNS.index(pair.turn)).ravel())[0, 1] > 0.99
+
+
+@pytest.mark.long
+def test_several_rare_kinds(strangers: np.ndarray) -> None:
+    """Four may be in a dataset; the fifth would be the fifth group of copies, and so all of that size are."""
+    kinds = [alike(8, kind=k) for k in range(5)]
+    assert find_duplicates(dataset(mixture(strangers, *kinds[:4]))).pairs == ()
+    assert len(find_duplicates(dataset(mixture(strangers, *kinds))).pairs) > 5 * 20
+
+
+@pytest.mark.long
+def test_a_kind_of_four_images_cannot_be_told_from_copies(strangers: np.ndarray) -> None:
+    """Nor can more be that are equal but for turns: they count as one."""
+    kind = alike(4, 0.2)
+    assert len(find_duplicates(dataset(mixture(strangers, kind))).pairs) == 6
+    equal = np.concatenate([kind, [turned(image, 3) for image in kind]])
+    found = find_duplicates(dataset(mixture(strangers, equal)))
+    different = {(pair.first, pair.second) for pair in found.pairs if not pair.exact}
+    places = np.linspace(0, 290, 8).astype(int)
+    assert sum(pair.exact for pair in found.pairs) == 4
+    assert len(different) >= 6 * 3  # of 24, those with none but other images of their splits are left out
+    assert {place for pair in different for place in pair} == {
+        ("train", int(k)) if k < 200 else ("val", int(k) - 200) if k < 250 else ("test", int(k) - 250) for k in places
+    }
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("groups", "noise"), [(1, 0.0), (8, 4.0)])
+def test_groups_of_many_copies(strangers: np.ndarray, groups: int, noise: float) -> None:
+    """One image six times, if hardly changed; if there are many such groups, with noise as well."""
+    rng = np.random.default_rng(6)
+    sets = [np.stack([turned(image, e) * rng.uniform(0.7, 1) + 20 for e in range(6)]) for image in strangers[200:208]]
+    sets = [np.clip(some + rng.normal(scale=noise, size=some.shape), 0, 255) for some in sets[:groups]]
+    images = mixture(textures(len(strangers), seed=7), *(some.astype(np.uint8) for some in sets))
+    every = find_duplicates(dataset(images))
+    assert len(every.pairs) == 15 * groups
+    assert find_duplicates(dataset(images), across_only=True).pairs == tuple(
+        pair for pair in every.pairs if pair.first[0] != pair.second[0]
+    )
+
+
+@pytest.mark.long
+def test_only_pairs_across_splits_of_a_rare_kind(strangers: np.ndarray) -> None:
+    """Images of one split tell that those of others are of a kind."""
+    kind = alike(21)
+    kind[-1] = kind[0] // 2 + 60
+    every = find_duplicates(dataset(mixture(strangers, kind)))
+    across = find_duplicates(dataset(mixture(strangers, kind)), across_only=True)
+    assert across == every
+    assert ends(across.pairs) == {(("train", 0), ("test", 40))}
+
+
+@pytest.mark.long
+def test_the_false_share_of_a_rare_kind_is_added(strangers: np.ndarray) -> None:
+    """Discs, which differ in three numbers only: of forty among 300 images, up to a twentieth."""
+    rng = np.random.default_rng(8)
+    x, y, size = (rng.uniform(*some, (40, 1, 1)) for some in ((-3, 3), (-3, 3), (3, 6)))
+    axis = np.arange(20) - 9.5
+    discs = 60 + 120 / (1 + np.exp(2 * (np.hypot(axis - x, axis[:, None] - y) - size)))
+    found = find_duplicates(dataset(mixture(strangers, discs[:, None].astype(np.uint8))))
+    without = find_duplicates(dataset(strangers))
+    assert 0.25 * 0.05 * 40 / 300 < found.false_share - without.false_share < 0.05 * 40 / 300 + 0.002
+    assert found.flagged("test").sum() <= 2
 
 
 @pytest.mark.long

@@ -2,8 +2,9 @@
 
 No fixed distance will do: images that share a black border and the light of one camera are all near. So images are
 described by what tells them apart (`qvit.data.likeness`), and a distance counts in units of what is usual around the
-two images (`qvit.data.chance`). Copies may be turned or mirrored, brighter or darker, of more or less contrast, noisy.
-Copies that are equal byte for byte, up to a turn, are found in any case.
+two images (`qvit.data.chance`). Five or more that are near each other may be a rare kind of image, and no copies: of
+these, only pairs much nearer than that are. Copies may be turned or mirrored, brighter or darker, of more or less
+contrast, noisy. Copies that are equal byte for byte, up to a turn, are found in any case.
 """
 
 import hashlib
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from qvit.data import chance, likeness
@@ -34,6 +37,8 @@ TURNS = (
 )
 ACCEPTED = 1e-5  # images that are expected within the cut of one by chance
 _SAMPLE = 1500  # training images that chance is learnt from
+_SAME = 0.1  # of the cut: images that near are copies, whatever their kind
+_TINY = 1e-12  # in place of a distance of 0
 _ROWS = 4096  # images or pairs compared at a time
 
 Place = tuple[str, int]
@@ -63,8 +68,9 @@ class Duplicates:
     `cut` is the largest distance of a near-copy; it is 0 if there are too few training images to learn it from, and
     there are only exact copies then. `false_share` is the estimated share of images without a copy that have another
     image within the cut by chance: how the nearest distances of training images thin out, continued down to the cut. It
-    is too high rather than too low where images lie just beyond the cut that are related, but no copies. `images` are
-    how many there are in each split.
+    is too high rather than too low where images lie just beyond the cut that are related, but no copies. What is
+    expected among images of a rare kind is added, by their own distances; nothing for kinds of four images or fewer.
+    `images` are how many there are in each split.
 
     Of images that are exact copies of each other, each forms a pair only with the first of each split.
     """
@@ -116,10 +122,10 @@ def find_duplicates(dataset: Dataset, *, across_only: bool = False, accepted: fl
     between = likeness.distances(metric, reference, reference).fill_diagonal_(torch.inf).numpy()
     learnt = chance.learn(between, images.count, accepted)
     if learnt is not None:
-        near = _Near(images, groups, metric, torch.cat(described), reference[learnt.kept], learnt)
-        pairs += near.pairs(across_only)
+        found, share = _Near(images, groups, metric, torch.cat(described), reference, learnt).pairs(across_only)
+        pairs += found
     pairs.sort(key=lambda pair: (pair.distance, not pair.exact, images.index(pair.first), images.index(pair.second)))
-    cut, share = (learnt.cut, learnt.false_share) if learnt else (0.0, 0.0)
+    cut, share = (learnt.cut, share) if learnt else (0.0, 0.0)
     return Duplicates(tuple(pairs), cut, share, images.counts)
 
 
@@ -216,49 +222,115 @@ class _Near:
     reference: Float32[Tensor, "r d"]
     learnt: chance.Chance
 
-    def pairs(self, across_only: bool) -> list[Pair]:
-        """Return all pairs within the cut."""
+    def pairs(self, across_only: bool) -> tuple[list[Pair], float]:
+        """Return the pairs, and the estimated share of images without a copy that are in one by chance."""
         once = self.described.any(dim=1).numpy()
         for group in self.groups.values():
             once[group[1:]] = False
         chosen = np.flatnonzero(once)
         radius = self.learnt.cut * float(self.learnt.scales.max())
-        kept = [np.empty((0, 4))]
-        for close in likeness.close_pairs(self.metric, self.described[chosen], radius):
-            pairs = self._with_copies(chosen[close.numpy()])
-            if across_only:
-                pairs = pairs[self.images.split[pairs[:, 0]] != self.images.split[pairs[:, 1]]]
-            for start in range(0, len(pairs), _ROWS):
-                some = pairs[start : start + _ROWS]
-                apart, turns = likeness.apart(self.metric, self.described[some[:, 0]], self.described[some[:, 1]])
-                rows = np.column_stack([some, apart.numpy(), turns.numpy()])
-                kept.append(rows[rows[:, 2] <= radius])
-        return self._within(np.concatenate(kept))
-
-    def _within(self, rows: Float[np.ndarray, "m 4"]) -> list[Pair]:
-        """Return the pairs, given as positions, distances and turns, whose distances in usual units are in the cut."""
-        ends = rows[:, :2].astype(np.int64)
-        named, at = np.unique(ends, return_inverse=True)
-        scales = np.empty(len(named))
-        for start in range(0, len(named), _ROWS):
-            some = self.described[named[start : start + _ROWS]]
-            between = likeness.distances(self.metric, some, self.reference).numpy()
-            scales[start : start + _ROWS] = chance.scales(between, self.learnt)
-        usual = np.sqrt(scales[at.reshape(-1, 2)].prod(axis=1))
-        distances = np.round(rows[:, 2] / np.maximum(usual, 1e-12), chance.DIGITS)
-        return [
-            self.images.pair(int(ends[k, 0]), int(ends[k, 1]), float(distances[k]), int(rows[k, 3]), exact=False)
-            for k in np.flatnonzero(distances <= self.learnt.cut)
+        close = likeness.close_pairs(self.metric, self.described[chosen], radius)
+        none = self._apart(np.empty((0, 2), np.int64), radius)
+        parts = [none, *(self._apart(chosen[pairs.numpy()], radius) for pairs in close)]
+        ends, apart, turns = map(np.concatenate, zip(*parts, strict=True))
+        near, distances, expected = self._near(ends, apart, radius)
+        ends, distances, turns = ends[near], distances[near], turns[near]
+        if self.groups:
+            ends, source = self._with_copies(ends)
+            distances, turns = distances[source], self._apart(ends, np.inf)[2]
+        found = [
+            self.images.pair(first, second, distance, turn, exact=False)
+            for (first, second), distance, turn in zip(ends.tolist(), distances.tolist(), turns.tolist(), strict=True)
+            if not (across_only and self.images.split[first] == self.images.split[second])
         ]
+        return found, min(1.0, self.learnt.false_share + expected / max(1, len(chosen)))
 
-    def _with_copies(self, pairs: Int64[np.ndarray, "m 2"]) -> Int64[np.ndarray, "k 2"]:
-        """Add the pairs of exact copies of these images: of each with the first of each split around the other."""
-        if not self.groups:
-            return pairs
-        more: set[tuple[int, int]] = set()
-        for first, second in pairs.tolist():
+    def _apart(
+        self, pairs: Int64[np.ndarray, "m 2"], radius: float
+    ) -> tuple[Int64[np.ndarray, "k 2"], Float64[np.ndarray, " k"], Int64[np.ndarray, " k"]]:
+        """Return those of the pairs that are no further apart than `radius`, their distances and turns."""
+        kept = [(pairs[:0], np.empty(0), np.empty(0, np.int64))]
+        for start in range(0, len(pairs), _ROWS):
+            some = pairs[start : start + _ROWS]
+            apart, turns = likeness.apart(self.metric, self.described[some[:, 0]], self.described[some[:, 1]])
+            within = (apart <= radius).numpy()
+            kept.append((some[within], apart.numpy()[within].astype(np.float64), turns.numpy()[within]))
+        first, second, third = map(np.concatenate, zip(*kept, strict=True))
+        return first, second, third
+
+    def _near(
+        self, ends: Int64[np.ndarray, "m 2"], apart: Float64[np.ndarray, " m"], radius: float
+    ) -> tuple[Bool[np.ndarray, " m"], Float64[np.ndarray, " m"], float]:
+        """Return which pairs are copies, their distances in usual units, and how many images of rare kinds are in one.
+
+        The number is that expected by chance.
+        """
+        named, at = np.unique(ends, return_inverse=True)
+        at = at.reshape(-1, 2)
+        scales, beyond, alike = self._sampled(named, radius)
+        distances = np.round(apart / np.maximum(np.sqrt(scales[at].prod(axis=1)), _TINY), chance.DIGITS)
+        near = distances <= self.learnt.cut
+        counts = np.bincount(at[near].reshape(-1), minlength=len(named))
+        fewest = chance.fewest(counts, _connected(np.concatenate([at[near], alike]), len(named)))
+        if fewest is None:
+            return near, distances, 0.0
+        nearest = np.concatenate([_nearest(at, apart, len(named), 2 * fewest), beyond], axis=1)
+        cuts, expected = chance.own_cuts(np.sort(nearest, axis=1)[:, : 2 * fewest], at[near])
+        own = np.round(apart / np.maximum(cuts[at].min(axis=1), _TINY), chance.DIGITS) <= 1
+        near &= own | (distances <= _SAME * self.learnt.cut)
+        return near, distances, float(expected[counts >= fewest].sum())
+
+    def _sampled(
+        self, named: Int64[np.ndarray, " n"], radius: float
+    ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, "n k"], Int64[np.ndarray, "m 2"]]:
+        """Compare images with the sample.
+
+        Returns their usual distances, the distances to the nearest of their kind that are beyond the radius, and the
+        pairs of these images and others of the sample that are of one kind, the latter counted from the last image on.
+        """
+        most = min(2 * chance.neighbours(len(self.reference)), len(self.reference))
+        scales, beyond, alike = np.empty(len(named)), np.empty((len(named), most)), [np.empty((0, 2), np.int64)]
+        for start in range(0, len(named), _ROWS):
+            part = slice(start, start + _ROWS)
+            between = likeness.distances(self.metric, self.described[named[part]], self.reference).numpy()
+            scales[part] = chance.scales(between[:, self.learnt.kept], self.learnt)
+            kind = between <= self.learnt.reach * scales[part, None]
+            alike.append(np.argwhere(kind) + np.array([start, len(named)]))
+            between[~kind | (between <= radius)] = np.inf
+            beyond[part] = np.partition(between, most - 1, axis=1)[:, :most]
+        return scales, beyond, np.concatenate(alike)
+
+    def _with_copies(self, pairs: Int64[np.ndarray, "m 2"]) -> tuple[Int64[np.ndarray, "k 2"], Int64[np.ndarray, " k"]]:
+        """Add the pairs of exact copies of these images: of each with the first of each split around the other.
+
+        Returns all pairs, and the place of the one that each stands for.
+        """
+        more: list[tuple[int, int]] = []
+        source: list[int] = []
+        for place, (first, second) in enumerate(pairs.tolist()):
             one, other = self.groups.get(first, [first]), self.groups.get(second, [second])
-            both = [(a, b) for a in one for b in _leaders(self.images, other)]
-            both += [(a, b) for a in _leaders(self.images, one) for b in other]
-            more.update((min(a, b), max(a, b)) for a, b in both)
-        return np.array(sorted(more), np.int64).reshape(-1, 2)
+            both = {(a, b) for a in one for b in _leaders(self.images, other)}
+            both |= {(a, b) for a in _leaders(self.images, one) for b in other}
+            more += sorted((min(a, b), max(a, b)) for a, b in both)
+            source += [place] * len(both)
+        return np.array(more, np.int64).reshape(-1, 2), np.array(source, np.int64)
+
+
+def _nearest(
+    ends: Int64[np.ndarray, "m 2"], apart: Float64[np.ndarray, " m"], count: int, most: int
+) -> Float64[np.ndarray, "n k"]:
+    """Return the distances of images to the nearest in pairs with them, in order, infinite where there are no more."""
+    here, distances = ends.T.reshape(-1), np.tile(apart, 2)
+    order = np.lexsort((distances, here))
+    here, distances = here[order], distances[order]
+    rank = np.arange(len(here)) - np.searchsorted(here, here)
+    out = np.full((count, most), np.inf)
+    out[here[rank < most], rank[rank < most]] = distances[rank < most]
+    return out
+
+
+def _connected(pairs: Int64[np.ndarray, "m 2"], count: int) -> Int64[np.ndarray, " n"]:
+    """Return the number of the group of each of the first `count` images that pairs connect, others as well."""
+    size = max(count, pairs.max(initial=-1) + 1)
+    graph = csr_array((np.ones(len(pairs), np.bool_), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
+    return connected_components(graph, directed=False)[1][:count].astype(np.int64)
