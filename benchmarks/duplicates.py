@@ -1,4 +1,4 @@
-"""Near-duplicates: planted copies that are found, what it takes, and the shares in official datasets.
+"""Near-duplicates: planted copies that are found, what it takes, the shares in official datasets, and rare kinds.
 
     python benchmarks/duplicates.py                              # minutes: most of it draws the images
     python benchmarks/duplicates.py --images 20000 --sheets look # fewer images; 20 pairs of each dataset as a picture
@@ -6,7 +6,8 @@
 Draws smooth random textures with blobs, in grey and in colour, with one copy in 200: in all eight positions, half of
 them of another brightness and contrast, with noise of five strengths (shares of the range of grey levels). Reading the
 file is `numpy.load` of the uncompressed .npz and the sum of every array; both times are the least of three. BreastMNIST
-and RetinaMNIST are read where `QVIT_DATA` says. Prints tables in Markdown.
+and RetinaMNIST are read where `QVIT_DATA` says. A rare kind is RetinaMNIST in grey among BreastMNIST or `phantom`, in
+several numbers, with and without eight copies planted in test. Prints tables in Markdown.
 """
 
 import argparse
@@ -23,10 +24,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from qvit.data import Dataset, load_dataset
+from qvit.data.arrays import Split
 from qvit.data.augment import apply_element
 from qvit.data.duplicates import TURNS, Duplicates, Pair, conflicts, find_duplicates
+from qvit.data.registry import get_info
 
 NOISE = (0.0, 0.01, 0.02, 0.04, 0.08)
+RARE = ((2, 0, 1), (3, 1, 2), (6, 2, 3), (12, 3, 6), (20, 5, 10), (30, 8, 15), (60, 15, 30), (120, 30, 60))
 SPLITS = ("train", "val", "test")
 SIDE = 28
 _CHUNK = 2000
@@ -173,6 +177,56 @@ def official(name: str, sheets: Path | None) -> str:
     )
 
 
+def grey(images: Bytes) -> Bytes:
+    """Return images (n, 1, s, s) of one channel or three in grey."""
+    if images.shape[1] == 1:
+        return images
+    return np.rint(np.tensordot(images, [0.299, 0.587, 0.114], (1, 0))[:, None]).astype(np.uint8)
+
+
+def rare(among: str, counts: tuple[int, int, int], seed: int) -> NDArray[np.int64]:
+    """Return how many of the images of a rare kind in test are flagged, of how many, and of planted copies."""
+    rng = np.random.default_rng(seed)
+    others, kind = load_dataset(among, download=False), load_dataset("retinamnist", download=False)
+    chosen = {
+        split: grey(np.array(kind[split].images)[rng.permutation(len(kind[split]))[:count]])
+        for split, count in zip(SPLITS, counts, strict=True)
+    }
+    parts = {split: np.concatenate([grey(np.array(others[split].images)), chosen[split]]) for split in SPLITS}
+    sources = chosen["train"][:8]
+    made = [
+        apply_element(torch.from_numpy(image[None]), 1 + k % 7, "d4")[0].numpy() / 255
+        + NOISE[k % 4] * rng.standard_normal(image.shape)
+        for k, image in enumerate(sources)
+    ]
+    planted = np.rint(255 * np.stack(made).clip(0, 1)).astype(np.uint8)
+
+    def split(images: Bytes) -> Split:
+        return Split(images, np.zeros((len(images), 1), np.int64))
+
+    def find(test: Bytes) -> Duplicates:
+        train, val = split(parts["train"]), split(parts["val"])
+        return find_duplicates(Dataset(get_info("breastmnist"), SIDE, train, val, split(test)))
+
+    flagged = int(find(parts["test"]).flagged("test")[len(others.test) :].sum())
+    pairs = {(pair.first, pair.second) for pair in find(np.concatenate([parts["test"], planted])).pairs}
+    found = sum(
+        (("train", len(others.train) + k), ("test", len(parts["test"]) + k)) in pairs for k in range(len(sources))
+    )
+    return np.array([flagged, counts[2], found, len(sources)])
+
+
+def rare_kinds() -> None:
+    """Print what is said of a rare kind."""
+    print("\n### RetinaMNIST in grey among others\n")
+    print("| among | train, val, test | of test flagged | of planted copies found |\n|---|---|---|---|")
+    for among in ("breastmnist", "phantom"):
+        for counts in RARE:
+            flagged, asked, found, planted = sum((rare(among, counts, seed) for seed in range(3)), np.zeros(4, int))
+            numbers = ", ".join(map(str, counts))
+            print(f"| {among} | {numbers} | {flagged} of {asked} | {found} of {planted} |", flush=True)
+
+
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -186,6 +240,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name in ("breastmnist", "retinamnist", "phantom"):
         print(official(name, options.sheets), flush=True)
+    rare_kinds()
     with tempfile.TemporaryDirectory() as folder:
         for channels in (1, 3):
             planted(options.images, channels, Path(folder))
