@@ -10,14 +10,14 @@ from PIL import Image
 from scipy.sparse import csc_array, csr_array
 
 from qvit.data.pictures import Pixels
-from qvit.data.squares_kernel import sum_rows
+from qvit.data.squares_kernel import sum_bytes, sum_rows
 from qvit.errors import ConfigError
 
 Fit: TypeAlias = Literal["crop", "pad"]
 
 _SIDES = {"crop": min, "pad": max}  # of height and width
 _COLUMNS = 2**14  # of which sums are kept at once
-_EXACT = 2**24  # whole numbers below are exact in float32
+_MOST = 2**32  # a sum of bytes, as they are added up
 
 
 def to_square(pixels: Pixels, size: int, *, fit: Fit = "crop") -> UInt8[np.ndarray, "{size} {size} c"]:
@@ -62,14 +62,19 @@ def _averaged(
     Areas are counted in units of 1/size pixel, so weights are whole numbers, and sums over bytes are exact.
     """
     channels = pixels.shape[2]
-    exact = pixels.dtype == np.uint8 and 255 * side < _EXACT
+    exact = pixels.dtype == np.uint8 and 255 * side < _MOST
+    few = 255 * (side // size + 1) < 2**16
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
     total = np.zeros((size, channels * size))  # across, then channels and down: quick to turn into
     for begin in range(0, across.length, _COLUMNS):
         count = min(_COLUMNS, across.length - begin)
-        sums = np.zeros((size, count * channels), np.float32 if exact else np.float64)
+        sums = np.zeros((size, count * channels), np.uint32 if exact else np.float64)
         left = (across.first + begin) * channels
-        sum_rows(flat, down.first, down.length, left, count * channels, down.before, side, size, sums)
+        where = down.first, down.length, left, count * channels, down.before, side, size
+        if exact:
+            sum_bytes(flat, *where, np.zeros(sums.shape, np.uint16 if few else np.uint32), sums)
+        else:
+            sum_rows(flat, *where, sums)
         turned = sums.T.reshape(count, channels * size).astype(np.float64)
         total += _overlaps(across.before + begin, count, side, size) @ turned
     return total.reshape(size, channels, size).transpose(2, 0, 1) / side**2

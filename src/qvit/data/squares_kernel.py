@@ -1,15 +1,15 @@
-"""Sums of the rows of a picture over the cells of a coarser grid, compiled: it reads every pixel once."""
+"""Sums of the rows of a picture over the cells of a coarser grid, compiled: they read every pixel once.
+
+A picture has `rows` rows from `top`, each `columns` numbers wide from `left`. The first row is number `first` of `side`
+rows, which `size` cells share: a row counts by what it has of a cell, in 1/size row.
+"""
 
 from qvit.cpu.compiled import jit
 
 
 @jit
 def sum_rows(pixels, top, rows, left, columns, first, side, size, sums):
-    """Add `rows` rows of `pixels` (h, w) from `top`, each `columns` wide from `left`, to the cells (size, w) they meet.
-
-    The first row is number `first` of `side` rows, which `size` cells share: a row counts by what it has of a cell, in
-    1/size row. `sums` is (size, columns), contiguous.
-    """
+    """Add the rows of `pixels` (h, w) to the cells (size, w) they meet; `sums` is (size, columns), contiguous."""
     for row in range(rows):
         start = (first + row) * size
         cell = start // side
@@ -21,3 +21,28 @@ def sum_rows(pixels, top, rows, left, columns, first, side, size, sums):
             rest = sums.dtype.type(size - inside)
             for column in range(columns):
                 sums[cell + 1, column] += rest * pixels[top + row, left + column]
+
+
+@jit
+def sum_bytes(pixels, top, rows, left, columns, first, side, size, whole, sums):
+    """Do as `sum_rows` with bytes, exactly: rows that lie in one cell are added first, to `whole` (size, columns).
+
+    `whole` and `sums`, unsigned and zero at the beginning, have to hold 255 · side / size and 255 · side.
+    """
+    narrow, wide = whole.dtype.type, sums.dtype.type
+    for row in range(rows):
+        start = (first + row) * size
+        cell = start // side
+        inside = min((cell + 1) * side - start, size)
+        if inside == size:
+            for column in range(columns):
+                whole[cell, column] += narrow(pixels[top + row, left + column])
+        else:
+            share, rest = wide(inside), wide(size - inside)
+            for column in range(columns):
+                sums[cell, column] += share * wide(pixels[top + row, left + column])
+            for column in range(columns):
+                sums[cell + 1, column] += rest * wide(pixels[top + row, left + column])
+    for cell in range(size):
+        for column in range(columns):
+            sums[cell, column] += wide(size) * wide(whole[cell, column])
