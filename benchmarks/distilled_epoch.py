@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qvit.cli.console import print_table
+from qvit.cpu.memory import reuse_memory
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.distill import DistillConfig, Teacher, TeacherGuide
 from qvit.models import create_model, model_config
@@ -21,7 +22,6 @@ from qvit.training.config import TrainConfig
 from qvit.training.environment import environment
 from qvit.training.loop import Objective, make_optimizer, supervised, train_epoch
 from qvit.training.loop import validation_figures as validate
-from qvit.training.machine import reuse_memory
 from qvit.training.run import build_model
 from qvit.training.surroundings import surroundings
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from null_comparisons import ALPHA, Array, Design, draw
 from qvit.cli.console import print_table
+from qvit.cpu.memory import reuse_memory
 from qvit.errors import MetricError
 from qvit.evaluation import sampled
 from qvit.evaluation.metrics import accuracy, auc
 from qvit.evaluation.paired import compare_arms, delong_test, mcnemar_test, permutation_test, seeds_test
 from qvit.evaluation.statistics import Interval, bootstrap_interval, crossed_interval
-from qvit.training.machine import reuse_memory
 
 SEEDS = 5
 RARE = (1, 2, 3, 4, 5, 10)

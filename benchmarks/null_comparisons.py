@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from qvit.cli.console import print_table
+from qvit.cpu.memory import reuse_memory
 from qvit.evaluation.metrics import accuracy, auc
 from qvit.evaluation.paired import compare_arms, delong_test, mcnemar_test, permutation_test, seeds_test
 from qvit.evaluation.statistics import crossed_interval
-from qvit.training.machine import reuse_memory
 
 ALPHA = 0.05
 SEEDS = (5, 10)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
+from qvit.cpu.memory import reuse_memory
 from qvit.data.options import ImportOptions
 from qvit.data.pictures import PictureError, read_pictures
 from qvit.data.squares import to_square
@@ -141,6 +142,7 @@ def _block(
     found = _kept(path, start)
     if found is not None:
         return found
+    reuse_memory()
     pixels: list[UInt8[np.ndarray, "s s 3"]] = []
     reads: list[Read] = []
     for place, file in enumerate(files, start):

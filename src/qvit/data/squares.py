@@ -1,16 +1,14 @@
 """Pictures of any shape as squares of bytes, by one stated rule."""
 
-from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float64, UInt8
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.sparse import csc_array, csr_array
 
 from qvit.data.pictures import Pixels
-from qvit.data.squares_kernel import sum_bytes, sum_rows
+from qvit.data.squares_kernel import sum_bytes, sum_columns, sum_rows
 from qvit.errors import ConfigError
 
 Fit: TypeAlias = Literal["crop", "pad"]
@@ -65,7 +63,7 @@ def _averaged(
     exact = pixels.dtype == np.uint8 and 255 * side < _MOST
     few = 255 * (side // size + 1) < 2**16
     flat = np.ascontiguousarray(pixels).reshape(len(pixels), -1)
-    total = np.zeros((size, channels * size))  # across, then channels and down: quick to turn into
+    total = np.zeros((size, size, channels))
     for begin in range(0, across.length, _COLUMNS):
         count = min(_COLUMNS, across.length - begin)
         sums = np.zeros((size, count * channels), np.uint32 if exact else np.float64)
@@ -75,20 +73,8 @@ def _averaged(
             sum_bytes(flat, *where, np.zeros(sums.shape, np.uint16 if few else np.uint32), sums)
         else:
             sum_rows(flat, *where, sums)
-        turned = sums.T.reshape(count, channels * size).astype(np.float64)
-        total += _overlaps(across.before + begin, count, side, size) @ turned
-    return total.reshape(size, channels, size).transpose(2, 0, 1) / side**2
-
-
-@lru_cache(maxsize=64)
-def _overlaps(first: int, count: int, side: int, size: int) -> csr_array:
-    """Return what pixels first … first + count − 1 of `side` share with each of `size` cells, in 1/size pixel."""
-    starts = np.arange(first, first + count, dtype=np.int64) * size
-    cells = starts // side
-    inside = np.minimum((cells + 1) * side - starts, size)  # of the first cell that it meets; the rest is in the next
-    shares = np.stack([inside, size - inside], axis=1).astype(np.float64)
-    met = np.stack([cells, np.minimum(cells + 1, size - 1)], axis=1)  # beyond the last, there is no rest
-    return csc_array((shares.ravel(), met.ravel(), np.arange(0, 2 * count + 1, 2)), shape=(size, count)).tocsr()
+        sum_columns(sums, channels, across.before + begin, side, size, total)
+    return total / side**2
 
 
 def _enlarged(pixels: Pixels, down: _Kept, across: _Kept, side: int, size: int) -> NDArray[np.float32]:

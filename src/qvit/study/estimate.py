@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qvit.cpu.memory import reuse_memory
 from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import group_size
 from qvit.data.registry import DatasetInfo, get_info, is_path, name_of
@@ -27,7 +28,6 @@ from qvit.training.loop import (
     supervised,
     train_step,
 )
-from qvit.training.machine import reuse_memory
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict_logits
 from qvit.training.seeding import generator, seeded

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qvit.cpu.memory import reuse_memory
 from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import augment, group_size, random_elements
 from qvit.errors import ModelError, TrainingError
@@ -20,7 +21,7 @@ from qvit.training.config import TrainConfig
 from qvit.training.diagnose import check_finite
 from qvit.training.distributed import ALONE, Team
 from qvit.training.losses import Loss, balanced_weights, make_loss
-from qvit.training.machine import check_device, reuse_memory
+from qvit.training.machine import check_device
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict_logits, probabilities_of_views
 from qvit.training.records import Best, EpochRecord, Validation
