@@ -155,3 +155,12 @@ def test_overshoots_are_clipped() -> None:
 def test_no_size_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^Expected a size of at least 1 pixel, got 0\.$"):
         to_square(drawn(0, 4, 4, 1), 0)
+
+
+@pytest.mark.parametrize("side", [255, 256, 257, 258, 1000])
+def test_sums_of_many_white_rows_do_not_overflow(side: int) -> None:
+    """Of rows in one cell, 257 fit into the narrow sums."""
+    white = np.full((side, side, 1), 255, np.uint8)
+    assert to_square(white, 1).tolist() == [[[255]]]
+    white[0] = 0
+    assert to_square(white, 1)[0, 0, 0] == round(255 * (side - 1) / side)
