@@ -6,6 +6,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+_PLAIN = re.compile(r"(?:[^/\\.][^/\\]*/)*[^/\\.][^/\\]*")  # nothing in it leads up, or to where it is
 SHORT = 3  # letters of a name that other words may hold
 
 
@@ -16,6 +17,8 @@ def hashed(group: str, salt: bytes) -> str:
 
 def below(folder: Path, source: str) -> str:
     """Return the path of a picture relative to the folder, or its name alone if it lies elsewhere."""
+    if _PLAIN.fullmatch(source):
+        return source
     inside = os.path.relpath(folder / source, folder).replace(os.sep, "/")
     return source.rpartition("/")[2] if inside.startswith("../") else inside
 

@@ -57,12 +57,13 @@ class _Images:
 
 def stamps_of(listing: Listing) -> Stamps:
     """Return size and time of each file: pictures are imported anew if one of them changed."""
-    return [_stamp(listing.folder / file) for file in listing.files]
+    folder = f"{listing.folder}/"
+    return [_stamp(file if os.path.isabs(file) else folder + file) for file in listing.files]  # noqa: PTH117
 
 
-def _stamp(path: Path) -> Stamp:
+def _stamp(path: str) -> Stamp:
     try:
-        found = os.stat(path)  # noqa: PTH116 - of a hundred thousand files
+        found = os.stat(path)  # noqa: PTH116 - of a hundred thousand files, so no Path either
     except (OSError, ValueError):
         return None
     return found.st_size, found.st_mtime_ns

@@ -294,7 +294,8 @@ def _array(image: Image.Image, dtype: DTypeLike) -> NDArray[Any]:
     """Return the image as an array (h, w, c), copied in strips, since Pillow makes two more copies of each."""
     width, height = image.size
     if width * height <= _STRIP:
-        return np.array(image, dtype).reshape(height, width, -1)
+        copied = np.asarray if dtype == np.uint8 else np.array  # which may be changed
+        return copied(image, dtype).reshape(height, width, -1)
     out = np.empty((height, width, len(image.getbands())), dtype)
     step = max(1, _STRIP // width)
     for top in range(0, height, step):
