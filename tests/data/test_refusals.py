@@ -448,7 +448,7 @@ REFUSALS: dict[str, Case] = {
     ),
     "a folder": (
         lambda f: load_images(f.folder, size=6, channels=3),
-        "HERE: expected an .npz file, found a folder. Give the path of the file itself.",
+        "HERE: expected a folder of pictures, found no .png or .jpg or .jpeg in it. Name another.",
     ),
     "a pipe": (
         lambda f: (os.mkfifo(f.path), load_dataset(f.path)),
