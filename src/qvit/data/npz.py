@@ -84,8 +84,6 @@ def _open(path: Path) -> BufferedReader:
     except FileError as error:
         if error.missing:
             raise problem(path, "an .npz file", error.found, "Check the path for a typing error.") from error
-        if error.found == "a folder":
-            raise problem(path, "an .npz file", "a folder", "Give the path of the file itself.") from error
         raise problem(path, "a readable file", error.found, "Check its kind, owner and permissions.") from error
 
 
