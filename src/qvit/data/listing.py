@@ -86,14 +86,19 @@ class _Folder:
 
     @classmethod
     def scan(cls, root: Path, below: str) -> "_Folder":
-        entries = _entries(root, below)
-        folders = [entry.name for entry in entries if _is_folder(entry)]
-        files = [entry for entry in entries if entry.name not in {*folders}]
         start = f"{below}/" if below else ""
-        pictures = [entry.name for entry in files if _is_picture(entry)]
-        endings = [os.path.splitext(entry.name)[1].lower() for entry in files if entry.name not in {*pictures}]  # noqa: PTH122
-        others = tuple(ending for ending in endings if ending and ending not in _NOTES)
-        return cls(below, tuple(folders), tuple(start + name for name in pictures), others)
+        folders: list[str] = []
+        pictures: list[str] = []
+        others: list[str] = []
+        for entry in _entries(root, below):
+            ending = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - of thousands of names
+            if _is_folder(entry):
+                folders.append(entry.name)
+            elif _is_picture(entry):
+                pictures.append(start + entry.name)
+            elif ending and ending not in _NOTES:
+                others.append(ending)
+        return cls(below, tuple(folders), tuple(pictures), tuple(others))
 
     def walked(self, root: Path, above: frozenset[tuple[int, int]] = frozenset()) -> "_Folder":
         """Return all pictures here and in the folders below; raises DataError for links in a circle."""
