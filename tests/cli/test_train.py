@@ -38,8 +38,11 @@ def test_train_evaluate_compare(qvit: Qvit, train: Qvit, tmp_path: Path, monkeyp
     for measure in ("auc", "acc", "kappa", "ece"):
         assert re.search(rf"{measure} +│ +{results[0]['test'][measure]:.4f}", table)
     assert len(re.findall(r"│ +– ", table)) == 2, "in the place of two intervals"
-    assert table.endswith("\n0 images of test have a near-duplicate in another split.\n")
-    assert "near-duplicate" not in qvit("evaluate", folders[0], "--no-copies").out
+    assert table.endswith(
+        "\n0 images of test have an exact copy in another split.\n"
+        "Near-duplicates were not looked for: that takes 64 training images that differ.\n"
+    )
+    assert "cop" not in qvit("evaluate", folders[0], "--no-copies").out
 
     [file] = {Run(folder).dataset for folder in folders}
     moved = Path(file).rename(tmp_path / "moved.npz")

@@ -1,5 +1,6 @@
 """Copies planted into images, found again; strangers left alone; what is said of copies."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -295,6 +296,22 @@ def test_groups_of_many_copies(strangers: np.ndarray, groups: int, noise: float)
     assert find_duplicates(dataset(images), across_only=True).pairs == tuple(
         pair for pair in every.pairs if pair.first[0] != pair.second[0]
     )
+
+
+@pytest.mark.long
+def test_of_many_near_copies_only_the_nearest_form_pairs(strangers: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    source, noise = strangers[0].astype(np.float64), np.linspace(1, 2, 44)
+    copies = [source + sigma * rng.normal(size=source.shape) for sigma in noise]
+    images = np.concatenate([strangers[:200], np.stack(copies).round().clip(0, 255).astype(np.uint8), strangers[244:]])
+    found = find_duplicates(dataset(images))
+    assert np.flatnonzero(found.flagged("val", within=["train"])).tolist() == [*range(44)], "each is still told of"
+    assert np.flatnonzero(found.flagged("train", within=["val"])).tolist() == [0]
+    within = [pair for pair in found.pairs if pair.first[0] == pair.second[0] == "val"]
+    assert len(within) < 44 * 43 // 2
+    counts = Counter(end for pair in within for end in (pair.first, pair.second))
+    assert min(counts.values()) >= 16
+    assert sum(pair.first == ("train", 0) for pair in found.pairs) == 44, "the 45th is the nearest of each in train"
 
 
 @pytest.mark.long

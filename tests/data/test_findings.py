@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.chance import FEWEST
 from qvit.data.duplicates import TURNS, Duplicates, Pair, find_duplicates
-from qvit.data.findings import FEWEST, Findings, copies_in, count, find, shared_groups
+from qvit.data.findings import Findings, copies_in, count, find, shared_groups
 from qvit.errors import DataError
 
 N = {"train": 120, "val": 24, "test": 36}

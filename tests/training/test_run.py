@@ -492,3 +492,4 @@ def test_measures_without_near_duplicates(config: MakeConfig, make_npz: Callable
     assert evaluate_apart(run, "val").copies == 1
     plain = train_run(config(make_npz(), epochs=1), tmp_path / "plain")
     assert (evaluate_apart(plain).copies, evaluate_apart(plain).without) == (0, None)
+    assert evaluate_apart(plain).exact_only, "of 24 training images nothing is learnt of what is near"

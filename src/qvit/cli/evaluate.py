@@ -11,6 +11,7 @@ from qvit.cli.data import Moved, Root
 
 if TYPE_CHECKING:
     from qvit.training.records import Figures
+    from qvit.training.run import Apart
 
 
 def evaluate(
@@ -30,24 +31,33 @@ def evaluate(
     from qvit.training.folder import Run
     from qvit.training.run import evaluate_apart, evaluate_run
 
-    if copies:
-        apart = evaluate_apart(Run(run), split, root=root, file=data)
-        figures, without, number = apart.figures, apart.without, apart.copies
-    else:
-        figures, without, number = evaluate_run(Run(run), split, root=root, file=data), None, 0
+    apart = evaluate_apart(Run(run), split, root=root, file=data) if copies else None
+    figures = evaluate_run(Run(run), split, root=root, file=data) if apart is None else apart.figures
     if json:
-        told = (
-            {} if not copies else {"near_duplicates": number, "without": None if without is None else asdict(without)}
-        )
-        print_json(asdict(figures) | told)
+        print_json(asdict(figures) | ({} if apart is None else _told(apart)))
         return
     _print(f"{run} on {split}", figures)
-    if without is not None:
-        _print(f"without the {number} that have a near-duplicate in another split", without)
-    elif number:
-        typer.echo(f"{number} have a near-duplicate in another split; too few others are left to be measured.")
-    elif copies:
-        typer.echo(f"0 images of {split} have a near-duplicate in another split.")
+    if apart is not None:
+        _print_apart(apart, split)
+
+
+def _told(apart: "Apart") -> dict[str, object]:
+    without = None if apart.without is None else asdict(apart.without)
+    return {"near_duplicates": apart.copies, "exact_only": apart.exact_only, "without": without}
+
+
+def _print_apart(apart: "Apart", split: str) -> None:
+    from qvit.data.chance import FEWEST
+
+    what = "an exact copy" if apart.exact_only else "a near-duplicate"
+    if apart.without is not None:
+        _print(f"without the {apart.copies} that have {what} in another split", apart.without)
+    elif apart.copies:
+        typer.echo(f"{apart.copies} have {what} in another split; too few others are left to be measured.")
+    else:
+        typer.echo(f"0 images of {split} have {what} in another split.")
+    if apart.exact_only:
+        typer.echo(f"Near-duplicates were not looked for: that takes {FEWEST} training images that differ.")
 
 
 def _print(title: str, figures: "Figures") -> None:

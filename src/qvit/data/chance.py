@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from numpy.typing import NDArray
 
-_FEWEST = 64  # images
+FEWEST = 64  # training images that chance can be learnt from
 _NEIGHBOURS = 24  # k
 _TINY = 1e-12  # in place of a distance of 0
 _LOW = 0.1  # share of the images that the tail is taken from
@@ -59,7 +59,7 @@ def learn(distances: Float[np.ndarray, "r r"], images: int, accepted: float) -> 
     """
     kept = np.arange(len(distances))
     k = len(kept) // 8  # far at first, beyond any group of copies: among the nearest, copies would hide themselves
-    while len(kept) >= _FEWEST:
+    while len(kept) >= FEWEST:
         left = distances[np.ix_(kept, kept)]
         nearest = np.sort(np.partition(left, k - 1, axis=1)[:, :k], axis=1).astype(np.float64)
         scales, dimension = nearest[:, -1], _dimension(nearest)

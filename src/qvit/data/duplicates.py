@@ -39,6 +39,7 @@ ACCEPTED = 1e-5  # images that are expected within the cut of one by chance
 _SAMPLE = 1500  # training images that chance is learnt from
 _SAME = 0.1  # of the cut: images that near are copies, whatever their kind
 _TINY = 1e-12  # in place of a distance of 0
+_NEAREST = 16  # copies of an image in each split that form pairs with it
 _ROWS = 4096  # images or pairs compared at a time
 
 Place = tuple[str, int]
@@ -72,7 +73,8 @@ class Duplicates:
     expected among images of a rare kind is added, by their own distances; nothing for kinds of four images or fewer.
     `images` are how many there are in each split.
 
-    Of images that are exact copies of each other, each forms a pair only with the first of each split.
+    Of images that are exact copies of each other, each forms a pair only with the first of each split. Of an image with
+    many near-copies, pairs are left out in which neither image is among the 16 nearest copies of the other in a split.
     """
 
     pairs: tuple[Pair, ...]
@@ -238,6 +240,8 @@ class _Near:
         if self.groups:
             ends, source = self._with_copies(ends)
             distances, turns = distances[source], self._apart(ends, np.inf)[2]
+        few = self._nearest_only(ends, distances)
+        ends, distances, turns = ends[few], distances[few], turns[few]
         found = [
             self.images.pair(first, second, distance, turn, exact=False)
             for (first, second), distance, turn in zip(ends.tolist(), distances.tolist(), turns.tolist(), strict=True)
@@ -299,6 +303,18 @@ class _Near:
             between[~kind | (between <= radius)] = np.inf
             beyond[part] = np.partition(between, most - 1, axis=1)[:, :most]
         return scales, beyond, np.concatenate(alike)
+
+    def _nearest_only(
+        self, ends: Int64[np.ndarray, "m 2"], distances: Float64[np.ndarray, " m"]
+    ) -> Bool[np.ndarray, " m"]:
+        """Return in which pairs one image is among the nearest copies of the other in a split."""
+        near = np.zeros(len(ends), np.bool_)
+        for here, there in (ends.T, ends.T[::-1]):
+            place = here * len(self.images.counts) + self.images.split[there]
+            order = np.lexsort((there, distances, place))
+            place = place[order]
+            near[order[np.arange(len(order)) - np.searchsorted(place, place) < _NEAREST]] = True
+        return near
 
     def _with_copies(self, pairs: Int64[np.ndarray, "m 2"]) -> tuple[Int64[np.ndarray, "k 2"], Int64[np.ndarray, " k"]]:
         """Add the pairs of exact copies of these images: of each with the first of each split around the other.

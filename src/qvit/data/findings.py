@@ -8,6 +8,7 @@ from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from qvit.data.arrays import Dataset, Split
+from qvit.data.chance import FEWEST
 from qvit.data.duplicates import Duplicates, Pair, conflicts, find_duplicates
 from qvit.data.registry import SPLITS
 from qvit.data.source import Groups
@@ -16,7 +17,6 @@ from qvit.files import shown
 
 EARLIER = {"train": ("val", "test"), "val": ("train",), "test": ("train", "val")}  # where a copy of an image misleads
 UNEQUAL = 10.0  # times as many images of the largest class as of the smallest
-FEWEST = 64  # training images that near-duplicates can be told by
 NOTHING = (
     "No near-duplicates across splits, groups in several splits, missing classes, constant images or very unequal "
     "classes were found."

@@ -180,12 +180,17 @@ def imported_before(path: Path, asked: Asked) -> bool:
 
 def _listed(path: Path, asked: Asked) -> tuple["Listing", Path]:
     """Return the pictures in a folder or table, and the file that is made of them."""
-    from qvit.data.importing import key_of, stamps_of
-
     check_side(asked.size)
     listing = list_pictures(path, asked.importing)
-    key = key_of(listing, stamps_of(listing), size=asked.size, options=asked.importing)
-    return listing, import_folder(asked.root) / f"{name_of(path)[:40]}-{asked.size}-{key}.npz"
+    return listing, import_file(listing, path, asked.size, asked.root, asked.importing)
+
+
+def import_file(listing: "Listing", path: Path, size: int, root: str | Path | None, options: ImportOptions) -> Path:
+    """Return the .npz file that is made of the pictures in a folder or table: named after these, size and options."""
+    from qvit.data.importing import key_of, stamps_of
+
+    key = key_of(listing, stamps_of(listing), size=size, options=options)
+    return import_folder(root) / f"{name_of(path)[:40]}-{size}-{key}.npz"
 
 
 def import_folder(root: str | Path | None) -> Path:

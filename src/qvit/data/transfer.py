@@ -14,8 +14,8 @@ from qvit.data.listing import list_unlabelled
 from qvit.data.mapped import map_array
 from qvit.data.npz import check_unchanged, find_header, given_path, md5_of, problem, read_array, stamp_of
 from qvit.data.options import MOST_BAD, ImportOptions, check_side
-from qvit.data.registry import is_path, name_of
-from qvit.data.source import MAP_ABOVE, channels_first, import_folder, unpack_folder, view_channels_first
+from qvit.data.registry import is_path
+from qvit.data.source import MAP_ABOVE, channels_first, import_file, unpack_folder, view_channels_first
 from qvit.errors import ConfigError, DataError
 
 KEYS = ("images", "train_images")
@@ -65,13 +65,12 @@ def load_images(
 
 def _imported(folder: Path, size: int, channels: int, root: str | Path | None) -> Path:
     """Return the .npz file made of the pictures in a folder; it is made if it is not there yet."""
-    from qvit.data.importing import import_unlabelled, key_of, stamps_of
+    from qvit.data.importing import import_unlabelled
 
     check_side(size)
     listing = list_unlabelled(folder)
     options = ImportOptions(channels="grey" if channels == 1 else "rgb", max_bad=min(len(listing.files), MOST_BAD))
-    key = key_of(listing, stamps_of(listing), size=size, options=options)
-    target = import_folder(root) / f"{name_of(folder)[:40]}-{size}-{key}.npz"
+    target = import_file(listing, folder, size, root, options)
     if not target.exists():
         import_unlabelled(listing, target, size=size, options=options)
     return target

@@ -316,12 +316,14 @@ def evaluate_run(
 class Apart:
     """Figures of a split with, and without its images that have a near-duplicate in train or val.
 
-    `without` is None if there are none, or if too little is left to be measured.
+    `without` is None if there are none, or if too little is left to be measured. `exact_only` is whether only exact
+    copies were looked for, as there are too few training images to tell what is near.
     """
 
     figures: Figures
     copies: int
     without: Figures | None
+    exact_only: bool
 
 
 def evaluate_apart(
@@ -331,18 +333,20 @@ def evaluate_apart(
 
     Near-duplicates are those of `qvit.data.duplicates`, of images of test in train or val, and of val in train.
     """
-    from qvit.data.findings import copies_in  # compiles kernels, which training does not need
+    from qvit.data.duplicates import find_duplicates  # compiles kernels, which training does not need
+    from qvit.data.findings import EARLIER
 
     group = run.result.tta
     with surroundings(run.training.threads):
         data = run.load_data(root, file=file)
         images = data[split]
         scores = predict(run.load_model(), images, data.info.task, group=group)
-        copies = copies_in(data, split)
+        found = find_duplicates(data, across_only=True)
+        copies = found.flagged(split, within=EARLIER[split])
         left = Split(images.images[~copies], images.labels[~copies])
         measurable = copies.any() and len(left) and not (left.labels == left.labels[0]).all()
         without = _figures(left, scores[~copies], data) if measurable else None
-        return Apart(_figures(images, scores, data), int(copies.sum()), without)
+        return Apart(_figures(images, scores, data), int(copies.sum()), without, exact_only=not found.cut)
 
 
 def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> Figures:
