@@ -1,4 +1,4 @@
-"""What `import qvit` offers: ten names, each loaded when it is first used."""
+"""What `import qvit` offers: eleven names, each loaded when it is first used."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import qvit
 
 
 def test_each_name_is_that_of_its_home() -> None:
-    assert len(qvit.__all__) == 10
+    assert len(qvit.__all__) == 11
     assert set(qvit.__all__) == set(qvit._HOMES)
     for name, home in qvit._HOMES.items():
         assert getattr(qvit, name) is getattr(import_module(f"qvit.{home}"), name)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from qvit.lazy import names_of
 
 if TYPE_CHECKING:
+    from qvit.answers.predictor import load
     from qvit.data.arrays import load_dataset
     from qvit.evaluation.metrics import evaluate
     from qvit.models.zoo import create_model, list_models
@@ -22,6 +23,7 @@ __all__ = [
     "evaluate",
     "fit",
     "list_models",
+    "load",
     "load_dataset",
     "predict",
     "run_study",
@@ -35,6 +37,7 @@ _HOMES = {
     "evaluate": "evaluation.metrics",
     "fit": "training.loop",
     "list_models": "models.zoo",
+    "load": "answers.predictor",
     "load_dataset": "data.arrays",
     "predict": "training.prediction",
     "run_study": "study.runner",

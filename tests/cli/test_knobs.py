@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import qvit
 from cli.borders import COMMANDS, Border, parameters, told
@@ -209,9 +210,45 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "run": ("other", {"run.folder": ("run", "other")}),
             "split": ("run --split val", {"split": ("test", "val")}),
             "root": ("run --root files", {"root": (None, "files")}),
-            "data": ("run --data own.npz", {"file": (None, "own.npz")}),
+            "data": ("run --data small.npz", {"file": (None, "small.npz")}),
+            "label": ("run --data own.npz --label sex", {"label": (None, "sex")}),
+            "group_by": ("run --data own.npz --group-by patient", {"group_by": (None, "patient")}),
             "copies": ("run --no-copies", {"qvit.training.run.evaluate_apart": (True, None)}),
             "json": ("run --json", {"json": (False, True)}),
+        },
+    ),
+    "predict": (
+        "run p.png",
+        {
+            "run": ("other p.png", {"run": ([Path("run")], [Path("other")])}),
+            "images": ("run q.png", {"words": (["p.png"], ["q.png"])}),
+            "ensemble": ("run p.png --with other", {"run": ([Path("run")], [Path("run"), Path("other")])}),
+            "sets": ("run p.png --sets 0.8", {"options.sets": (0.9, 0.8)}),
+            "coverage": ("run p.png --coverage 0.5", {"options.coverage": (None, 0.5)}),
+            "error": ("run p.png --error 0.5", {"options.error": (None, 0.5)}),
+            "alarms": ("run p.png --alarms 0.1", {"options.alarms": (0.05, 0.1)}),
+            "root": ("run p.png --root files", {"root": (None, "files")}),
+            "table": ("run p.png --csv t.csv", {"path": (None, "t.csv")}),
+            "jsonl": ("run p.png --jsonl", {"json": (False, True)}),
+            "json": ("run p.png --json", {"json": (False, True)}),
+        },
+    ),
+    "calibrate": (
+        "run",
+        {
+            "run": ("other", {"folder": ("run", "other")}),
+            "sensitivity": ("run --sensitivity 0.9", {"sensitivity": (None, 0.9)}),
+            "specificity": ("run --specificity 0.9", {"specificity": (None, 0.9)}),
+            "clear": ("run --clear", {"clear": (False, True)}),
+            "root": ("run --root files", {"root": (None, "files")}),
+            "json": ("run --json", {"json": (False, True)}),
+        },
+    ),
+    "card": (
+        "run",
+        {
+            "run": ("other", {"run.folder": ("run", "other")}),
+            "out": ("run --out card.md", {"path": (None, "card.md")}),
         },
     ),
     "compare": (
@@ -329,6 +366,8 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     shutil.copytree(run, "other")
     Path("options.yaml").write_text("lr: 0.25\n")
     Path("pictures").mkdir()
+    for name in ("p.png", "q.png"):
+        Image.new("RGB", (12, 12)).save(name)
     Path("mine.yaml").write_text("datasets: [phantom, octmnist]\nseeds: 2\nmodels: [vit_4q1h]\n")
     Path("other.yaml").write_text("datasets: phantom\nmodels: [vit_4q1h]\n")
     for name in ("one", "two"):
@@ -346,6 +385,14 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     border.at("qvit.training.run.evaluate_run", gives=FIGURES)
     border.at("qvit.training.run.evaluate_apart", gives=Apart(FIGURES, 1, FIGURES, exact_only=False))
     border.at("qvit.report.pictures.draw_comparison", gives=None)
+    border.at("qvit.answers.external.evaluate_external")
+    border.at("qvit.answers.predictor.load", passes=True)
+    border.at("qvit.answers.predictor.named", passes=True)
+    border.at("qvit.cli.predict._written", passes=True)
+    border.at("qvit.answers.card.write_card", gives=Path("x"))
+    border.at("qvit.answers.card.card", passes=True)
+    border.at("qvit.files.write_atomic", passes=True)
+    border.at("qvit.answers.choosing.calibrated", gives={"images": 1, "notes": []})
     border.at("qvit.quantum.ansatz.build_circuit", passes=True)
     border.at("qvit.cli.circuit._write", gives=None)
     border.at("qvit.report.compare.read_rows", passes=True)
@@ -375,6 +422,7 @@ def test_each_option_of_each_command_is_in_the_table() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore::qvit.answers.predictor.CalibrationWarning")
 @pytest.mark.parametrize("command", [command for command, (_, rows) in KNOBS.items() if rows])
 def test_each_option_changes_something(command: str, border: Border, capsys: pytest.CaptureFixture[str]) -> None:
     given, rows = KNOBS[command]

@@ -65,6 +65,9 @@ def of_data(after: str = "") -> Wrong:
     }
 
 
+FOR_OTHERS = "--label and --group-by are for other data than the run was trained on, given with --data."
+
+
 # Of the commands that train.
 OF_RUNS: Wrong = {
     "dataset": ("retinamist", f"Unknown dataset 'retinamist'. Did you mean 'retinamnist'? {KNOWN}"),
@@ -201,7 +204,41 @@ WRONG: dict[str, Wrong] = {
         "run": ("nowhere", "nowhere is not a run folder: result.json is missing."),
         "split": ("run --split training", "Unknown split 'training'. Expected one of: train, val, test."),
         "data": ("run --data nowhere.npz", f"nowhere.npz: {MISSING}"),
+        "label": ("run --label sex", FOR_OTHERS),
+        "group_by": ("run --group-by patient", FOR_OTHERS),
         "root": (NEVER, "looked at where a run is of an official file: see data get"),
+    },
+    "predict": {
+        "run": ("nowhere p.png", "nowhere is not a run folder: result.json is missing."),
+        "images": ("run none.txt", "There is no file none.txt."),
+        "ensemble": ("run p.png --with nowhere", "nowhere is not a run folder: result.json is missing."),
+        "sets": ("run p.png --sets 1", "sets must be above 0 and below 1, got 1.0."),
+        "coverage": ("run p.png --coverage 0", "coverage must be above 0 and at most 1, got 0.0."),
+        "error": ("run p.png --error 2", "error must be above 0 and at most 1, got 2.0."),
+        "alarms": ("run p.png --alarms 1", "alarms must be from 0 to below 1, got 1.0."),
+        "root": (NEVER, "looked at where a run is of an official file: see data get"),
+        "table": (
+            "run p.png --csv small.npz/t.csv",
+            "Cannot write small.npz/t.csv: Not a directory. Nothing was lost; free some space or choose a folder that "
+            "you may write to.",
+        ),
+    },
+    "calibrate": {
+        "run": ("nowhere", "nowhere is not a run folder: result.json is missing."),
+        "sensitivity": ("run --sensitivity 2", "sensitivity must be above 0 and at most 1, got 2.0."),
+        "specificity": (
+            "run --specificity 0.5",
+            "A specificity is chosen for yes-or-no questions, and this task is multi-class. Leave it out.",
+        ),
+        "root": (NEVER, "looked at where a run is of an official file: see data get"),
+    },
+    "card": {
+        "run": ("nowhere", "nowhere is not a run folder: result.json is missing."),
+        "out": (
+            "run --out small.npz/card.md",
+            "Cannot write small.npz/card.md: Not a directory. Nothing was lost; free some space or choose a folder "
+            "that you may write to.",
+        ),
     },
     "compare": {
         "runs": ("run nowhere", "nowhere is not a run folder: config.json is missing."),
@@ -331,6 +368,7 @@ def with_values(path: tuple[str, ...]) -> set[str]:
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore::qvit.answers.predictor.CalibrationWarning")
 @pytest.mark.parametrize("command", WRONG)
 def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
     command: str, qvit: Qvit, tree: Tree, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -341,6 +379,8 @@ def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
     Path("empty").mkdir()
     Path("mine.yaml").write_text("datasets: breastmnist\nmodels: vit_4q1h\n")
     Path("tiny.yaml").write_text("datasets: phantom\nmodels: vit_4q1h\nseeds: 3\n")
+    if command == "predict":
+        qvit("calibrate", "run")  # which is done when a run is first asked
     before = tree(tmp_path)
     for name, (words, line) in WRONG[command].items():
         if words != NEVER:

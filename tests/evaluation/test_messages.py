@@ -11,9 +11,12 @@ import pytest
 import qvit.evaluation
 from qvit.errors import MetricError
 from qvit.evaluation.agreement import agreement, divergence, gap_closed
+from qvit.evaluation.calibration import fit_temperature, operating_threshold, risk_coverage
+from qvit.evaluation.conformal import quantile
 from qvit.evaluation.influence import image_influence, image_strata
 from qvit.evaluation.medmnist_files import parse_result_name, read_result, result_name, write_result
 from qvit.evaluation.metrics import accuracy, auc, evaluate, expected_calibration_error
+from qvit.evaluation.novelty import familiar
 from qvit.evaluation.paired import (
     compare_arms,
     contrast,
@@ -345,6 +348,22 @@ ROWS: list[Row] = [
         "The scores of seed 1 (counted from 0) do not fit. Scores must lie within [0, 1], but range from 0.2 "
         "to 2: scores are probabilities, never logits. Apply a sigmoid first.",
     ),
+    (
+        lambda: fit_temperature(np.zeros((29, 1), int), np.full((29, 2), 0.5), "binary"),
+        "A temperature needs at least 30 images, but there are 29.",
+    ),
+    (lambda: risk_coverage(np.empty(0), np.empty(0)), "Risk against coverage needs at least one image."),
+    (
+        lambda: operating_threshold(np.array([True]), np.array([0.5]), sensitivity=2.0),
+        "The sensitivity must be above 0 and at most 1, but came as 2.0.",
+    ),
+    (
+        lambda: operating_threshold(np.array([True]), np.array([0.5]), specificity=0.5),
+        "An operating point needs at least one negative image.",
+    ),
+    (lambda: operating_threshold(np.array([True]), np.array([0.5])), "Give a sensitivity or a specificity, not both."),
+    (lambda: quantile(np.array([0.5]), 1.0), "The coverage must be above 0 and below 1, but came as 1.0."),
+    (lambda: familiar(np.zeros((1, 2))), "What is usual cannot be learnt from 1 image."),
     (lambda: mean_interval([]), "There are no values to take the mean of."),
     (lambda: mean_interval([0.5, math.nan]), "Values must be finite, but came as [0.5, nan]. Leave failed runs out."),
     (

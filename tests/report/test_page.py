@@ -123,7 +123,7 @@ def test_it_is_one_page_and_its_tables(folder: Path) -> None:
     names = {path.stem for path in (folder / "report" / "tables").iterdir()}
     assert names == {
         "main", "averages", "worth", "controls", "classical", "teachers", "distillation", "gains", "qubits", "heads",
-        "layers", "cost", "runs",
+        "layers", "cost", "runs", "classes-1", "classes-2",
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from qvit.report.formats import MISSING, Table, write_tables
 from qvit.report.published import published
 from qvit.report.tables import (
     average_table,
+    class_table,
     copies_table,
     cost_table,
     family_table,
@@ -294,6 +295,24 @@ def test_published_models_stand_beside_official_data_only(make_study: MakeStudy)
     assert len(rows) == 1 + len(published())
     own = main_table(load_results(make_study("datasets: sub/retinamnist.npz\nmodels: vit_4q1h")))
     assert len(own.rows) == 1, "a file of that name may hold anything"
+
+
+def test_sensitivity_and_specificity_by_class(make_study: MakeStudy) -> None:
+    results = load_results(make_study("datasets: [a.npz, retinamnist]\nmodels: [vit_4q1h]\nseeds: 2", name="classes"))
+    for number, test in enumerate(results.tests, 1):
+        table = class_table(results, test)
+        assert table is not None
+        assert table.name == f"classes-{number}"
+        [arm], [row] = results.arms, table.rows
+        cell = results.cell(test, arm)
+        assert cell is not None
+        binary = test.task == "binary"
+        assert table.columns == ("model", *(test.classes[1:] if binary else test.classes))
+        for place, told in enumerate(row[1:], 1 if binary else 0):
+            true = test.labels[:, 0] == place
+            said = [(scores.argmax(axis=1) == place) for scores in cell.scores]
+            found = np.mean([one[true].mean() for one in said]), np.mean([~one[~true] for one in said])
+            assert told == f"{found[0]:.3f} / {found[1]:.3f}"
 
 
 def test_measures_without_near_duplicates(make_study: MakeStudy) -> None:

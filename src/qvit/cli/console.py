@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from typer.core import TyperGroup
 
 from qvit.cli.streams import shows_unicode, tell
@@ -61,6 +58,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], *, captio
     """
     if not speaks():
         return
+    from rich.console import Console  # a quarter of the time that a help text takes, which needs none of it
+    from rich.table import Table
+
     # A table folded at 80 columns in a log is useless; if the output is not a terminal it may be wide.
     width = None if sys.stdout.isatty() else 200
     console = Console(width=width, markup=False, emoji=False, highlight=False)
@@ -120,6 +120,9 @@ def epoch_progress(label: str, epochs: int, *, quiet: bool = False) -> Iterator[
 
 @contextmanager
 def _live(label: str, epochs: int) -> Iterator[OnEpoch]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}", markup=False),  # square brackets in a user's names are not markup
         BarColumn(),

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, Shaped, UInt8
+from jaxtyping import Int64, Shaped
 from numpy.typing import NDArray
 
 from qvit.data.anonymous import below, hashed, without
@@ -27,6 +27,7 @@ from qvit.data.listing import Listing
 from qvit.data.npz import problem
 from qvit.data.options import ImportOptions
 from qvit.data.packing import Packer
+from qvit.data.pictures import luma
 from qvit.data.registry import SPLITS
 from qvit.data.splitting import split_images
 from qvit.errors import RunError
@@ -36,7 +37,6 @@ VERSION = 2  # of the rules by which pictures become arrays: another one makes n
 SHOWN = 5  # files that a message names
 FORGOTTEN = 7 * 24 * 3600  # seconds after which what an interrupted import has left is deleted
 DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners have, of pictures stored with 16
-_LUMA = np.array((299, 587, 114))  # thousandths: ITU-R BT.601
 
 Places = Mapping[str, Int64[np.ndarray, " _"]]
 Stamps = list[Stamp]
@@ -373,9 +373,4 @@ def _chosen(blocks: Sequence[Block], chosen: NDArray[np.bool_], *, grey: bool) -
         start += len(here)
         if here.any():
             pixels = block.pixels()[here]
-            yield _luma(pixels) if grey else pixels
-
-
-def _luma(pixels: UInt8[np.ndarray, "m s s 3"]) -> UInt8[np.ndarray, "m s s"]:
-    """Return the luma, rounded; a grey picture stays what it is."""
-    return ((pixels @ _LUMA + 500) // 1000).astype(np.uint8)
+            yield luma(pixels) if grey else pixels

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -102,6 +102,12 @@ class _Folder:
 
     def walked(self, root: Path, above: frozenset[tuple[int, int]] = frozenset()) -> "_Folder":
         """Return all pictures here and in the folders below; raises DataError for links in a circle."""
+        parts = [*self.parts(root, above)]
+        pictures = tuple(picture for part in parts for picture in part.pictures)
+        return _Folder(self.below, self.folders, pictures, tuple(other for part in parts for other in part.others))
+
+    def parts(self, root: Path, above: frozenset[tuple[int, int]] = frozenset()) -> "Iterator[_Folder]":
+        """Yield this folder and those below, each with what it holds itself; raises DataError for links in a circle."""
         here = _identity(root, self.below)
         if here in above:
             found = f"{shown(self.below)}, which is a link to a folder above it"
@@ -109,13 +115,10 @@ class _Folder:
         if len(above) >= DEEPEST:
             advice = "Name a folder below."
             raise problem(root, f"at most {DEEPEST} folders within one another", shown(self.below), advice)
-        pictures, others = [*self.pictures], [*self.others]
+        yield self
         for name in self.folders:
             below = f"{self.below}/{name}" if self.below else name
-            inner = _Folder.scan(root, below).walked(root, above | {here})
-            pictures += inner.pictures
-            others += inner.others
-        return _Folder(self.below, self.folders, tuple(pictures), tuple(others))
+            yield from _Folder.scan(root, below).parts(root, above | {here})
 
 
 class _Found(NamedTuple):
@@ -176,10 +179,28 @@ def list_unlabelled(folder: Path) -> Listing:
     printable(folder, raised=DataError)
     top = _Folder.scan(folder, "").walked(folder)
     if not top.pictures:
-        raise problem(folder, "a folder of pictures", f"no {' or '.join(SUFFIXES[:3])} in it", "Name another.")
+        raise _no_pictures(folder)
     files = tuple(sorted(top.pictures, key=natural))
     counts = tuple(Counter(top.others).most_common())
     return Listing(folder, files, ("",), np.zeros((len(files), 1), np.int64), None, None, counts)
+
+
+def pictures_below(folder: Path) -> Iterator[str]:
+    """Yield the paths of all pictures in a folder, at any depth, one folder after the other, each in order of names.
+
+    Raises DataError as `list_unlabelled` does, for what cannot be read when it is come to.
+    """
+    printable(folder, raised=DataError)
+    none = True
+    for part in _Folder.scan(folder, "").parts(folder):
+        none = none and not part.pictures
+        yield from sorted(part.pictures, key=natural)
+    if none:
+        raise _no_pictures(folder)
+
+
+def _no_pictures(folder: Path) -> DataError:
+    return problem(folder, "a folder of pictures", f"no {' or '.join(SUFFIXES[:3])} in it", "Name another.")
 
 
 def side_of(name: str) -> str | None:

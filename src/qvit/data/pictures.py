@@ -24,6 +24,7 @@ Pixels: TypeAlias = UInt8[np.ndarray, "h w c"] | Float32[np.ndarray, "h w c"]
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".webp", *DICOM_SUFFIXES)
+LUMA = (299, 587, 114)  # weights of red, green and blue in grey, in thousandths: ITU-R BT.601
 MOST_PIXELS = 100_000_000  # of one picture: 300 MB as bytes in colour
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP")  # others run more code: EPS starts Ghostscript
@@ -109,6 +110,11 @@ def grey_if_equal(pixels: Pixels) -> UInt8[np.ndarray, "h w _"] | Float32[np.nda
     """Return one channel of three if they are equal everywhere."""
     red, green, blue = np.moveaxis(pixels, 2, 0)
     return pixels[:, :, :1].copy() if np.array_equal(red, green) and np.array_equal(red, blue) else pixels
+
+
+def luma(pixels: UInt8[np.ndarray, "*n 3"]) -> UInt8[np.ndarray, "*n"]:
+    """Return the luma of colours, rounded; a grey picture stays what it is."""
+    return ((pixels @ np.array(LUMA) + 500) // 1000).astype(np.uint8)
 
 
 def _too_large(found: str) -> PictureError:

@@ -14,12 +14,12 @@ from qvit.data.listing import list_unlabelled
 from qvit.data.mapped import map_array
 from qvit.data.npz import check_unchanged, find_header, given_path, md5_of, problem, read_array, stamp_of
 from qvit.data.options import MOST_BAD, ImportOptions, check_side
+from qvit.data.pictures import LUMA
 from qvit.data.registry import is_path
 from qvit.data.source import MAP_ABOVE, channels_first, import_file, unpack_folder, view_channels_first
 from qvit.errors import ConfigError, DataError
 
 KEYS = ("images", "train_images")
-LUMA = (299, 587, 114)  # weights of red, green and blue in grey, in thousandths: ITU-R BT.601
 UNLABELLED = -1
 
 Images = UInt8[np.ndarray, "n c h w"]

@@ -114,14 +114,25 @@ def _mean_defined(values: NDArray[np.float64]) -> float:
     return float(defined.mean()) if defined.size else 0.0
 
 
+def rates_by_class(
+    labels: ArrayLike, scores: ArrayLike, task: str
+) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, " q"]]:
+    """Return sensitivity and specificity of each class against the rest, or of each label; nan where there is none.
+
+    Of a binary task, those of class 1: class 0 has the same the other way round. Raises MetricError as `check_inputs`.
+    """
+    outcomes = _outcomes(labels, scores, task)
+    counts = outcomes.sum(axis=2)
+    return _ratios(outcomes[:, 1, 1], counts[:, 1]), _ratios(outcomes[:, 0, 0], counts[:, 0])
+
+
 def sensitivity(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     """Return the share of positives that were found (recall).
 
     Binary: of class 1. Multi-class and ordinal: the mean of each class against the rest. Multi-label: the mean over
     labels. Classes that no image has are left out; 0.0 if none is left. Raises MetricError as `check_inputs` does.
     """
-    outcomes = _outcomes(labels, scores, task)
-    return _mean_defined(_ratios(outcomes[:, 1, 1], outcomes[:, 1].sum(axis=1)))
+    return _mean_defined(rates_by_class(labels, scores, task)[0])
 
 
 def specificity(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
@@ -131,9 +142,8 @@ def specificity(labels: ArrayLike, scores: ArrayLike, task: str) -> float:
     that some image has, the same as in `sensitivity`. Multi-label: the mean over labels. A class that every
     image has is left out; 0.0 if none is left. Raises MetricError as `check_inputs` does.
     """
-    outcomes = _outcomes(labels, scores, task)
-    rates = _ratios(outcomes[:, 0, 0], outcomes[:, 0].sum(axis=1))
-    return _mean_defined(rates if asks_per_label(task) else rates[outcomes[:, 1].sum(axis=1) > 0])
+    recalls, rates = rates_by_class(labels, scores, task)
+    return _mean_defined(rates if asks_per_label(task) else rates[~np.isnan(recalls)])
 
 
 def balanced_accuracy(labels: ArrayLike, scores: ArrayLike, task: str) -> float:

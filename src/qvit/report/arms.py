@@ -16,7 +16,7 @@ from qvit.data.registry import is_path, name_of
 from qvit.documents import one_line
 from qvit.errors import DataError, FileError, MetricError, RunError
 from qvit.evaluation.inputs import asks_per_label
-from qvit.evaluation.metrics import evaluate
+from qvit.evaluation.metrics import evaluate, rates_by_class
 from qvit.evaluation.sampled import METRICS, too_few_images
 from qvit.evaluation.statistics import Interval, crossed_interval
 from qvit.models.cost import Cost
@@ -123,6 +123,13 @@ class Cell:
     def measures(self) -> dict[str, float]:
         """All measures on the test images, means over seeds."""
         return self._means(np.ones(len(self.test.labels), bool))
+
+    @cached_property
+    def rates_by_class(self) -> tuple[Float[np.ndarray, " q"], Float[np.ndarray, " q"]]:
+        """Sensitivity and specificity of each class, or label, means over seeds; nan where test images tell nothing."""
+        found = [rates_by_class(self.test.labels, scores, self.test.task) for scores in self.scores]
+        recalls, rates = np.mean(found, axis=0)
+        return recalls, rates
 
     @cached_property
     def measures_apart(self) -> dict[str, float] | None:

@@ -25,6 +25,7 @@ from qvit.report.forest import forest
 from qvit.report.formats import Table, write_tables
 from qvit.report.tables import (
     average_table,
+    class_table,
     copies_table,
     cost_table,
     family_table,
@@ -217,8 +218,8 @@ def _dataset(results: Results, test: TestSet, key: str) -> Section:
         f"{len(test.classes)} classes: {'; '.join(test.classes)}. The curves show the models with the best "
         "validation AUC of each kind.",
     )
-    apart = copies_table(results, test)
-    return Section(key, test.title, text, () if apart is None else (apart,), tuple(pictures))
+    tables = class_table(results, test), copies_table(results, test)
+    return Section(key, test.title, text, tuple(table for table in tables if table is not None), tuple(pictures))
 
 
 def _ranks(results: Results) -> Section | None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from qvit.evaluation.sampled import METRICS
 from qvit.models.cost import si
 from qvit.report.arms import Arm, Results, TestSet
@@ -148,6 +150,27 @@ def teacher_table(results: Results) -> Table | None:
     together = [f"{metric.title} together" for metric in METRICS.values()]
     columns = ("teacher", "dataset", "parameters", "AUC of members", *together)
     return Table("teachers", "Teachers on the test images", columns, tuple(rows))
+
+
+def class_table(results: Results, test: TestSet) -> Table | None:
+    """Return the table of sensitivity and specificity by class, of all models on a dataset; None without any."""
+    cells = [cell for arm in results.arms if (cell := results.cell(test, arm)) is not None]
+    if not cells:
+        return None
+    rows = []
+    for cell in cells:
+        pairs = zip(*cell.rates_by_class, strict=True)
+        rows.append(
+            (cell.arm.title, *(" / ".join(MISSING if np.isnan(v) else f"{v:.3f}" for v in two) for two in pairs))
+        )
+    return Table(
+        f"classes-{results.tests.index(test) + 1}",
+        f"{test.title} by class",
+        ("model", *test.classes[1 - len(rows[0]) :]),
+        tuple(rows),
+        "Sensitivity / specificity of each class against the rest on the test images, means over seeds, where the "
+        "likeliest class is the answer. Of two classes, those of the second.",
+    )
 
 
 def copies_table(results: Results, test: TestSet) -> Table | None:

@@ -7,6 +7,7 @@ result.json         the final figures, written last    state.pt            only 
 """
 
 import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -154,6 +155,15 @@ class Run:
             )
         return data
 
+    def is_of(self, file: str | Path, root: str | Path | None = None) -> bool:
+        """Return whether a user's own file or folder holds the data the run was trained on, wherever it lies now."""
+        if not is_path(self.config["dataset"]):
+            return False
+        with suppress(QvitError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an import, which is none if the data are others
+            return self._load(file, root).digest == self.config["data_digest"]
+        return False
+
     def _place_of_data(self) -> str:
         """Return the user's data: at the recorded place, where data like these lay last, or below a folder above.
 
@@ -212,6 +222,11 @@ class Run:
             advice = remedy(error, "train the run again")
             raise RunError(f"{path} cannot be read ({one_line(error)}); {advice}.") from error
         return records
+
+
+def named_classes(run: Run) -> tuple[str, ...]:
+    """Return the names of a run's classes, or labels; numbers for runs of earlier versions, which have none."""
+    return tuple(run.config.get("classes") or map(str, range(run.architecture.num_classes)))
 
 
 def flag_of(dataset: str) -> str:

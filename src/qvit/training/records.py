@@ -56,7 +56,10 @@ class Best:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """Measures of one split, see `evaluation.metrics.evaluate`; AUC and accuracy with 95 % bootstrap intervals."""
+    """Measures of one split, see `evaluation.metrics.evaluate`; AUC and accuracy with 95 % bootstrap intervals.
+
+    Those by class are of each class, or label (of a binary task of class 1); None of a class that no image has, or all.
+    """
 
     auc: float
     acc: float
@@ -69,13 +72,15 @@ class Figures:
     log_loss: float | None = None
     auc_interval: Ends
     acc_interval: Ends
+    sensitivity_by_class: tuple[float | None, ...] | None = None
+    specificity_by_class: tuple[float | None, ...] | None = None
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> Self:
         """Return the figures in values that were checked before; unknown keys are left out."""
-        known = _known(cls, values)
-        low_high = {name: (value[0], value[1]) for name, value in known.items() if name.endswith("_interval")}
-        return cls(**known | low_high)
+        known: dict[str, Any] = _known(cls, values)
+        lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        return cls(**known | lists)
 
 
 @dataclass(frozen=True)

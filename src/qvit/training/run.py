@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import nn
 
 import qvit
@@ -20,7 +20,7 @@ from qvit.data.registry import is_path
 from qvit.documents import one_line
 from qvit.errors import ConfigError, DataError, FileError, RunError
 from qvit.evaluation.medmnist_files import write_result
-from qvit.evaluation.metrics import evaluate
+from qvit.evaluation.metrics import evaluate, rates_by_class
 from qvit.evaluation.statistics import bootstrap_interval
 from qvit.files import expanded, open_regular, remedy, sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters
@@ -287,7 +287,7 @@ def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: Ep
     }
 
     def write() -> None:
-        figures = {name: _figures(data[name], scores[name], data) for name in scores}
+        figures = {name: figures_of(data[name].labels, scores[name], data.info.task) for name in scores}
         flag, suffix = flag_of(run.config["dataset"]), f"{short_name(config.model)}-s{config.seed}"
         for name, found in figures.items():
             write_result(run.folder, flag, data.size, name, scores[name], found.auc, found.acc, suffix)
@@ -309,7 +309,8 @@ def evaluate_run(
     with surroundings(run.training.threads):
         data = run.load_data(root, file=file)
         images = data[split]
-        return _figures(images, predict(run.load_model(), images, data.info.task, group=group), data)
+        scores = predict(run.load_model(), images, data.info.task, group=group)
+        return figures_of(images.labels, scores, data.info.task)
 
 
 @dataclass(frozen=True)
@@ -343,16 +344,20 @@ def evaluate_apart(
         scores = predict(run.load_model(), images, data.info.task, group=group)
         found = find_duplicates(data, across_only=True)
         copies = found.flagged(split, within=EARLIER[split])
-        left = Split(images.images[~copies], images.labels[~copies])
-        measurable = copies.any() and len(left) and not (left.labels == left.labels[0]).all()
-        without = _figures(left, scores[~copies], data) if measurable else None
-        return Apart(_figures(images, scores, data), int(copies.sum()), without, exact_only=not found.cut)
+        labels = images.labels[~copies]
+        measurable = copies.any() and len(labels) and not (labels == labels[0]).all()
+        without = figures_of(labels, scores[~copies], data.info.task) if measurable else None
+        figures = figures_of(images.labels, scores, data.info.task)
+        return Apart(figures, int(copies.sum()), without, exact_only=not found.cut)
 
 
-def _figures(split: Split, scores: Float[np.ndarray, "n k"], data: Dataset) -> Figures:
-    intervals = bootstrap_interval(split.labels, scores, data.info.task)
+def figures_of(labels: Int64[np.ndarray, "n l"], scores: Float[np.ndarray, "n k"], task: str) -> Figures:
+    """Return all measures, AUC and accuracy with intervals, rates by class; raises MetricError as `evaluate` does."""
+    intervals = bootstrap_interval(labels, scores, task)
     ends = {f"{metric}_interval": (interval.low, interval.high) for metric, interval in intervals.items()}
-    return Figures.of(evaluate(split.labels, scores, data.info.task) | ends)
+    rates = zip(("sensitivity", "specificity"), rates_by_class(labels, scores, task), strict=True)
+    each = {f"{name}_by_class": tuple(None if np.isnan(v) else v for v in values.tolist()) for name, values in rates}
+    return Figures.of(evaluate(labels, scores, task) | ends | each)
 
 
 def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[torch.Tensor, " c"]]:

@@ -109,6 +109,8 @@ class Figures(TypedDict):
     specificity: NotRequired[float | None]
     ece: NotRequired[float | None]
     log_loss: NotRequired[float | None]
+    sensitivity_by_class: NotRequired[list[Share | None] | None]
+    specificity_by_class: NotRequired[list[Share | None] | None]
 
 
 @with_config(STRICT)

@@ -1,0 +1,148 @@
+"""Files of pictures as squares, block after block: in bounded memory, on all processors, broken ones told of."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from qvit.answers.needs import Needs, Square
+from qvit.cpu.memory import reuse_memory
+from qvit.data.listing import pictures_below
+from qvit.errors import DataError, FileError, RunError, printable
+from qvit.files import read_text
+
+MOST_FILES = 512  # of a block
+BLOCK_BYTES = 16 << 20  # of the squares of a block
+ALONE = 48 << 20  # of files that one process has read by the time that others have started
+_FILE = 3000  # bytes that opening a file takes as long as
+_LONGEST_LIST = 1 << 30  # bytes
+LISTS = (".txt", ".lst")
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The squares of some files in a row: of each image, and of each file without one, the position of the `files`.
+
+    `sources` are their names, `errors` say why a file has no image, None for an image; `squares` are the images alone.
+    """
+
+    files: tuple[int, ...]
+    sources: tuple[str, ...]
+    errors: tuple[str | None, ...]
+    squares: UInt8[np.ndarray, "m c s s"]
+
+
+def named(words: Iterable[str | Path], lines: Iterable[str]) -> Iterator[Path]:
+    """Yield the files that words name: a picture, all pictures in a folder, those in a list (.txt), or "-" for `lines`.
+
+    Paths in a list are relative to its folder. Raises DataError for a folder without pictures and a list that cannot
+    be read.
+    """
+    for word in words:
+        path = Path(word)
+        if str(word) == "-":
+            yield from _listed(lines, Path())
+        elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some names
+            yield from (path / name for name in pictures_below(path))
+        elif path.suffix.lower() in LISTS:
+            try:
+                text = read_text(path, most=_LONGEST_LIST)
+            except FileError as error:
+                raise DataError(str(error)) from error
+            yield from _listed(text.splitlines(), path.parent)
+        else:
+            yield path
+
+
+def _listed(lines: Iterable[str], folder: Path) -> Iterator[Path]:
+    for line in lines:
+        name = line.rstrip("\r\n")
+        if name:
+            yield folder / name
+
+
+def read(files: Iterable[Path], needs: Needs) -> Iterator[Block]:
+    """Yield the squares of files, in their order; many files are read by several processes.
+
+    Raises RunError if one of these is ended from outside.
+    """
+    rest = iter(files)
+    first, weight = [], 0
+    for file in rest:
+        first.append(file)
+        weight += _FILE + _length(file)
+        if weight > ALONE:
+            break
+    most = max(1, min(MOST_FILES, BLOCK_BYTES // (needs.channels * needs.size**2)))
+    parts = _parts(chain(first, rest), most)
+    if weight <= ALONE:
+        yield from (block(needs, *part) for part in parts)
+    else:
+        yield from _in_processes(needs, parts)
+
+
+def _length(file: Path) -> int:
+    try:
+        return os.stat(file).st_size  # noqa: PTH116 - Path.stat raises for some names
+    except (OSError, ValueError):
+        return 0
+
+
+def _parts(files: Iterator[Path], most: int) -> Iterator[tuple[int, list[Path]]]:
+    start = 0
+    while part := list(islice(files, most)):
+        yield start, part
+        start += len(part)
+
+
+def _in_processes(needs: Needs, parts: Iterator[tuple[int, list[Path]]]) -> Iterator[Block]:
+    """Read a few blocks ahead, so that memory does not grow if the caller is slower than they are."""
+    from joblib import cpu_count
+    from joblib.externals.loky import get_reusable_executor
+
+    workers = cpu_count()
+    pool = get_reusable_executor(max_workers=workers, timeout=10)
+    ahead: deque[Future[Block]] = deque()
+    try:
+        for part in parts:
+            ahead.append(pool.submit(block, needs, *part))
+            if len(ahead) > 2 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    except BrokenProcessPool as error:
+        raise RunError("A process that reads pictures was ended, perhaps for want of memory. Run it again.") from error
+    finally:
+        for future in ahead:
+            future.cancel()
+
+
+def block(needs: Needs, start: int, files: Sequence[Path]) -> Block:
+    """Read some files, the first at position `start`; what is wrong with one is told in its place."""
+    reuse_memory()
+    places: list[int] = []
+    sources: list[str] = []
+    errors: list[str | None] = []
+    squares: list[Square] = []
+    for place, file in enumerate(files, start):
+        try:
+            found = needs.squares(file)
+        except DataError as error:
+            places.append(place)
+            sources.append(printable(file))
+            errors.append(str(error))
+            continue
+        squares += found
+        places += [place] * len(found)
+        errors += [None] * len(found)
+        name = printable(file)
+        sources += [name] if len(found) == 1 else [f"{name}#{frame}" for frame in range(1, len(found) + 1)]
+    shape = (-1, needs.channels, needs.size, needs.size)
+    return Block(tuple(places), tuple(sources), tuple(errors), np.array(squares, np.uint8).reshape(shape))
