@@ -29,7 +29,7 @@ from scipy.stats import beta
 from qvit.answers.calibrated import Answering, Calibration
 from qvit.answers.evidence import gathered
 from qvit.answers.needs import Needs
-from qvit.answers.reading import named, read
+from qvit.answers.reading import block, named
 from qvit.answers.views import answer
 from qvit.evaluation import calibration, conformal, novelty
 from qvit.evaluation.metrics import auc, expected_calibration_error
@@ -177,8 +177,7 @@ def squares(place: Path, needs: Needs, channels: Literal["grey", "rgb"]) -> Arra
     from dataclasses import replace
 
     taken = replace(needs, importing=replace(needs.importing, channels=channels))
-    blocks = [block.squares for block in read(named([place], ()), taken)]
-    return np.concatenate(blocks)
+    return block(taken, 0, [*named([place], ())]).squares
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""Files as squares: what words name, blocks in order, broken files in their place, processes and memory."""
+"""Files as squares: what words name, broken files in their place, parts of a size that fits into memory."""
 
 import io
-from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +10,18 @@ import pytest
 from answers.conftest import pictures
 from qvit.answers import reading
 from qvit.answers.needs import Needs
-from qvit.answers.reading import Block, named, read
+from qvit.answers.reading import block, in_parts, named
 from qvit.data.options import ImportOptions
-from qvit.errors import DataError, RunError
+from qvit.errors import DataError
 
 NEEDS = Needs(8, 3, "binary", ("no", "yes"), "none", ImportOptions())
 
 
-def of(blocks: Iterator[Block]) -> tuple[list[str], list[str | None], np.ndarray]:
-    found = [*blocks]
-    errors = [error for block in found for error in block.errors]
-    return [s for b in found for s in b.sources], errors, np.concatenate([b.squares for b in found])
+def read(files: Iterable[Path]) -> tuple[list[str], list[str | None], np.ndarray]:
+    found = [block(NEEDS, *part) for part in in_parts(files, NEEDS)[0]]
+    assert [place for each in found for place in each.files] == sorted(place for each in found for place in each.files)
+    errors = [error for each in found for error in each.errors]
+    return [s for each in found for s in each.sources], errors, np.concatenate([each.squares for each in found])
 
 
 def test_words_name_pictures_folders_lists_and_lines(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_broken_files_are_told_of_in_their_place(tmp_path: Path) -> None:
     paths[1].write_bytes(b"text")
     paths[2].write_bytes(paths[3].read_bytes()[:300])
     given = [*paths, tmp_path / "missing.png"]
-    sources, errors, squares = of(read(given, NEEDS))
+    sources, errors, squares = read(given)
     assert sources == [str(path) for path in given]
     assert [error is None for error in errors] == [True, False, False, True, False]
     assert "found text" in (errors[1] or "")
@@ -64,81 +64,48 @@ def test_each_frame_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     [path] = pictures(tmp_path, 1)
     square = NEEDS.squares(path)[0]
     monkeypatch.setattr(Needs, "squares", lambda *_: [square, square])
-    sources, errors, squares = of(read([path], NEEDS))
+    sources, errors, squares = read([path])
     assert sources == [f"{path}#1", f"{path}#2"]
     assert errors == [None, None]
     assert len(squares) == 2
 
 
-def test_blocks_are_small_for_large_squares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def sizes(files: Iterable[Path]) -> list[tuple[int, int]]:
+    return [(start, len(part)) for start, part in in_parts(files, NEEDS)[0]]
+
+
+def test_parts_are_small_for_large_squares_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = pictures(tmp_path, 5)
+    assert sizes(paths) == [(0, 5)]
     monkeypatch.setattr(reading, "BLOCK_BYTES", 2 * 3 * 8 * 8)
-    assert [len(block.squares) for block in read(paths, NEEDS)] == [2, 2, 1]
+    assert sizes(paths) == [(0, 2), (2, 2), (4, 1)]
     monkeypatch.setattr(reading, "BLOCK_BYTES", 1)
-    assert [len(block.squares) for block in read(paths, NEEDS)] == [1] * 5
+    assert sizes(paths) == [(place, 1) for place in range(5)]
+    monkeypatch.undo()
+    length = paths[0].stat().st_size
+    monkeypatch.setattr(reading, "BLOCK_READ", int(2.5 * length))
+    assert sizes([paths[0]] * 7) == [(0, 3), (3, 3), (6, 1)]
+    monkeypatch.setattr(reading, "MOST_FILES", 2)
+    assert sizes([paths[0]] * 3) == [(0, 2), (2, 1)]
+    assert sizes([]) == []
 
 
-@pytest.mark.processes
-@pytest.mark.slow("starts processes that read")
-def test_many_files_are_read_by_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = pictures(tmp_path, 40)
-    paths[7].write_bytes(b"")
-    alone = of(read(paths, NEEDS))
-    monkeypatch.setattr(reading, "ALONE", 10_000)
-    monkeypatch.setattr(reading, "MOST_FILES", 3)
-    blocks = read(iter(paths), NEEDS)
-    first = next(blocks)
-    assert len(first.sources) == 3
-    rest = of(blocks)
-    assert [*first.sources, *rest[0]] == alone[0]
-    assert [*first.errors, *rest[1]] == alone[1]
-    assert np.concatenate([first.squares, rest[2]]).tolist() == alone[2].tolist()
-
-
-def test_a_process_that_is_ended_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ended(*_: object) -> None:
-        raise BrokenProcessPool
-
-    paths = pictures(tmp_path, 4)
-    monkeypatch.setattr(reading, "ALONE", 0)
-    monkeypatch.setattr(Done, "result", ended)
-    monkeypatch.setattr("joblib.externals.loky.get_reusable_executor", lambda **_: AtOnce())
-    with pytest.raises(RunError, match=r"^A process that reads pictures was ended, perhaps for want of memory\."):
-        [*read(paths, NEEDS)]
-
-
-def test_no_more_files_are_taken_than_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory does not grow with their number: of an endless list a few blocks are taken."""
-    [path] = pictures(tmp_path, 1)
-    taken = [0]
+def test_many_files_and_large_ones_are_worth_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing, taken = tmp_path / "missing.png", [0]
 
     def endless() -> Iterator[Path]:
         while True:
             taken[0] += 1
-            yield path
+            yield missing
 
-    monkeypatch.setattr(reading, "MOST_FILES", 2)
-    monkeypatch.setattr(reading, "ALONE", 20_000)
-    monkeypatch.setattr("joblib.externals.loky.get_reusable_executor", lambda **_: AtOnce())
-    blocks = read(endless(), NEEDS)
-    for _ in range(10):
-        next(blocks)
-    assert taken[0] < 60
-
-
-class AtOnce:
-    """Does what it is handed at once."""
-
-    def submit(self, work: object, *given: object) -> "Done":
-        return Done(work(*given))  # type: ignore[operator]
-
-
-class Done:
-    def __init__(self, result: object) -> None:
-        self._result = result
-
-    def result(self) -> object:
-        return self._result
-
-    def cancel(self) -> None:
-        pass
+    monkeypatch.setattr(reading, "ALONE", 30_000)
+    assert not in_parts([missing] * 10, NEEDS)[1]
+    assert in_parts([missing] * 11, NEEDS)[1]
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(30_000))
+    assert in_parts([large], NEEDS)[1]
+    parts, many = in_parts(endless(), NEEDS)
+    assert many
+    assert taken[0] == 11, "no more are taken than it needs to tell"
+    next(parts)
+    assert taken[0] <= reading.MOST_FILES + 1

@@ -91,20 +91,20 @@ def evidence_of(run: Run, *, root: str | Path | None = None) -> Evidence | None:
 
 def gathered(run: Run, *, root: str | Path | None = None) -> Evidence:
     """Gather evidence from a run's data; raises what `Run.load_data` raises."""
-    return gather(run.load_model(), run.load_data(root), Needs.of(run))
+    with surroundings(run.training.threads):
+        return gather(run.load_model(), run.load_data(root), Needs.of(run))
 
 
 def gather(model: Model, data: Dataset, needs: Needs) -> Evidence:
     """Predict the validation images, and learn what features of training images are like."""
-    with surroundings():
-        chosen = np.sort(np.random.default_rng(0).permutation(len(data.train))[:MOST_TRAINING])
-        trained = np.concatenate([features for _, features in _answers(model, data.train, chosen, needs, "none")])
-        learnt = novelty.familiar(trained)
-        # As the file keeps them, so that both give the same distances.
-        usual = novelty.Familiar(_rounded(learnt.mean), _rounded(learnt.precision))
-        parts = [*_answers(model, data.val, np.arange(len(data.val)), needs, needs.symmetries)]
-        scores, features = map(np.concatenate, zip(*parts, strict=True))
-        return Evidence(scores, data.val.labels, novelty.distances(usual, features), usual)
+    chosen = np.sort(np.random.default_rng(0).permutation(len(data.train))[:MOST_TRAINING])
+    trained = np.concatenate([features for _, features in _answers(model, data.train, chosen, needs, "none")])
+    learnt = novelty.familiar(trained)
+    # As the file keeps them, so that both give the same distances.
+    usual = novelty.Familiar(_rounded(learnt.mean), _rounded(learnt.precision))
+    parts = [*_answers(model, data.val, np.arange(len(data.val)), needs, needs.symmetries)]
+    scores, features = map(np.concatenate, zip(*parts, strict=True))
+    return Evidence(scores, data.val.labels, novelty.distances(usual, features), usual)
 
 
 def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -113,7 +113,7 @@ def _rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _answers(
     model: Model, split: Split, chosen: NDArray[np.int64], needs: Needs, group: str
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float32]]]:
     for start in range(0, len(chosen), _PART):
         images = split.batch(chosen[start : start + _PART])[0].numpy()
         yield answer(model, images, needs.task, group)

@@ -3,15 +3,17 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int64, Shaped
 from numpy.typing import NDArray
 
+from qvit.answers.members import ask, ask_files, ask_files_of, key_of, open_member
 from qvit.answers.needs import Needs
-from qvit.answers.reading import read
-from qvit.answers.views import answer
+from qvit.answers.reading import in_parts
+from qvit.answers.spread import in_order
 from qvit.data.arrays import load_dataset
 from qvit.data.npz import given_path
 from qvit.data.options import ImportOptions
@@ -21,7 +23,6 @@ from qvit.errors import ConfigError, DataError
 from qvit.training.folder import Run
 from qvit.training.records import Figures
 from qvit.training.run import figures_of
-from qvit.training.surroundings import surroundings
 
 SHOWN = 5  # files that a message names
 _PART = 4096  # images in memory at a time
@@ -83,12 +84,11 @@ def evaluate_external(
         raise ConfigError(f"Unknown split '{split}'. Expected one of: {', '.join(SPLITS)}.")
     options = ImportOptions(label=label, group_by=group_by)
     path = given_path(data) if is_path(data) else None
-    with surroundings():
-        if path is not None and path.suffix != ".npz":
-            found = _pictures(run, needs, path, split, options)
-        else:
-            options.refuse_for(str(data))
-            found = _arrays(run, needs, data if path is None else path, split or "test", root)
+    if path is not None and path.suffix != ".npz":
+        found = _pictures(run, needs, path, split, options)
+    else:
+        options.refuse_for(str(data))
+        found = _arrays(run, needs, data if path is None else path, split or "test", root)
     return _measured(found, needs, str(data))
 
 
@@ -98,14 +98,18 @@ def _pictures(run: Run, needs: Needs, path: Path, split: str | None, options: Im
         raise ConfigError(f"{path} has no splits, and split='{split}' was asked for. Leave the split out.")
     sides = np.array(listing.sides or ["test"] * len(listing.files))
     chosen = np.flatnonzero(sides == (split or "test"))
-    model, scores, broken = run.load_model(), [], []
+    members = [open_member(run)]
+    parts, many = in_parts((listing.folder / listing.files[number] for number in chosen), needs)
+    there = partial(ask_files_of, key_of(members)) if many else None
+    scores, broken = [], []
     good: list[int] = []
-    for block in read((listing.folder / listing.files[number] for number in chosen), needs):
+    for found in in_order(parts, partial(ask_files, members), there):
+        block = found.block
         rows = [*zip(block.files, block.sources, block.errors, strict=True)]
         good += [place for place, _, error in rows if error is None]
         broken += [f"{source}: {error}" for _, source, error in rows if error is not None]
-        if len(block.squares):
-            scores.append(answer(model, block.squares, needs.task, needs.symmetries)[0])
+        if found.asked is not None:
+            scores.append(found.asked.scores)
     if not good:
         why = "; ".join(broken[:SHOWN]) or f"no picture in {split or 'test'}"
         raise DataError(f"{path}: expected pictures that can be read, found none ({why}).")
@@ -121,10 +125,10 @@ def _arrays(run: Run, needs: Needs, name: str | Path, split: str, root: str | Pa
         kinds = {1: "grey", 3: "in colour"}
         expected, found = kinds[needs.channels], kinds[images.images.shape[1]]
         raise DataError(f"{name}: expected images {expected}, as the run was trained on, found them {found}.")
-    model, scores = run.load_model(), []
+    members, scores = [open_member(run)], []
     for start in range(0, len(images), _PART):
         part = images.batch(np.arange(start, min(start + _PART, len(images))))[0].numpy()
-        scores.append(answer(model, part, needs.task, needs.symmetries)[0])
+        scores.append(ask(members, part).scores)
     groups = None if data.groups is None else tuple(data.groups[split].tolist())
     return Labelled(np.concatenate(scores), images.labels, tuple(data.info.labels), groups, ())
 

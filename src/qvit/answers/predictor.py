@@ -3,22 +3,22 @@
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from qvit.answers.calibrated import Answering, Calibration, unit
 from qvit.answers.evidence import Evidence, evidence_of
-from qvit.answers.needs import Needs
-from qvit.answers.reading import named, read
-from qvit.answers.views import answer
+from qvit.answers.members import Asked, ask, ask_files, ask_files_of, key_of, open_member
+from qvit.answers.reading import in_parts, named
+from qvit.answers.spread import in_order
 from qvit.errors import ConfigError, RunError, nearest
 from qvit.evaluation import calibration, novelty
-from qvit.models.zoo import Model
 from qvit.training.folder import Run
-from qvit.training.surroundings import surroundings
 
 REVERSED = 0.25  # of the distance to the training images' mean colour: that near, once red and blue are swapped
 _COLOURED = 0.5  # standard deviations that colours must be off for that
@@ -55,13 +55,6 @@ class Prediction:
     error: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Member:
-    model: Model
-    needs: Needs
-    evidence: Evidence | None
-
-
 class Predictor:
     """One trained model, or several whose probabilities are averaged.
 
@@ -76,16 +69,18 @@ class Predictor:
         if not runs:
             raise RunError("Expected at least one run folder, got none.")
         self._runs = [Path(run) for run in runs]
-        self._members = [_open(Run(Path(run)), root) for run in runs]
+        self._members = [open_member(Run(run)) for run in self._runs]
         self.needs = self._members[0].needs
         for run, member in zip(runs, self._members, strict=True):
             if (member.needs.task, member.needs.classes) != (self.needs.task, self.needs.classes):
                 raise RunError(f"Expected runs that tell the same classes apart, but those of {run} are others.")
             if (member.needs.size, member.needs.channels) != (self.needs.size, self.needs.channels):
                 raise RunError(f"Expected runs on images of one size and kind, but those of {run} are others.")
-        known = [member.evidence for member in self._members if member.evidence is not None]
-        complete = known if len(known) == len(self._members) else []
-        self.calibration = Calibration.learn(complete, self.needs, self.options)
+        known = [evidence_of(member.run, root=root) for member in self._members]
+        self._evidence = [evidence for evidence in known if evidence is not None]
+        if len(self._evidence) < len(known):
+            self._evidence = []
+        self.calibration = Calibration.learn(self._evidence, self.needs, self.options)
         for note in self.calibration.notes:
             warnings.warn(note, CalibrationWarning, stacklevel=2)
 
@@ -106,62 +101,61 @@ class Predictor:
         squares = self.needs.arrays(images)
         shape = (-1, self.needs.channels, self.needs.size, self.needs.size)
         stacked = np.array(squares, np.uint8).reshape(shape)
+        if not squares:
+            return []
         self._check_colours(stacked)
-        return self._answers([f"image {place}" for place in range(len(squares))], stacked)
+        return self._told([f"image {place}" for place in range(len(squares))], ask(self._members, stacked))
 
     def stream(self, words: Iterable[str | Path], lines: Iterable[str] = ()) -> Iterator[Prediction]:
         """Yield what is said of each image that words name, see `reading.named`, in order and in bounded memory."""
-        for block in read(named(words, lines), self.needs):
+        here, there = partial(ask_files, self._members), partial(ask_files_of, key_of(self._members))
+        parts, many = in_parts(named(words, lines), self.needs)
+        for found in in_order(parts, here, there if many else None):
+            block = found.block
             good = [source for source, error in zip(block.sources, block.errors, strict=True) if error is None]
-            answers = iter(self._answers(good, block.squares))
+            answers = iter(() if found.asked is None else self._told(good, found.asked))
             for source, error in zip(block.sources, block.errors, strict=True):
                 yield next(answers) if error is None else Prediction(source, error=error)
 
-    def _answers(self, sources: Sequence[str], squares: UInt8[np.ndarray, "m c s s"]) -> list[Prediction]:
-        if not len(squares):
-            return []
-        scores, distances = self._ask(squares)
-        told, task, names = self.calibration.probabilities(scores), self.needs.task, self.needs.classes
-        confidences = calibration.confidence(told, task)
-        decided = self.calibration.decided(told)
-        possible, by_class = (self.calibration.possible(scores, by_class=each) for each in (False, True))
-        found = []
-        for place, source in enumerate(sources):
-            withheld = bool(confidences[place] < self.calibration.least)
-            distance = None if distances is None else float(distances[place])
-            label: str | tuple[str, ...] | None = None
-            if not withheld:
-                several = tuple(name for name, yes in zip(names, decided[place], strict=True) if yes)
-                label = several if task == "multi-label" else several[0]
-            known = distance is not None and np.isfinite(self.calibration.furthest)
-            found.append(
-                Prediction(
-                    source,
-                    label,
-                    float(confidences[place]),
-                    withheld,
-                    dict(zip(names, told[place].tolist(), strict=True)),
-                    tuple(name for name, there in zip(names, possible[place], strict=True) if there),
-                    tuple(name for name, there in zip(names, by_class[place], strict=True) if there),
-                    distance,
-                    bool(distance > self.calibration.furthest) if known and distance is not None else None,
-                )
+    def _told(self, sources: Sequence[str], asked: Asked) -> list[Prediction]:
+        scores, names, several = asked.scores, self.needs.classes, self.needs.task == "multi-label"
+        told = self.calibration.probabilities(scores)
+        confidences = calibration.confidence(told, self.needs.task)
+        withheld = confidences < self.calibration.least
+        answers = _names(names, self.calibration.decided(told))
+        sets = [_names(names, self.calibration.possible(scores, by_class=each)) for each in (False, True)]
+        count = len(sources)
+        distances: list[float | None] = [None] * count
+        unlike: list[bool | None] = [None] * count
+        if self._evidence:
+            far = np.mean([_distances(*pair) for pair in zip(self._evidence, asked.features, strict=True)], axis=0)
+            distances = far.tolist()
+            if np.isfinite(self.calibration.furthest):
+                unlike = (far > self.calibration.furthest).tolist()
+        return [
+            Prediction(
+                source,
+                None if hidden else answer if several else answer[0],
+                confidence,
+                hidden,
+                dict(zip(names, row, strict=True)),
+                possible,
+                by_class,
+                distance,
+                strange,
             )
-        return found
-
-    def _ask(
-        self, squares: UInt8[np.ndarray, "m c s s"]
-    ) -> tuple[Float[np.ndarray, "m k"], Float[np.ndarray, " m"] | None]:
-        """Return the mean probabilities and distances of all models; no distances if one knows none."""
-        scores, distances = [], []
-        with surroundings():
-            for member in self._members:
-                found, features = answer(member.model, squares, self.needs.task, member.needs.symmetries)
-                scores.append(found)
-                if member.evidence is not None:
-                    distances.append(novelty.distances(member.evidence.usual, features) / unit(member.evidence))
-        known = len(distances) == len(self._members)
-        return np.mean(scores, axis=0), np.mean(distances, axis=0) if known else None
+            for source, answer, confidence, hidden, row, possible, by_class, distance, strange in zip(
+                sources,
+                answers,
+                confidences.tolist(),
+                withheld.tolist(),
+                told.tolist(),
+                *sets,
+                distances,
+                unlike,
+                strict=True,
+            )
+        ]
 
     def _check_colours(self, squares: UInt8[np.ndarray, "m 3 s s"] | UInt8[np.ndarray, "m 1 s s"]) -> None:
         """Warn of images whose mean colour is that of the training images once red and blue are swapped."""
@@ -176,9 +170,12 @@ class Predictor:
             warnings.warn(f"These images may be in the order blue, green, red: {text}", ImageWarning, stacklevel=3)
 
 
-def _open(run: Run, root: str | Path | None) -> _Member:
-    needs = Needs.of(run)
-    return _Member(run.load_model(), needs, evidence_of(run, root=root))
+def _names(names: Sequence[str], chosen: Bool[np.ndarray, "m k"]) -> list[tuple[str, ...]]:
+    return [tuple(compress(names, row)) for row in chosen.tolist()]
+
+
+def _distances(evidence: Evidence, features: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
+    return novelty.distances(evidence.usual, features) / unit(evidence)
 
 
 def load(run: str | Path | Sequence[str | Path], *, root: str | Path | None = None, **options: Any) -> Predictor:

@@ -1,25 +1,25 @@
 """Files of pictures as squares, block after block: in bounded memory, on all processors, broken ones told of."""
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from qvit.answers.needs import Needs, Square
+from qvit.answers.spread import Part
 from qvit.cpu.memory import reuse_memory
 from qvit.data.listing import pictures_below
-from qvit.errors import DataError, FileError, RunError, printable
+from qvit.data.pictures import QUIET
+from qvit.errors import DataError, FileError, printable
 from qvit.files import read_text
 
 MOST_FILES = 512  # of a block
 BLOCK_BYTES = 16 << 20  # of the squares of a block
+BLOCK_READ = 16 << 20  # of files of a block, about half a second
 ALONE = 48 << 20  # of files that one process has read by the time that others have started
 _FILE = 3000  # bytes that opening a file takes as long as
 _LONGEST_LIST = 1 << 30  # bytes
@@ -37,6 +37,10 @@ class Block:
     sources: tuple[str, ...]
     errors: tuple[str | None, ...]
     squares: UInt8[np.ndarray, "m c s s"]
+
+    def without_squares(self) -> "Block":
+        """Return the block as it is handed on once the squares are not needed any more."""
+        return replace(self, squares=self.squares[:0])
 
 
 def named(words: Iterable[str | Path], lines: Iterable[str]) -> Iterator[Path]:
@@ -68,11 +72,8 @@ def _listed(lines: Iterable[str], folder: Path) -> Iterator[Path]:
             yield folder / name
 
 
-def read(files: Iterable[Path], needs: Needs) -> Iterator[Block]:
-    """Yield the squares of files, in their order; many files are read by several processes.
-
-    Raises RunError if one of these is ended from outside.
-    """
+def in_parts(files: Iterable[Path], needs: Needs) -> tuple[Iterator[Part], bool]:
+    """Return files in parts that are read at once, and whether they are so many that other processes should help."""
     rest = iter(files)
     first, weight = [], 0
     for file in rest:
@@ -81,11 +82,7 @@ def read(files: Iterable[Path], needs: Needs) -> Iterator[Block]:
         if weight > ALONE:
             break
     most = max(1, min(MOST_FILES, BLOCK_BYTES // (needs.channels * needs.size**2)))
-    parts = _parts(chain(first, rest), most)
-    if weight <= ALONE:
-        yield from (block(needs, *part) for part in parts)
-    else:
-        yield from _in_processes(needs, parts)
+    return _parts(chain(first, rest), most), weight > ALONE
 
 
 def _length(file: Path) -> int:
@@ -95,38 +92,27 @@ def _length(file: Path) -> int:
         return 0
 
 
-def _parts(files: Iterator[Path], most: int) -> Iterator[tuple[int, list[Path]]]:
-    start = 0
-    while part := list(islice(files, most)):
+def _parts(files: Iterator[Path], most: int) -> Iterator[Part]:
+    """Yield at most so many files at a time, fewer if they are large."""
+    start, part, held = 0, [], 0
+    for file in files:
+        part.append(file)
+        held += _length(file)
+        if len(part) == most or held >= BLOCK_READ:
+            yield start, part
+            start, part, held = start + len(part), [], 0
+    if part:
         yield start, part
-        start += len(part)
-
-
-def _in_processes(needs: Needs, parts: Iterator[tuple[int, list[Path]]]) -> Iterator[Block]:
-    """Read a few blocks ahead, so that memory does not grow if the caller is slower than they are."""
-    from joblib import cpu_count
-    from joblib.externals.loky import get_reusable_executor
-
-    workers = cpu_count()
-    pool = get_reusable_executor(max_workers=workers, timeout=10)
-    ahead: deque[Future[Block]] = deque()
-    try:
-        for part in parts:
-            ahead.append(pool.submit(block, needs, *part))
-            if len(ahead) > 2 * workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    except BrokenProcessPool as error:
-        raise RunError("A process that reads pictures was ended, perhaps for want of memory. Run it again.") from error
-    finally:
-        for future in ahead:
-            future.cancel()
 
 
 def block(needs: Needs, start: int, files: Sequence[Path]) -> Block:
     """Read some files, the first at position `start`; what is wrong with one is told in its place."""
     reuse_memory()
+    with QUIET:
+        return _block(needs, start, files)
+
+
+def _block(needs: Needs, start: int, files: Sequence[Path]) -> Block:
     places: list[int] = []
     sources: list[str] = []
     errors: list[str | None] = []

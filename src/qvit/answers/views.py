@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from qvit.data.augment import apply_element, group_size
 from qvit.models.zoo import Model
@@ -14,7 +14,7 @@ BATCH = 512  # views at a time
 @torch.no_grad()
 def answer(
     model: Model, images: UInt8[np.ndarray, "n c s s"], task: str, group: str
-) -> tuple[Float[np.ndarray, "n k"], Float[np.ndarray, "n d"]]:
+) -> tuple[Float[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
     """Return the mean probabilities of the views of each image, and the pooled features of the images as they are."""
     elements = range(group_size(group))
     scores, features = [], []
@@ -24,5 +24,5 @@ def answer(
             tokens = model.forward_features(views)
             logits = model.forward_head(tokens).unflatten(0, (len(elements), len(part)))
             scores.append(probabilities_of_views(logits, task))
-            features.append(model.forward_head(tokens[: len(part)], pre_logits=True).double().numpy())
+            features.append(model.forward_head(tokens[: len(part)], pre_logits=True).float().numpy())
     return np.concatenate(scores), np.concatenate(features)

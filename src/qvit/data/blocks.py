@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qvit.cpu.memory import reuse_memory
 from qvit.data.options import ImportOptions
-from qvit.data.pictures import PictureError, read_pictures
+from qvit.data.pictures import QUIET, PictureError, read_pictures
 from qvit.data.squares import to_square
 from qvit.errors import RunError
 from qvit.files import PART
@@ -145,10 +145,11 @@ def _block(
     reuse_memory()
     pixels: list[UInt8[np.ndarray, "s s 3"]] = []
     reads: list[Read] = []
-    for place, file in enumerate(files, start):
-        images, read = _picture(folder / file, place, size, options)
-        pixels += images
-        reads.append(read)
+    with QUIET:
+        for place, file in enumerate(files, start):
+            images, read = _picture(folder / file, place, size, options)
+            pixels += images
+            reads.append(read)
     array = np.array(pixels, np.uint8).reshape(-1, size, size, 3)
     rows = [asdict(replace(read, file=read.file - start)) for read in reads]
     part = path.with_name(f"{path.name}{PART}")

@@ -79,7 +79,7 @@ def read_pictures(path: Path, *, frames: Frames = "first", bits: int = 16) -> li
     one frame (unless DICOM), sides of one pixel, and more than MOST_PIXELS, before these are decoded.
     """
     try:
-        with open_regular(path) as file, _QUIET:
+        with open_regular(path) as file, QUIET:
             return _read(file, path.suffix.lower(), frames, bits)
     except PictureError:
         raise
@@ -152,7 +152,7 @@ class _Quiet:
                 self._restored.close()
 
 
-_QUIET = _Quiet()
+QUIET = _Quiet()  # entering costs as much as reading a small picture, so that whoever reads many enters first
 
 
 def _read(file: BufferedReader, suffix: str, frames: Frames, bits: int) -> list[Picture]:
