@@ -43,7 +43,6 @@ ELSEWHERE = {  # modules without a file of their own, and where they are tested
     "torch_private": "quantum/test_transforms.py",
     "validate": "training/test_options.py",
     "cli/cli": "cli/test_streams.py",
-    "cli/evaluate": "cli/test_train.py",
     "data/likeness_kernel": "data/test_likeness.py",
     "data/squares_kernel": "data/test_squares.py",
     "models/attention_kernel": "models/test_attention.py",

@@ -89,7 +89,8 @@ def _external(
     for name, count in found.unknown.items():
         typer.echo(f"Left out, as the run does not know it: {name} ({count:,} images).")
     if found.broken:
-        typer.echo(f"{len(found.broken):,} files could not be read: {'; '.join(found.broken[:SHOWN])}.")
+        files = "1 file" if len(found.broken) == 1 else f"{len(found.broken):,} files"
+        typer.echo(f"{files} could not be read: {'; '.join(found.broken[:SHOWN])}.")
 
 
 def _told(apart: "Apart") -> dict[str, object]:
