@@ -51,9 +51,10 @@ def test_other_data_are_an_external_test(
     told = qvit("evaluate", "run", "--data", path, "--group-by", "(p[a-z]*[0-9]+)-")
     assert told.code == 0
     assert "run on other data, 18 images of elsewhere" in " ".join(told.out.split())
-    assert "over 9 groups, whose probabilities are averaged" in told.out
+    assert "over 9 groups, whose probabilities are averaged" in " ".join(told.out.split())
     assert "Left out, as the run does not know it: unknown (6 images)." in told.out
     assert "1 file could not be read: " in told.out
+    assert told.out.endswith("Convert it, or leave it out.\n")
     found = json.loads(qvit("evaluate", "run", "--data", path, "--json").out)
     assert (found["images"], found["groups"], found["by_group"]) == (18, None, None)
     assert found["unknown"] == {"unknown": 6}

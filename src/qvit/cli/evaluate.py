@@ -90,7 +90,7 @@ def _external(
         typer.echo(f"Left out, as the run does not know it: {name} ({count:,} images).")
     if found.broken:
         files = "1 file" if len(found.broken) == 1 else f"{len(found.broken):,} files"
-        typer.echo(f"{files} could not be read: {'; '.join(found.broken[:SHOWN])}.")
+        typer.echo(f"{files} could not be read: {'; '.join(found.broken[:SHOWN])}")
 
 
 def _told(apart: "Apart") -> dict[str, object]:
