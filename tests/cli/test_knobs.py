@@ -1,6 +1,7 @@
 """What each option of each command changes: a table that is compared with the application itself."""
 
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 from PIL import Image
 
 import qvit
+import qvit.answers.external  # before anything is replaced, as modules keep what they import
 from cli.borders import COMMANDS, Border, parameters, told
+from qvit.answers.explaining import Case, Explainer
 from qvit.bench.engines import EngineRow
 from qvit.bench.gradients import GradientRow
 from qvit.bench.layer import LayerRow
@@ -244,6 +247,18 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "json": ("run --json", {"json": (False, True)}),
         },
     ),
+    "explain": (
+        "run p.png --out there",
+        {
+            "run": ("other p.png --out there", {"run": ("run", "other")}),
+            "images": ("run q.png --out there", {"words": (["p.png"], ["q.png"])}),
+            "out": ("run p.png --out there/more", {"made": ("there", "there")}),
+            "target": ("run p.png --out there --class 1", {"target": (None, "1")}),
+            "beside": ("run p.png --out there --beside other", {"explainers": (1, 2)}),
+            "root": ("run p.png --out there --root files", {"root": (None, "files")}),
+            "json": ("run p.png --out there --json", {"json": (False, True)}),
+        },
+    ),
     "card": (
         "run",
         {
@@ -359,6 +374,30 @@ MEASURES = ("auc", "acc", "balanced_acc", "f1", "kappa", "sensitivity", "specifi
 FIGURES = Figures(**dict.fromkeys(MEASURES, 0.5), auc_interval=(0.25, 0.75), acc_interval=(None, None))
 
 
+class Drawn:
+    """In place of a figure."""
+
+    def savefig(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def explainer_of(border: Border) -> type[Explainer]:
+    """Return an explainer that notes down what it is given."""
+
+    class Noted(Explainer):
+        def __init__(self, run: Path, *, root: Path | None = None) -> None:
+            border.seen["explainers"] = border.seen.get("explainers", 0) + 1
+            border.seen.setdefault("run", str(run))
+            border.seen.setdefault("root", None if root is None else str(root))
+            super().__init__(run, root=root)
+
+        def cases(self, words: Sequence[str | Path], target: str | None = None) -> Iterator[Case]:
+            border.seen.update(words=words, target=target)
+            return super().cases(words, target)
+
+    return Noted
+
+
 @pytest.fixture
 def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border:
     """All that takes long replaced, in a folder that holds what the table names."""
@@ -392,6 +431,8 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     border.at("qvit.answers.card.write_card", gives=Path("x"))
     border.at("qvit.answers.card.card", passes=True)
     border.at("qvit.files.write_atomic", passes=True)
+    border.at("qvit.report.explanation.draw_case", gives=Drawn())
+    border.patch.setattr("qvit.answers.explaining.Explainer", explainer_of(border))
     border.at("qvit.answers.choosing.calibrated", gives={"images": 1, "notes": []})
     border.at("qvit.quantum.ansatz.build_circuit", passes=True)
     border.at("qvit.cli.circuit._write", gives=None)

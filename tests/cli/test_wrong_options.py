@@ -232,6 +232,17 @@ WRONG: dict[str, Wrong] = {
         ),
         "root": (NEVER, "looked at where a run is of an official file: see data get"),
     },
+    "explain": {
+        "run": ("nowhere p.png", "nowhere is not a run folder: result.json is missing."),
+        "images": ("run none.txt", "There is no file none.txt."),
+        "out": (
+            "run p.png --out small.npz",
+            "Cannot use small.npz as a folder: File exists. Choose another with --out.",
+        ),
+        "target": ("run p.png --class x", "Expected a class that the run knows (0, 1, 2), got 'x'."),
+        "beside": ("run p.png --beside nowhere", "nowhere is not a run folder: result.json is missing."),
+        "root": (NEVER, "looked at where a run is of an official file: see data get"),
+    },
     "card": {
         "run": ("nowhere", "nowhere is not a run folder: result.json is missing."),
         "out": (
@@ -379,7 +390,7 @@ def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
     Path("empty").mkdir()
     Path("mine.yaml").write_text("datasets: breastmnist\nmodels: vit_4q1h\n")
     Path("tiny.yaml").write_text("datasets: phantom\nmodels: vit_4q1h\nseeds: 3\n")
-    if command == "predict":
+    if command in ("predict", "explain"):
         qvit("calibrate", "run")  # which is done when a run is first asked
     before = tree(tmp_path)
     for name, (words, line) in WRONG[command].items():
@@ -389,6 +400,8 @@ def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
             assert (told.code, told.err.replace(str(tmp_path), "HERE")) == (2, f"Error: {line}\n"), name
             # What was found before the mistake was noticed is not kept back.
             assert bool(told.out) == (command == "compare" and name != "runs"), name
+    if command == "explain":  # likewise
+        shutil.rmtree("explained")
     if command == "study run":  # its folder is made before its data are looked at
         shutil.rmtree("runs")
     assert tree(tmp_path) == before

@@ -104,7 +104,11 @@ class Predictor:
         if not squares:
             return []
         self._check_colours(stacked)
-        return self._told([f"image {place}" for place in range(len(squares))], ask(self._members, stacked))
+        return self.say([f"image {place}" for place in range(len(squares))], stacked)
+
+    def say(self, sources: Sequence[str], squares: UInt8[np.ndarray, "m c s s"]) -> list[Prediction]:
+        """Return what is said of images that are as the runs need them, at least one."""
+        return self._told(sources, ask(self._members, squares))
 
     def stream(self, words: Iterable[str | Path], lines: Iterable[str] = ()) -> Iterator[Prediction]:
         """Yield what is said of each image that words name, see `reading.named`, in order and in bounded memory."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from qvit import __version__
-from qvit.cli import bench, circuit, compare, data, demo, distill, evaluate, models, predict, study, train
+from qvit.cli import bench, circuit, compare, data, demo, distill, evaluate, explain, models, predict, study, train
 from qvit.cli.console import Group
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("distill")(distill.distill)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("calibrate")(predict.calibrate)
+app.command("explain")(explain.explain)
 app.command("card")(predict.card)
 app.add_typer(study.app, name="study")
 app.command("compare")(compare.compare)
