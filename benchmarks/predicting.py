@@ -28,6 +28,7 @@ from importing import make, watched
 from qvit.answers.members import ask, open_member
 from qvit.answers.needs import Needs
 from qvit.answers.reading import MOST_FILES, block
+from qvit.answers.spread import File
 from qvit.training.folder import Run
 from qvit.training.options import resolve
 from qvit.training.run import train_run
@@ -56,10 +57,11 @@ def many(files: list[Path], count: int, folder: Path) -> list[Path]:
 
 def decode(needs: Needs, files: list[Path]) -> float:
     """Return the seconds that decoding takes."""
-    block(needs, 0, files[:50])
+    given: list[File] = [(file, None) for file in files]
+    block(needs, 0, given[:50])
     began = time.perf_counter()
     for k in range(0, len(files), MOST_FILES):
-        block(needs, 0, files[k : k + MOST_FILES])
+        block(needs, 0, given[k : k + MOST_FILES])
     return time.perf_counter() - began
 
 

@@ -78,13 +78,13 @@ def calibrated(asked: dict[str, list[Asked]], out: Path) -> None:
         rows = []
         for seed, one in enumerate(runs):
             task, told = one.needs.task, one.learnt.probabilities(one.scores)
-            curve = calibration.risk_coverage(
-                calibration.confidence(told, task), calibration.wrong(one.labels, told, task)
-            )
-            errors = [expected_calibration_error(one.labels, some, task) for some in (one.scores, told)]
+            answers = one.learnt.decided(told)
+            errors = calibration.wrong(one.labels, answers, task)
+            curve = calibration.risk_coverage(calibration.confidence(told, answers, task), errors)
+            gaps = [expected_calibration_error(one.labels, some, task) for some in (one.scores, told)]
             truth = [calibration.of_truth(one.labels, some, task) for some in (one.scores, told)]
             losses = [float(-np.log(some).mean()) for some in truth]
-            rows.append([one.learnt.temperature, *errors, *losses, curve.area])
+            rows.append([one.learnt.temperature, *gaps, *losses, curve.area])
             print(f"| {dataset} | {seed} | {' | '.join(f'{value:.3f}' for value in rows[-1])} |", flush=True)
             axis.step(curve.coverage, curve.risk, where="post", color="#3465a4", alpha=0.5)
         print(f"| {dataset} | mean | {' | '.join(f'{value:.3f}' for value in np.mean(rows, axis=0))} |")

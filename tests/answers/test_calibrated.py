@@ -61,7 +61,7 @@ def test_without_evidence_everything_is_possible() -> None:
         learnt = Calibration.learn([], needs(task), Answering())
         assert learnt.notes == (UNKNOWN,)
         for by_class in (False, True):
-            assert learnt.possible(np.full((2, 3), 0.2), by_class=by_class).all()
+            assert learnt.possible(np.full((2, 3), 0.2), np.zeros((2, 3), bool), by_class=by_class).all()
         assert learnt.probabilities(np.full((2, 3), 0.2)).tolist() == np.full((2, 3), 0.2).tolist()
 
 
@@ -90,10 +90,10 @@ def test_answers_are_withheld_for_an_error() -> None:
 def test_possible_classes_hold_the_true_ones(task: str, by_class: bool) -> None:
     learnt = Calibration.learn([evidence(1000, task)], needs(task), Answering(sets=0.8))
     new = evidence(20_000, task, seed=1)
-    possible = learnt.possible(new.scores, by_class=by_class)
+    possible = learnt.possible(new.scores, np.zeros(new.scores.shape, bool), by_class=by_class)
     if task == "multi-label":
-        if by_class:
-            assert possible[new.labels == 1].mean() == pytest.approx(0.8, abs=0.04)
+        for k in range(3):
+            assert possible[new.labels[:, k] == 1, k].mean() == pytest.approx(0.8, abs=0.04)
         return
     held = np.take_along_axis(possible, new.labels, axis=1)[:, 0]
     classes = range(possible.shape[1])
@@ -106,7 +106,7 @@ def test_what_sets_lack_is_told() -> None:
     rare = replace(found, labels=np.where(np.arange(60)[:, None] < 8, 2, found.labels % 2))
     learnt = Calibration.learn([rare], needs(), Answering())
     assert learnt.notes == ("Always possible by class, as fewer than 9 validation images have them: c.",)
-    assert learnt.possible(np.array([[1.0, 0.0, 0.0]]), by_class=True)[0, 2]
+    assert learnt.possible(np.array([[1.0, 0.0, 0.0]]), np.zeros((1, 3), bool), by_class=True)[0, 2]
     learnt = Calibration.learn([found], needs(), Answering(sets=0.99))
     assert "Each class is possible for each image: a coverage of 0.99 takes 99 validation images." in learnt.notes
 
@@ -136,6 +136,20 @@ def test_an_operating_point_is_reached(task: str) -> None:
             assert (answers.sum(axis=1) == 1).all()
 
 
+def test_withheld_answers_and_sets_follow_the_operating_point() -> None:
+    found = evidence(500, "binary", factor=1.0)
+    learnt = Calibration.learn([found], needs("binary"), Answering(sensitivity=0.99, error=0.2))
+    told = learnt.probabilities(found.scores)
+    answers = learnt.decided(told)
+    assert (answers != (told == told.max(axis=1, keepdims=True))).any()
+    confidence = told[answers]
+    given = confidence >= learnt.least
+    wrong = answers.argmax(axis=1) != found.labels[:, 0]
+    assert 0 < given.sum() < 500
+    assert wrong[given].mean() <= 0.2 < wrong.mean()
+    assert learnt.possible(found.scores, answers, by_class=False)[answers].all(), "the answer is always possible"
+
+
 def test_a_label_that_no_image_has_is_answered_at_one_half() -> None:
     found = evidence(100, "multi-label")
     labels = found.labels.copy()
@@ -151,7 +165,11 @@ def test_the_kept_operating_point_counts_if_all_agree() -> None:
     asked = Calibration.learn([found], needs("binary"), Answering(sensitivity=0.9)).yes
     assert Calibration.learn([kept], needs("binary"), Answering()).yes == asked
     assert Calibration.learn([kept, kept], needs("binary"), Answering()).yes == asked
-    assert Calibration.learn([kept, found], needs("binary"), Answering()).yes is None
+    differing = Calibration.learn([kept, found], needs("binary"), Answering())
+    assert differing.yes is None
+    assert differing.notes == (
+        "The runs have different operating points: none is used, and yes is what is likelier than not.",
+    )
     assert Calibration.learn([kept], needs("binary"), Answering(specificity=0.5)).yes != asked
 
 

@@ -64,6 +64,28 @@ def test_other_weights_have_other_evidence(run: Run, trained: Callable[..., Path
     assert not same(evidence_of(Run(run.folder)), gathered(Run(trained())))
 
 
+def test_that_of_another_version_is_gathered_again(run: Run) -> None:
+    evidence_of(run)
+    path = run.folder / RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    assert load(run) is None
+    assert evidence_of(run) is not None
+
+
+def test_nothing_is_downloaded_to_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def refuse(*_: object, download: bool, **__: object) -> None:
+        asked.append(download)
+        raise RunError("no")
+
+    monkeypatch.setattr(Run, "load_data", refuse)
+    assert evidence_of(run) is None
+    with pytest.raises(RunError):
+        gathered(run)
+    assert asked == [False, True]
+
+
 def test_a_choice_is_kept(run: Run) -> None:
     found = gathered(run)
     chosen = Evidence(found.scores, found.labels, found.distances, found.usual, ("sensitivity", 0.95))
@@ -74,7 +96,7 @@ def test_a_choice_is_kept(run: Run) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": "1"},
         {"images": 0},
         {"images": 59},
         {"operating": {"measure": "luck", "value": 0.5}},
@@ -86,7 +108,7 @@ def test_a_damaged_record_is_told_of(run: Run, change: dict[str, object] | None)
     evidence_of(run)
     path = run.folder / RECORD
     path.write_text("{" if change is None else json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(RunError, match=r"is damaged \(.*\); delete it: it is made again from the data\.$"):
+    with pytest.raises(RunError, match=r"is damaged \(.*\); delete it: it is made again from the data, without"):
         load(run)
     path.unlink()
     assert evidence_of(run) is not None

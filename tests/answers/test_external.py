@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from answers.conftest import NAMES, arrays, images
+from qvit.answers import external
 from qvit.answers.external import evaluate_external
 from qvit.errors import ConfigError, DataError
 from qvit.evaluation.metrics import evaluate
@@ -87,10 +88,17 @@ def test_measures_over_patients(trained: Trained, tmp_path: Path) -> None:
     assert found.by_group is not None
     assert found.figures.auc == evaluate_external(run, path).figures.auc
     both = evaluate_external(run, path, group_by="p[0-9]([0-9])-")
-    assert both.groups == 3
+    assert (both.groups, both.mixed) == (0, 3)
     assert both.by_group is None, "each patient has all classes"
-    means = evaluate_external(run, path, group_by="([0-9]+).png")
-    assert means.by_group is None
+    assert found.mixed == 0
+
+
+def test_classes_are_matched_exactly_before_they_are_without_regard_to_case() -> None:
+    assert external._matched(["b", "B", "T"], ["B", "b", "t"]) == [1, 0, 2]
+    assert external._matched(["a", "A"], ["A"]) == [0, 0]
+    assert external._matched(["X"], ["x", "X "]) == [None], "it may be either"
+    assert external._matched(["0", "1"], ["benign", "malignant"]) == [0, 1], "numbers, as many as there are names"
+    assert external._matched(["0", "1", "2"], ["benign", "malignant"]) == [None] * 3
 
 
 def test_several_labels_are_matched_by_name(trained: Trained, tmp_path: Path) -> None:

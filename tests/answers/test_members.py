@@ -11,8 +11,13 @@ from answers.conftest import pictures
 from qvit.answers import members, reading
 from qvit.answers.members import ask, ask_files, ask_files_of, key_of, open_member
 from qvit.answers.predictor import load
+from qvit.answers.spread import File
 from qvit.errors import RunError
 from qvit.training.folder import Run
+
+
+def of(paths: list[Path]) -> list[File]:
+    return [(path, None) for path in paths]
 
 
 def test_scores_are_averaged_and_features_kept(trained: Callable[..., Path]) -> None:
@@ -27,14 +32,14 @@ def test_files_are_asked_and_squares_left_behind(run: Run, tmp_path: Path) -> No
     paths = pictures(tmp_path / "new", 3)
     paths[1].write_bytes(b"text")
     member = open_member(run)
-    found = ask_files([member], 5, paths)
+    found = ask_files([member], 5, of(paths))
     assert found.block.files == (5, 6, 7)
     assert [error is None for error in found.block.errors] == [True, False, True]
     assert len(found.block.squares) == 0
     assert found.asked is not None
     squares = np.stack([member.needs.squares(paths[place])[0] for place in (0, 2)])
     assert found.asked.scores.tolist() == ask([member], squares).scores.tolist()
-    assert ask_files([member], 0, paths[1:2]).asked is None
+    assert ask_files([member], 0, of(paths[1:2])).asked is None
 
 
 def test_another_process_opens_the_same_models(run: Run, tmp_path: Path, trained: Callable[..., Path]) -> None:
@@ -42,15 +47,15 @@ def test_another_process_opens_the_same_models(run: Run, tmp_path: Path, trained
     member = open_member(run)
     key = key_of([member])
     members._opened.cache_clear()
-    expected = ask_files([member], 0, paths).asked
-    found = ask_files_of(key, 0, paths).asked
+    expected = ask_files([member], 0, of(paths)).asked
+    found = ask_files_of(key, Path(), 0, of(paths)).asked
     assert found is not None
     assert expected is not None
     assert found.scores.tolist() == expected.scores.tolist()
     shutil.copy(trained(seed=1) / "model.safetensors", run.folder)
     members._opened.cache_clear()
     with pytest.raises(RunError, match=r"^The weights of a run were changed while it was asked\. Ask it again\.$"):
-        ask_files_of(key, 0, paths)
+        ask_files_of(key, Path(), 0, of(paths))
 
 
 @pytest.mark.processes
@@ -60,9 +65,14 @@ def test_many_files_are_answered_by_several_processes(
 ) -> None:
     paths = pictures(tmp_path / "new", 40)
     paths[7].write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    relative = [path.relative_to(tmp_path) for path in paths]
     predictor = load(run.folder)
-    alone = predictor.predict(paths)
+    alone = predictor.predict(relative)
     monkeypatch.setattr(reading, "ALONE", 10_000)
     monkeypatch.setattr(reading, "MOST_FILES", 3)
     monkeypatch.setattr("qvit.answers.spread._processors", lambda: 2)
-    assert predictor.predict(paths) == alone
+    assert predictor.predict(relative) == alone
+    monkeypatch.chdir(tmp_path / "new")
+    here = predictor.predict([path.name for path in paths])
+    assert [each.probabilities for each in here] == [each.probabilities for each in alone], "the others stay elsewhere"

@@ -105,6 +105,8 @@ def test_larger_arrays_are_averaged() -> None:
         (Image.new("RGBA", (8, 8)), r"in mode L or RGB, got RGBA\. Use image\.convert\('RGB'\)\.$"),
         (np.array([["a", "b"]] * 2), r"got <U1\.$"),
         (None, r"got \(\)"),
+        (torch.zeros(8, 8, dtype=torch.bfloat16), r"got Tensor that NumPy cannot take\. Give bytes, or float32\.$"),
+        (torch.zeros(8, 8, device="meta"), r"got Tensor that NumPy cannot take"),
         ("a.png", r"got \(\)"),
     ],
 )

@@ -68,6 +68,10 @@ def test_files_folders_arrays_and_tensors_are_answered_alike(run: Run, tmp_path:
     for other in (given, list(given), torch.from_numpy(given).permute(0, 3, 1, 2), given / 255):
         assert without_source(predictor.predict(other)) == without_source(expected)
     assert predictor.predict(given[:0]) == []
+    assert predictor.predict(iter(paths)) == expected
+    assert [*predictor.stream(tmp_path / "new")] == expected
+    with pytest.raises(DataError, match=r"^Expected paths or images, got both\."):
+        predictor.predict([paths[0], given[0]])
     assert [*predictor.stream(["-"], map(str, paths))] == expected
 
 
@@ -118,6 +122,9 @@ def test_an_operating_point_decides(trained: Callable[..., Path]) -> None:
     found = load(run.folder, sensitivity=1.0).predict(np.array(data.val.images.transpose(0, 2, 3, 1)))
     positive = data.val.labels[:, 0] == 1
     assert all(each.label == NAMES[1] for each, yes in zip(found, positive, strict=True) if yes)
+    for each in found:
+        assert each.label in each.possible
+        assert each.confidence == (each.probabilities or {})[str(each.label)]
 
 
 def test_an_ensemble_averages_probabilities(trained: Callable[..., Path]) -> None:

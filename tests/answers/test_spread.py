@@ -3,18 +3,17 @@
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 
 from qvit.answers import spread
-from qvit.answers.spread import in_order
+from qvit.answers.spread import File, Part, in_order
 from qvit.errors import RunError
 
 
-def parts(count: int, taken: list[int] | None = None) -> Iterator[tuple[int, list[Path]]]:
+def parts(count: int, taken: list[int] | None = None) -> Iterator[Part]:
     for place in range(count):
         if taken is not None:
             taken.append(place)
@@ -30,11 +29,11 @@ def four(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def here(place: int, _: list[Path]) -> tuple[str, int]:
+def here(place: int, _: list[File]) -> tuple[str, int]:
     return "here", place
 
 
-def there(place: int, _: list[Path]) -> tuple[str, int]:
+def there(place: int, _: list[File]) -> tuple[str, int]:
     return "there", place
 
 
@@ -52,11 +51,11 @@ def test_one_processor_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_this_process_works_while_others_do(four: None) -> None:
     go = Event()
 
-    def waiting(place: int, _: list[Path]) -> tuple[str, int]:
+    def waiting(place: int, _: list[File]) -> tuple[str, int]:
         assert go.wait(60)
         return "there", place
 
-    def working(place: int, _: list[Path]) -> tuple[str, int]:
+    def working(place: int, _: list[File]) -> tuple[str, int]:
         if place == 9:  # six wait for the others, and three were done here
             go.set()
         return "here", place
@@ -89,7 +88,7 @@ def test_a_process_that_is_ended_is_told_of(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_error_of_the_work_is_raised_and_the_rest_is_left(four: None) -> None:
-    def wrong(place: int, _: list[Path]) -> tuple[str, int]:
+    def wrong(place: int, _: list[File]) -> tuple[str, int]:
         if place == 3:
             raise RunError("no")
         return "", place

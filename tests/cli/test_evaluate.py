@@ -52,7 +52,7 @@ def test_other_data_are_an_external_test(
     assert told.code == 0
     assert "run on other data, 18 images of elsewhere" in " ".join(told.out.split())
     assert "over 9 groups, whose probabilities are averaged" in " ".join(told.out.split())
-    assert "Left out, as the run does not know it: unknown (6 images)." in told.out
+    assert "Left out, as the run does not know it: unknown (6 images have it)." in told.out
     assert "1 file could not be read: " in told.out
     assert told.out.endswith("Convert it, or leave it out.\n")
     found = json.loads(qvit("evaluate", "run", "--data", path, "--json").out)

@@ -231,6 +231,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "error": ("run p.png --error 0.5", {"options.error": (None, 0.5)}),
             "alarms": ("run p.png --alarms 0.1", {"options.alarms": (0.05, 0.1)}),
             "root": ("run p.png --root files", {"root": (None, "files")}),
+            "data": ("run p.png --data small.npz", {"data": (None, "small.npz")}),
             "table": ("run p.png --csv t.csv", {"path": (None, "t.csv")}),
             "jsonl": ("run p.png --jsonl", {"json": (False, True)}),
             "json": ("run p.png --json", {"json": (False, True)}),
@@ -244,6 +245,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "specificity": ("run --specificity 0.9", {"specificity": (None, 0.9)}),
             "clear": ("run --clear", {"clear": (False, True)}),
             "root": ("run --root files", {"root": (None, "files")}),
+            "data": ("run --data small.npz", {"data": (None, "small.npz")}),
             "json": ("run --json", {"json": (False, True)}),
         },
     ),
@@ -256,6 +258,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "target": ("run p.png --out there --class 1", {"target": (None, "1")}),
             "beside": ("run p.png --out there --beside other", {"explainers": (1, 2)}),
             "root": ("run p.png --out there --root files", {"root": (None, "files")}),
+            "data": ("run p.png --out there --data small.npz", {"data": (None, "small.npz")}),
             "json": ("run p.png --out there --json", {"json": (False, True)}),
         },
     ),
@@ -385,11 +388,12 @@ def explainer_of(border: Border) -> type[Explainer]:
     """Return an explainer that notes down what it is given."""
 
     class Noted(Explainer):
-        def __init__(self, run: Path, *, root: Path | None = None) -> None:
+        def __init__(self, run: Path, *, root: Path | None = None, data: Path | None = None) -> None:
             border.seen["explainers"] = border.seen.get("explainers", 0) + 1
             border.seen.setdefault("run", str(run))
             border.seen.setdefault("root", None if root is None else str(root))
-            super().__init__(run, root=root)
+            border.seen.setdefault("data", None if data is None else str(data))
+            super().__init__(run, root=root, data=data)
 
         def cases(self, words: Sequence[str | Path], target: str | None = None) -> Iterator[Case]:
             border.seen.update(words=words, target=target)

@@ -121,6 +121,24 @@ def test_withheld_answers_and_warnings_are_shown(
     assert "2 more images are not shown; --csv FILE and --jsonl give all." in " ".join(out.split())
 
 
+def test_a_table_is_finished_if_nobody_reads_the_rest(
+    qvit: Qvit, run: Path, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_: object) -> str:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(module, "_line", gone)
+    assert qvit("predict", run, *files, "--jsonl", "--csv", tmp_path / "t.csv").code == 0
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 5
+
+
+def test_without_stdin_there_are_no_images(qvit: Qvit, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    told = qvit("predict", run, "-")
+    assert (told.code, told.out) == (0, "")
+    assert told.err.endswith("No image was named.\n")
+
+
 def test_one_form_of_output(qvit: Qvit, run: Path, files: list[Path]) -> None:
     told = qvit("predict", run, *files, "--json", "--jsonl")
     assert told.code == 2

@@ -217,6 +217,7 @@ WRONG: dict[str, Wrong] = {
         "error": ("run p.png --error 2", "error must be above 0 and at most 1, got 2.0."),
         "alarms": ("run p.png --alarms 1", "alarms must be from 0 to below 1, got 1.0."),
         "root": (NEVER, "looked at where a run is of an official file: see data get"),
+        "data": (NEVER, "without it answers are given that are not calibrated, with a warning"),
         "table": (
             "run p.png --csv small.npz/t.csv",
             "Cannot write small.npz/t.csv: Not a directory. Nothing was lost; free some space or choose a folder that "
@@ -230,6 +231,7 @@ WRONG: dict[str, Wrong] = {
             "run --specificity 0.5",
             "A specificity is chosen for yes-or-no questions, and this task is multi-class. Leave it out.",
         ),
+        "data": ("run --data nowhere.npz", f"nowhere.npz: {MISSING}"),
         "root": (NEVER, "looked at where a run is of an official file: see data get"),
     },
     "explain": {
@@ -241,6 +243,7 @@ WRONG: dict[str, Wrong] = {
         ),
         "target": ("run p.png --class x", "Expected a class that the run knows (0, 1, 2), got 'x'."),
         "beside": ("run p.png --beside nowhere", "nowhere is not a run folder: result.json is missing."),
+        "data": (NEVER, "as for predict"),
         "root": (NEVER, "looked at where a run is of an official file: see data get"),
     },
     "card": {

@@ -10,6 +10,7 @@ from qvit.evaluation.calibration import (
     FEWEST,
     HOTTEST,
     confidence,
+    decided,
     fit_temperature,
     of_truth,
     operating_threshold,
@@ -75,13 +76,26 @@ def test_few_images_have_no_temperature() -> None:
 
 def test_what_is_told_of_an_answer() -> None:
     scores, labels = np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([[1], [1]])
-    assert confidence(scores, "binary").tolist() == [0.8, 0.6]
-    assert wrong(labels, scores, "binary").tolist() == [0, 1]
+    answers = decided(scores, "binary")
+    assert answers.tolist() == [[False, True], [True, False]]
+    assert confidence(scores, answers, "binary").tolist() == [0.8, 0.6]
+    assert wrong(labels, answers, "binary").tolist() == [0, 1]
     assert of_truth(labels, scores, "binary").tolist() == [[0.8], [0.4]]
     several = np.array([[1, 0], [1, 1]])
-    assert confidence(scores, "multi-label") == pytest.approx([0.8, 0.6])
-    assert wrong(several, scores, "multi-label").tolist() == [1, 0.5]
+    assert decided(scores, "multi-label").tolist() == [[False, True], [True, False]]
+    assert confidence(scores, answers, "multi-label") == pytest.approx([0.8, 0.6])
+    assert wrong(several, answers, "multi-label").tolist() == [1, 0.5]
     assert of_truth(several, scores, "multi-label") == pytest.approx(np.array([[0.2, 0.2], [0.6, 0.4]]))
+
+
+def test_answers_at_an_operating_point_have_their_own_confidence() -> None:
+    scores = np.array([[0.7, 0.3], [0.9, 0.1]])
+    answers = decided(scores, "binary", np.array([0.3]))
+    assert answers.tolist() == [[False, True], [True, False]]
+    assert confidence(scores, answers, "binary").tolist() == [0.3, 0.9]
+    labels = decided(scores, "multi-label", np.array([0.8, 0.3]))
+    assert labels.tolist() == [[False, True], [True, False]]
+    assert confidence(scores, labels, "multi-label") == pytest.approx([0.3, 0.9])
 
 
 def test_risk_against_coverage_by_hand() -> None:

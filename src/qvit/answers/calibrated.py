@@ -16,8 +16,8 @@ from qvit.validate import require
 
 MEASURES: tuple[Measure, ...] = ("sensitivity", "specificity")
 UNKNOWN = (
-    "Not calibrated: the run's folder keeps no predictions of validation images, and its data are not there (or say "
-    "where with --root, in Python root=…)."
+    "Not calibrated, and no answer is withheld: the run's folder keeps no predictions of validation images, and its "
+    "data cannot be read. Say where they are with --data, official files with --root (in Python data=…, root=…)."
 )
 
 
@@ -25,7 +25,8 @@ UNKNOWN = (
 class Answering:
     """How answers are given.
 
-    `sets` is the share of images whose set of possible classes is to hold the true one. Answers are withheld such that
+    `sets` is the share of images whose set of possible classes is to hold the true one; of several labels, the share
+    of images with a label for which that is possible. Answers are withheld such that
     a share `coverage` of the validation images is answered, or such that a share `error` of the answers is wrong
     there; by default none are. `alarms` is the share of images like those trained on that may be called unlike them; 0
     gives no such warning. `sensitivity` or `specificity` is what yes-or-no answers are to reach on validation images;
@@ -62,41 +63,35 @@ class Calibration:
 
     `temperature` makes probabilities match how often they are right on validation; `ece` is the expected calibration
     error of these images before and after, None if there are too few. Answers below a confidence of `least` are
-    withheld. A class is possible if 1 − p is at most its threshold, of `overall` or `by_class`: (c,), of labels (k, 2)
-    for no and yes. Yes-or-no answers are yes from the probabilities `yes` (k,) on, None where the likeliest class is
-    the answer. Images further than `furthest` from what is usual are unlike those trained on. `notes` say what is
-    missing, and why.
+    withheld. A class is possible if 1 − p is at most its threshold, of `overall` or `by_class` (c,); of labels, both
+    are by the images that have them. Yes-or-no answers are yes from the probabilities `yes` (k,) on, None where the
+    likeliest class is the answer. Images further than `furthest` from what is usual are unlike those trained on.
+    `notes` say what is missing, and why.
     """
 
     task: str
     temperature: float
     ece: tuple[float, float] | None
     least: float
-    overall: Float[np.ndarray, "*shape"]
-    by_class: Float[np.ndarray, "*shape"]
+    overall: Float[np.ndarray, " c"]
+    by_class: Float[np.ndarray, " c"]
     yes: Float[np.ndarray, " k"] | None
     furthest: float
     notes: tuple[str, ...]
 
     def decided(self, told: Float[np.ndarray, "n c"]) -> Bool[np.ndarray, "n c"]:
         """Return which class, or which labels, are the answers, by the probabilities that are told."""
-        if self.task == "multi-label":
-            return told > 0.5 if self.yes is None else told >= self.yes
-        if self.yes is None:
-            return told.argmax(axis=1)[:, None] == np.arange(told.shape[1])
-        positive = told[:, 1] >= self.yes[0]
-        return np.stack([~positive, positive], axis=1)
+        return calibration.decided(told, self.task, self.yes)
 
     def probabilities(self, scores: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
         """Return the probabilities that are told."""
         return calibration.tempered(scores, self.temperature, self.task)
 
-    def possible(self, scores: Float[np.ndarray, "n c"], *, by_class: bool) -> Bool[np.ndarray, "n c"]:
-        """Return which classes, or labels, are possible: those in the set, and what is likeliest in any case."""
-        limits = self.by_class if by_class else self.overall
-        if self.task == "multi-label":
-            return (1 - scores <= limits[:, 1]) | (scores > 0.5)
-        return conformal.sets(scores, limits) | (scores == scores.max(axis=1, keepdims=True))
+    def possible(
+        self, scores: Float[np.ndarray, "n c"], answers: Bool[np.ndarray, "n c"], *, by_class: bool
+    ) -> Bool[np.ndarray, "n c"]:
+        """Return which classes, or labels, are possible: those in the set, and those of the answer in any case."""
+        return conformal.sets(scores, self.by_class if by_class else self.overall) | answers
 
     @classmethod
     def learn(cls, evidence: Sequence[Evidence], needs: Needs, options: Answering) -> "Calibration":
@@ -117,9 +112,13 @@ class Calibration:
             told = calibration.tempered(scores, temperature, task)
             before, after = (_ece(labels, some, task) for some in (scores, told))
             ece = before, after
-            least = _least(labels, told, task, options)
-            if least == math.inf:
-                notes.append(f"No confidence keeps errors on validation images at {options.error:g}: none is answered.")
+        told = calibration.tempered(scores, temperature, task)
+        chosen = options.operating or _common([each.operating for each in evidence], notes)
+        yes = None if chosen is None else _operating(labels, told, task, chosen)
+        if count >= calibration.FEWEST:
+            least = _least(labels, told, calibration.decided(told, task, yes), task, options)
+        if least == math.inf:
+            notes.append(f"No confidence keeps errors on validation images at {options.error:g}: none is answered.")
         overall, by_class = (_limits(labels, scores, task, options.sets, by_class=each) for each in (False, True))
         notes += _told_of_sets(overall, by_class, needs, options.sets)
         furthest = math.inf
@@ -128,15 +127,11 @@ class Calibration:
             if furthest == math.inf:
                 need = conformal.fewest(1 - options.alarms)
                 notes.append(f"No warning of unlike images: {count} validation images, where {need} are needed.")
-        chosen = options.operating or _common([each.operating for each in evidence])
-        told = calibration.tempered(scores, temperature, task)
-        yes = None if chosen is None else _operating(labels, told, task, chosen)
         return cls(task, temperature, ece, least, overall, by_class, yes, furthest, tuple(notes))
 
     @classmethod
     def _without(cls, needs: Needs, note: str) -> "Calibration":
-        shape = (len(needs.classes), 2) if needs.task == "multi-label" else (len(needs.classes),)
-        every = np.full(shape, np.inf)
+        every = np.full(len(needs.classes), np.inf)
         return cls(needs.task, 1.0, None, -math.inf, every, every, None, math.inf, (note,))
 
 
@@ -160,19 +155,29 @@ def _ece(labels: Int64[np.ndarray, "n k"], scores: Float[np.ndarray, "n c"], tas
     return expected_calibration_error(labels, scores, task)
 
 
-def _least(labels: Int64[np.ndarray, "n k"], told: Float[np.ndarray, "n c"], task: str, options: Answering) -> float:
+def _least(
+    labels: Int64[np.ndarray, "n k"],
+    told: Float[np.ndarray, "n c"],
+    answers: Bool[np.ndarray, "n c"],
+    task: str,
+    options: Answering,
+) -> float:
     if options.coverage is None and options.error is None:
         return -math.inf
-    curve = calibration.risk_coverage(calibration.confidence(told, task), calibration.wrong(labels, told, task))
+    errors = calibration.wrong(labels, answers, task)
+    curve = calibration.risk_coverage(calibration.confidence(told, answers, task), errors)
     if options.coverage is not None:
         return calibration.threshold_for_coverage(curve, options.coverage)
     assert options.error is not None
     return calibration.threshold_for_error(curve, options.error)
 
 
-def _common(values: Sequence[tuple[Measure, float] | None]) -> tuple[Measure, float] | None:
-    """Return the value that all are equal to, if they are."""
-    return values[0] if all(value == values[0] for value in values) else None
+def _common(values: Sequence[tuple[Measure, float] | None], notes: list[str]) -> tuple[Measure, float] | None:
+    """Return the value that all are equal to; None, which is noted, if they differ."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    notes.append("The runs have different operating points: none is used, and yes is what is likelier than not.")
+    return None
 
 
 def _operating(
@@ -195,22 +200,24 @@ def _operating(
 
 def _limits(
     labels: Int64[np.ndarray, "n k"], scores: Float[np.ndarray, "n c"], task: str, coverage: float, *, by_class: bool
-) -> Float[np.ndarray, "*shape"]:
+) -> Float[np.ndarray, " c"]:
+    """Return how improbable each class, or label, may be; a label by the images that have it, in any case.
+
+    Over yes and no together, the many images without a rare label would decide how often it is missed.
+    """
     if task != "multi-label":
         return conformal.thresholds(labels[:, 0], scores, coverage, by_class=by_class)
-    both = np.stack([1 - scores, scores], axis=2)
-    columns = range(labels.shape[1])
-    return np.stack([conformal.thresholds(labels[:, k], both[:, k], coverage, by_class=by_class) for k in columns])
+    columns = zip(labels.T, scores.T, strict=True)
+    return np.array([conformal.quantile(1 - column[label == 1], coverage) for label, column in columns])
 
 
 def _told_of_sets(
-    overall: Float[np.ndarray, "*shape"], by_class: Float[np.ndarray, "*shape"], needs: Needs, coverage: float
+    overall: Float[np.ndarray, " c"], by_class: Float[np.ndarray, " c"], needs: Needs, coverage: float
 ) -> list[str]:
     need = conformal.fewest(coverage)
     if np.isinf(overall).all():
         return [f"Each class is possible for each image: a coverage of {coverage:g} takes {need} validation images."]
-    unknown = np.isinf(by_class[:, 1] if needs.task == "multi-label" else by_class)
-    names = [name for name, missing in zip(needs.classes, unknown, strict=True) if missing]
+    names = [name for name, missing in zip(needs.classes, np.isinf(by_class), strict=True) if missing]
     if not names:
         return []
     return [f"Always possible by class, as fewer than {need} validation images have them: {', '.join(names)}."]

@@ -21,6 +21,7 @@ def calibrated(
     specificity: float | None = None,
     clear: bool = False,
     root: str | Path | None = None,
+    data: str | Path | None = None,
 ) -> dict[str, Any]:
     """Learn from validation images how sure answers are; keep what was chosen, and return the figures by name.
 
@@ -31,7 +32,7 @@ def calibrated(
     needs = Needs.of(run)
     options = Answering(sensitivity=sensitivity, specificity=specificity)
     kept = load(run)
-    evidence = kept or gathered(run, root=root)
+    evidence = kept or gathered(run, root=root, file=data)
     if clear or options.operating is not None:
         evidence = replace(evidence, operating=options.operating)
     learnt = Calibration.learn([evidence], needs, options)
@@ -45,7 +46,9 @@ def calibrated(
 
 def _figures(labels: Any, told: Any, learnt: Calibration, needs: Needs) -> dict[str, Any]:
     task = needs.task
-    curve = calibration.risk_coverage(calibration.confidence(told, task), calibration.wrong(labels, told, task))
+    decided = learnt.decided(told)
+    errors = calibration.wrong(labels, decided, task)
+    curve = calibration.risk_coverage(calibration.confidence(told, decided, task), errors)
     before, after = learnt.ece or (None, None)
     found: dict[str, Any] = {
         "images": len(labels),
@@ -55,7 +58,7 @@ def _figures(labels: Any, told: Any, learnt: Calibration, needs: Needs) -> dict[
         "risk_over_coverage": curve.area,
     }
     truth = labels == 1 if task in ("binary", "multi-label") else one_vs_rest(labels, task, classes=told.shape[1])
-    answers = learnt.decided(told)[:, -truth.shape[1] :]
+    answers = decided[:, -truth.shape[1] :]
     names = needs.classes[-truth.shape[1] :]
     for name, asked, given in zip(names, truth.T, answers.T, strict=True):
         found[f"sensitivity of {name}"] = float(np.mean(given[asked])) if asked.any() else None

@@ -51,7 +51,7 @@ class OperatingFile(TypedDict):
 class RecordFile(TypedDict):
     """The content of calibration.json: the version of the format, digests of weights and data, what was chosen."""
 
-    version: Literal[1]
+    version: Count
     weights: Name
     data_digest: Name
     images: Count
@@ -72,8 +72,10 @@ class Evidence:
     operating: tuple[Measure, float] | None = None
 
 
-def evidence_of(run: Run, *, root: str | Path | None = None) -> Evidence | None:
-    """Return what the run's folder keeps, or gather and keep it; None if it lacks it and the data are not there.
+def evidence_of(run: Run, *, root: str | Path | None = None, file: str | Path | None = None) -> Evidence | None:
+    """Return what the run's folder keeps, or gather and keep it; None if it lacks it and the data cannot be read.
+
+    Nothing is downloaded: whoever asks about one image does not wait for a dataset.
 
     A folder that nothing can be written to is left as it is. Raises RunError for damaged files.
     """
@@ -81,7 +83,7 @@ def evidence_of(run: Run, *, root: str | Path | None = None) -> Evidence | None:
     if kept is not None:
         return kept
     try:
-        found = gathered(run, root=root)
+        found = gathered(run, root=root, file=file, download=False)
     except QvitError:  # of data that are not there, or others: answers are given without calibration
         return None
     with suppress(RunError):  # it is gathered again next time
@@ -89,10 +91,12 @@ def evidence_of(run: Run, *, root: str | Path | None = None) -> Evidence | None:
     return found
 
 
-def gathered(run: Run, *, root: str | Path | None = None) -> Evidence:
+def gathered(
+    run: Run, *, root: str | Path | None = None, file: str | Path | None = None, download: bool = True
+) -> Evidence:
     """Gather evidence from a run's data; raises what `Run.load_data` raises."""
     with surroundings(run.training.threads):
-        return gather(run.load_model(), run.load_data(root), Needs.of(run))
+        return gather(run.load_model(), run.load_data(root, file=file, download=download), Needs.of(run))
 
 
 def gather(model: Model, data: Dataset, needs: Needs) -> Evidence:
@@ -130,7 +134,7 @@ def save(run: Run, evidence: Evidence) -> None:
         "precision": usual.precision.astype(np.float32),
     }
     record: RecordFile = {
-        "version": 1,
+        "version": VERSION,
         "weights": weights_digest(run),
         "data_digest": run.config["data_digest"],
         "images": len(evidence.labels),
@@ -157,6 +161,8 @@ def load(run: Run) -> Evidence | None:
         if error.missing:
             return None
         raise _damaged(path, error) from error
+    if record["version"] != VERSION:
+        return None
     if (record["weights"], record["data_digest"]) != (weights_digest(run), run.config["data_digest"]):
         return None
     path = run.folder / ARRAYS
@@ -193,5 +199,5 @@ def _evidence(arrays: dict[str, NDArray[np.generic]], needs: Needs, images: int)
 
 
 def _damaged(path: Path, error: Exception) -> RunError:
-    advice = remedy(error, "delete it: it is made again from the data")
+    advice = remedy(error, "delete it: it is made again from the data, without the operating point that was chosen")
     return RunError(f"{path} is damaged ({one_line(error) or type(error).__name__}); {advice}.")

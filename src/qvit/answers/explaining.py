@@ -32,8 +32,8 @@ class Case:
 class Explainer:
     """Explains the answers of one trained run; warns and raises as `Predictor` does."""
 
-    def __init__(self, run: str | Path, *, root: str | Path | None = None) -> None:
-        self._predictor = Predictor([run], root=root)
+    def __init__(self, run: str | Path, *, root: str | Path | None = None, data: str | Path | None = None) -> None:
+        self._predictor = Predictor([run], root=root, data=data)
         self._member: Member = open_member(Run(Path(run)))
         self.needs = self._member.needs
         self._images: list[UInt8[np.ndarray, "c s s"]] = []

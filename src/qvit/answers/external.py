@@ -1,7 +1,7 @@
 """A trained model tested on other data than it was made with: another hospital's folder, table or file."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,7 +46,8 @@ class External:
     """What an external test has shown.
 
     `figures` are over `images` images; `by_group` over `groups` groups, such as patients, whose probabilities are
-    averaged, None if groups are not known or too few to be measured. `absent` are classes of the model that the data
+    averaged, None if groups are not known or too few to be measured; `mixed` groups, whose images have different
+    labels, are left out there. `absent` are classes of the model that the data
     lack, `unknown` those of the data that the model does not know, with the number of images that were left out;
     `broken` files that could not be read.
     """
@@ -55,6 +56,7 @@ class External:
     figures: Figures
     classes: tuple[str, ...]
     groups: int | None
+    mixed: int
     by_group: Figures | None
     absent: tuple[str, ...]
     unknown: Mapping[str, int]
@@ -99,8 +101,8 @@ def _pictures(run: Run, needs: Needs, path: Path, split: str | None, options: Im
     sides = np.array(listing.sides or ["test"] * len(listing.files))
     chosen = np.flatnonzero(sides == (split or "test"))
     members = [open_member(run)]
-    parts, many = in_parts((listing.folder / listing.files[number] for number in chosen), needs)
-    there = partial(ask_files_of, key_of(members)) if many else None
+    parts, many = in_parts(((listing.folder / listing.files[number], None) for number in chosen), needs)
+    there = partial(ask_files_of, key_of(members), Path.cwd()) if many else None
     scores, broken = [], []
     good: list[int] = []
     for found in in_order(parts, partial(ask_files, members), there):
@@ -134,8 +136,7 @@ def _arrays(run: Run, needs: Needs, name: str | Path, split: str, root: str | Pa
 
 
 def _measured(found: Labelled, needs: Needs, name: str) -> External:
-    ours = {_plain(label): number for number, label in enumerate(needs.classes)}
-    theirs = [ours.get(_plain(label)) for label in found.classes]
+    theirs = _matched(found.classes, needs.classes)
     if all(number is None for number in theirs):
         raise DataError(
             f"{name}: expected classes that the run knows ({', '.join(needs.classes)}), found "
@@ -157,28 +158,43 @@ def _measured(found: Labelled, needs: Needs, name: str) -> External:
         known = numbers >= 0
         labels, scores, classes = numbers[known, None], found.scores[known], needs.classes
         counts = Counter(found.classes[label] for label in found.labels[~known, 0].tolist())
-        unknown = {label: counts[label] for label in found.classes if _plain(label) not in ours}
+        unknown = {label: counts[label] for label, number in zip(found.classes, theirs, strict=True) if number is None}
     if not len(labels) or (labels == labels[0]).all():
         seen = ", ".join(classes[label] for label in np.unique(labels)) if not multi_label else "equal labels"
         raise DataError(f"{name}: expected images of at least two classes that the run knows, found {seen or 'none'}.")
     figures = figures_of(labels, scores, needs.task)
     groups = None if found.groups is None else np.array(found.groups)[known]
-    by_group = None if groups is None else _by_group(labels, scores, groups, needs.task)
-    count = None if groups is None else len(np.unique(groups))
-    return External(len(labels), figures, classes, count, by_group, absent, unknown, found.broken)
+    count, mixed, by_group = (None, 0, None) if groups is None else _by_group(labels, scores, groups, needs.task)
+    return External(len(labels), figures, classes, count, mixed, by_group, absent, unknown, found.broken)
+
+
+def _matched(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:
+    """Return the number that each of their classes has here: of the same name, or of one that differs in case alone.
+
+    Classes without names, which are numbers, are those of the same number if there are as many.
+    """
+    if len(theirs) == len(ours) and [*theirs] == [str(number) for number in range(len(theirs))]:
+        return [*range(len(ours))]
+    plain = Counter(map(_plain, ours))
+    alike = {_plain(label): number for number, label in enumerate(ours) if plain[_plain(label)] == 1}
+    same = {label: number for number, label in enumerate(ours)}
+    return [same.get(label, alike.get(_plain(label))) for label in theirs]
 
 
 def _by_group(
     labels: NDArray[np.int64], scores: NDArray[np.float64], groups: Shaped[np.ndarray, " n"], task: str
-) -> Figures | None:
-    """Return figures over groups whose images all have the same labels; None if these cannot be measured."""
+) -> tuple[int, int, Figures | None]:
+    """Return how many groups have images of the same labels, how many have not, and figures over the former.
+
+    None if these cannot be measured.
+    """
     _, first, place = np.unique(groups, return_index=True, return_inverse=True)
     same = np.bincount(place, (labels == labels[first][place]).all(axis=1)) == np.bincount(place)
     means = np.stack([np.bincount(place, column) for column in scores.T], axis=1) / np.bincount(place)[:, None]
-    told = labels[first][same]
+    told, mixed = labels[first][same], int((~same).sum())
     if not len(told) or (told == told[0]).all():
-        return None
-    return figures_of(told, means[same], task)
+        return len(told), mixed, None
+    return len(told), mixed, figures_of(told, means[same], task)
 
 
 def _plain(label: str) -> str:

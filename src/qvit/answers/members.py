@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 
 from qvit.answers.needs import Needs
 from qvit.answers.reading import Block, block
+from qvit.answers.spread import File
 from qvit.answers.views import answer
 from qvit.errors import RunError
 from qvit.models.zoo import Model
@@ -64,9 +65,15 @@ def ask(members: Sequence[Member], squares: UInt8[np.ndarray, "m c s s"]) -> Ask
     return Asked(np.mean(scores, axis=0), tuple(features))
 
 
-def ask_files(members: Sequence[Member], start: int, files: Sequence[Path]) -> AskedBlock:
-    """Ask all models about files, the first of which is at position `start`."""
-    found = block(members[0].needs, start, files)
+def ask_files(
+    members: Sequence[Member],
+    start: int,
+    files: Sequence[File],
+    *,
+    folder: Path = Path(),
+) -> AskedBlock:
+    """Ask all models about files, the first of which is at position `start`; relative paths are below `folder`."""
+    found = block(members[0].needs, start, files, folder=folder)
     asked = ask(members, found.squares) if len(found.squares) else None
     return AskedBlock(found.without_squares(), asked)
 
@@ -76,9 +83,9 @@ def key_of(members: Sequence[Member]) -> Key:
     return tuple((str(member.run.folder.absolute()), member.digest) for member in members)
 
 
-def ask_files_of(key: Key, start: int, files: Sequence[Path]) -> AskedBlock:
-    """Do as `ask_files`, in a process that opens the models when it is first asked."""
-    return ask_files(_opened(key), start, files)
+def ask_files_of(key: Key, folder: Path, start: int, files: Sequence[File]) -> AskedBlock:
+    """Do as `ask_files`, in a process that opens the models when it is first asked, and may be in another folder."""
+    return ask_files(_opened(key), start, files, folder=folder)
 
 
 @lru_cache(maxsize=1)

@@ -118,16 +118,18 @@ def _pictures(images: Any) -> Iterator[UInt8[np.ndarray, "h w c"]]:
 
 def _array(images: Any) -> tuple[NDArray[Any], bool]:
     """Return an array and whether its channels come first."""
-    if hasattr(images, "detach"):
-        return images.detach().cpu().numpy(), True
     if hasattr(images, "convert"):  # of PIL
         if images.mode not in ("L", "RGB"):
             raise DataError(f"Expected an image of PIL in mode L or RGB, got {images.mode}. Use image.convert('RGB').")
         return np.asarray(images), False
     try:
+        if hasattr(images, "detach"):
+            return images.detach().cpu().numpy(), True
         return np.asarray(images), False
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"Expected images as arrays, got {type(images).__name__}. Give arrays of bytes.") from error
+        raise DataError(
+            f"Expected images as arrays, got {type(images).__name__} that NumPy cannot take. Give bytes, or float32."
+        ) from error
 
 
 def _bytes(array: NDArray[Any]) -> UInt8[np.ndarray, "n h w c"]:

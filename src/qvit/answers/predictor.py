@@ -1,7 +1,7 @@
 """A trained model that is asked about new images: `qvit.load("RUN").predict(…)`."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import compress
@@ -16,7 +16,7 @@ from qvit.answers.evidence import Evidence, evidence_of
 from qvit.answers.members import Asked, ask, ask_files, ask_files_of, key_of, open_member
 from qvit.answers.reading import in_parts, named
 from qvit.answers.spread import in_order
-from qvit.errors import ConfigError, RunError, nearest
+from qvit.errors import ConfigError, DataError, RunError, nearest
 from qvit.evaluation import calibration, novelty
 from qvit.training.folder import Run
 
@@ -36,11 +36,12 @@ class ImageWarning(UserWarning):
 class Prediction:
     """What is said of one image.
 
-    `label` is the likeliest class, or of several labels those that are likelier than not; None if the answer is
-    withheld, as its `confidence` is too low, or if there is an `error`. `probabilities` are calibrated, by the names of
-    classes. `possible` holds the likeliest class and those that are not excluded, see `Answering.sets`;
-    `possible_by_class` promises that for each class, not just on average. `distance` is how far the image is from those
-    trained on, in units of what is usual on validation; `unlike` whether that is too far, None if that is not known.
+    `label` is the likeliest class, or of several labels those that are likelier than not, or what an operating point
+    decides; None if the answer is withheld, as its `confidence` is too low, or if there is an `error`. `probabilities`
+    are calibrated, by the names of classes. `possible` holds the answer and all that is not excluded, see
+    `Answering.sets`; `possible_by_class` promises that for each class, not just on average. `distance` is how far the
+    image is from those trained on, in units of what is usual on validation; `unlike` whether that is too far, None if
+    that is not known.
     """
 
     source: str
@@ -63,7 +64,12 @@ class Predictor:
     """
 
     def __init__(
-        self, runs: Sequence[str | Path], options: Answering | None = None, *, root: str | Path | None = None
+        self,
+        runs: Sequence[str | Path],
+        options: Answering | None = None,
+        *,
+        root: str | Path | None = None,
+        data: str | Path | None = None,
     ) -> None:
         self.options = options or Answering()
         if not runs:
@@ -76,7 +82,7 @@ class Predictor:
                 raise RunError(f"Expected runs that tell the same classes apart, but those of {run} are others.")
             if (member.needs.size, member.needs.channels) != (self.needs.size, self.needs.channels):
                 raise RunError(f"Expected runs on images of one size and kind, but those of {run} are others.")
-        known = [evidence_of(member.run, root=root) for member in self._members]
+        known = [evidence_of(member.run, root=root, file=data) for member in self._members]
         self._evidence = [evidence for evidence in known if evidence is not None]
         if len(self._evidence) < len(known):
             self._evidence = []
@@ -95,8 +101,13 @@ class Predictor:
         `images` are a path or several, of pictures, folders, or lists of paths (.txt); or arrays, tensors or images of
         PIL, see `Needs.arrays`. Of files that cannot be read the `error` says why; other images raise DataError.
         """
+        if isinstance(images, Iterator):
+            images = [*images]
         words = [images] if isinstance(images, str | Path) else images
-        if isinstance(words, Sequence) and words and all(isinstance(word, str | Path) for word in words):
+        paths = [isinstance(word, str | Path) for word in words] if isinstance(words, Sequence | Set) else []
+        if any(paths):
+            if not all(paths):
+                raise DataError("Expected paths or images, got both. Ask about them one after the other.")
             return [*self.stream(words)]
         squares = self.needs.arrays(images)
         shape = (-1, self.needs.channels, self.needs.size, self.needs.size)
@@ -110,9 +121,11 @@ class Predictor:
         """Return what is said of images that are as the runs need them, at least one."""
         return self._told(sources, ask(self._members, squares))
 
-    def stream(self, words: Iterable[str | Path], lines: Iterable[str] = ()) -> Iterator[Prediction]:
+    def stream(self, words: str | Path | Iterable[str | Path], lines: Iterable[str] = ()) -> Iterator[Prediction]:
         """Yield what is said of each image that words name, see `reading.named`, in order and in bounded memory."""
-        here, there = partial(ask_files, self._members), partial(ask_files_of, key_of(self._members))
+        here = partial(ask_files, self._members)
+        there = partial(ask_files_of, key_of(self._members), Path.cwd())
+        words = [words] if isinstance(words, str | Path) else words
         parts, many = in_parts(named(words, lines), self.needs)
         for found in in_order(parts, here, there if many else None):
             block = found.block
@@ -124,10 +137,11 @@ class Predictor:
     def _told(self, sources: Sequence[str], asked: Asked) -> list[Prediction]:
         scores, names, several = asked.scores, self.needs.classes, self.needs.task == "multi-label"
         told = self.calibration.probabilities(scores)
-        confidences = calibration.confidence(told, self.needs.task)
+        decided = self.calibration.decided(told)
+        confidences = calibration.confidence(told, decided, self.needs.task)
         withheld = confidences < self.calibration.least
-        answers = _names(names, self.calibration.decided(told))
-        sets = [_names(names, self.calibration.possible(scores, by_class=each)) for each in (False, True)]
+        answers = _names(names, decided)
+        sets = [_names(names, self.calibration.possible(scores, decided, by_class=each)) for each in (False, True)]
         count = len(sources)
         distances: list[float | None] = [None] * count
         unlike: list[bool | None] = [None] * count
@@ -182,12 +196,19 @@ def _distances(evidence: Evidence, features: Float[np.ndarray, "m d"]) -> Float[
     return novelty.distances(evidence.usual, features) / unit(evidence)
 
 
-def load(run: str | Path | Sequence[str | Path], *, root: str | Path | None = None, **options: Any) -> Predictor:
+def load(
+    run: str | Path | Sequence[str | Path],
+    *,
+    root: str | Path | None = None,
+    data: str | Path | None = None,
+    **options: Any,
+) -> Predictor:
     """Return the model of a run folder, or of several as an ensemble, to be asked about new images.
 
-    `options` are those of `Answering`: sets, coverage, error, alarms, sensitivity, specificity. `root` is the folder of
-    the official files, from which calibration is learnt if the run's folder does not keep it yet. Warns
-    (`CalibrationWarning`) of what cannot be calibrated. Raises RunError as `Predictor` does, ConfigError for options.
+    `options` are those of `Answering`: sets, coverage, error, alarms, sensitivity, specificity. Calibration is learnt
+    from the run's data if its folder does not keep it yet: `root` is the folder of official files, `data` where the
+    user's own lie now. Nothing is downloaded. Warns (`CalibrationWarning`) of what cannot be calibrated. Raises RunError
+    as `Predictor` does, ConfigError for options.
     """
     from qvit.validate import validated
 
@@ -196,4 +217,4 @@ def load(run: str | Path | Sequence[str | Path], *, root: str | Path | None = No
         if name not in known:
             raise ConfigError(f"Answers have no option '{name}'.{nearest(name, known)} Known: {', '.join(known)}.")
     runs = [run] if isinstance(run, str | Path) else list(run)
-    return Predictor(runs, validated(Answering, options), root=root)
+    return Predictor(runs, validated(Answering, options), root=root, data=data)

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from qvit.answers.needs import Needs, Square
-from qvit.answers.spread import Part
+from qvit.answers.spread import File, Part
 from qvit.cpu.memory import reuse_memory
 from qvit.data.listing import pictures_below
 from qvit.data.pictures import QUIET
-from qvit.errors import DataError, FileError, printable
+from qvit.errors import DataError, FileError
 from qvit.files import read_text
 
 MOST_FILES = 512  # of a block
@@ -43,42 +43,47 @@ class Block:
         return replace(self, squares=self.squares[:0])
 
 
-def named(words: Iterable[str | Path], lines: Iterable[str]) -> Iterator[Path]:
+def named(words: Iterable[str | Path], lines: Iterable[str]) -> Iterator[File]:
     """Yield the files that words name: a picture, all pictures in a folder, those in a list (.txt), or "-" for `lines`.
 
-    Paths in a list are relative to its folder. Raises DataError for a folder without pictures and a list that cannot
-    be read.
+    Paths in a list are relative to its folder. A folder without pictures, or one that cannot be listed, is a file with
+    an error. Raises DataError for a list that cannot be read, and for an empty word.
     """
     for word in words:
         path = Path(word)
+        if not str(word):
+            raise DataError("Expected a picture, a folder or a list, got an empty name. Write . for this folder.")
         if str(word) == "-":
             yield from _listed(lines, Path())
         elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some names
-            yield from (path / name for name in pictures_below(path))
+            try:
+                yield from ((path / name, None) for name in pictures_below(path))
+            except DataError as error:
+                yield path, str(error)
         elif path.suffix.lower() in LISTS:
             try:
                 text = read_text(path, most=_LONGEST_LIST)
             except FileError as error:
                 raise DataError(str(error)) from error
-            yield from _listed(text.splitlines(), path.parent)
+            yield from _listed(text.removeprefix("\ufeff").split("\n"), path.parent)
         else:
-            yield path
+            yield path, None
 
 
-def _listed(lines: Iterable[str], folder: Path) -> Iterator[Path]:
+def _listed(lines: Iterable[str], folder: Path) -> Iterator[File]:
     for line in lines:
         name = line.rstrip("\r\n")
         if name:
-            yield folder / name
+            yield folder / name, None
 
 
-def in_parts(files: Iterable[Path], needs: Needs) -> tuple[Iterator[Part], bool]:
+def in_parts(files: Iterable[File], needs: Needs) -> tuple[Iterator[Part], bool]:
     """Return files in parts that are read at once, and whether they are so many that other processes should help."""
     rest = iter(files)
     first, weight = [], 0
     for file in rest:
         first.append(file)
-        weight += _FILE + _length(file)
+        weight += _FILE + _length(file[0])
         if weight > ALONE:
             break
     most = max(1, min(MOST_FILES, BLOCK_BYTES // (needs.channels * needs.size**2)))
@@ -92,12 +97,12 @@ def _length(file: Path) -> int:
         return 0
 
 
-def _parts(files: Iterator[Path], most: int) -> Iterator[Part]:
+def _parts(files: Iterator[File], most: int) -> Iterator[Part]:
     """Yield at most so many files at a time, fewer if they are large."""
     start, part, held = 0, [], 0
     for file in files:
         part.append(file)
-        held += _length(file)
+        held += _length(file[0])
         if len(part) == most or held >= BLOCK_READ:
             yield start, part
             start, part, held = start + len(part), [], 0
@@ -105,30 +110,35 @@ def _parts(files: Iterator[Path], most: int) -> Iterator[Part]:
         yield start, part
 
 
-def block(needs: Needs, start: int, files: Sequence[Path]) -> Block:
-    """Read some files, the first at position `start`; what is wrong with one is told in its place."""
+def block(needs: Needs, start: int, files: Sequence[File], *, folder: Path = Path()) -> Block:
+    """Read some files, the first at position `start`; what is wrong with one is told in its place.
+
+    Relative paths are below `folder`: another process may be elsewhere.
+    """
     reuse_memory()
     with QUIET:
-        return _block(needs, start, files)
+        return _block(needs, start, files, folder)
 
 
-def _block(needs: Needs, start: int, files: Sequence[Path]) -> Block:
+def _block(needs: Needs, start: int, files: Sequence[File], folder: Path) -> Block:
     places: list[int] = []
     sources: list[str] = []
     errors: list[str | None] = []
     squares: list[Square] = []
-    for place, file in enumerate(files, start):
+    for place, (file, why) in enumerate(files, start):
+        name = os.fspath(file)
         try:
-            found = needs.squares(file)
+            if why is not None:
+                raise DataError(why)
+            found = needs.squares(folder / file)
         except DataError as error:
             places.append(place)
-            sources.append(printable(file))
+            sources.append(name)
             errors.append(str(error))
             continue
         squares += found
         places += [place] * len(found)
         errors += [None] * len(found)
-        name = printable(file)
         sources += [name] if len(found) == 1 else [f"{name}#{frame}" for frame in range(1, len(found) + 1)]
     shape = (-1, needs.channels, needs.size, needs.size)
     return Block(tuple(places), tuple(sources), tuple(errors), np.array(squares, np.uint8).reshape(shape))

@@ -10,8 +10,9 @@ from typing import Generic, Protocol, TypeVar
 from qvit.errors import RunError
 
 T = TypeVar("T", covariant=True)
-Part = tuple[int, list[Path]]  # the position of the first file, and files in a row
-Work = Callable[[int, list[Path]], T]
+File = tuple[Path, str | None]  # and what is known to be wrong with it
+Part = tuple[int, list[File]]  # the position of the first file, and files in a row
+Work = Callable[[int, list[File]], T]
 _PER_WORKER = 2  # parts that wait for each process, so that none waits for a part
 _WAITING = 32  # results that wait for an earlier one while other processes start, which takes seconds
 

@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit.
 
     The exit code is 0 if all went well, 2 with one line on stderr for a user's mistake or a failure of the system, such
-    as a full disk or too little memory, 1 if `qvit study run` leaves runs undone, and 130 after Ctrl-C. Any other error
+    as a full disk or too little memory, 1 if `qvit study run` leaves runs undone or `qvit predict` could not read an
+    image, and 130 after Ctrl-C. Any other error
     is a bug and ends in a traceback.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)

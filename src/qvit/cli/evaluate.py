@@ -84,10 +84,14 @@ def _external(
     if found.by_group is not None:
         _print(f"over {found.groups:,} groups, whose probabilities are averaged", found.by_group)
         _print_by_class(found.by_group, found.classes)
+    if found.mixed:
+        typer.echo(
+            f"Left out of {found.mixed + (found.groups or 0):,} groups, as their labels differ: {found.mixed:,}."
+        )
     if found.absent:
         typer.echo(f"Not in these data: {', '.join(found.absent)}.")
     for name, count in found.unknown.items():
-        typer.echo(f"Left out, as the run does not know it: {name} ({count:,} images).")
+        typer.echo(f"Left out, as the run does not know it: {name} ({count:,} images have it).")
     if found.broken:
         files = "1 file" if len(found.broken) == 1 else f"{len(found.broken):,} files"
         typer.echo(f"{files} could not be read: {'; '.join(found.broken[:SHOWN])}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from qvit.cli.console import heavy_imports, print_json, print_table
-from qvit.cli.data import Root
+from qvit.cli.data import Moved, Root
 from qvit.cli.options import Json
 from qvit.errors import RunError
 
@@ -20,6 +20,7 @@ def explain(
     ] = None,
     beside: Annotated[Path | None, typer.Option(help="Another run, such as the classical twin, drawn below.")] = None,
     root: Root = None,
+    data: Moved = None,
     json: Json = False,
 ) -> None:
     """Draw where a model finds what it says: attention, gradients, occlusion, and what its quantum circuits measure.
@@ -30,7 +31,9 @@ def explain(
     with heavy_imports():
         from qvit.answers.explaining import CHANGED, Explainer
         from qvit.report.explanation import draw_case
-    explainers = {folder.name or str(folder): Explainer(folder, root=root) for folder in (run, beside) if folder}
+    explainers = {
+        folder.name or str(folder): Explainer(folder, root=root, data=data) for folder in (run, beside) if folder
+    }
     if beside is not None and len(explainers) == 1:
         raise RunError(f"Expected two run folders of different names, got {run} and {beside}. Rename one.")
     try:

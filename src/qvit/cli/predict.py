@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qvit.cli.console import heavy_imports, print_json, print_table, say
-from qvit.cli.data import Root
+from qvit.cli.data import Moved, Root
 from qvit.cli.options import Json
 from qvit.cli.streams import shows_unicode
-from qvit.errors import ConfigError
+from qvit.errors import ConfigError, printable
 
 if TYPE_CHECKING:
     from qvit.answers.predictor import Prediction, Predictor
@@ -48,6 +48,7 @@ def predict(
         float, typer.Option(help="Share of usual images that may be called unlike those trained on; 0 for no warning.")
     ] = 0.05,
     root: Root = None,
+    data: Moved = None,
     table: Annotated[Path | None, typer.Option("--csv", help="Write a table of all images to this file.")] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON object per image.")] = False,
     json: Json = False,
@@ -62,13 +63,23 @@ def predict(
     with heavy_imports():
         from qvit.answers.predictor import load
     options = {"sets": sets, "coverage": coverage, "error": error, "alarms": alarms}
-    predictor = load([run, *(ensemble or ())], root=root, **options)
-    failed = 0
+    predictor = load([run, *(ensemble or ())], root=root, data=data, **options)
+    failed = asked = 0
+    heard = True
     with _shown(predictor, json=json, jsonl=jsonl) as show, _written(table, predictor) as write:
-        for prediction in predictor.stream(images, sys.stdin):
-            show(prediction)
+        for prediction in predictor.stream(images, sys.stdin or ()):
+            try:
+                if heard:
+                    show(prediction)
+            except BrokenPipeError:  # the reader is gone; a table that is written is finished all the same
+                if table is None:
+                    raise
+                heard = False
             write(prediction)
+            asked += 1
             failed += prediction.error is not None
+    if not asked:
+        say("No image was named.")
     if failed:
         say(f"{failed:,} {'file' if failed == 1 else 'files'} could not be read.")
         raise typer.Exit(ERRORS)
@@ -87,7 +98,8 @@ def _shown(predictor: "Predictor", *, json: bool, jsonl: bool) -> Iterator[Keep]
 
 
 def _line(prediction: "Prediction") -> str:
-    return json_.dumps(asdict(prediction), ensure_ascii=not shows_unicode(sys.stdout))
+    line = json_.dumps(asdict(prediction), ensure_ascii=not shows_unicode(sys.stdout))
+    return line if line.isprintable() else json_.dumps(asdict(prediction))  # bytes of a path that are no text
 
 
 @contextmanager
@@ -139,12 +151,13 @@ def _table(predictor: "Predictor") -> Iterator[Keep]:
 
 
 def _row(prediction: "Prediction") -> list[str]:
+    source = printable(prediction.source)
     if prediction.error is not None:
-        return [prediction.source, "error", "", prediction.error, ""]
+        return [source, "error", "", prediction.error, ""]
     label = prediction.label
     answer = "withheld" if label is None else label if isinstance(label, str) else ", ".join(label) or "none"
     unlike = "" if not prediction.unlike else "yes"
-    return [prediction.source, answer, f"{prediction.confidence:.3f}", ", ".join(prediction.possible) or "none", unlike]
+    return [source, answer, f"{prediction.confidence:.3f}", ", ".join(prediction.possible) or "none", unlike]
 
 
 @contextmanager
@@ -157,7 +170,7 @@ def _written(path: Path | None, predictor: "Predictor") -> Iterator[Keep]:
 
     with written_whole(path) as file:
         names = predictor.needs.classes
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow([*COLUMNS, *(f"p_{name}" for name in names)])
 
@@ -193,6 +206,7 @@ def calibrate(
         bool, typer.Option("--clear", help="Forget the sensitivity or specificity chosen before.")
     ] = False,
     root: Root = None,
+    data: Moved = None,
     json: Json = False,
 ) -> None:
     """Learn from the validation images how sure a run's answers are, and choose an operating point for yes and no."""
@@ -200,7 +214,7 @@ def calibrate(
         raise ConfigError("Both --clear and a value were given; use one of them.")
     with heavy_imports():
         from qvit.answers.choosing import calibrated
-    told = calibrated(run, sensitivity=sensitivity, specificity=specificity, clear=clear, root=root)
+    told = calibrated(run, sensitivity=sensitivity, specificity=specificity, clear=clear, root=root, data=data)
     if json:
         print_json(told)
         return

@@ -58,18 +58,36 @@ def of_truth(labels: Int[np.ndarray, "n k"], scores: Float[np.ndarray, "n c"], t
     return np.take_along_axis(scores, labels, axis=1)
 
 
-def confidence(scores: Float[np.ndarray, "n c"], task: str) -> Float[np.ndarray, " n"]:
-    """Return the probability that an answer is right: of the likeliest class; of several labels, their mean."""
+def decided(
+    scores: Float[np.ndarray, "n c"], task: str, yes: Float[np.ndarray, " k"] | None = None
+) -> Bool[np.ndarray, "n c"]:
+    """Return which class of each image, or which labels, are the answer.
+
+    The likeliest class, or labels that are likelier than not; with `yes`, of tasks with yes-or-no answers, class 1 or a
+    label is the answer from that probability on.
+    """
     if task == "multi-label":
-        return np.maximum(scores, 1 - scores).mean(axis=1)
-    return scores.max(axis=1)
+        return scores > 0.5 if yes is None else scores >= yes
+    if yes is None:
+        return scores.argmax(axis=1)[:, None] == np.arange(scores.shape[1])
+    positive = scores[:, 1] >= yes[0]
+    return np.stack([~positive, positive], axis=1)
 
 
-def wrong(labels: Int[np.ndarray, "n k"], scores: Float[np.ndarray, "n c"], task: str) -> Float[np.ndarray, " n"]:
-    """Return how wrong each answer is: 1 for another class than the likeliest, the share of wrong labels of several."""
+def confidence(
+    scores: Float[np.ndarray, "n c"], answers: Bool[np.ndarray, "n c"], task: str
+) -> Float[np.ndarray, " n"]:
+    """Return the probability that an answer is right: of the class that it is; of several labels, their mean."""
     if task == "multi-label":
-        return ((scores > 0.5) != (labels == 1)).mean(axis=1)
-    return (scores.argmax(axis=1) != labels[:, 0]).astype(np.float64)
+        return np.where(answers, scores, 1 - scores).mean(axis=1)
+    return scores[answers]
+
+
+def wrong(labels: Int[np.ndarray, "n k"], answers: Bool[np.ndarray, "n c"], task: str) -> Float[np.ndarray, " n"]:
+    """Return how wrong each answer is: 1 for another class than the true one, the share of wrong labels of several."""
+    if task == "multi-label":
+        return (answers != (labels == 1)).mean(axis=1)
+    return (answers.argmax(axis=1) != labels[:, 0]).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -127,7 +127,9 @@ class Run:
             raise RunError(f"{path} does not fit the model in config.json; train the run again.") from error
         return model.eval()
 
-    def load_data(self, root: str | Path | None = None, *, file: str | Path | None = None) -> Dataset:
+    def load_data(
+        self, root: str | Path | None = None, *, file: str | Path | None = None, download: bool = True
+    ) -> Dataset:
         """Return the data the run was trained on.
 
         `root` is the folder of the official files, `file` the new path of the user's own file; one moved together with
@@ -147,7 +149,7 @@ class Run:
                 "Say where the file lies now with --data FILE (in Python file=…)."
             )
         place = name if found is None else found
-        data = self._load(place, root) if own else load_dataset(name, size=config["size"], root=root)
+        data = self._load(place, root) if own else load_dataset(name, config["size"], root, download)
         if data.digest != config["data_digest"]:
             raise RunError(
                 f"The run in {self.folder} was trained on other data: expected {name} with digest "
