@@ -207,8 +207,8 @@ def load(
 
     `options` are those of `Answering`: sets, coverage, error, alarms, sensitivity, specificity. Calibration is learnt
     from the run's data if its folder does not keep it yet: `root` is the folder of official files, `data` where the
-    user's own lie now. Nothing is downloaded. Warns (`CalibrationWarning`) of what cannot be calibrated. Raises RunError
-    as `Predictor` does, ConfigError for options.
+    user's own lie now. Nothing is downloaded. Warns (`CalibrationWarning`) of what cannot be calibrated. Raises
+    RunError as `Predictor` does, ConfigError for options.
     """
     from qvit.validate import validated
 
