@@ -69,12 +69,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return train
 
 
+def copied(run: Path, to: Path) -> Run:
+    """A copy of a run and its data, without what other tests have kept in its folder."""
+    shutil.copytree(run.parent, to, ignore=shutil.ignore_patterns("calibration.json", "validation.safetensors"))
+    return Run(to / "run")
+
+
 @pytest.fixture
 def run(trained: Callable[..., Path], tmp_path: Path) -> Run:
     """A finished run of three classes, with its data, to do anything with."""
-    kept = shutil.ignore_patterns("calibration.json", "validation.safetensors")  # by other tests
-    shutil.copytree(trained().parent, tmp_path / "there", ignore=kept)
-    return Run(tmp_path / "there" / "run")
+    return copied(trained(), tmp_path / "there")
 
 
 def pictures(folder: Path, count: int = 6, channels: int = 3, *, side: int = 30) -> list[Path]:

@@ -1,13 +1,13 @@
 """A run's card: its header as Hugging Face reads it, all figures, no paths, names from outside as text."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
+from answers.conftest import copied
 from qvit.answers.card import NAME, TITLES, card, write_card
 from qvit.answers.choosing import calibrated
 from qvit.training.folder import Run
@@ -63,8 +63,7 @@ def test_it_holds_no_paths(run: Run, tmp_path: Path) -> None:
 
 
 def test_an_operating_point_is_told(trained: Callable[..., Path], tmp_path: Path) -> None:
-    shutil.copytree(trained("binary").parent, tmp_path / "binary")
-    run = Run(tmp_path / "binary" / "run")
+    run = copied(trained("binary"), tmp_path / "binary")
     calibrated(run.folder, sensitivity=0.9)
     assert "- Yes or no is decided such that the sensitivity on validation is at least 0.9." in card(run)
 

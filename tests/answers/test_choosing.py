@@ -1,13 +1,12 @@
 """`qvit calibrate`: the figures on validation images, and what is kept."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from answers.conftest import NAMES
+from answers.conftest import NAMES, copied
 from qvit.answers.choosing import calibrated
 from qvit.answers.evidence import load
 from qvit.errors import ConfigError, RunError
@@ -16,8 +15,7 @@ from qvit.training.folder import Run
 
 @pytest.fixture
 def binary(trained: Callable[..., Path], tmp_path: Path) -> Run:
-    shutil.copytree(trained("binary").parent, tmp_path / "binary")
-    return Run(tmp_path / "binary" / "run")
+    return copied(trained("binary"), tmp_path / "binary")
 
 
 def test_figures_are_those_of_validation(run: Run) -> None:

@@ -82,7 +82,9 @@ def test_a_class_that_the_test_split_lacks(config: MakeConfig, make_arrays: Any,
         run = train_run(config(tmp_path / "lacking.npz", epochs=1), tmp_path / "run")
     assert any(isinstance(each.message, AbsentClassWarning) for each in caught)
     figures = run.result.test
-    assert all(np.isfinite(value) for name, value in vars(figures).items() if not name.endswith("_interval"))
+    several = ("_interval", "_by_class")
+    assert all(np.isfinite(value) for name, value in vars(figures).items() if not name.endswith(several))
+    assert [rate is None for rate in figures.sensitivity_by_class or ()] == [False, False, False, True]
     text = (run.folder / "result.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
