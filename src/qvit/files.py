@@ -164,6 +164,14 @@ def written_whole(path: Path, *, durable: bool = True) -> Iterator[BufferedWrite
         ) from error
 
 
+def make_folder(folder: Path, cannot: str, advice: str) -> None:
+    """Make a folder, and those above it, unless it is there; raises `RunError`, in the words given, if that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Cannot {cannot}: {error.strerror or error}. {advice}") from error
+
+
 @contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
     """Lock a folder for this process; raises `RunError` if another one has locked it. A killed process frees it.

@@ -178,7 +178,7 @@ def test_swapped_colours_are_told_of(run: Run) -> None:
     red = images(np.full(20, 2), seed=5)
     predictor.predict(red)
     usual = np.array([[[60, 120, 190]]], np.uint8)
-    predictor._members[0].model.preprocess.mean.copy_(torch.tensor([60, 120, 190]) / 255)
+    predictor.members[0].model.preprocess.mean.copy_(torch.tensor([60, 120, 190]) / 255)
     with pytest.warns(ImageWarning, match="may be in the order blue, green, red"):
         predictor.predict(np.broadcast_to(usual[..., ::-1], (12, 12, 3)))
     with warnings.catch_warnings():

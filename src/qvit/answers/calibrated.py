@@ -26,11 +26,11 @@ class Answering:
     """How answers are given.
 
     `sets` is the share of images whose set of possible classes is to hold the true one; of several labels, the share
-    of images with a label for which that is possible. Answers are withheld such that
-    a share `coverage` of the validation images is answered, or such that a share `error` of the answers is wrong
-    there; by default none are. `alarms` is the share of images like those trained on that may be called unlike them; 0
-    gives no such warning. `sensitivity` or `specificity` is what yes-or-no answers are to reach on validation images;
-    by default it is the one kept in the run's folder, if any, else yes is what is likelier than not.
+    of images with a label for which that is possible. Answers are withheld such that a share `coverage` of the
+    validation images is answered, or such that a share `error` of the answers is wrong there; by default none are.
+    `alarms` is the share of images like those trained on that may be called unlike them; 0 gives no such warning.
+    `sensitivity` or `specificity` is what yes-or-no answers are to reach on validation images; by default it is the one
+    kept in the run's folder, if any, else yes is what is likelier than not.
     """
 
     sets: float = 0.9
@@ -109,13 +109,12 @@ class Calibration:
             notes.append(f"Not calibrated: {count} validation images, where {calibration.FEWEST} are needed{withheld}.")
         else:
             temperature = calibration.fit_temperature(labels, scores, task)
-            told = calibration.tempered(scores, temperature, task)
-            before, after = (_ece(labels, some, task) for some in (scores, told))
-            ece = before, after
         told = calibration.tempered(scores, temperature, task)
         chosen = options.operating or _common([each.operating for each in evidence], notes)
         yes = None if chosen is None else _operating(labels, told, task, chosen)
         if count >= calibration.FEWEST:
+            before, after = (expected_calibration_error(labels, some, task) for some in (scores, told))
+            ece = before, after
             least = _least(labels, told, calibration.decided(told, task, yes), task, options)
         if least == math.inf:
             notes.append(f"No confidence keeps errors on validation images at {options.error:g}: none is answered.")
@@ -149,10 +148,6 @@ def together(
 def unit(evidence: Evidence) -> float:
     """Return the distance that counts as one: the median of validation images."""
     return float(np.median(evidence.distances)) or 1.0
-
-
-def _ece(labels: Int64[np.ndarray, "n k"], scores: Float[np.ndarray, "n c"], task: str) -> float:
-    return expected_calibration_error(labels, scores, task)
 
 
 def _least(

@@ -57,7 +57,7 @@ def _figures(labels: Any, told: Any, learnt: Calibration, needs: Needs) -> dict[
         "ece_after": after,
         "risk_over_coverage": curve.area,
     }
-    truth = labels == 1 if task in ("binary", "multi-label") else one_vs_rest(labels, task, classes=told.shape[1])
+    truth = one_vs_rest(labels, task, classes=told.shape[1])
     answers = decided[:, -truth.shape[1] :]
     names = needs.classes[-truth.shape[1] :]
     for name, asked, given in zip(names, truth.T, answers.T, strict=True):

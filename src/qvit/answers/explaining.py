@@ -8,11 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from qvit.answers.maps import Maps, alike, maps_of, randomised
-from qvit.answers.members import Member, open_member
 from qvit.answers.predictor import Prediction, Predictor
 from qvit.answers.reading import block, named
 from qvit.errors import DataError
-from qvit.training.folder import Run
 from qvit.training.surroundings import surroundings
 
 MOST_CASES = 100  # files that are explained at once
@@ -34,7 +32,7 @@ class Explainer:
 
     def __init__(self, run: str | Path, *, root: str | Path | None = None, data: str | Path | None = None) -> None:
         self._predictor = Predictor([run], root=root, data=data)
-        self._member: Member = open_member(Run(Path(run)))
+        [self._member] = self._predictor.members
         self.needs = self._member.needs
         self._images: list[UInt8[np.ndarray, "c s s"]] = []
         self._targets: list[int] = []

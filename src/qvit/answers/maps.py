@@ -17,7 +17,6 @@ from qvit.training.seeding import INIT, seeded
 
 GRID = 7  # patches along each axis that are occluded in turn, of networks without patches
 _BATCH = 256  # occluded images at a time
-_KINDS = ("queries", "keys", "values")
 
 
 @dataclass(frozen=True, eq=False)

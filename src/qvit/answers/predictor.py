@@ -59,8 +59,8 @@ class Prediction:
 class Predictor:
     """One trained model, or several whose probabilities are averaged.
 
-    `needs` says what an image must be, `calibration` how answers are given. Raises RunError for runs that are not
-    finished, damaged, or of different data.
+    `members` are the models, `needs` says what an image must be, `calibration` how answers are given. Raises RunError
+    for runs that are not finished, damaged, or of different data.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class Predictor:
         if not runs:
             raise RunError("Expected at least one run folder, got none.")
         self._runs = [Path(run) for run in runs]
-        self._members = [open_member(Run(run)) for run in self._runs]
-        self.needs = self._members[0].needs
-        for run, member in zip(runs, self._members, strict=True):
+        self.members = [open_member(Run(run)) for run in self._runs]
+        self.needs = self.members[0].needs
+        for run, member in zip(runs, self.members, strict=True):
             if (member.needs.task, member.needs.classes) != (self.needs.task, self.needs.classes):
                 raise RunError(f"Expected runs that tell the same classes apart, but those of {run} are others.")
             if (member.needs.size, member.needs.channels) != (self.needs.size, self.needs.channels):
                 raise RunError(f"Expected runs on images of one size and kind, but those of {run} are others.")
-        known = [evidence_of(member.run, root=root, file=data) for member in self._members]
+        known = [evidence_of(member.run, root=root, file=data) for member in self.members]
         self._evidence = [evidence for evidence in known if evidence is not None]
         if len(self._evidence) < len(known):
             self._evidence = []
@@ -119,12 +119,12 @@ class Predictor:
 
     def say(self, sources: Sequence[str], squares: UInt8[np.ndarray, "m c s s"]) -> list[Prediction]:
         """Return what is said of images that are as the runs need them, at least one."""
-        return self._told(sources, ask(self._members, squares))
+        return self._told(sources, ask(self.members, squares))
 
     def stream(self, words: str | Path | Iterable[str | Path], lines: Iterable[str] = ()) -> Iterator[Prediction]:
         """Yield what is said of each image that words name, see `reading.named`, in order and in bounded memory."""
-        here = partial(ask_files, self._members)
-        there = partial(ask_files_of, key_of(self._members), Path.cwd())
+        here = partial(ask_files, self.members)
+        there = partial(ask_files_of, key_of(self.members), Path.cwd())
         words = [words] if isinstance(words, str | Path) else words
         parts, many = in_parts(named(words, lines), self.needs)
         for found in in_order(parts, here, there if many else None):
@@ -179,7 +179,7 @@ class Predictor:
         """Warn of images whose mean colour is that of the training images once red and blue are swapped."""
         if self.needs.channels != 3 or not len(squares):
             return
-        preprocess = self._members[0].model.preprocess
+        preprocess = self.members[0].model.preprocess
         usual, spread = (part.double().numpy() for part in (preprocess.mean, preprocess.std))
         found = squares.mean(axis=(0, 2, 3)) / 255
         as_is, swapped = (float(np.linalg.norm((mean - usual) / spread)) for mean in (found, found[::-1]))

@@ -9,6 +9,7 @@ from qvit.cli.console import heavy_imports, print_json, print_table
 from qvit.cli.data import Moved, Root
 from qvit.cli.options import Json
 from qvit.errors import RunError
+from qvit.files import make_folder
 
 
 def explain(
@@ -36,12 +37,7 @@ def explain(
     }
     if beside is not None and len(explainers) == 1:
         raise RunError(f"Expected two run folders of different names, got {run} and {beside}. Rename one.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"Cannot use {out} as a folder: {error.strerror or error}. Choose another with --out."
-        ) from error
+    make_folder(out, f"use {out} as a folder", "Choose another with --out.")
     rows: list[dict[str, Any]] = []
     each = [explainer.cases(images, target) for explainer in explainers.values()]
     for place, cases in enumerate(zip(*each, strict=True), 1):

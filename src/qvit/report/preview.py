@@ -11,8 +11,8 @@ from pathlib import Path
 
 from qvit.data.arrays import Dataset
 from qvit.data.findings import Findings
-from qvit.errors import RunError, printable
-from qvit.files import write_atomic
+from qvit.errors import printable
+from qvit.files import make_folder, write_atomic
 from qvit.report.drawing import Chart, drawing, svg
 from qvit.report.panels import CHANNELS, histogram, picture
 from qvit.report.pictures import COLOURS
@@ -46,12 +46,7 @@ def preview(dataset: Dataset, folder: Path, *, findings: Findings, title: str | 
     """
     shown, told = twins(dataset, findings), twins_told(findings)
     title = printable(dataset.info.title if title is None else title)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"Cannot write a preview to {folder}: {error.strerror or error}. Choose another folder."
-        ) from error
+    make_folder(folder, f"write a preview to {folder}", "Choose another folder.")
     found = survey(dataset, findings)
     paths = [folder / name for name in NAMES]
     write_atomic(paths[0], picture(found, title, shown, told), durable=False)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from qvit import files
 from qvit.data.registry import is_path
 from qvit.documents import one_line
 from qvit.errors import FileError, RunError
@@ -44,12 +45,7 @@ def check_recordable(described: ConfigFile) -> None:
 def make_folder(folder: Path) -> None:
     """Make the folder of a run; raises `RunError` if that fails, and for names that no file could hold."""
     printable(folder, raised=RunError)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(
-            f"Cannot use {folder} as a run folder: {error.strerror or error}. Choose another with --out."
-        ) from error
+    files.make_folder(folder, f"use {folder} as a run folder", "Choose another with --out.")
 
 
 def _empty(folder: Path) -> None:
