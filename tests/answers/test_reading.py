@@ -52,7 +52,7 @@ def test_words_that_name_nothing(tmp_path: Path) -> None:
     paths = pictures(tmp_path / "some", 1)
     [empty, *rest] = named([tmp_path / "empty", *paths], ())
     assert empty[0] == tmp_path / "empty"
-    assert "expected a folder of pictures, found no .png or .jpg or .jpeg in it" in (empty[1] or "")
+    assert empty[1] == "expected a folder of pictures, found no .png or .jpg or .jpeg in it. Name another."
     assert rest == [(paths[0], None)], "the others go on"
     found = block(NEEDS, 0, [empty, *rest])
     assert [error is None for error in found.errors] == [False, True]

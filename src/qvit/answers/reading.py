@@ -59,7 +59,7 @@ def named(words: Iterable[str | Path], lines: Iterable[str]) -> Iterator[File]:
             try:
                 yield from ((path / name, None) for name in pictures_below(path))
             except DataError as error:
-                yield path, str(error)
+                yield path, str(error).removeprefix(f"{path}: ")  # which stands beside it
         elif path.suffix.lower() in LISTS:
             try:
                 text = read_text(path, most=_LONGEST_LIST)
