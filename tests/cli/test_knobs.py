@@ -1,5 +1,6 @@
 """What each option of each command changes: a table that is compared with the application itself."""
 
+import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 
 import qvit
 import qvit.answers.external  # before anything is replaced, as modules keep what they import
+import qvit.serve.app
 from cli.borders import COMMANDS, Border, parameters, told
 from qvit.answers.explaining import Case, Explainer
 from qvit.bench.engines import EngineRow
@@ -262,6 +264,22 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "json": ("run p.png --out there --json", {"json": (False, True)}),
         },
     ),
+    "serve": (
+        "run",
+        {
+            "run": ("other", {"run": ("run", "other")}),
+            "host": ("run --host localhost", {"host": ("127.0.0.1", "localhost")}),
+            "port": ("run --port 8123", {"port": (8000, 8123)}),
+            "megabytes": ("run --megabytes 3", {"limits.megabytes": (20, 3)}),
+            "megapixels": ("run --megapixels 3", {"limits.megapixels": (25, 3)}),
+            "sets": ("run --sets 0.8", {"options.sets": (0.9, 0.8)}),
+            "coverage": ("run --coverage 0.5", {"options.coverage": (None, 0.5)}),
+            "error": ("run --error 0.5", {"options.error": (None, 0.5)}),
+            "alarms": ("run --alarms 0.1", {"options.alarms": (0.05, 0.1)}),
+            "root": ("run --root files", {"root": (None, "files")}),
+            "data": ("run --data small.npz", {"data": (None, "small.npz")}),
+        },
+    ),
     "card": (
         "run",
         {
@@ -377,6 +395,13 @@ MEASURES = ("auc", "acc", "balanced_acc", "f1", "kappa", "sensitivity", "specifi
 FIGURES = Figures(**dict.fromkeys(MEASURES, 0.5), auc_interval=(0.25, 0.75), acc_interval=(None, None))
 
 
+class Listening:
+    """In place of a socket."""
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 8000
+
+
 class Drawn:
     """In place of a figure."""
 
@@ -432,6 +457,9 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     border.at("qvit.answers.predictor.load", passes=True)
     border.at("qvit.answers.predictor.named", passes=True)
     border.at("qvit.cli.predict._written", passes=True)
+    border.at("qvit.serve.desk.Desk", passes=True)
+    border.at("qvit.serve.server.listen", gives=contextlib.nullcontext(Listening()))
+    border.at("qvit.serve.server.server")
     border.at("qvit.answers.card.write_card", gives=Path("x"))
     border.at("qvit.answers.card.card", passes=True)
     border.at("qvit.files.write_atomic", passes=True)

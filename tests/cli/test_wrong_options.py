@@ -246,6 +246,23 @@ WRONG: dict[str, Wrong] = {
         "data": (NEVER, "as for predict"),
         "root": (NEVER, "looked at where a run is of an official file: see data get"),
     },
+    "serve": {
+        "run": ("nowhere", "nowhere is not a run folder: result.json is missing."),
+        "host": (
+            "run --host 192.0.2.7",
+            "Cannot listen on port 8000 of 192.0.2.7: Cannot assign requested address. "
+            "Choose another with --port; 0 takes any that is free.",
+        ),
+        "port": ("run --port 70000", "Invalid value for '--port': Input should be less than or equal to 65535"),
+        "megabytes": ("run --megabytes 0", "megabytes must be above 0, got 0.0."),
+        "megapixels": ("run --megapixels 101", "megapixels must be above 0 and at most 100, got 101.0."),
+        "sets": ("run --sets 1", "sets must be above 0 and below 1, got 1.0."),
+        "coverage": ("run --coverage 0", "coverage must be above 0 and at most 1, got 0.0."),
+        "error": ("run --error 2", "error must be above 0 and at most 1, got 2.0."),
+        "alarms": ("run --alarms 1", "alarms must be from 0 to below 1, got 1.0."),
+        "root": (NEVER, "looked at where a run is of an official file: see data get"),
+        "data": (NEVER, "as for predict"),
+    },
     "card": {
         "run": ("nowhere", "nowhere is not a run folder: result.json is missing."),
         "out": (
@@ -393,7 +410,7 @@ def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
     Path("empty").mkdir()
     Path("mine.yaml").write_text("datasets: breastmnist\nmodels: vit_4q1h\n")
     Path("tiny.yaml").write_text("datasets: phantom\nmodels: vit_4q1h\nseeds: 3\n")
-    if command in ("predict", "explain"):
+    if command in ("predict", "explain", "serve"):
         qvit("calibrate", "run")  # which is done when a run is first asked
     before = tree(tmp_path)
     for name, (words, line) in WRONG[command].items():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qvit.data.pictures import PictureError, read_pictures
+from qvit.data.pictures import MOST_PIXELS, PictureError, read_pictures
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
@@ -29,7 +29,7 @@ from pydicom.uid import (  # noqa: E402
 )
 
 from qvit.data import dicom  # noqa: E402
-from qvit.data.dicom import BURNT_IN, MOST_PIXELS_TOGETHER, NO_WINDOW  # noqa: E402
+from qvit.data.dicom import BURNT_IN, NO_WINDOW, TOGETHER  # noqa: E402
 
 H, W = 6, 9
 RNG = np.random.default_rng(0)
@@ -354,7 +354,7 @@ def test_sizes(save: Save) -> None:
     assert refused(save(DEEP[:1])) == "expected at least 2 x 2 pixels, found 9 x 1. Leave it out."
     large = save(DEEP, Rows=10_001, Columns=10_000)
     assert refused(large).startswith("expected at most 100 megapixels, found 10000 x 10001. ")
-    frames = MOST_PIXELS_TOGETHER // DEEP.size + 1
+    frames = TOGETHER * MOST_PIXELS // DEEP.size + 1
     expected = f"expected at most 400 megapixels in all frames, found {frames} of 9 x 6. "
     assert refused(save(DEEP, NumberOfFrames=frames), frames="all") == f"{expected}Read the first only, or split it."
     assert shown(save(DEEP, NumberOfFrames=1, **WINDOW)).shape == (H, W)

@@ -5,7 +5,21 @@ from typing import Annotated
 import typer
 
 from qvit import __version__
-from qvit.cli import bench, circuit, compare, data, demo, distill, evaluate, explain, models, predict, study, train
+from qvit.cli import (
+    bench,
+    circuit,
+    compare,
+    data,
+    demo,
+    distill,
+    evaluate,
+    explain,
+    models,
+    predict,
+    serve,
+    study,
+    train,
+)
 from qvit.cli.console import Group
 
 app = typer.Typer(
@@ -27,6 +41,7 @@ app.command("predict")(predict.predict)
 app.command("calibrate")(predict.calibrate)
 app.command("explain")(explain.explain)
 app.command("card")(predict.card)
+app.command("serve")(serve.serve)
 app.add_typer(study.app, name="study")
 app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)

@@ -3,8 +3,7 @@
 import os
 import zlib
 from collections.abc import Sequence
-from io import BufferedReader
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -25,7 +24,7 @@ from qvit.data.pictures import MOST_PIXELS, Frames, Picture, PictureError, Pixel
 Stored: TypeAlias = NDArray[Any]  # a frame (h, w), or (h, w, 3), as the file has it
 Ends: TypeAlias = tuple[float, float]  # what becomes black, and white
 
-MOST_PIXELS_TOGETHER = 4 * MOST_PIXELS  # of all frames of a file
+TOGETHER = 4  # times as many pixels as in one picture, in all frames of a file
 MOST_BYTES = 2**30  # of a file, as it is read whole
 
 BURNT_IN = "BurnedInAnnotation is YES: what is written in the picture may name the patient"
@@ -51,7 +50,7 @@ _READ = [  # nothing else in a header is looked at
 ]  # fmt: skip
 
 
-def read_dicom(file: BufferedReader, *, frames: Frames = "first") -> list[Picture]:
+def read_dicom(file: BinaryIO, *, frames: Frames = "first", most: int = MOST_PIXELS) -> list[Picture]:
     """Return the first frame of a DICOM file, or each, on the scale from 0 to 255.
 
     Grey: rescale or modality table, then the first VOI table or window, by pydicom's own functions; the ends of the
@@ -65,10 +64,10 @@ def read_dicom(file: BufferedReader, *, frames: Frames = "first") -> list[Pictur
     not in a message either.
 
     Raises `PictureError` for files without pixels, damaged ones, compressed ones that no installed package decodes,
-    and too large ones.
+    and ones of more than `most` pixels in a frame, or four times as many in all.
     """
     try:
-        return _read(file, frames)
+        return _read(file, frames, most)
     except (PictureError, MemoryError):
         raise
     except Exception as error:  # a damaged header can make pydicom raise anything; its messages may quote the header
@@ -76,17 +75,17 @@ def read_dicom(file: BufferedReader, *, frames: Frames = "first") -> list[Pictur
         raise refusal("a sound DICOM file", found, "Get the file anew, or leave it out.") from None
 
 
-def _read(file: BufferedReader, frames: Frames) -> list[Picture]:
+def _read(file: BinaryIO, frames: Frames, most: int) -> list[Picture]:
     _check_bytes(file)
     header = dcmread(file, force=True, specific_tags=_READ)
     if not any(name in header for name in _PIXELS):
         raise refusal("a DICOM file with pixels", "one without, or cut off before them", "Leave it out.")
     if None in (header.get("Rows"), header.get("Columns")):
         raise refusal("Rows and Columns", "pixels without them", "Get the file anew, or leave it out.")
-    check_sides(header.Columns, header.Rows)
+    check_sides(header.Columns, header.Rows, most)
     count = int(header.get("NumberOfFrames") or 1) if frames == "all" else 1
-    if count * header.Columns * header.Rows > MOST_PIXELS_TOGETHER:
-        expected = f"at most {MOST_PIXELS_TOGETHER // 10**6} megapixels in all frames"
+    if count * header.Columns * header.Rows > TOGETHER * most:
+        expected = f"at most {TOGETHER * most / 10**6:g} megapixels in all frames"
         raise refusal(expected, f"{count} of {header.Columns} x {header.Rows}", "Read the first only, or split it.")
     stored, photometric = _decoded(header, count)
     header.PhotometricInterpretation = photometric
@@ -100,9 +99,10 @@ def _read(file: BufferedReader, frames: Frames) -> list[Picture]:
     return [Picture(pixels, group, warnings=tuple(notes)) for pixels in pictures]
 
 
-def _check_bytes(file: BufferedReader) -> None:
+def _check_bytes(file: BinaryIO) -> None:
     """Raise `PictureError` for a file of more than MOST_BYTES, deflated or not."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     length = int.from_bytes(file.read(144)[140:], "little")
     if size <= MOST_BYTES and DeflatedExplicitVRLittleEndian.encode() in file.read(min(length, 2**16)):
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)

@@ -7,9 +7,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -79,13 +78,22 @@ def read_pictures(path: Path, *, frames: Frames = "first", bits: int = 16) -> li
     one frame (unless DICOM), sides of one pixel, and more than MOST_PIXELS, before these are decoded.
     """
     try:
-        with open_regular(path) as file, QUIET:
-            return _read(file, path.suffix.lower(), frames, bits)
-    except PictureError:
-        raise
+        with open_regular(path) as file:
+            return pictures_in(file, suffix=path.suffix.lower(), frames=frames, bits=bits)
     except FileError as error:
         advice = "Check its path." if error.missing else "Check its kind, owner and permissions."
         raise refusal("a file that can be read", error.found, advice) from error
+
+
+def pictures_in(
+    file: BinaryIO, *, suffix: str = "", frames: Frames = "first", bits: int = 16, most: int = MOST_PIXELS
+) -> list[Picture]:
+    """Return the picture in an open file, or in bytes in memory, as `read_pictures` does; of at most `most` pixels."""
+    try:
+        with QUIET:
+            return _read(file, suffix, frames, bits, most)
+    except PictureError:
+        raise
     except MemoryError as error:
         raise refusal("a picture that fits into memory", "a larger one", "Close other programs.") from error
     except Exception as error:  # a damaged file can make Pillow raise anything
@@ -98,12 +106,12 @@ def refusal(expected: str, found: str, advice: str) -> PictureError:
     return PictureError(f"expected {expected}, found {found}. {advice}")
 
 
-def check_sides(width: int, height: int) -> None:
-    """Raise `PictureError` for a side of less than two pixels, and for more than MOST_PIXELS."""
+def check_sides(width: int, height: int, most: int) -> None:
+    """Raise `PictureError` for a side of less than two pixels, and for more than `most` pixels."""
     if min(width, height) < 2:
         raise refusal("at least 2 x 2 pixels", f"{width} x {height}", "Leave it out.")
-    if width * height > MOST_PIXELS:
-        raise _too_large(f"{width} x {height}")
+    if width * height > most:
+        raise _too_large(f"{width} x {height}", most)
 
 
 def grey_if_equal(pixels: Pixels) -> UInt8[np.ndarray, "h w _"] | Float32[np.ndarray, "h w _"]:
@@ -117,8 +125,8 @@ def luma(pixels: UInt8[np.ndarray, "*n 3"]) -> UInt8[np.ndarray, "*n"]:
     return ((pixels @ np.array(LUMA) + 500) // 1000).astype(np.uint8)
 
 
-def _too_large(found: str) -> PictureError:
-    return refusal(f"at most {MOST_PIXELS // 10**6} megapixels", found, "Scale it down, or cut it into tiles.")
+def _too_large(found: str, most: int) -> PictureError:
+    return refusal(f"at most {most / 10**6:g} megapixels", found, "Scale it down, or cut it into tiles.")
 
 
 class _Quiet:
@@ -155,23 +163,23 @@ class _Quiet:
 QUIET = _Quiet()  # entering costs as much as reading a small picture, so that whoever reads many enters first
 
 
-def _read(file: BufferedReader, suffix: str, frames: Frames, bits: int) -> list[Picture]:
+def _read(file: BinaryIO, suffix: str, frames: Frames, bits: int, most: int) -> list[Picture]:
     start = file.read(132)
     file.seek(0)
     if start[128:] == b"DICM":
-        return _read_dicom(file, frames)
+        return _read_dicom(file, frames, most)
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
         kind = _kind(start)
         if kind is None and suffix in DICOM_SUFFIXES and start.startswith(_OLD_DICOM):
-            return _read_dicom(file, frames)
+            return _read_dicom(file, frames, most)
         found = kind or "none of these"
         raise refusal(_KNOWN, found, "Convert it, or leave it out.") from None
     except Image.DecompressionBombError:
-        raise _too_large("many more") from None
+        raise _too_large("many more", most) from None
     with image:
-        return [_decode(image, bits)]
+        return [_decode(image, bits, most)]
 
 
 def _kind(start: bytes) -> str | None:
@@ -190,17 +198,17 @@ def _kind(start: bytes) -> str | None:
     return "text" if len(text.encode()) > len(start) - 4 and all(c.isprintable() or c.isspace() for c in text) else None
 
 
-def _read_dicom(file: BufferedReader, frames: Frames) -> list[Picture]:
+def _read_dicom(file: BinaryIO, frames: Frames, most: int) -> list[Picture]:
     try:
         from qvit.data.dicom import read_dicom
     except ModuleNotFoundError as error:
         advice = "Install it: pip install 'qvit[dicom]'."
         raise refusal("the package pydicom, to read a DICOM file", "none", advice) from error
-    return read_dicom(file, frames=frames)
+    return read_dicom(file, frames=frames, most=most)
 
 
-def _decode(image: ImageFile.ImageFile, bits: int) -> Picture:
-    check_sides(*image.size)
+def _decode(image: ImageFile.ImageFile, bits: int, most: int) -> Picture:
+    check_sides(*image.size, most)
     count = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # cameras add previews to a JPEG
     if count != 1:
         raise refusal("one picture", f"{count} frames", "Save the one that is meant as a file of its own.")
