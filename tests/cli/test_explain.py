@@ -54,3 +54,40 @@ def test_two_runs_beside_each_other(qvit: Qvit, run: Path, pictures: list[str]) 
     told = qvit("explain", "one", pictures[0], "--beside", "../" + str(Path.cwd().name) + "/one")
     assert told.code == 2
     assert "Expected two run folders of different names" in told.err
+
+
+def test_images_of_a_split_on_a_contact_sheet(qvit: Qvit, run: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("qvit.answers.explaining.SHOWN", 1)
+    run.rename("one")
+    shutil.copytree("one", "two")
+    found = json.loads(qvit("explain", "one", "--split", "test", "--beside", "two", "--out", "e", "--json").out)
+    assert [case["run"] for case in found["cases"]] == ["one", "two"] * (len(found["cases"]) // 2)
+    firsts = found["cases"][::2]
+    assert {case["kind"] for case in firsts} <= {"Right, and most sure", "Wrong, and most sure", "Least sure"}
+    assert sorted(Path("e").iterdir()) == sorted([*(Path(case["picture"]) for case in firsts), Path("e/sheet.png")])
+    assert firsts[0]["picture"] == f"e/001-{firsts[0]['image'].replace(' ', '-')}.png"
+    assert found["sheet"] == "e/sheet.png"
+    with Image.open("e/sheet.png") as sheet:
+        assert min(sheet.size) > 300
+    told = qvit("explain", "one", "--split", "test")
+    assert "All of them: explained/sheet.png" in told.out
+    assert "Least sure" in told.out
+
+
+@pytest.mark.usefixtures("untrained")
+def test_runs_on_other_images_are_not_compared(qvit: Qvit, run: Path, npz: Path, arrays: Any) -> None:
+    np.savez(npz.with_name("other.npz"), **{name: array[::-1] for name, array in arrays.items()})
+    other = npz.with_name("other")
+    qvit("train", npz.with_name("other.npz"), "--model", "vit_4q1h", "--epochs", 1, "--out", other)
+    told = qvit("explain", run, "--split", "test", "--beside", other)
+    assert told.code == 2
+    assert "Expected runs on the same images to compare, found other data. Leave --beside out." in told.err
+
+
+@pytest.mark.parametrize("more", [[], ["new/a.png", "--split", "test"]])
+def test_pictures_or_a_split(qvit: Qvit, run: Path, pictures: list[str], more: list[str]) -> None:
+    told = qvit("explain", run, *more)
+    assert told.code == 2
+    assert told.err == "Error: Expected either pictures to explain, or --split, the images of which are chosen.\n"
+    assert not Path("explained").exists()

@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import qvit
 import qvit.answers.external  # before anything is replaced, as modules keep what they import
 import qvit.serve.app
 from cli.borders import COMMANDS, Border, parameters, told
-from qvit.answers.explaining import Case, Explainer
 from qvit.bench.engines import EngineRow
 from qvit.bench.gradients import GradientRow
 from qvit.bench.layer import LayerRow
@@ -257,8 +255,9 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "run": ("other p.png --out there", {"run": ("run", "other")}),
             "images": ("run q.png --out there", {"words": (["p.png"], ["q.png"])}),
             "out": ("run p.png --out there/more", {"made": ("there", "there")}),
+            "split": ("run --out there --split val", {"split": (None, "val")}),
             "target": ("run p.png --out there --class 1", {"target": (None, "1")}),
-            "beside": ("run p.png --out there --beside other", {"explainers": (1, 2)}),
+            "beside": ("run p.png --out there --beside other", {"cases": (1, 2)}),
             "root": ("run p.png --out there --root files", {"root": (None, "files")}),
             "data": ("run p.png --out there --data small.npz", {"data": (None, "small.npz")}),
             "json": ("run p.png --out there --json", {"json": (False, True)}),
@@ -409,24 +408,6 @@ class Drawn:
         pass
 
 
-def explainer_of(border: Border) -> type[Explainer]:
-    """Return an explainer that notes down what it is given."""
-
-    class Noted(Explainer):
-        def __init__(self, run: Path, *, root: Path | None = None, data: Path | None = None) -> None:
-            border.seen["explainers"] = border.seen.get("explainers", 0) + 1
-            border.seen.setdefault("run", str(run))
-            border.seen.setdefault("root", None if root is None else str(root))
-            border.seen.setdefault("data", None if data is None else str(data))
-            super().__init__(run, root=root, data=data)
-
-        def cases(self, words: Sequence[str | Path], target: str | None = None) -> Iterator[Case]:
-            border.seen.update(words=words, target=target)
-            return super().cases(words, target)
-
-    return Noted
-
-
 @pytest.fixture
 def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border:
     """All that takes long replaced, in a folder that holds what the table names."""
@@ -463,8 +444,9 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     border.at("qvit.answers.card.write_card", gives=Path("x"))
     border.at("qvit.answers.card.card", passes=True)
     border.at("qvit.files.write_atomic", passes=True)
-    border.at("qvit.report.explanation.draw_case", gives=Drawn())
-    border.patch.setattr("qvit.answers.explaining.Explainer", explainer_of(border))
+    border.patch.setattr("qvit.report.explanation.draw_case", lambda of: border.seen.update(cases=len(of)) or Drawn())
+    border.at("qvit.answers.explaining.of_files", passes=True)
+    border.at("qvit.cli.explain._of_split")
     border.at("qvit.answers.choosing.calibrated", gives={"images": 1, "notes": []})
     border.at("qvit.quantum.ansatz.build_circuit", passes=True)
     border.at("qvit.cli.circuit._write", gives=None)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import qvit.serve.app
 from qvit import serve
 from qvit.serve.server import listen
 

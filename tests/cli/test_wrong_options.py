@@ -241,6 +241,7 @@ WRONG: dict[str, Wrong] = {
             "run p.png --out small.npz",
             "Cannot use small.npz as a folder: File exists. Choose another with --out.",
         ),
+        "split": ("run --split training", "Unknown split 'training'. Expected one of: train, val, test."),
         "target": ("run p.png --class x", "Expected a class that the run knows (0, 1, 2), got 'x'."),
         "beside": ("run p.png --beside nowhere", "nowhere is not a run folder: result.json is missing."),
         "data": (NEVER, "as for predict"),

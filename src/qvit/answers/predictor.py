@@ -13,7 +13,9 @@ from jaxtyping import Bool, Float, UInt8
 
 from qvit.answers.calibrated import Answering, Calibration, unit
 from qvit.answers.evidence import Evidence, evidence_of
+from qvit.answers.explaining import Case, explained, of_files
 from qvit.answers.members import Asked, ask, ask_files, ask_files_of, key_of, open_member
+from qvit.answers.needs import Square
 from qvit.answers.reading import in_parts, named
 from qvit.answers.spread import in_order
 from qvit.errors import ConfigError, DataError, RunError, nearest
@@ -110,12 +112,29 @@ class Predictor:
                 raise DataError("Expected paths or images, got both. Ask about them one after the other.")
             return [*self.stream(words)]
         squares = self.needs.arrays(images)
-        shape = (-1, self.needs.channels, self.needs.size, self.needs.size)
-        stacked = np.array(squares, np.uint8).reshape(shape)
         if not squares:
             return []
+        stacked = self._stacked(squares)
         self._check_colours(stacked)
         return self.say([f"image {place}" for place in range(len(squares))], stacked)
+
+    def explain(self, images: Any, target: str | None = None) -> list[Case]:
+        """Return each image with what is said of it, and maps of where that is seen, as `Case`s.
+
+        `images` are paths or images, as for `predict`; the maps are of the class `target`, or of the likeliest. Raises
+        DataError for what cannot be read, for more than 100 files, and for a class that the run does not know;
+        ConfigError for several runs together.
+        """
+        images = [*images] if isinstance(images, Iterator) else images
+        words = [images] if isinstance(images, str | Path) else images
+        if isinstance(words, Sequence | Set) and words and all(isinstance(word, str | Path) for word in words):
+            return [*of_files(self, [*words], target)]
+        squares = self.needs.arrays(images)
+        return [*explained(self, [f"image {place}" for place in range(len(squares))], self._stacked(squares), target)]
+
+    def _stacked(self, squares: Sequence[Square]) -> UInt8[np.ndarray, "m c s s"]:
+        shape = (-1, self.needs.channels, self.needs.size, self.needs.size)
+        return np.array(squares, np.uint8).reshape(shape)
 
     def say(self, sources: Sequence[str], squares: UInt8[np.ndarray, "m c s s"]) -> list[Prediction]:
         """Return what is said of images that are as the runs need them, at least one."""

@@ -1,20 +1,36 @@
 """`qvit explain`: where in an image a trained model finds what it says of it."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qvit.cli.console import heavy_imports, print_json, print_table
 from qvit.cli.data import Moved, Root
 from qvit.cli.options import Json
-from qvit.errors import RunError
+from qvit.errors import ConfigError, RunError
 from qvit.files import make_folder
+
+if TYPE_CHECKING:
+    from qvit.answers.explaining import Case, Picked
+    from qvit.answers.predictor import Predictor
+
+SHEET = "sheet.png"
 
 
 def explain(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    images: Annotated[list[str], typer.Argument(help="Pictures, folders of pictures, or lists of paths (.txt).")],
+    images: Annotated[
+        list[str] | None, typer.Argument(help="Pictures, folders of pictures, or lists of paths (.txt).")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of pictures, images of train, val or test: right and wrong ones that it is most sure of, and "
+            "those it is least sure of, on a contact sheet, too."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the pictures, one per image.")] = Path("explained"),
     target: Annotated[
         str | None, typer.Option("--class", help="The class that is explained.", show_default="the likeliest")
@@ -29,35 +45,85 @@ def explain(
     A table says how alike each kind of map is to that of a model with random weights: one that hardly changes tells
     nothing of what was learnt.
     """
+    if (split is None) == (not images):
+        raise ConfigError("Expected either pictures to explain, or --split, the images of which are chosen.")
     with heavy_imports():
-        from qvit.answers.explaining import CHANGED, Explainer
-        from qvit.report.explanation import draw_case
-    explainers = {
-        folder.name or str(folder): Explainer(folder, root=root, data=data) for folder in (run, beside) if folder
-    }
-    if beside is not None and len(explainers) == 1:
+        from qvit.answers.explaining import CHANGED, of_files, unlearnt
+        from qvit.answers.predictor import load
+        from qvit.report.explanation import draw_case, draw_sheet
+    predictors = {folder.name or str(folder): load(folder, root=root, data=data) for folder in (run, beside) if folder}
+    if beside is not None and len(predictors) == 1:
         raise RunError(f"Expected two run folders of different names, got {run} and {beside}. Rename one.")
+    shown: list[Picked] = []
+    if split is None:
+        each = [of_files(predictor, images or (), target) for predictor in predictors.values()]
+    else:
+        shown, each = _of_split(predictors, split, target, root, data)
     make_folder(out, f"use {out} as a folder", "Choose another with --out.")
+    found: dict[str, list[Case]] = {name: [] for name in predictors}
     rows: list[dict[str, Any]] = []
-    each = [explainer.cases(images, target) for explainer in explainers.values()]
-    for place, cases in enumerate(zip(*each, strict=True), 1):
-        path = out / f"{place:03}-{Path(cases[0].prediction.source).stem[:60]}.png"
-        draw_case([*zip(explainers, cases, strict=True)]).savefig(path, dpi=130)
-        for name, case in zip(explainers, cases, strict=True):
-            found = case.prediction.probabilities or {}
-            row = {"image": case.prediction.source, "run": name, "class": case.target, "picture": str(path)}
-            rows.append(row | {"probability": found[case.target]})
-    unlearnt = {name: explainer.unlearnt() for name, explainer in explainers.items()}
+    for place, cases in enumerate(zip(*each, strict=True)):
+        named = [*zip(predictors, cases, strict=True)]
+        name = Path(cases[0].prediction.source).stem[:60].replace(" ", "-")
+        path = out / f"{place + 1:03}-{name}.png"
+        draw_case(named).savefig(path, dpi=130)
+        for run_name, case in named:
+            found[run_name].append(case)
+            rows.append(_row(case, run_name, path) | (_picked(shown[place]) if shown else {}))
+    if shown:
+        columns = [[(name, cases[place]) for name, cases in found.items()] for place in range(len(shown))]
+        draw_sheet([*zip(shown, columns, strict=True)]).savefig(out / SHEET, dpi=130)
+    changed = {name: unlearnt(predictor, found[name]) for name, predictor in predictors.items()}
     if json:
-        print_json({"cases": rows, "alike_random_weights": unlearnt})
+        sheet = {"sheet": str(out / SHEET)} if shown else {}
+        print_json({"cases": rows, **sheet, "alike_random_weights": changed})
         return
-    columns = ["image", "run", "class", "probability", "picture"]
-    told = [[row["image"], row["run"], row["class"], f"{row['probability']:.3f}", row["picture"]] for row in rows]
-    print_table("Explained", columns, told)
+    _print(rows)
+    if shown:
+        typer.echo(f"All of them: {out / SHEET}")
     checks = [
         [name, map_, f"{value:.2f}", "hardly" if value >= CHANGED else "yes"]
-        for name, values in unlearnt.items()
+        for name, values in changed.items()
         for map_, value in values.items()
     ]
     caption = "Mean size of the rank correlation of each map with that of a model with random weights."
     print_table("Do the maps depend on what was learnt?", ["run", "map", "alike", "depends"], checks, caption=caption)
+
+
+def _of_split(
+    predictors: "Mapping[str, Predictor]", split: str, target: str | None, root: Path | None, data: Path | None
+) -> "tuple[list[Picked], list[Iterator[Case]]]":
+    """Return the images of a split that the first run shows, and their cases by each run."""
+    import numpy as np
+
+    from qvit.answers.explaining import of_split, picked
+
+    parts = [one.members[0].run.load_data(root, file=data)[split] for one in predictors.values()]
+    if any(not np.array_equal(part.labels, parts[0].labels) for part in parts):
+        raise RunError("Expected runs on the same images to compare, found other data. Leave --beside out.")
+    shown = picked(next(iter(predictors.values())), parts[0])
+    pairs = zip(predictors.values(), parts, strict=True)
+    return shown, [of_split(one, part, split, shown, target) for one, part in pairs]
+
+
+def _row(case: "Case", run: str, path: Path) -> dict[str, Any]:
+    found = case.prediction.probabilities or {}
+    source = case.prediction.source
+    return {
+        "image": source,
+        "run": run,
+        "class": case.target,
+        "picture": str(path),
+        "probability": found[case.target],
+    }
+
+
+def _picked(one: "Picked") -> dict[str, Any]:
+    return {"kind": one.kind, "truth": one.truth}
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    columns = ["image", "run", "class", "probability", "picture"]
+    columns += [name for name in ("kind", "truth") if name in rows[0]]
+    told = [[f"{row[name]:.3f}" if name == "probability" else row[name] for name in columns] for row in rows]
+    print_table("Explained", columns, told)
