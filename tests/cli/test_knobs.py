@@ -12,6 +12,7 @@ import qvit
 import qvit.answers.external  # before anything is replaced, as modules keep what they import
 import qvit.serve.app
 from cli.borders import COMMANDS, Border, parameters, told
+from qvit.answers.hub import Pushed
 from qvit.bench.engines import EngineRow
 from qvit.bench.gradients import GradientRow
 from qvit.bench.layer import LayerRow
@@ -223,9 +224,9 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
     "predict": (
         "run p.png",
         {
-            "run": ("other p.png", {"run": ([Path("run")], [Path("other")])}),
+            "run": ("other p.png", {"run": (["run"], ["other"])}),
             "images": ("run q.png", {"words": (["p.png"], ["q.png"])}),
-            "ensemble": ("run p.png --with other", {"run": ([Path("run")], [Path("run"), Path("other")])}),
+            "ensemble": ("run p.png --with other", {"run": (["run"], ["run", "other"])}),
             "sets": ("run p.png --sets 0.8", {"options.sets": (0.9, 0.8)}),
             "coverage": ("run p.png --coverage 0.5", {"options.coverage": (None, 0.5)}),
             "error": ("run p.png --error 0.5", {"options.error": (None, 0.5)}),
@@ -284,6 +285,17 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
         {
             "run": ("other", {"run.folder": ("run", "other")}),
             "out": ("run --out card.md", {"path": (None, "card.md")}),
+        },
+    ),
+    "push": (
+        "run cells",
+        {
+            "run": ("other cells", {"run.folder": ("run", "other")}),
+            "repo": ("run anna/cells", {"repo": ("cells", "anna/cells")}),
+            "public": ("run cells --public", {"public": (False, True)}),
+            "revision": ("run cells --revision two", {"revision": (None, "two")}),
+            "message": ("run cells --message first", {"message": (None, "first")}),
+            "json": ("run cells --json", {"json": (False, True)}),
         },
     ),
     "compare": (
@@ -442,6 +454,7 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     border.at("qvit.serve.server.listen", gives=contextlib.nullcontext(Listening()))
     border.at("qvit.serve.server.server")
     border.at("qvit.answers.card.write_card", gives=Path("x"))
+    border.at("qvit.answers.hub.push", gives=Pushed("hf://a/b", "a/b", "0", None, ("calibration.json",)))
     border.at("qvit.answers.card.card", passes=True)
     border.at("qvit.files.write_atomic", passes=True)
     border.patch.setattr("qvit.report.explanation.draw_case", lambda of: border.seen.update(cases=len(of)) or Drawn())

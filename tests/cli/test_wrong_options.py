@@ -272,6 +272,16 @@ WRONG: dict[str, Wrong] = {
             "that you may write to.",
         ),
     },
+    "push": {
+        "run": ("nowhere cells", "nowhere is not a run folder: result.json is missing."),
+        "repo": (
+            "run a/b/c",
+            "Expected a repository owner/name, got 'a/b/c'. Repo id must be in the form 'repo_name' or "
+            "'namespace/repo_name': 'a/b/c'. Use `repo_type` argument if needed.",
+        ),
+        "revision": (NEVER, "what a hub says of a branch takes a hub: see tests/answers/test_hub.py"),
+        "message": (NEVER, "any text is one, and an empty one counts as none"),
+    },
     "compare": {
         "runs": ("run nowhere", "nowhere is not a run folder: config.json is missing."),
         "picture": (

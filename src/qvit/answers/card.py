@@ -37,14 +37,15 @@ def write_card(run: Run) -> Path:
     return path
 
 
-def card(run: Run) -> str:
+def card(run: Run, *, place: str = "FOLDER") -> str:
     """Return the card of a finished run: a header in YAML, and text in Markdown.
 
-    It is made of the run's folder alone, and holds no paths. Raises RunError as reading a run does.
+    It is made of the run's folder alone, and holds no paths; `place` is what its example loads. Raises RunError as
+    reading a run does.
     """
     needs = Needs.of(run)
     info = None if is_path(run.config["dataset"]) else DATASETS.get(run.config["dataset"])
-    name = name_of(run.config["dataset"])
+    name = name_of(run.dataset)
     header = yaml.safe_dump(_header(run, info, name), sort_keys=False, allow_unicode=True)
     parts = [
         f"# {run.config['model']} on {_text(info.title if info else name)}",
@@ -52,7 +53,7 @@ def card(run: Run) -> str:
         _measured(run, needs),
         _trusted(run, needs),
         _used(run, needs, info),
-        _asked(),
+        _asked(place),
     ]
     return f"---\n{header}---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -159,10 +160,10 @@ def _used(run: Run, needs: Needs, info: DatasetInfo | None) -> str:
     )
 
 
-def _asked() -> str:
+def _asked(place: str) -> str:
     return (
         "## Ask it\n\n"
-        '```python\nimport qvit\n\nmodel = qvit.load("FOLDER")  # of this card\n'
+        f'```python\nimport qvit\n\nmodel = qvit.load("{place}")  # of this card\n'
         'for found in model.predict("picture.png"):\n    print(found.label, found.confidence, found.possible)\n```'
     )
 

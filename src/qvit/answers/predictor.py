@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from qvit.answers.calibrated import Answering, Calibration, unit
 from qvit.answers.evidence import Evidence, evidence_of
 from qvit.answers.explaining import Case, explained, of_files
+from qvit.answers.hub import folder_of
 from qvit.answers.members import Asked, ask, ask_files, ask_files_of, key_of, open_member
 from qvit.answers.needs import Square
 from qvit.answers.reading import in_parts, named
@@ -76,8 +77,8 @@ class Predictor:
         self.options = options or Answering()
         if not runs:
             raise RunError("Expected at least one run folder, got none.")
-        self._runs = [Path(run) for run in runs]
-        self.members = [open_member(Run(run)) for run in self._runs]
+        self._runs = [*runs]
+        self.members = [open_member(Run(folder_of(run))) for run in runs]
         self.needs = self.members[0].needs
         for run, member in zip(runs, self.members, strict=True):
             if (member.needs.task, member.needs.classes) != (self.needs.task, self.needs.classes):
@@ -224,6 +225,7 @@ def load(
 ) -> Predictor:
     """Return the model of a run folder, or of several as an ensemble, to be asked about new images.
 
+    `hf://owner/name` or `hf://owner/name@revision` is a run on a Hugging Face hub, see `hub.folder_of`.
     `options` are those of `Answering`: sets, coverage, error, alarms, sensitivity, specificity. Calibration is learnt
     from the run's data if its folder does not keep it yet: `root` is the folder of official files, `data` where the
     user's own lie now. Nothing is downloaded. Warns (`CalibrationWarning`) of what cannot be calibrated. Raises

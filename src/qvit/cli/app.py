@@ -16,6 +16,7 @@ from qvit.cli import (
     explain,
     models,
     predict,
+    push,
     serve,
     study,
     train,
@@ -41,6 +42,7 @@ app.command("predict")(predict.predict)
 app.command("calibrate")(predict.calibrate)
 app.command("explain")(explain.explain)
 app.command("card")(predict.card)
+app.command("push")(push.push)
 app.command("serve")(serve.serve)
 app.add_typer(study.app, name="study")
 app.command("compare")(compare.compare)

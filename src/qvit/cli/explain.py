@@ -8,7 +8,7 @@ import typer
 
 from qvit.cli.console import heavy_imports, print_json, print_table
 from qvit.cli.data import Moved, Root
-from qvit.cli.options import Json
+from qvit.cli.options import RUN, Json
 from qvit.errors import ConfigError, RunError
 from qvit.files import make_folder
 
@@ -20,7 +20,7 @@ SHEET = "sheet.png"
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     images: Annotated[
         list[str] | None, typer.Argument(help="Pictures, folders of pictures, or lists of paths (.txt).")
     ] = None,
@@ -35,7 +35,7 @@ def explain(
     target: Annotated[
         str | None, typer.Option("--class", help="The class that is explained.", show_default="the likeliest")
     ] = None,
-    beside: Annotated[Path | None, typer.Option(help="Another run, such as the classical twin, drawn below.")] = None,
+    beside: Annotated[str | None, typer.Option(help="Another run, such as the classical twin, drawn below.")] = None,
     root: Root = None,
     data: Moved = None,
     json: Json = False,
@@ -51,7 +51,7 @@ def explain(
         from qvit.answers.explaining import CHANGED, of_files, unlearnt
         from qvit.answers.predictor import load
         from qvit.report.explanation import draw_case, draw_sheet
-    predictors = {folder.name or str(folder): load(folder, root=root, data=data) for folder in (run, beside) if folder}
+    predictors = {Path(folder).name or folder: load(folder, root=root, data=data) for folder in (run, beside) if folder}
     if beside is not None and len(predictors) == 1:
         raise RunError(f"Expected two run folders of different names, got {run} and {beside}. Rename one.")
     shown: list[Picked] = []

@@ -14,6 +14,7 @@ Dataset = Annotated[
         help="A dataset's name (see `qvit data list`), or the path of an .npz file, a folder or a table of pictures."
     ),
 ]
+RUN = "A run folder, or hf://OWNER/NAME on a hub."
 Seed = Annotated[int | None, typer.Option(help="Fixes everything random.", show_default="0")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of `key: value` options.")]
 Assign = Annotated[

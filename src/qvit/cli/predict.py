@@ -15,7 +15,7 @@ import typer
 
 from qvit.cli.console import heavy_imports, print_json, print_table, say
 from qvit.cli.data import Moved, Root
-from qvit.cli.options import Json
+from qvit.cli.options import RUN, Json
 from qvit.cli.streams import shows_unicode
 from qvit.errors import ConfigError, printable
 
@@ -29,12 +29,12 @@ Keep = Callable[["Prediction"], None]
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     images: Annotated[
         list[str], typer.Argument(help="Pictures, folders of pictures, lists of paths (.txt), or - for stdin.")
     ],
     ensemble: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option("--with", help="Another run whose probabilities count as much; may be repeated."),
     ] = None,
     sets: Annotated[float, typer.Option(help="Share of images whose possible classes hold the true one.")] = 0.9,

@@ -2,18 +2,18 @@
 
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from qvit.cli.console import heavy_imports, say
 from qvit.cli.data import Moved, Root
+from qvit.cli.options import RUN
 from qvit.errors import ConfigError
 
 
 def serve(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any.")] = 8000,
     megabytes: Annotated[float, typer.Option(help="Most megabytes of a file.")] = 20,
