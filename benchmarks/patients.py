@@ -21,7 +21,7 @@ import numpy as np
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.evaluation.metrics import auc
 from qvit.training.options import resolve
-from qvit.training.run import evaluate_apart, train_run
+from qvit.training.run import evaluate_split, train_run
 
 Array = np.ndarray[Any, Any]
 DIVISIONS, RESAMPLES = 20, 1000
@@ -92,9 +92,11 @@ def main() -> None:
         rows = []
         for seed in range(chosen.seeds):
             config = resolve({"dataset": "breastmnist", "seed": seed})
-            apart = evaluate_apart(train_run(config, root / f"breast-{seed}"))
+            evaluated = evaluate_split(train_run(config, root / f"breast-{seed}"))
+            figures, apart = evaluated.measured.figures, evaluated.apart
+            assert apart is not None
             assert apart.without is not None
-            rows.append((apart.figures.auc, apart.figures.acc, apart.without.auc, apart.without.acc))
+            rows.append((figures.auc, figures.acc, apart.without.auc, apart.without.acc))
             told = "{:.3f}, {:.3f} | {:.3f}, {:.3f}".format(*rows[-1])
             print(f"| {seed} | {told} | {156 - apart.copies} of 156 |", flush=True)
         told = "{:.3f}, {:.3f} | {:.3f}, {:.3f}".format(*np.mean(rows, axis=0))

@@ -32,17 +32,18 @@ def test_a_file_is_measured_as_its_own_would_be(trained: Trained, tmp_path: Path
     run = Run(trained())
     np.savez(tmp_path / "other.npz", **arrays())
     found = evaluate_external(run, tmp_path / "other.npz")
-    assert found.figures == run.result.test
-    assert (found.images, found.groups, found.by_group) == (30, None, None)
+    assert found.measured.figures == run.result.test
+    assert len(found.measured.predicted.labels) == 30
+    assert (found.measured.groups, found.measured.by_group) == (None, None)
     assert (found.absent, found.unknown, found.broken) == ((), {}, ())
-    assert evaluate_external(run, tmp_path / "other.npz", split="val").figures == run.result.val
+    assert evaluate_external(run, tmp_path / "other.npz", split="val").measured.figures == run.result.val
 
 
 def test_all_pictures_of_a_folder_are_taken(trained: Trained, tmp_path: Path) -> None:
     run = Run(trained())
     path = folder_of(tmp_path / "pictures", {"Dark ": 7, "BRIGHT": 5, "red": 6})
     found = evaluate_external(run, path)
-    assert found.images == 18
+    assert len(found.measured.predicted.labels) == 18
     assert found.absent == ()
     model = run.load_model()
     rows = [
@@ -52,16 +53,16 @@ def test_all_pictures_of_a_folder_are_taken(trained: Trained, tmp_path: Path) ->
     ]
     scores = model(torch.from_numpy(np.stack([pixels for _, pixels in rows]))).double().softmax(dim=1)
     told = evaluate(np.array([[number] for number, _ in rows]), scores.detach().numpy(), "multi-class")
-    assert found.figures.auc == pytest.approx(told["auc"])
-    assert found.figures.kappa == pytest.approx(told["kappa"])
+    assert found.measured.figures.auc == pytest.approx(told["auc"])
+    assert found.measured.figures.kappa == pytest.approx(told["kappa"])
 
 
 def test_splits_of_a_folder_are_taken_if_there_are_any(trained: Trained, tmp_path: Path) -> None:
     run = Run(trained())
     for side, count in (("train", 5), ("test", 3)):
         folder_of(tmp_path / "pictures" / side, dict.fromkeys(NAMES, count))
-    assert evaluate_external(run, tmp_path / "pictures").images == 9
-    assert evaluate_external(run, tmp_path / "pictures", split="train").images == 15
+    assert len(evaluate_external(run, tmp_path / "pictures").measured.predicted.labels) == 9
+    assert len(evaluate_external(run, tmp_path / "pictures", split="train").measured.predicted.labels) == 15
     with pytest.raises(DataError, match=r"found none \(no picture in val\)\.$"):
         evaluate_external(run, tmp_path / "pictures", split="val")
 
@@ -71,23 +72,23 @@ def test_what_does_not_match_is_told(trained: Trained, tmp_path: Path) -> None:
     path = folder_of(tmp_path / "pictures", {"bright": 4, "red": 4, "green": 5})
     (path / "red" / "broken.png").write_text("text")
     found = evaluate_external(Run(trained()), path)
-    assert found.images == 8
+    assert len(found.measured.predicted.labels) == 8
     assert found.absent == ("dark",)
     assert found.unknown == {"green": 5}
     [broken] = found.broken
     assert broken.startswith(f"{path / 'red' / 'broken.png'}: expected a PNG")
-    assert found.figures.sensitivity_by_class is not None
-    assert found.figures.sensitivity_by_class[1] is None
+    assert found.measured.figures.sensitivity_by_class is not None
+    assert found.measured.figures.sensitivity_by_class[1] is None
 
 
 def test_measures_over_patients(trained: Trained, tmp_path: Path) -> None:
     run = Run(trained())
     path = folder_of(tmp_path / "pictures", dict.fromkeys(NAMES, 9))
-    found = evaluate_external(run, path, group_by="(p[0-9]+)-")
+    found = evaluate_external(run, path, group_by="(p[0-9]+)-").measured
     assert found.groups == 9
     assert found.by_group is not None
-    assert found.figures.auc == evaluate_external(run, path).figures.auc
-    both = evaluate_external(run, path, group_by="p[0-9]([0-9])-")
+    assert found.figures.auc == evaluate_external(run, path).measured.figures.auc
+    both = evaluate_external(run, path, group_by="p[0-9]([0-9])-").measured
     assert (both.groups, both.mixed) == (0, 3)
     assert both.by_group is None, "each patient has all classes"
     assert found.mixed == 0
@@ -112,8 +113,8 @@ def test_several_labels_are_matched_by_name(trained: Trained, tmp_path: Path) ->
     made["class_names"] = np.array(["dark", "green", "bright"])
     np.savez(tmp_path / "other.npz", **made)
     found = evaluate_external(run, tmp_path / "other.npz")
-    assert found.figures.auc == run.result.test.auc
-    assert found.classes == ("dark", "bright")
+    assert found.measured.figures.auc == run.result.test.auc
+    assert found.measured.predicted.classes == ("dark", "bright")
     assert found.unknown == {"green": 15}
     made["class_names"] = np.array(["dark", "green", "blue"])
     np.savez(tmp_path / "other.npz", **made)

@@ -25,7 +25,7 @@ def folder_of(path: Path, names: tuple[str, ...], count: int = 6) -> Path:
 
 def test_rates_of_each_class_are_told(qvit: Qvit, run: Path) -> None:
     told = qvit("evaluate", run, "--no-copies")
-    found = json.loads(qvit("evaluate", run, "--no-copies", "--json").out)
+    found = json.loads(qvit("evaluate", run, "--no-copies", "--json").out)["figures"]
     lines = told.out[told.out.index("by class") :].splitlines()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
     rates = zip(found["sensitivity_by_class"], found["specificity_by_class"], strict=True)
@@ -59,6 +59,62 @@ def test_other_data_are_an_external_test(
     assert (found["images"], found["groups"], found["by_group"]) == (18, None, None)
     assert found["unknown"] == {"unknown": 6}
     assert 0 <= found["figures"]["auc"] <= 1
+
+
+def test_json_has_the_same_shape_of_both_kinds_of_data(qvit: Qvit, run: Path, npz: Path, tmp_path: Path) -> None:
+    own = json.loads(qvit("evaluate", run, "--json").out)
+    other = json.loads(qvit("evaluate", run, "--data", folder_of(tmp_path / "elsewhere", NAMES), "--json").out)
+    shared = {"images", "classes", "figures", "groups", "mixed", "by_group"}
+    assert own.keys() - shared == {"near_duplicates", "exact_only", "without"}
+    assert other.keys() - shared == {"absent", "unknown", "broken"}
+    assert (own["images"], own["classes"], own["groups"]) == (20, [*NAMES], None)
+    assert own["figures"].keys() == other["figures"].keys()
+    assert json.loads(qvit("evaluate", run, "--json", "--no-copies").out).keys() == shared
+
+
+def test_groups_of_the_runs_own_data_are_measured(
+    qvit: Qvit, run: Path, npz: Path, arrays: dict[str, np.ndarray]
+) -> None:
+    for split in ("train", "val", "test"):
+        labels = arrays[f"{split}_labels"][:, 0]
+        arrays[f"{split}_groups"] = np.array([f"{split} {label}{k % 2}" for k, label in enumerate(labels)])
+    np.savez(npz, **arrays)
+    told = " ".join(qvit("evaluate", run, "--no-copies").out.split())
+    assert "over 6 groups, whose probabilities are averaged" in told
+    assert told.count("by class") == 2
+    found = json.loads(qvit("evaluate", run, "--no-copies", "--json").out)
+    assert (found["groups"], found["mixed"]) == (6, 0)
+    assert found["by_group"].keys() == found["figures"].keys()
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_groups"] = np.full(len(arrays[f"{split}_labels"]), split)
+    np.savez(npz, **arrays)
+    told = qvit("evaluate", run, "--no-copies").out
+    assert told.endswith(
+        "Groups are not measured: 0 have images of equal labels, the same in all of them.\n"
+        "Left out of 1 groups, as their labels differ: 1.\n"
+    )
+
+
+@pytest.mark.long
+def test_a_picture_of_both_kinds_of_data(
+    qvit: Qvit, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = qvit("evaluate", "run", "--no-copies", "--split", "val", "--picture", "own.svg")
+    assert (told.code, told.err) == (0, "Picture: own.svg\n")
+    assert told.out.startswith("run on val")
+    assert "run on val, 16 images" in Path("own.svg").read_text()
+    other = folder_of(Path("elsewhere"), NAMES)
+    told = qvit("evaluate", "run", "--data", other, "--json", "--picture", "other.PNG")
+    assert json.loads(told.out)["images"] == 18
+    assert Path("other.PNG").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_data_have_no_copies_to_leave_out(qvit: Qvit, run: Path, tmp_path: Path) -> None:
+    other = folder_of(tmp_path / "elsewhere", NAMES)
+    told = qvit("evaluate", run, "--data", other, "--no-copies")
+    expected = f"--no-copies is for the data that the run was trained on, and {other} holds others."
+    assert (told.code, told.out, told.err) == (2, "", f"Error: {expected}\n")
 
 
 @pytest.mark.filterwarnings("ignore::qvit.evaluation.AbsentClassWarning")

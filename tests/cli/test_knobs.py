@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,8 +23,9 @@ from qvit.report.page import Written
 from qvit.study.estimate import Planned, PlannedRuns
 from qvit.study.runner import Summary
 from qvit.study.store import Store
+from qvit.training.measured import Measured, Predicted
 from qvit.training.records import Figures
-from qvit.training.run import Apart
+from qvit.training.run import Apart, Evaluated
 
 Change = tuple[str, dict[str, tuple[Any, Any]]]  # arguments, and what they change: as it is without them, and with
 
@@ -217,7 +219,8 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "data": ("run --data small.npz", {"file": (None, "small.npz")}),
             "label": ("run --data own.npz --label sex", {"label": (None, "sex")}),
             "group_by": ("run --data own.npz --group-by patient", {"group_by": (None, "patient")}),
-            "copies": ("run --no-copies", {"qvit.training.run.evaluate_apart": (True, None)}),
+            "copies": ("run --no-copies", {"copies": (True, False)}),
+            "picture": ("run --picture p.svg", {"path": (None, "p.svg")}),
             "json": ("run --json", {"json": (False, True)}),
         },
     ),
@@ -404,6 +407,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
 REPORT = {"path": "own.npz", "md5": "0", "task": "binary", "splits": {"train": {"images": 3, "per_label": [3]}}}
 MEASURES = ("auc", "acc", "balanced_acc", "f1", "kappa", "sensitivity", "specificity", "ece", "log_loss")
 FIGURES = Figures(**dict.fromkeys(MEASURES, 0.5), auc_interval=(0.25, 0.75), acc_interval=(None, None))
+MEASURED = Measured(Predicted("multi-class", ("0", "1", "2"), np.arange(3)[:, None], np.eye(3)), FIGURES)
 
 
 class Listening:
@@ -443,8 +447,8 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
         "qvit.data.duplicates.find_duplicates", gives=Duplicates((), 0.5, 0.0, {"train": 24, "val": 16, "test": 20})
     )
     border.at("qvit.data.arrays.verify", gives=REPORT)
-    border.at("qvit.training.run.evaluate_run", gives=FIGURES)
-    border.at("qvit.training.run.evaluate_apart", gives=Apart(FIGURES, 1, FIGURES, exact_only=False))
+    border.at("qvit.training.run.evaluate_split", gives=Evaluated(MEASURED, Apart(1, FIGURES, exact_only=False)))
+    border.at("qvit.report.drawing.write_picture", gives=None)
     border.at("qvit.report.pictures.draw_comparison", gives=None)
     border.at("qvit.answers.external.evaluate_external")
     border.at("qvit.answers.predictor.load", passes=True)

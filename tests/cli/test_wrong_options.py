@@ -206,6 +206,7 @@ WRONG: dict[str, Wrong] = {
         "data": ("run --data nowhere.npz", f"nowhere.npz: {MISSING}"),
         "label": ("run --label sex", FOR_OTHERS),
         "group_by": ("run --group-by patient", FOR_OTHERS),
+        "picture": ("run --picture p.gif", "--picture needs a file that ends in .png, .svg, .pdf, got p.gif."),
         "root": (NEVER, "looked at where a run is of an official file: see data get"),
     },
     "predict": {

@@ -13,6 +13,7 @@ import torch
 
 from qvit.distill.guide import TeacherGuide
 from qvit.evaluation import sampled, statistics
+from qvit.training import measured
 from qvit.training import run as training
 from qvit.training.loop import TrainState
 from qvit.training.options import resolve
@@ -68,7 +69,7 @@ def train_as_if() -> Callable[..., Run]:
     def make(config: Any, folder: Path, **options: Any) -> Run:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(training, "fit", as_if_fitted)
-            patched.setattr(training, "bootstrap_interval", few_resamples)
+            patched.setattr(measured, "bootstrap_interval", few_resamples)
             patched.setattr(
                 TeacherGuide, "prepare", lambda self, model, data, *_, **__: (data, SimpleNamespace(config=self.config))
             )

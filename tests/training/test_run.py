@@ -25,7 +25,7 @@ from qvit.training import loop
 from qvit.training.options import RunConfig, resolve
 from qvit.training.prediction import predict
 from qvit.training.records import Validation
-from qvit.training.run import Run, build_model, evaluate_apart, evaluate_run, train_run
+from qvit.training.run import Run, build_model, evaluate_run, evaluate_split, train_run
 
 MakeConfig = Callable[..., RunConfig]
 Kept = Callable[[Path], dict[str, bytes]]
@@ -480,8 +480,10 @@ def test_measures_without_near_duplicates(config: MakeConfig, make_npz: Callable
     arrays["val_images"][1] = arrays["train_images"][9][:, ::-1]
     np.savez(tmp_path / "copies.npz", **arrays)
     run = train_run(config(tmp_path / "copies.npz", epochs=1), tmp_path / "apart")
-    apart = evaluate_apart(run)
-    assert apart.figures == run.result.test == evaluate_run(run)
+    evaluated = evaluate_split(run)
+    assert evaluated.measured.figures == run.result.test == evaluate_run(run)
+    apart = evaluated.apart
+    assert apart is not None
     assert apart.copies == 2
     keep = np.setdiff1d(np.arange(len(arrays["test_labels"])), [2, 7])
     data = run.load_data()
@@ -489,7 +491,12 @@ def test_measures_without_near_duplicates(config: MakeConfig, make_npz: Callable
     assert apart.without is not None
     assert apart.without.auc == pytest.approx(expected["auc"])
     assert apart.without.kappa == pytest.approx(expected["kappa"])
-    assert evaluate_apart(run, "val").copies == 1
+    apart = evaluate_split(run, "val").apart
+    assert apart is not None
+    assert apart.copies == 1
     plain = train_run(config(make_npz(), epochs=1), tmp_path / "plain")
-    assert (evaluate_apart(plain).copies, evaluate_apart(plain).without) == (0, None)
-    assert evaluate_apart(plain).exact_only, "of 24 training images nothing is learnt of what is near"
+    apart = evaluate_split(plain).apart
+    assert apart is not None
+    assert (apart.copies, apart.without) == (0, None)
+    assert apart.exact_only, "of 24 training images nothing is learnt of what is near"
+    assert evaluate_split(plain, copies=False).apart is None

@@ -146,7 +146,9 @@ def test_a_stop_at_any_write_loses_nothing(
     """Stopped before and after each renaming of a finished file, which is all that a kill can fall between."""
     settings = config(tta="never")
     none = {metric: Interval(0.5, None, None, 0.95, "few") for metric in ("auc", "acc")}
-    monkeypatch.setattr("qvit.training.run.bootstrap_interval", lambda *args: none)  # takes long, and writes nothing
+    monkeypatch.setattr(
+        "qvit.training.measured.bootstrap_interval", lambda *args: none
+    )  # takes long, and writes nothing
     monkeypatch.setattr("qvit.training.run.remember", lambda *args: None)  # writes to the cache
     rename = Path.replace
     count, limit = 0, 0

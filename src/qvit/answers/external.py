@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int64, Shaped
-from numpy.typing import NDArray
+from jaxtyping import Float, Int64
 
 from qvit.answers.members import ask, ask_files, ask_files_of, key_of, open_member
 from qvit.answers.needs import Needs
@@ -21,8 +20,7 @@ from qvit.data.registry import SPLITS, is_path
 from qvit.data.source import list_pictures
 from qvit.errors import ConfigError, DataError
 from qvit.training.folder import Run
-from qvit.training.records import Figures
-from qvit.training.run import figures_of
+from qvit.training.measured import Measured, Predicted, measure
 
 SHOWN = 5  # files that a message names
 _PART = 4096  # images in memory at a time
@@ -41,23 +39,16 @@ class Labelled:
     broken: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class External:
     """What an external test has shown.
 
-    `figures` are over `images` images; `by_group` over `groups` groups, such as patients, whose probabilities are
-    averaged, None if groups are not known or too few to be measured; `mixed` groups, whose images have different
-    labels, are left out there. `absent` are classes of the model that the data
-    lack, `unknown` those of the data that the model does not know, with the number of images that were left out;
-    `broken` files that could not be read.
+    `measured` is of the images whose classes the model knows. `absent` are classes of the model that the data lack,
+    `unknown` those of the data that the model does not know, with the number of images that were left out; `broken`
+    files that could not be read.
     """
 
-    images: int
-    figures: Figures
-    classes: tuple[str, ...]
-    groups: int | None
-    mixed: int
-    by_group: Figures | None
+    measured: Measured
     absent: tuple[str, ...]
     unknown: Mapping[str, int]
     broken: tuple[str, ...]
@@ -162,10 +153,9 @@ def _measured(found: Labelled, needs: Needs, name: str) -> External:
     if not len(labels) or (labels == labels[0]).all():
         seen = ", ".join(classes[label] for label in np.unique(labels)) if not multi_label else "equal labels"
         raise DataError(f"{name}: expected images of at least two classes that the run knows, found {seen or 'none'}.")
-    figures = figures_of(labels, scores, needs.task)
     groups = None if found.groups is None else np.array(found.groups)[known]
-    count, mixed, by_group = (None, 0, None) if groups is None else _by_group(labels, scores, groups, needs.task)
-    return External(len(labels), figures, classes, count, mixed, by_group, absent, unknown, found.broken)
+    measured = measure(Predicted(needs.task, classes, labels, scores, groups))
+    return External(measured, absent, unknown, found.broken)
 
 
 def _matched(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:
@@ -179,22 +169,6 @@ def _matched(theirs: Sequence[str], ours: Sequence[str]) -> list[int | None]:
     alike = {_plain(label): number for number, label in enumerate(ours) if plain[_plain(label)] == 1}
     same = {label: number for number, label in enumerate(ours)}
     return [same.get(label, alike.get(_plain(label))) for label in theirs]
-
-
-def _by_group(
-    labels: NDArray[np.int64], scores: NDArray[np.float64], groups: Shaped[np.ndarray, " n"], task: str
-) -> tuple[int, int, Figures | None]:
-    """Return how many groups have images of the same labels, how many have not, and figures over the former.
-
-    None if these cannot be measured.
-    """
-    _, first, place = np.unique(groups, return_index=True, return_inverse=True)
-    same = np.bincount(place, (labels == labels[first][place]).all(axis=1)) == np.bincount(place)
-    means = np.stack([np.bincount(place, column) for column in scores.T], axis=1) / np.bincount(place)[:, None]
-    told, mixed = labels[first][same], int((~same).sum())
-    if not len(told) or (told == told[0]).all():
-        return len(told), mixed, None
-    return len(told), mixed, figures_of(told, means[same], task)
 
 
 def _plain(label: str) -> str:

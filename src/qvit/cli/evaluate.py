@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qvit.cli.console import print_json, print_table
+from qvit.cli.circuit import FORMATS
+from qvit.cli.console import print_json, print_table, say
 from qvit.cli.data import Root
 from qvit.cli.options import GroupBy, Label
 from qvit.data.registry import DATASETS
 from qvit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from qvit.answers.external import External
+    from qvit.training.measured import Measured
     from qvit.training.records import Figures
     from qvit.training.run import Apart
 
@@ -31,34 +34,48 @@ def evaluate(
     copies: Annotated[
         bool, typer.Option(help="Measure again without images that have a near-duplicate in another split.")
     ] = True,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the confusion matrix, ROC, precision–recall and reliability: .png, .svg or .pdf.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Load a run's weights, predict a split again, and print all measures with intervals.
+
+    If groups such as patients are known, all are given over these, too, whose images' probabilities are averaged.
 
     All are given again without the images that have a near-duplicate among those trained on or chosen by.
 
     Of other data (--data), classes are matched by name, all pictures of a folder or table without splits are taken,
 
-    and with --group-by all measures are given over patients, too.
+    and --group-by says what the groups are.
     """
-    from qvit.training.folder import Run, named_classes
-    from qvit.training.run import evaluate_apart, evaluate_run
+    from qvit.training.folder import Run
+    from qvit.training.run import evaluate_split
 
+    if picture is not None and picture.suffix.lower()[1:] not in FORMATS:
+        endings = ", ".join(f".{name}" for name in FORMATS)
+        raise ConfigError(f"--picture needs a file that ends in {endings}, got {picture}.")
     if data is not None and not Run(run).is_of(data, root):
-        _external(run, data, split, label, group_by, root, json=json)
+        if not copies:
+            raise ConfigError(f"--no-copies is for the data that the run was trained on, and {data} holds others.")
+        _external(run, data, split, label, group_by, root, picture, json=json)
         return
     if label is not None or group_by is not None:
         raise ConfigError("--label and --group-by are for other data than the run was trained on, given with --data.")
     split = split or "test"
-    apart = evaluate_apart(Run(run), split, root=root, file=data) if copies else None
-    figures = evaluate_run(Run(run), split, root=root, file=data) if apart is None else apart.figures
+    found = evaluate_split(Run(run), split, root=root, file=data, copies=copies)
+    title = f"{run} on {split}"
     if json:
-        print_json(asdict(figures) | ({} if apart is None else _told(apart)))
-        return
-    _print(f"{run} on {split}", figures)
-    _print_by_class(figures, named_classes(Run(run)))
-    if apart is not None:
-        _print_apart(apart, split)
+        print_json(_told(found.measured) | _told_apart(found.apart))
+    else:
+        _print_measured(title, found.measured)
+        if found.apart is not None:
+            _print_apart(found.apart, split)
+    _draw(picture, run, found.measured, f"{title}, {len(found.measured.predicted.labels):,} images")
 
 
 def _external(
@@ -68,26 +85,73 @@ def _external(
     label: str | None,
     group_by: str | None,
     root: Path | None,
+    picture: Path | None,
     *,
     json: bool,
 ) -> None:
-    from qvit.answers.external import SHOWN, evaluate_external
+    from qvit.answers.external import evaluate_external
     from qvit.training.folder import Run
 
     other: str | Path = str(data) if str(data) in DATASETS else data
     found = evaluate_external(Run(run), other, split=split, label=label, group_by=group_by, root=root)
+    title = f"{run} on other data, {len(found.measured.predicted.labels):,} images of {data}"
     if json:
-        print_json(asdict(found))
+        more = {"absent": found.absent, "unknown": found.unknown, "broken": found.broken}
+        print_json(_told(found.measured) | more)
+    else:
+        _print_measured(title, found.measured)
+        _print_left_out(found)
+    _draw(picture, run, found.measured, title)
+
+
+def _draw(picture: Path | None, run: Path, measured: "Measured", title: str) -> None:
+    if picture is None:
         return
-    _print(f"{run} on other data, {found.images:,} images of {data}", found.figures)
-    _print_by_class(found.figures, found.classes)
-    if found.by_group is not None:
-        _print(f"over {found.groups:,} groups, whose probabilities are averaged", found.by_group)
-        _print_by_class(found.by_group, found.classes)
-    if found.mixed:
+    from qvit.report.curves import decide_as, draw_decisions
+    from qvit.report.drawing import write_picture
+    from qvit.training.folder import Run
+
+    write_picture(draw_decisions(decide_as(Run(run), measured.predicted), title), picture)
+    say(f"Picture: {picture}")
+
+
+def _told(measured: "Measured") -> dict[str, Any]:
+    return {
+        "images": len(measured.predicted.labels),
+        "classes": measured.predicted.classes,
+        "figures": asdict(measured.figures),
+        "groups": measured.groups,
+        "mixed": measured.mixed,
+        "by_group": None if measured.by_group is None else asdict(measured.by_group),
+    }
+
+
+def _told_apart(apart: "Apart | None") -> dict[str, Any]:
+    if apart is None:
+        return {}
+    without = None if apart.without is None else asdict(apart.without)
+    return {"near_duplicates": apart.copies, "exact_only": apart.exact_only, "without": without}
+
+
+def _print_measured(title: str, measured: "Measured") -> None:
+    classes = measured.predicted.classes
+    _print(title, measured.figures)
+    _print_by_class(measured.figures, classes)
+    if measured.by_group is not None:
+        _print(f"over {measured.groups:,} groups, whose probabilities are averaged", measured.by_group)
+        _print_by_class(measured.by_group, classes)
+    elif measured.groups is not None:
         typer.echo(
-            f"Left out of {found.mixed + (found.groups or 0):,} groups, as their labels differ: {found.mixed:,}."
+            f"Groups are not measured: {measured.groups:,} have images of equal labels, the same in all of them."
         )
+    if measured.mixed:
+        count = measured.mixed + (measured.groups or 0)
+        typer.echo(f"Left out of {count:,} groups, as their labels differ: {measured.mixed:,}.")
+
+
+def _print_left_out(found: "External") -> None:
+    from qvit.answers.external import SHOWN
+
     if found.absent:
         typer.echo(f"Not in these data: {', '.join(found.absent)}.")
     for name, count in found.unknown.items():
@@ -95,11 +159,6 @@ def _external(
     if found.broken:
         files = "1 file" if len(found.broken) == 1 else f"{len(found.broken):,} files"
         typer.echo(f"{files} could not be read: {'; '.join(found.broken[:SHOWN])}")
-
-
-def _told(apart: "Apart") -> dict[str, object]:
-    without = None if apart.without is None else asdict(apart.without)
-    return {"near_duplicates": apart.copies, "exact_only": apart.exact_only, "without": without}
 
 
 def _print_apart(apart: "Apart", split: str) -> None:

@@ -6,13 +6,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from qvit.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 5.2  # inches, of 72 points
 LINE = 0.165  # inches per line of text
+DPI = 140  # of pictures that are no SVG
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY, DARK = "#767676", "#222222"
@@ -62,6 +66,22 @@ def svg(figure: "Figure") -> str:
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+def write_picture(figure: "Figure", path: Path) -> None:
+    """Write a figure to a file that ends in .png, .svg or .pdf, whole or not at all.
+
+    Raises RunError if it cannot be written.
+    """
+    import matplotlib as mpl
+
+    kind = path.suffix.lower()[1:]
+    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # left out: the same figure is the same file
+    buffer = io.BytesIO()
+    with mpl.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # of names in other scripts
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=dates.get(kind))
+    write_atomic(path, buffer.getvalue())
 
 
 def wrapped(text: str, width: int = 42) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import nn
 
 import qvit
@@ -20,8 +20,6 @@ from qvit.data.registry import is_path
 from qvit.documents import one_line
 from qvit.errors import ConfigError, DataError, FileError, RunError
 from qvit.evaluation.medmnist_files import write_result
-from qvit.evaluation.metrics import evaluate, rates_by_class
-from qvit.evaluation.statistics import bootstrap_interval
 from qvit.files import expanded, open_regular, remedy, sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters
 from qvit.models.pretrained import imagenet_weights, load_imagenet
@@ -29,10 +27,11 @@ from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import Team, assemble
-from qvit.training.folder import Run, flag_of, short_name
+from qvit.training.folder import Run, flag_of, named_classes, short_name
 from qvit.training.loop import Objective, TrainState, fit
 from qvit.training.losses import make_loss
 from qvit.training.machine import check_device
+from qvit.training.measured import Measured, Predicted, figures_of, measure
 from qvit.training.options import RunConfig
 from qvit.training.places import recorded, remember, with_places
 from qvit.training.prediction import predict
@@ -305,59 +304,63 @@ def evaluate_run(
     `root` and `file` tell where the data lie, as for `Run.load_data`. Raises `RunError` for a damaged run, and for
     data that have changed or are not there any more.
     """
-    group = run.result.tta  # first, as its error says what to do about an unfinished run
-    with surroundings(run.training.threads):
-        data = run.load_data(root, file=file)
-        images = data[split]
-        scores = predict(run.load_model(), images, data.info.task, group=group)
-        return figures_of(images.labels, scores, data.info.task)
+    return evaluate_split(run, split, root=root, file=file, copies=False).measured.figures
 
 
 @dataclass(frozen=True)
 class Apart:
-    """Figures of a split with, and without its images that have a near-duplicate in train or val.
+    """Figures of a split `without` its images that have a near-duplicate in train or val, of which there are `copies`.
 
     `without` is None if there are none, or if too little is left to be measured. `exact_only` is whether only exact
     copies were looked for, as there are too few training images to tell what is near.
     """
 
-    figures: Figures
     copies: int
     without: Figures | None
     exact_only: bool
 
 
-def evaluate_apart(
-    run: Run, split: str = "test", *, root: str | Path | None = None, file: str | Path | None = None
-) -> Apart:
-    """Evaluate as `evaluate_run` does, and again on the images of the split without a near-duplicate in another one.
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """A split of a run's data, predicted again: its measures, and those `apart` from near-duplicates, if asked for."""
 
-    Near-duplicates are those of `qvit.data.duplicates`, of images of test in train or val, and of val in train.
+    measured: Measured
+    apart: Apart | None
+
+
+def evaluate_split(
+    run: Run,
+    split: str = "test",
+    *,
+    root: str | Path | None = None,
+    file: str | Path | None = None,
+    copies: bool = True,
+) -> Evaluated:
+    """Predict a split again as `evaluate_run` does, and measure it over images, and over groups if they are known.
+
+    With `copies`, also on the images of the split without a near-duplicate in another one: those of
+    `qvit.data.duplicates`, of images of test in train or val, and of val in train.
     """
+    group = run.result.tta  # first, as its error says what to do about an unfinished run
+    with surroundings(run.training.threads):
+        data = run.load_data(root, file=file)
+        images, task = data[split], data.info.task
+        scores = predict(run.load_model(), images, task, group=group)
+        groups = None if data.groups is None else data.groups[split]
+        predicted = Predicted(task, named_classes(run), images.labels, scores, groups)
+        return Evaluated(measure(predicted), _apart(data, split, predicted) if copies else None)
+
+
+def _apart(data: Dataset, split: str, predicted: Predicted) -> Apart:
     from qvit.data.duplicates import find_duplicates  # compiles kernels, which training does not need
     from qvit.data.findings import EARLIER
 
-    group = run.result.tta
-    with surroundings(run.training.threads):
-        data = run.load_data(root, file=file)
-        images = data[split]
-        scores = predict(run.load_model(), images, data.info.task, group=group)
-        found = find_duplicates(data, across_only=True)
-        copies = found.flagged(split, within=EARLIER[split])
-        labels = images.labels[~copies]
-        measurable = copies.any() and len(labels) and not (labels == labels[0]).all()
-        without = figures_of(labels, scores[~copies], data.info.task) if measurable else None
-        figures = figures_of(images.labels, scores, data.info.task)
-        return Apart(figures, int(copies.sum()), without, exact_only=not found.cut)
-
-
-def figures_of(labels: Int64[np.ndarray, "n l"], scores: Float[np.ndarray, "n k"], task: str) -> Figures:
-    """Return all measures, AUC and accuracy with intervals, rates by class; raises MetricError as `evaluate` does."""
-    intervals = bootstrap_interval(labels, scores, task)
-    ends = {f"{metric}_interval": (interval.low, interval.high) for metric, interval in intervals.items()}
-    rates = zip(("sensitivity", "specificity"), rates_by_class(labels, scores, task), strict=True)
-    each = {f"{name}_by_class": tuple(None if np.isnan(v) else v for v in values.tolist()) for name, values in rates}
-    return Figures.of(evaluate(labels, scores, task) | ends | each)
+    found = find_duplicates(data, across_only=True)
+    copies = found.flagged(split, within=EARLIER[split])
+    labels = predicted.labels[~copies]
+    measurable = copies.any() and len(labels) and not (labels == labels[0]).all()
+    without = figures_of(labels, predicted.scores[~copies], predicted.task) if measurable else None
+    return Apart(int(copies.sum()), without, exact_only=not found.cut)
 
 
 def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[torch.Tensor, " c"]]:
