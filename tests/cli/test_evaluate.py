@@ -90,7 +90,7 @@ def test_groups_of_the_runs_own_data_are_measured(
     np.savez(npz, **arrays)
     told = qvit("evaluate", run, "--no-copies").out
     assert told.endswith(
-        "Groups are not measured: 0 have images of equal labels, the same in all of them.\n"
+        "Groups whose images have equal labels: 0, too few or too alike to be measured.\n"
         "Left out of 1 groups, as their labels differ: 1.\n"
     )
 

@@ -236,6 +236,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "alarms": ("run p.png --alarms 0.1", {"options.alarms": (0.05, 0.1)}),
             "root": ("run p.png --root files", {"root": (None, "files")}),
             "data": ("run p.png --data small.npz", {"data": (None, "small.npz")}),
+            "group_by": ("run p.png --group-by p", {"pattern": (None, "p"), "grouped": (False, True)}),
             "table": ("run p.png --csv t.csv", {"path": (None, "t.csv")}),
             "jsonl": ("run p.png --jsonl", {"json": (False, True)}),
             "json": ("run p.png --json", {"json": (False, True)}),
@@ -453,6 +454,7 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     border.at("qvit.answers.external.evaluate_external")
     border.at("qvit.answers.predictor.load", passes=True)
     border.at("qvit.answers.predictor.named", passes=True)
+    border.at("qvit.answers.grouped.Grouping", passes=True)
     border.at("qvit.cli.predict._written", passes=True)
     border.at("qvit.serve.desk.Desk", passes=True)
     border.at("qvit.serve.server.listen", gives=contextlib.nullcontext(Listening()))

@@ -97,6 +97,88 @@ def test_a_broken_file_is_a_row_and_the_exit_code_says_so(
     assert "1 file could not be read." in told.err
 
 
+# --- groups ---
+
+
+@pytest.fixture
+def patients(files: list[Path]) -> list[Path]:
+    """Files of two patients, the third of one that is broken, and one without a name of a patient."""
+    names = ("a1-0.png", "b2-0.png", "a1-1.png", "other.png")
+    paths = [path.rename(path.with_name(name)) for path, name in zip(files, names, strict=True)]
+    broken = paths[0].with_name("a1-2.png"), paths[0].with_name("c3-0.png")
+    for path in broken:
+        path.write_text("text")
+    return [*paths, *broken]
+
+
+GROUPED = ("--group-by", "([a-z][0-9])-")
+
+
+def test_groups_follow_the_images(qvit: Qvit, run: Path, patients: list[Path]) -> None:
+    told = qvit("predict", run, *patients, *GROUPED, "--jsonl")
+    assert told.code == 1
+    assert told.err.endswith("2 files could not be read.\n1 image has no group in the path.\n")
+    rows = [json.loads(line) for line in told.out.splitlines()]
+    assert [row.get("source") for row in rows] == [*map(str, patients), None, None, None]
+    assert [(row["group"], row["images"]) for row in rows[6:]] == [("a1", 2), ("b2", 1), ("c3", 0)]
+    assert "expected a group in the path" in rows[3]["error"]
+    assert [row["error"] is None for row in rows] == [True, True, True, False, False, False, True, True, False]
+    assert rows[7]["probabilities"] == rows[1]["probabilities"]
+    mean = {name: (rows[0]["probabilities"][name] + rows[2]["probabilities"][name]) / 2 for name in "012"}
+    assert rows[6]["probabilities"] == pytest.approx(mean), "without calibration, as images are few"
+    assert not {"possible", "possible_by_class"} & rows[6].keys()
+    found = json.loads(qvit("predict", run, *patients, *GROUPED, "--json").out)
+    assert found["predictions"] + found["groups"] == rows
+
+
+def test_a_document_has_groups_whenever_they_are_asked_for(
+    qvit: Qvit, run: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "groups" not in json.loads(qvit("predict", run, files[0], "--json").out)
+    found = json.loads(qvit("predict", run, files[0], "--json", "--group-by", "patient").out)
+    assert (found["groups"], len(found["predictions"])) == ([], 1)
+    monkeypatch.setattr("sys.stdin", None)
+    found = json.loads(qvit("predict", run, "-", "--json", "--group-by", "patient").out)
+    assert (found["groups"], found["predictions"]) == ([], [])
+
+
+def test_groups_have_a_table_of_their_own(
+    qvit: Qvit, run: Path, patients: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = [json.loads(line) for line in qvit("predict", run, *patients, *GROUPED, "--jsonl").out.splitlines()[6:]]
+    out = qvit("predict", run, *patients, *GROUPED).out
+    lines = out[out.index("By group, of the mean probabilities") :].splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert rows == [
+        *([row["group"], str(row["images"]), row["label"], f"{row['confidence']:.3f}"] for row in groups[:2]),
+        ["c3", "0", "none of its files could be read", ""],
+    ]
+    monkeypatch.setattr(module, "MOST_ROWS", 2)
+    out = " ".join(qvit("predict", run, *patients, *GROUPED).out.split())
+    assert "4 more images are not shown;" in out
+    assert "1 more groups are not shown;" in out
+
+
+def test_groups_have_a_file_of_their_own(qvit: Qvit, run: Path, patients: list[Path], tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in qvit("predict", run, *patients, *GROUPED, "--jsonl").out.splitlines()]
+    qvit("predict", run, *patients, *GROUPED, "--csv", tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    assert [row["image"] for row in rows] == [*map(str, patients)]
+    assert [row["group"] for row in rows] == ["a1", "b2", "a1", "", "a1", "c3"]
+    with (tmp_path / "t-groups.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    for row, line in zip(rows, lines[6:], strict=True):
+        assert (row["group"], row["images"]) == (line["group"], str(line["images"]))
+        assert (row["answer"], row["error"]) == (line["label"] or "", line["error"] or "")
+        told = {name: float(row[f"p_{name}"]) for name in "012" if row[f"p_{name}"]}
+        assert told == (line["probabilities"] or {})
+    assert [*rows[0]][:6] == ["group", "images", "answer", "probability", "withheld", "error"]
+    qvit("predict", run, *patients, "--csv", tmp_path / "plain.csv")
+    assert "group" not in (tmp_path / "plain.csv").read_text().splitlines()[0]
+    assert not (tmp_path / "plain-groups.csv").exists()
+
+
 def test_withheld_answers_and_warnings_are_shown(
     qvit: Qvit, run: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

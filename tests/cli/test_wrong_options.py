@@ -217,6 +217,11 @@ WRONG: dict[str, Wrong] = {
         "coverage": ("run p.png --coverage 0", "coverage must be above 0 and at most 1, got 0.0."),
         "error": ("run p.png --error 2", "error must be above 0 and at most 1, got 2.0."),
         "alarms": ("run p.png --alarms 1", "alarms must be from 0 to below 1, got 1.0."),
+        "group_by": (
+            "run p.png --group-by (",
+            "group_by='(' is no regular expression (missing ), unterminated subpattern at position 0). Name a column "
+            "of a table, or give a pattern such as 'patient([0-9]+)'.",
+        ),
         "root": (NEVER, "looked at where a run is of an official file: see data get"),
         "data": (NEVER, "without it answers are given that are not calibrated, with a warning"),
         "table": (

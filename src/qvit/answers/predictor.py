@@ -1,6 +1,7 @@
 """A trained model that is asked about new images: `qvit.load("RUN").predict(…)`."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import partial
@@ -57,6 +58,15 @@ class Prediction:
     distance: float | None = None
     unlike: bool | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What is said of one image, the name of its file, and the `scores` (c,) that this is made of; None if broken."""
+
+    prediction: Prediction
+    file: str
+    scores: Float[np.ndarray, " c"] | None
 
 
 class Predictor:
@@ -143,16 +153,23 @@ class Predictor:
 
     def stream(self, words: str | Path | Iterable[str | Path], lines: Iterable[str] = ()) -> Iterator[Prediction]:
         """Yield what is said of each image that words name, see `reading.named`, in order and in bounded memory."""
+        return (scored.prediction for scored in self.scored(words, lines))
+
+    def scored(self, words: str | Path | Iterable[str | Path], lines: Iterable[str] = ()) -> Iterator[Scored]:
+        """Yield the same with the file of each image, and its probabilities before they are calibrated."""
         here = partial(ask_files, self.members)
         there = partial(ask_files_of, key_of(self.members), Path.cwd())
         words = [words] if isinstance(words, str | Path) else words
         parts, many = in_parts(named(words, lines), self.needs)
         for found in in_order(parts, here, there if many else None):
-            block = found.block
+            block, asked = found.block, found.asked
             good = [source for source, error in zip(block.sources, block.errors, strict=True) if error is None]
-            answers = iter(() if found.asked is None else self._told(good, found.asked))
-            for source, error in zip(block.sources, block.errors, strict=True):
-                yield next(answers) if error is None else Prediction(source, error=error)
+            answers = iter(() if asked is None else zip(self._told(good, asked), asked.scores, strict=True))
+            frames = Counter(block.files)
+            for place, source, error in zip(block.files, block.sources, block.errors, strict=True):
+                file = source if frames[place] == 1 else source.rpartition("#")[0]
+                prediction, scores = next(answers) if error is None else (Prediction(source, error=error), None)
+                yield Scored(prediction, file, scores)
 
     def _told(self, sources: Sequence[str], asked: Asked) -> list[Prediction]:
         scores, names, several = asked.scores, self.needs.classes, self.needs.task == "multi-label"

@@ -141,9 +141,7 @@ def _print_measured(title: str, measured: "Measured") -> None:
         _print(f"over {measured.groups:,} groups, whose probabilities are averaged", measured.by_group)
         _print_by_class(measured.by_group, classes)
     elif measured.groups is not None:
-        typer.echo(
-            f"Groups are not measured: {measured.groups:,} have images of equal labels, the same in all of them."
-        )
+        typer.echo(f"Groups whose images have equal labels: {measured.groups:,}, too few or too alike to be measured.")
     if measured.mixed:
         count = measured.mixed + (measured.groups or 0)
         typer.echo(f"Left out of {count:,} groups, as their labels differ: {measured.mixed:,}.")

@@ -234,13 +234,18 @@ def groups_of(path: Path, files: Sequence[str], pattern: re.Pattern[str]) -> tup
     """Return the part of each file's path that names its group; raises DataError for a path without one."""
     found = []
     for file in files:
-        match = pattern.search(file)
-        group = None if match is None else match[1] if pattern.groups else match[0]
-        if not group:
+        group = group_of(file, pattern)
+        if group is None:
             advice = "Change the pattern of group_by, or the file's name."
             raise problem(path, f"a group in each file's name ('{pattern.pattern}')", f"none in {file}", advice)
         found.append(group)
     return tuple(found)
+
+
+def group_of(file: str, pattern: re.Pattern[str]) -> str | None:
+    """Return the part of a file's path that names its group; None if there is none, or nothing in it."""
+    match = pattern.search(file)
+    return None if match is None else (match[1] if pattern.groups else match[0]) or None
 
 
 def check_classes(path: Path, classes: Sequence[str]) -> None:
