@@ -1,4 +1,4 @@
-"""`qvit predict` and `qvit calibrate`: every form of output, broken files, and the exit code."""
+"""`qvit predict`: every form of output, broken files, and the exit code."""
 
 import csv
 import json
@@ -232,22 +232,3 @@ def test_nothing_is_left_of_a_table_that_failed(qvit: Qvit, run: Path, files: li
     assert told.code == 2
     assert told.err.endswith(f"Error: There is no file {tmp_path / 'none.txt'}.\n")
     assert not [path for path in tmp_path.iterdir() if "t.csv" in path.name]
-
-
-def test_calibrate_tells_and_keeps(qvit: Qvit, run: Path) -> None:
-    told = qvit("calibrate", run, "--json")
-    assert told.code == 0
-    found = json.loads(told.out)
-    assert found["images"] == 16
-    assert found["temperature"] == 1.0
-    assert found["ece_before"] is None
-    told = qvit("calibrate", run)
-    assert "sensitivity of 0" in told.out
-    assert "operating point" in told.out
-    assert "Note: Not calibrated: 16 validation images, where 30 are needed." in told.err
-    assert (run / "calibration.json").exists()
-    told = qvit("calibrate", run, "--clear", "--sensitivity", 0.9)
-    assert (told.code, told.err) == (2, "Error: Both --clear and a value were given; use one of them.\n")
-    told = qvit("calibrate", run, "--sensitivity", 0.9)
-    assert told.code == 2
-    assert "this task is multi-class. Leave it out." in told.err

@@ -7,6 +7,7 @@ import typer
 from qvit import __version__
 from qvit.cli import (
     bench,
+    calibrate,
     circuit,
     compare,
     data,
@@ -16,8 +17,8 @@ from qvit.cli import (
     explain,
     models,
     predict,
-    push,
     serve,
+    share,
     study,
     train,
 )
@@ -39,10 +40,10 @@ app.command("teacher")(train.teacher)
 app.command("distill")(distill.distill)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
-app.command("calibrate")(predict.calibrate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("explain")(explain.explain)
-app.command("card")(predict.card)
-app.command("push")(push.push)
+app.command("card")(share.card)
+app.command("push")(share.push)
 app.command("serve")(serve.serve)
 app.add_typer(study.app, name="study")
 app.command("compare")(compare.compare)

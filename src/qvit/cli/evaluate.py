@@ -10,19 +10,20 @@ import typer
 from qvit.cli.circuit import FORMATS
 from qvit.cli.console import print_json, print_table, say
 from qvit.cli.data import Root
-from qvit.cli.options import GroupBy, Label
+from qvit.cli.options import RUN, GroupBy, Label
 from qvit.data.registry import DATASETS
 from qvit.errors import ConfigError
 
 if TYPE_CHECKING:
     from qvit.answers.external import External
+    from qvit.training.folder import Run
     from qvit.training.measured import Measured
     from qvit.training.records import Figures
     from qvit.training.run import Apart
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     split: Annotated[str | None, typer.Option(help="train, val or test.", show_default="test")] = None,
     root: Root = None,
     data: Annotated[
@@ -53,21 +54,23 @@ def evaluate(
 
     and --group-by says what the groups are.
     """
+    from qvit.answers.hub import folder_of
     from qvit.training.folder import Run
     from qvit.training.run import evaluate_split
 
     if picture is not None and picture.suffix.lower()[1:] not in FORMATS:
         endings = ", ".join(f".{name}" for name in FORMATS)
         raise ConfigError(f"--picture needs a file that ends in {endings}, got {picture}.")
-    if data is not None and not Run(run).is_of(data, root):
+    opened = Run(folder_of(run))
+    if data is not None and not opened.is_of(data, root):
         if not copies:
             raise ConfigError(f"--no-copies is for the data that the run was trained on, and {data} holds others.")
-        _external(run, data, split, label, group_by, root, picture, json=json)
+        _external(opened, run, data, split, label, group_by, root, picture, json=json)
         return
     if label is not None or group_by is not None:
         raise ConfigError("--label and --group-by are for other data than the run was trained on, given with --data.")
     split = split or "test"
-    found = evaluate_split(Run(run), split, root=root, file=data, copies=copies)
+    found = evaluate_split(opened, split, root=root, file=data, copies=copies)
     title = f"{run} on {split}"
     if json:
         print_json(_told(found.measured) | _told_apart(found.apart))
@@ -75,11 +78,12 @@ def evaluate(
         _print_measured(title, found.measured)
         if found.apart is not None:
             _print_apart(found.apart, split)
-    _draw(picture, run, found.measured, f"{title}, {len(found.measured.predicted.labels):,} images")
+    _draw(picture, opened, found.measured, f"{title}, {len(found.measured.predicted.labels):,} images")
 
 
 def _external(
-    run: Path,
+    opened: "Run",
+    run: str,
     data: Path,
     split: str | None,
     label: str | None,
@@ -90,10 +94,9 @@ def _external(
     json: bool,
 ) -> None:
     from qvit.answers.external import evaluate_external
-    from qvit.training.folder import Run
 
     other: str | Path = str(data) if str(data) in DATASETS else data
-    found = evaluate_external(Run(run), other, split=split, label=label, group_by=group_by, root=root)
+    found = evaluate_external(opened, other, split=split, label=label, group_by=group_by, root=root)
     title = f"{run} on other data, {len(found.measured.predicted.labels):,} images of {data}"
     if json:
         more = {"absent": found.absent, "unknown": found.unknown, "broken": found.broken}
@@ -101,17 +104,16 @@ def _external(
     else:
         _print_measured(title, found.measured)
         _print_left_out(found)
-    _draw(picture, run, found.measured, title)
+    _draw(picture, opened, found.measured, title)
 
 
-def _draw(picture: Path | None, run: Path, measured: "Measured", title: str) -> None:
+def _draw(picture: Path | None, run: "Run", measured: "Measured", title: str) -> None:
     if picture is None:
         return
     from qvit.report.curves import decide_as, draw_decisions
     from qvit.report.drawing import write_picture
-    from qvit.training.folder import Run
 
-    write_picture(draw_decisions(decide_as(Run(run), measured.predicted), title), picture)
+    write_picture(draw_decisions(decide_as(run, measured.predicted), title), picture)
     say(f"Picture: {picture}")
 
 

@@ -1,4 +1,4 @@
-"""`qvit predict`, `qvit calibrate` and `qvit card`: what a model says of new images, how sure, and for whom it is."""
+"""`qvit predict`: what a model says of new images."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from qvit.cli.console import heavy_imports, print_json, print_table, say
+from qvit.cli.console import heavy_imports, print_table, say
 from qvit.cli.data import Moved, Root
 from qvit.cli.options import RUN, Json
 from qvit.cli.streams import shows_unicode
@@ -286,54 +286,3 @@ def _group_cells(found: "GroupPrediction") -> Sequence[object]:
 def _answer(answer: Answer) -> str:
     label = answer.label
     return "" if label is None else label if isinstance(label, str) else "|".join(label)
-
-
-def calibrate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    sensitivity: Annotated[
-        float | None, typer.Option(help="Answer yes such that this share of positives is found on validation.")
-    ] = None,
-    specificity: Annotated[
-        float | None, typer.Option(help="Answer yes such that this share of negatives is spared on validation.")
-    ] = None,
-    clear: Annotated[
-        bool, typer.Option("--clear", help="Forget the sensitivity or specificity chosen before.")
-    ] = False,
-    root: Root = None,
-    data: Moved = None,
-    json: Json = False,
-) -> None:
-    """Learn from the validation images how sure a run's answers are, and choose an operating point for yes and no."""
-    if clear and (sensitivity is not None or specificity is not None):
-        raise ConfigError("Both --clear and a value were given; use one of them.")
-    with heavy_imports():
-        from qvit.answers.choosing import calibrated
-    told = calibrated(run, sensitivity=sensitivity, specificity=specificity, clear=clear, root=root, data=data)
-    if json:
-        print_json(told)
-        return
-    rows = [[name.replace("_", " "), _shown_value(value)] for name, value in told.items() if name != "notes"]
-    print_table(f"{run}, on validation images", ["measure", "value"], rows)
-    for note in told["notes"]:
-        say(f"Note: {note}")
-
-
-def _shown_value(value: Any) -> str:
-    return "none" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def card(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="RUN/README.md")] = None,
-) -> None:
-    """Write a run's model card: figures with intervals, data, use and limits, in the form of Hugging Face."""
-    with heavy_imports():
-        from qvit.answers.card import card as text
-        from qvit.answers.card import write_card
-        from qvit.files import write_atomic
-        from qvit.training.folder import Run
-    if out is None:
-        out = write_card(Run(run))
-    else:
-        write_atomic(out, text(Run(run)).encode())
-    typer.echo(f"Written: {out}")

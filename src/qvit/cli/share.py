@@ -1,4 +1,4 @@
-"""`qvit push`: share a trained run through a Hugging Face hub."""
+"""`qvit card` and `qvit push`: a trained run described for others, and shared through a Hugging Face hub."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +8,23 @@ import typer
 
 from qvit.cli.console import heavy_imports, print_json, say
 from qvit.cli.options import Json
+
+
+def card(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="RUN/README.md")] = None,
+) -> None:
+    """Write a run's model card: figures with intervals, data, use and limits, in the form of Hugging Face."""
+    with heavy_imports():
+        from qvit.answers.card import card as text
+        from qvit.answers.card import write_card
+        from qvit.files import write_atomic
+        from qvit.training.folder import Run
+    if out is None:
+        out = write_card(Run(run))
+    else:
+        write_atomic(out, text(Run(run)).encode())
+    typer.echo(f"Written: {out}")
 
 
 def push(
