@@ -57,7 +57,7 @@ def many(files: list[Path], count: int, folder: Path) -> list[Path]:
 
 def decode(needs: Needs, files: list[Path]) -> float:
     """Return the seconds that decoding takes."""
-    given: list[File] = [(file, None) for file in files]
+    given: list[File] = [(str(file), None) for file in files]
     block(needs, 0, given[:50])
     began = time.perf_counter()
     for k in range(0, len(files), MOST_FILES):

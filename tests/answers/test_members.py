@@ -17,7 +17,7 @@ from qvit.training.folder import Run
 
 
 def of(paths: list[Path]) -> list[File]:
-    return [(path, None) for path in paths]
+    return [(str(path), None) for path in paths]
 
 
 def test_scores_are_averaged_and_features_kept(trained: Callable[..., Path]) -> None:

@@ -1,15 +1,17 @@
 """Work that is spread: everything once and in order, by whoever has time, few results in memory."""
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from threading import Event
 from typing import Any
 
 import pytest
 
 from qvit.answers import spread
-from qvit.answers.spread import File, Part, in_order
+from qvit.answers.spread import ALONE, File, Part, in_order, start_if_many
 from qvit.errors import RunError
 
 
@@ -97,3 +99,67 @@ def test_an_error_of_the_work_is_raised_and_the_rest_is_left(four: None) -> None
     assert [next(found)[1] for _ in range(3)] == [0, 1, 2]
     with pytest.raises(RunError, match=r"^no$"):
         next(found)
+
+
+class Pool:
+    """In place of processes: what it is given to do."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def submit(self, work: Any) -> None:
+        self.given.append(work)
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
+    made = Pool()
+    monkeypatch.setattr(spread, "_processors", lambda: 3)
+    monkeypatch.setattr("joblib.externals.loky.get_reusable_executor", lambda **_: made)
+    return made
+
+
+def large(path: Path, size: int = ALONE) -> Path:
+    """A file of a size that takes no room on the disk."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
+
+
+@pytest.mark.parametrize("named", ["a.png", "in", "in/of", "long.txt"])
+def test_processes_are_started_early_for_many_files(pool: Pool, tmp_path: Path, named: str) -> None:
+    large(tmp_path / "a.png")
+    large(tmp_path / "in" / "b.png")
+    large(tmp_path / "in" / "of" / "c.png")
+    large(tmp_path / "long.txt", 1 << 20)
+    start_if_many([str(tmp_path / named)])
+    assert len(pool.given) == 2
+    pool.given[0]()
+    assert "qvit.answers.members" in sys.modules, "what takes long"
+
+
+def test_many_small_files_are_many(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spread, "ALONE", 30_000)
+    for place in range(9):
+        (tmp_path / f"{place}.png").touch()
+    start_if_many([str(tmp_path)])
+    assert not pool.given
+    for place in range(9, 11):
+        (tmp_path / f"{place}.png").touch()
+    start_if_many([str(tmp_path), "more"])
+    assert pool.given
+
+
+@pytest.mark.parametrize("words", [[], ["-"], ["none.png", "a.txt", "\0", "none"]])
+def test_for_few_files_nothing_is_started(pool: Pool, words: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    large(tmp_path / "a.txt", 1000)
+    start_if_many(words)
+    assert not pool.given
+
+
+def test_one_processor_starts_nothing(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spread, "_processors", lambda: 1)
+    start_if_many([str(large(tmp_path / "a.png"))])
+    assert not pool.given

@@ -92,7 +92,7 @@ def _pictures(run: Run, needs: Needs, path: Path, split: str | None, options: Im
     sides = np.array(listing.sides or ["test"] * len(listing.files))
     chosen = np.flatnonzero(sides == (split or "test"))
     members = [open_member(run)]
-    parts, many = in_parts(((listing.folder / listing.files[number], None) for number in chosen), needs)
+    parts, many = in_parts(((str(listing.folder / listing.files[number]), None) for number in chosen), needs)
     there = partial(ask_files_of, key_of(members), Path.cwd()) if many else None
     scores, broken = [], []
     good: list[int] = []

@@ -1,5 +1,6 @@
 """Trained models that are asked together, in this process or another, about files or squares."""
 
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,6 +91,7 @@ def ask_files_of(key: Key, folder: Path, start: int, files: Sequence[File]) -> A
 
 @lru_cache(maxsize=1)
 def _opened(key: Key) -> tuple[Member, ...]:
+    gc.enable()  # see `spread`
     members = tuple(open_member(Run(Path(folder))) for folder, _ in key)
     if key_of(members) != key:
         raise RunError("The weights of a run were changed while it was asked. Ask it again.")

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from qvit.data.options import ImportOptions
-from qvit.data.pictures import Pixels, luma, pictures_in, read_pictures
+from qvit.data.pictures import Opened, Pixels, luma, pictures_in, read_pictures
 from qvit.data.registry import Task
 from qvit.data.squares import to_square
 from qvit.errors import DataError
@@ -62,7 +62,7 @@ class Needs:
         pictures = read_pictures(path, frames=self.importing.frames, bits=self.importing.bits)
         return [self.square(picture.pixels) for picture in pictures]
 
-    def squares_in(self, file: BinaryIO, *, most: int) -> list[Square]:
+    def squares_in(self, file: Opened, *, most: int) -> list[Square]:
         """Return the images in an open file, or in bytes in memory, of at most `most` pixels; raises as `squares`."""
         pictures = pictures_in(file, frames=self.importing.frames, bits=self.importing.bits, most=most)
         return [self.square(picture.pixels) for picture in pictures]

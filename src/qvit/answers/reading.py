@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from qvit.answers.needs import Needs, Square
-from qvit.answers.spread import File, Part
+from qvit.answers.spread import ALONE, LISTS, File, Part, weight
 from qvit.cpu.memory import reuse_memory
 from qvit.data.listing import pictures_below
 from qvit.data.pictures import QUIET
@@ -20,10 +20,7 @@ from qvit.files import read_text
 MOST_FILES = 512  # of a block
 BLOCK_BYTES = 16 << 20  # of the squares of a block
 BLOCK_READ = 16 << 20  # of files of a block, about half a second
-ALONE = 48 << 20  # of files that one process has read by the time that others have started
-_FILE = 3000  # bytes that opening a file takes as long as
 _LONGEST_LIST = 1 << 30  # bytes
-LISTS = (".txt", ".lst")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +54,10 @@ def named(words: Iterable[str | Path], lines: Iterable[str]) -> Iterator[File]:
             yield from _listed(lines, Path())
         elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some names
             try:
-                yield from ((path / name, None) for name in pictures_below(path))
+                start = os.fspath(path / "_")[:-1]
+                yield from ((start + name, None) for name in pictures_below(path))
             except DataError as error:
-                yield path, str(error).removeprefix(f"{path}: ")  # which stands beside it
+                yield os.fspath(path), str(error).removeprefix(f"{path}: ")  # which stands beside it
         elif path.suffix.lower() in LISTS:
             try:
                 text = read_text(path, most=_LONGEST_LIST)
@@ -67,34 +65,27 @@ def named(words: Iterable[str | Path], lines: Iterable[str]) -> Iterator[File]:
                 raise DataError(str(error)) from error
             yield from _listed(text.removeprefix("\ufeff").split("\n"), path.parent)
         else:
-            yield path, None
+            yield os.fspath(path), None
 
 
 def _listed(lines: Iterable[str], folder: Path) -> Iterator[File]:
     for line in lines:
         name = line.rstrip("\r\n")
         if name:
-            yield folder / name, None
+            yield os.fspath(folder / name), None
 
 
 def in_parts(files: Iterable[File], needs: Needs) -> tuple[Iterator[Part], bool]:
     """Return files in parts that are read at once, and whether they are so many that other processes should help."""
     rest = iter(files)
-    first, weight = [], 0
+    first, found = [], 0
     for file in rest:
         first.append(file)
-        weight += _FILE + _length(file[0])
-        if weight > ALONE:
+        found += weight(file[0])
+        if found > ALONE:
             break
     most = max(1, min(MOST_FILES, BLOCK_BYTES // (needs.channels * needs.size**2)))
-    return _parts(chain(first, rest), most), weight > ALONE
-
-
-def _length(file: Path) -> int:
-    try:
-        return os.stat(file).st_size  # noqa: PTH116 - Path.stat raises for some names
-    except (OSError, ValueError):
-        return 0
+    return _parts(chain(first, rest), most), found > ALONE
 
 
 def _parts(files: Iterator[File], most: int) -> Iterator[Part]:
@@ -102,7 +93,7 @@ def _parts(files: Iterator[File], most: int) -> Iterator[Part]:
     start, part, held = 0, [], 0
     for file in files:
         part.append(file)
-        held += _length(file[0])
+        held += weight(file[0])
         if len(part) == most or held >= BLOCK_READ:
             yield start, part
             start, part, held = start + len(part), [], 0
@@ -125,12 +116,11 @@ def _block(needs: Needs, start: int, files: Sequence[File], folder: Path) -> Blo
     sources: list[str] = []
     errors: list[str | None] = []
     squares: list[Square] = []
-    for place, (file, why) in enumerate(files, start):
-        name = os.fspath(file)
+    for place, (name, why) in enumerate(files, start):
         try:
             if why is not None:
                 raise DataError(why)
-            found = needs.squares(folder / file)
+            found = needs.squares(folder / name)
         except DataError as error:
             places.append(place)
             sources.append(name)

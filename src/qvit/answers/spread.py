@@ -1,18 +1,23 @@
 """Work on many files, by this process and others beside it, the results in order and few of them in memory."""
 
+import gc
+import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from qvit.errors import RunError
 
 T = TypeVar("T", covariant=True)
-File = tuple[Path, str | None]  # and what is known to be wrong with it
+File = tuple[str, str | None]  # its path, and what is known to be wrong with it
 Part = tuple[int, list[File]]  # the position of the first file, and files in a row
 Work = Callable[[int, list[File]], T]
+LISTS = (".txt", ".lst")
+ALONE = 48 << 20  # of files that one process has read by the time that others have started
+_FILE = 3000  # bytes that opening a file takes as long as
+_PER_BYTE = 75  # bytes that are read for each of a list: a line of forty names a file
 _PER_WORKER = 2  # parts that wait for each process, so that none waits for a part
 _WAITING = 32  # results that wait for an earlier one while other processes start, which takes seconds
 
@@ -44,9 +49,7 @@ def in_order(parts: Iterator[Part], here: Work[T], there: Work[T] | None) -> Ite
     if there is None or not workers:
         yield from (here(*part) for part in parts)
         return
-    from joblib.externals.loky import get_reusable_executor
-
-    pool = get_reusable_executor(max_workers=workers, timeout=10)
+    pool = _pool(workers)
     ahead: deque[_Result[T]] = deque()
     try:
         while True:
@@ -68,6 +71,51 @@ def in_order(parts: Iterator[Part], here: Work[T], there: Work[T] | None) -> Ite
     finally:
         for each in ahead:
             getattr(each, "cancel", bool)()
+
+
+def weight(path: str) -> int:
+    """Return how many bytes are read in the time that a file takes."""
+    try:
+        return _FILE + os.stat(path).st_size  # noqa: PTH116 - Path.stat raises for some names
+    except (OSError, ValueError):
+        return _FILE
+
+
+def start_if_many(words: Iterable[str]) -> None:
+    """Let other processes import what they need while this one does, if so many files are named that they will help.
+
+    For commands, before they import anything that takes long. It only looks, and does not mind what it cannot read.
+    """
+    left = ALONE
+    for word in words:
+        if os.path.isdir(word):  # noqa: PTH112 - likewise
+            for folder, _, names in os.walk(word):
+                for name in names:
+                    left -= weight(os.path.join(folder, name))  # noqa: PTH118 - of thousands
+                    if left < 0:
+                        break
+                if left < 0:
+                    break
+        else:
+            left -= weight(word) * (_PER_BYTE if word.lower().endswith(LISTS) else 1)
+        if left < 0:
+            workers = _processors() - 1
+            if workers:
+                pool = _pool(workers)
+                for _ in range(workers):
+                    pool.submit(_imported)
+            return
+
+
+def _imported() -> None:
+    import qvit.answers.members  # noqa: F401
+
+
+def _pool(workers: int) -> Any:
+    from joblib.externals.loky import get_reusable_executor
+
+    # Without the garbage collector, which `members` starts again: nothing that is imported becomes garbage.
+    return get_reusable_executor(max_workers=workers, timeout=30, initializer=gc.disable)
 
 
 def _room(workers: int) -> int:

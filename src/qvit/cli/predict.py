@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from qvit.answers.spread import start_if_many
 from qvit.cli.console import heavy_imports, print_table, say
 from qvit.cli.data import Moved, Root
 from qvit.cli.options import RUN, Json
@@ -76,6 +77,7 @@ def predict(
     """
     if json and jsonl:
         raise ConfigError("Both --json and --jsonl were given; use one of them.")
+    start_if_many(images)
     with heavy_imports():
         from qvit.answers.grouped import Grouping, GroupPrediction
         from qvit.answers.predictor import load

@@ -3,7 +3,7 @@
 import os
 import zlib
 from collections.abc import Sequence
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,7 +19,17 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from qvit.data.pictures import MOST_PIXELS, Frames, Picture, PictureError, Pixels, check_sides, grey_if_equal, refusal
+from qvit.data.pictures import (
+    MOST_PIXELS,
+    Frames,
+    Opened,
+    Picture,
+    PictureError,
+    Pixels,
+    check_sides,
+    grey_if_equal,
+    refusal,
+)
 
 Stored: TypeAlias = NDArray[Any]  # a frame (h, w), or (h, w, 3), as the file has it
 Ends: TypeAlias = tuple[float, float]  # what becomes black, and white
@@ -50,7 +60,7 @@ _READ = [  # nothing else in a header is looked at
 ]  # fmt: skip
 
 
-def read_dicom(file: BinaryIO, *, frames: Frames = "first", most: int = MOST_PIXELS) -> list[Picture]:
+def read_dicom(file: Opened, *, frames: Frames = "first", most: int = MOST_PIXELS) -> list[Picture]:
     """Return the first frame of a DICOM file, or each, on the scale from 0 to 255.
 
     Grey: rescale or modality table, then the first VOI table or window, by pydicom's own functions; the ends of the
@@ -75,7 +85,7 @@ def read_dicom(file: BinaryIO, *, frames: Frames = "first", most: int = MOST_PIX
         raise refusal("a sound DICOM file", found, "Get the file anew, or leave it out.") from None
 
 
-def _read(file: BinaryIO, frames: Frames, most: int) -> list[Picture]:
+def _read(file: Opened, frames: Frames, most: int) -> list[Picture]:
     _check_bytes(file)
     header = dcmread(file, force=True, specific_tags=_READ)
     if not any(name in header for name in _PIXELS):
@@ -99,7 +109,7 @@ def _read(file: BinaryIO, frames: Frames, most: int) -> list[Picture]:
     return [Picture(pixels, group, warnings=tuple(notes)) for pixels in pictures]
 
 
-def _check_bytes(file: BinaryIO) -> None:
+def _check_bytes(file: Opened) -> None:
     """Raise `PictureError` for a file of more than MOST_BYTES, deflated or not."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)

@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -19,6 +20,7 @@ from qvit.errors import DataError, FileError, printable
 from qvit.files import open_regular
 
 Frames: TypeAlias = Literal["first", "all"]
+Opened: TypeAlias = BufferedReader | BytesIO
 Pixels: TypeAlias = UInt8[np.ndarray, "h w c"] | Float32[np.ndarray, "h w c"]
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -86,7 +88,7 @@ def read_pictures(path: Path, *, frames: Frames = "first", bits: int = 16) -> li
 
 
 def pictures_in(
-    file: BinaryIO, *, suffix: str = "", frames: Frames = "first", bits: int = 16, most: int = MOST_PIXELS
+    file: Opened, *, suffix: str = "", frames: Frames = "first", bits: int = 16, most: int = MOST_PIXELS
 ) -> list[Picture]:
     """Return the picture in an open file, or in bytes in memory, as `read_pictures` does; of at most `most` pixels."""
     try:
@@ -163,7 +165,7 @@ class _Quiet:
 QUIET = _Quiet()  # entering costs as much as reading a small picture, so that whoever reads many enters first
 
 
-def _read(file: BinaryIO, suffix: str, frames: Frames, bits: int, most: int) -> list[Picture]:
+def _read(file: Opened, suffix: str, frames: Frames, bits: int, most: int) -> list[Picture]:
     start = file.read(132)
     file.seek(0)
     if start[128:] == b"DICM":
@@ -198,7 +200,7 @@ def _kind(start: bytes) -> str | None:
     return "text" if len(text.encode()) > len(start) - 4 and all(c.isprintable() or c.isspace() for c in text) else None
 
 
-def _read_dicom(file: BinaryIO, frames: Frames, most: int) -> list[Picture]:
+def _read_dicom(file: Opened, frames: Frames, most: int) -> list[Picture]:
     try:
         from qvit.data.dicom import read_dicom
     except ModuleNotFoundError as error:
