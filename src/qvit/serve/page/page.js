@@ -99,11 +99,12 @@ function notes(answer) {
   note(`Confidence ${answer.confidence.toFixed(3)}${answer.withheld ? ", too low to answer" : ""}.`, answer.withheld);
   const known = Object.keys(answer.probabilities).length;
   const possible = answer.possible;
+  const promise = `(right for ${Math.round(100 * document.body.dataset.sets)} % of images like those trained on)`;
   note(
-    possible.length === 0 ? "No label is possible."
+    possible.length === 0 ? `No label is possible ${promise}.`
     : possible.length === known ? "No class can be excluded."
-    : possible.length === 1 ? "All other classes can be excluded."
-    : `Cannot be excluded: ${possible.join(", ")}.`, false);
+    : possible.length === 1 ? `All other classes can be excluded ${promise}.`
+    : `Cannot be excluded: ${possible.join("; ")} ${promise}.`, false);
   return found;
 }
 
