@@ -60,7 +60,7 @@ def test_a_pushed_run_answers_as_it_did(kept: Run, hub: Hub, tmp_path: Path, lar
     assert found.title == NAME
     assert (found.predict(GIVEN), found.predict(paths), card(found.members[0].run)) == expected
     hub.refuse = 500, "gone"  # other processes open the copy, and ask no hub
-    there = ask_files_of(key_of(found.members), tmp_path, 0, [(path, None) for path in paths]).asked
+    there = ask_files_of(key_of(found.members), tmp_path, 0, [(str(path), None) for path in paths]).asked
     assert there is not None
     assert there.scores.shape == (3, 3)
 
