@@ -1,9 +1,11 @@
 """The short answers: what is said first, in whichever direction a study decides."""
 
 import re
+from typing import get_args
 
 import pytest
 
+from qvit.report.answer import Tone
 from qvit.report.arms import load_results
 from qvit.report.controls import CONTROLS
 from report.made import MakeStudy, answers
@@ -39,6 +41,7 @@ def test_whether_the_quantum_part_helps(
     text = "datasets: a.npz\nmodels: {kind: [qvit, cosine, no_entangler]}\nseeds: 4"
     told = answers(load_results(make_study(text, skill=lambda job: strength[job.model.kind], images=60)))
     assert (told[0].question, told[0].tone) == ("Does the quantum part help?", tone)
+    assert tone in get_args(Tone)
     found = told[0].verdict
     for kind in ("cosine", "no_entangler"):
         found = found.replace(CONTROLS[kind].words, f"{{{kind}}}")
