@@ -9,7 +9,7 @@ import pytest
 
 from qvit import files
 from qvit.errors import ConfigError, FileError, RunError
-from qvit.files import open_regular, printable, read_bytes, shown
+from qvit.files import open_regular, printable, read_bytes, shown, write_atomic
 
 
 def test_a_disk_that_fails_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,3 +85,14 @@ def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "usual").write_bytes(b"")
     files.write_atomic(tmp_path / "ours", b"")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_only_files_are_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, found in ((tmp_path / "pipe", "a pipe or a device"), (Path(), "no name"), (Path("/dev/null"), "a pipe")):
+        with pytest.raises(RunError, match=f"^Cannot write .*: expected the name of a file, found {found}"):
+            write_atomic(path, b"text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe"]
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_atomic(tmp_path / "link", b"text")
+    assert (tmp_path / "link").read_bytes() == b"text"

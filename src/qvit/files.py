@@ -145,6 +145,9 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
 @contextmanager
 def written_whole(path: Path, *, durable: bool = True) -> Iterator[BufferedWriter]:
     """Yield a file that becomes `path` when the block ends, and vanishes if it raises; else as `write_atomic`."""
+    if not path.name or _is_stranger(path):
+        found = _STRANGER if path.name else "no name"
+        raise RunError(f"Cannot write {path}: expected the name of a file, found {found}. Choose another.")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
         with temporary.open("xb") as file:
@@ -162,6 +165,15 @@ def written_whole(path: Path, *, durable: bool = True) -> Iterator[BufferedWrite
             f"Cannot write {path}: {error.strerror or error}. Nothing was lost; free some space or choose "
             "a folder that you may write to."
         ) from error
+
+
+def _is_stranger(path: Path) -> bool:
+    """Return whether something is there that a file must not take the place of: a folder refuses that itself."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - Path.stat raises for some names
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def make_folder(folder: Path, cannot: str, advice: str) -> None:

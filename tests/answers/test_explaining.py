@@ -1,5 +1,6 @@
 """Images explained by a run: the class that maps are of, which images of a split are shown, and what is refused."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -91,10 +92,12 @@ def test_of_a_split_those_it_is_most_and_least_sure_of_are_shown(trained: Callab
     assert [case.prediction.label for case in cases] == [said[one.position].label for one in found]
 
 
-def test_no_image_is_shown_twice(run: Run) -> None:
+def test_no_image_is_shown_twice_and_of_a_small_split_a_third_of_each_kind(run: Run) -> None:
     predictor, split = load(run.folder), run.load_data().test
-    places = [one.position for one in picked(predictor, split, each=30)]
-    assert sorted(places) == [*range(30)]
+    found = picked(predictor, split, each=30)
+    assert len({one.position for one in found}) == len(found)
+    assert max(Counter(one.kind for one in found).values()) == 10
+    assert sum(one.kind == KINDS[2] for one in found) == 10
 
 
 def test_a_split_is_asked_in_parts(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ def test_one_image_alone_is_answered_as_it_is(trained: Trained, tmp_path: Path) 
     for image, each in zip(told, grouping.predictions(), strict=True):
         same = (image.label, image.confidence, image.withheld, image.probabilities)
         assert (each.label, each.confidence, each.withheld, each.probabilities) == same
-    assert [each.group for each in grouping.predictions()] == [*map(str, paths)]
+    assert [each.group for each in grouping.predictions()] == [path.name for path in paths]
     assert len({each.withheld for each in told}) == 2, "of this data some are withheld"
 
 
@@ -139,3 +139,15 @@ def test_memory_grows_with_groups_alone(trained: Trained, tmp_path: Path) -> Non
     [found] = grouping.predictions()
     assert found.images == 600
     assert [len(held) for held in vars(grouping).values() if isinstance(held, dict)] == [1, 1]
+
+
+def test_folders_above_the_one_that_is_named_say_nothing(trained: Trained, tmp_path: Path) -> None:
+    pictures(tmp_path / "site7" / "p1", 2)
+    pictures(tmp_path / "site7" / "p2", 1)
+    grouping = Grouping(load(trained()), "([0-9])/")
+    assert [group for _, group in grouping.stream([tmp_path / "site7"])] == ["1", "1", "2"]
+    grouping = Grouping(load(trained()), "([0-9])/")
+    told = [group for _, group in grouping.stream([tmp_path / "site7" / "p1", tmp_path / "site7"])]
+    assert told == [None, None, None, None, "2"], "below the nearest folder that is named"
+    grouping = Grouping(load(trained()), "site([0-9])/")
+    assert [group for _, group in grouping.stream(tmp_path / "site7" / "p2" / "00.png")] == ["7"]

@@ -110,11 +110,15 @@ def test_a_new_repository_is_private_unless_told_otherwise(run: Run, hub: Hub) -
     assert push(run, "anna/cells").private is True
     assert push(run, "anna/cells", public=True).private is True, "it stays as it is"
     assert push(run, "open", public=True).name == "hf://anna/open"
+    with pytest.raises(
+        RunError, match=r"^anna/open is public: everyone would see what is pushed, .* Push with --public"
+    ):
+        push(run, "anna/open")
     assert {name: found.private for name, found in hub.repositories.items()} == {
         "anna/cells": True,
         "anna/open": False,
     }
-    assert push(run, "anna/open").private is False
+    assert push(run, "anna/open", public=True).private is False
 
 
 def test_what_is_pushed_again_is_one_more_commit(kept: Run, hub: Hub, trained: Callable[..., Path]) -> None:
@@ -250,7 +254,7 @@ def test_who_may_do_what(run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(
         RunError, match=r"^hf://anna/open: .* answered 403 \(bert may not write to anna/open\)\. Its ow"
     ):
-        push(run, "anna/open")
+        push(run, "anna/open", public=True)
     with pytest.raises(RunError, match=r"^hf://anna/cells: .* answered 404 \(Repository not found\)\. Check the name"):
         folder_of(NAME)
     monkeypatch.setenv("HF_TOKEN", "hf_old")
@@ -358,3 +362,12 @@ def test_the_library_says_nothing_and_is_left_as_it_was(run: Run, hub: Hub, capf
     folder_of(NAME)
     assert capfd.readouterr() == ("", "")
     assert (logger.level, are_progress_bars_disabled()) == before == (logging.WARNING, False)
+
+
+def test_a_run_that_changes_while_it_is_downloaded(
+    run: Run, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(run, "anna/cells")
+    monkeypatch.setattr("huggingface_hub.HfApi.snapshot_download", lambda *_, **__: str(tmp_path / "0123"))
+    with pytest.raises(RunError, match=r"^hf://anna/cells was changed while it was downloaded\. Try again\.$"):
+        folder_of("hf://anna/cells")

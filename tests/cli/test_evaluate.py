@@ -127,3 +127,9 @@ def test_missing_classes_are_told(qvit: Qvit, run: Path, tmp_path: Path) -> None
 def test_an_official_dataset_by_its_name(qvit: Qvit, run: Path, small_phantom: None) -> None:
     told = qvit("evaluate", run, "--data", "phantom")
     assert (told.code, told.err.split(", got")[0]) == (2, "Error: phantom: expected an even size of at least 28 pixels")
+
+
+def test_a_picture_needs_a_folder_before_anything_is_asked(qvit: Qvit, run: Path) -> None:
+    told = qvit("evaluate", run, "--picture", "nodir/p.png")
+    assert (told.code, told.out) == (2, "")
+    assert told.err == "Error: --picture needs a folder that is there, and nodir is none.\n"

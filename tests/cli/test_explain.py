@@ -51,9 +51,12 @@ def test_two_runs_beside_each_other(qvit: Qvit, run: Path, pictures: list[str]) 
     assert [case["run"] for case in found["cases"]] == ["one", "two"]
     assert found["cases"][0]["picture"] == found["cases"][1]["picture"]
     assert found["alike_random_weights"]["one"] == found["alike_random_weights"]["two"]
-    told = qvit("explain", "one", pictures[0], "--beside", "../" + str(Path.cwd().name) + "/one")
-    assert told.code == 2
-    assert "Expected two run folders of different names" in told.err
+    Path("other").mkdir()
+    shutil.copytree("one", "other/one")
+    found = json.loads(qvit("explain", "one", pictures[0], "--beside", "other/one", "--json").out)
+    assert [case["run"] for case in found["cases"]] == ["one", "other/one"], "of the same last name"
+    told = qvit("explain", "one", pictures[0], "--beside", "one")
+    assert (told.code, told.err) == (2, "Error: Expected two runs, got one twice. Leave --beside out.\n")
 
 
 def test_images_of_a_split_on_a_contact_sheet(qvit: Qvit, run: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -91,3 +94,18 @@ def test_pictures_or_a_split(qvit: Qvit, run: Path, pictures: list[str], more: l
     assert told.code == 2
     assert told.err == "Error: Expected either pictures to explain, or --split, the images of which are chosen.\n"
     assert not Path("explained").exists()
+
+
+@pytest.mark.parametrize("words", [["empty.txt"], ["-"]])
+def test_nothing_to_explain(qvit: Qvit, run: Path, words: list[str], tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").touch()
+    told = qvit("explain", run, *words)
+    assert told.code == 2
+    assert told.err.endswith("Error: Expected pictures to explain, got none. Name pictures, or folders of pictures.\n")
+    assert not Path("explained").exists()
+
+
+def test_a_run_of_any_name_is_drawn(qvit: Qvit, run: Path, pictures: list[str]) -> None:
+    run.rename("a$\\bad$")
+    assert qvit("explain", "a$\\bad$", pictures[0]).code == 0

@@ -261,7 +261,7 @@ WRONG: dict[str, Wrong] = {
             "Choose another with --port; 0 takes any that is free.",
         ),
         "port": ("run --port 70000", "Invalid value for '--port': Input should be less than or equal to 65535"),
-        "megabytes": ("run --megabytes 0", "megabytes must be above 0, got 0.0."),
+        "megabytes": ("run --megabytes 0", "megabytes must be above 0 and at most 1000, got 0.0."),
         "megapixels": ("run --megapixels 101", "megapixels must be above 0 and at most 100, got 101.0."),
         "sets": ("run --sets 1", "sets must be above 0 and below 1, got 1.0."),
         "coverage": ("run --coverage 0", "coverage must be above 0 and at most 1, got 0.0."),

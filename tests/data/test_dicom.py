@@ -365,7 +365,7 @@ def test_large_files(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dicom, "MOST_BYTES", path.stat().st_size)
     assert shown(path).shape == (H, W)
     monkeypatch.setattr(dicom, "MOST_BYTES", path.stat().st_size - 1)
-    assert refused(path) == "expected a DICOM file of at most 0 GiB, found a larger one. Split it into frames."
+    assert refused(path) == "expected a DICOM file of at most 0 MiB, found a larger one. Split it into frames."
 
 
 def test_a_small_file_that_inflates_to_a_large_one(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +377,7 @@ def test_a_small_file_that_inflates_to_a_large_one(save: Save, monkeypatch: pyte
     deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     path.write_bytes(content[:start] + deflater.compress(bytes(2**24 + 1)) + deflater.flush())
     assert path.stat().st_size < 2**15
-    assert refused(path).startswith("expected a DICOM file of at most 0 GiB, found a larger one. ")
+    assert refused(path).startswith("expected a DICOM file of at most 16 MiB, found a larger one. ")
 
 
 def test_compressed_pixels_that_nothing_decodes(save: Save) -> None:

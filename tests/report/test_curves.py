@@ -182,7 +182,13 @@ def test_answers_are_by_what_the_run_keeps(
     assert found.told is not None
     assert found.told[0, 1] ** found.temperature / found.told[0, 0] ** found.temperature == pytest.approx(0.4 / 0.6)
     assert found.operating == "sensitivity 1"
-    assert found.answers[:, 1].sum() >= nothing.answers[:, 1].sum()
+    said = [
+        decide_as(
+            kept(run, tmp_path / f"at {value}", evidence("binary", 2, 60, operating=("specificity", value))), predicted
+        )
+        for value in (0.02, 1.0)
+    ]
+    assert [each.answers[:, 1].tolist() for each in said] == [[True, True, False], [False, True, False]]
 
 
 @pytest.mark.long

@@ -83,15 +83,29 @@ def test_there_is_nothing_else(page: Page, path: str, content: bytes | None, sta
     assert page.ask(path, content).status == status
 
 
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-origin", 200), ("none", 200), ("cross-site", 403), ("same-site", 403)]
+)
+def test_pages_of_other_sites_cannot_ask(page: Page, site: str, status: int) -> None:
+    reply = page.ask("/answer", SOUND, Sec_Fetch_Site=site)
+    assert reply.status == status
+    assert reply.told.get("error", "Another site's page cannot ask.") == "Another site's page cannot ask."
+
+
 @pytest.mark.parametrize(("host", "status"), [("evil.example", 400), ("localhost", 200), ("127.0.0.1:80", 200)])
 def test_a_name_that_was_made_to_lead_here_is_refused(page: Page, host: str, status: int) -> None:
     assert page.ask("/about", Host=host).status == status
     assert page.ask("/about", Host="[::1]:8000").status == 200
 
 
-def test_on_an_address_for_all_any_name_will_do(desk: Desk) -> None:
-    [middleware] = app.application(desk, "0.0.0.0").user_middleware
-    assert middleware.kwargs["allowed_hosts"] == ["*"]
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [("127.0.0.1", True), ("127.0.0.2", True), ("::1", True), ("LocalHost", True), ("0.0.0.0", False), ("x", False)],
+)
+def test_on_an_address_for_others_any_name_will_do(desk: Desk, host: str, alone: bool) -> None:
+    [middleware] = app.application(desk, host).user_middleware
+    assert ("*" in middleware.kwargs["allowed_hosts"]) == (not alone)
+    assert app.is_loopback(host) == alone
 
 
 def test_who_sends_too_slowly_is_told(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +141,19 @@ def test_questions_at_the_same_time_are_answered_one_by_one(trained: Callable[..
         for thread in asking:
             thread.join()
     assert found == [200] * 6
+
+
+def test_who_comes_when_too_many_wait_is_told(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "WAITING", 0)
+    reply = page.ask("/answer", SOUND)
+    assert (reply.status, reply.told) == (503, {"error": "Too many questions at once. Ask again later."})
+
+
+def test_silent_connections_keep_nobody_out(page: Page) -> None:
+    silent = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(60)]
+    assert page.ask("/answer", SOUND).status == 200
+    for one in silent:
+        one.close()
 
 
 def test_names_of_classes_are_text_in_the_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

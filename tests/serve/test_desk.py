@@ -60,7 +60,7 @@ def test_maps_are_of_the_likeliest_class_or_of_the_one_that_is_asked_for(
 
 
 def test_a_map_that_is_zero_everywhere_stays_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qvit.serve import desk as module
+    from qvit.answers import explaining as module
 
     real = module.maps_of
 
@@ -99,6 +99,7 @@ def test_what_a_page_says_of_the_model(desk: Desk, trained: Callable[..., Path])
     assert told["parameters"] == result.parameters
     assert told["measured"]["AUC"] == result.test.auc
     assert (told["sets"], told["megabytes"], told["notes"]) == (0.9, 0.05, [])
+    assert told["calibrated"] is True
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,8 @@ def test_a_picture_that_would_fill_the_memory_is_refused_before_it_is_decoded(tr
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"megabytes": 0}, "megabytes must be above 0, got 0"),
+        ({"megabytes": 0}, "megabytes must be above 0 and at most 1000, got 0"),
+        ({"megabytes": float("inf")}, "megabytes must be above 0 and at most 1000, got inf"),
         ({"megapixels": 0}, "megapixels must be above 0 and at most 100, got 0"),
         ({"megapixels": 101}, "megapixels must be above 0 and at most 100, got 101"),
     ],

@@ -46,8 +46,9 @@ class Picked:
 def explained(
     predictor: "Predictor", sources: Sequence[str], squares: UInt8[np.ndarray, "m c s s"], target: str | None = None
 ) -> Iterator[Case]:
-    """Yield the case of each image that is as a run needs it: of the class `target`, or of the likeliest.
+    """Yield the case of each image that is as a run needs it: of the class `target`, or of the answer.
 
+    That is the likeliest class where the answer is withheld, or of several labels.
     Raises DataError for a class that the run does not know, ConfigError for several runs together.
     """
     _check(predictor, target)
@@ -56,7 +57,8 @@ def explained(
     for source, square in zip(sources, squares, strict=True):
         [said] = predictor.say([source], square[None])
         assert said.probabilities is not None
-        chosen = target or max(said.probabilities, key=said.probabilities.__getitem__)
+        likeliest = max(said.probabilities, key=said.probabilities.__getitem__)
+        chosen = target or (said.label if isinstance(said.label, str) else likeliest)
         with surroundings(member.threads):
             maps = maps_of(member.model, square, predictor.needs.task, names.index(chosen))
         yield Case(square, said, chosen, maps)
@@ -69,6 +71,8 @@ def of_files(predictor: "Predictor", words: Sequence[str | Path], target: str | 
     """
     _check(predictor, target)
     files = [*named(words, ())]
+    if not files:
+        raise DataError("Expected pictures to explain, got none. Name pictures, or folders of pictures.")
     if len(files) > MOST_CASES:
         raise DataError(f"Expected at most {MOST_CASES} pictures to explain, got {len(files)}. Name fewer.")
     found = block(predictor.needs, 0, files)
@@ -101,6 +105,7 @@ def picked(predictor: "Predictor", split: Split, *, each: int = SHOWN) -> list[P
             answer = said.label if isinstance(said.label, tuple) else (said.label,)
             order.append((said.confidence or 0.0, int(place), answer == truths[-1]))
     order.sort()
+    each = min(each, -(-len(order) // len(KINDS)))  # or the surest of a few would not be sure
     right = [place for _, place, good in reversed(order) if good][:each]
     wrong = [place for _, place, good in reversed(order) if not good][:each]
     unsure = [place for _, place, _ in order if place not in {*right, *wrong}][:each]

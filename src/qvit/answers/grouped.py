@@ -1,5 +1,6 @@
 """Answers about patients: what a model says of all images of one, on average; memory grows with patients alone."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import compress
@@ -35,8 +36,9 @@ class GroupPrediction:
 class Grouping:
     """Gathers what a predictor says of images by the groups that a pattern finds in the paths of their files.
 
-    The pattern is a regular expression that is searched for in a path as it was named: its first group, or the whole
-    match without one. `unmatched` counts images without a group. Raises ConfigError for an invalid pattern.
+    The pattern is a regular expression that is searched for in a path below the folder that was named, as in an import,
+    or in the path of a picture itself: its first group, or the whole match without one. `unmatched` counts images
+    without a group. Raises ConfigError for an invalid pattern.
     """
 
     def __init__(self, predictor: Predictor, pattern: str) -> None:
@@ -50,8 +52,11 @@ class Grouping:
         self, words: str | Path | Iterable[str | Path], lines: Iterable[str] = ()
     ) -> Iterator[tuple[Prediction, str | None]]:
         """Yield what is said of each image, as `Predictor.stream`, and its group; without one, an error says so."""
+        words = [words] if isinstance(words, str | Path) else [*words]
+        above = [os.fspath(Path(word) / "_")[:-1] for word in words if os.path.isdir(word)]  # noqa: PTH112
         for scored in self._predictor.scored(words, lines):
-            prediction, group = scored.prediction, group_of(scored.file, self._pattern)
+            start = max((len(folder) for folder in above if scored.file.startswith(folder)), default=0)
+            prediction, group = scored.prediction, group_of(scored.file[start:], self._pattern)
             if group is not None:
                 found = 0.0 if scored.scores is None else scored.scores
                 self._sums[group] = self._sums.get(group, np.zeros(len(self._predictor.needs.classes))) + found

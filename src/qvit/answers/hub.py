@@ -73,6 +73,11 @@ def push(
         if get_token() is None:
             raise RunError("A push needs a token, and none was found. Log in with `hf auth login`, or set HF_TOKEN.")
         info = _repository(hub, repo, revision, public=public)
+        if info.private is False and not public:
+            raise RunError(
+                f"{info.id} is public: everyone would see what is pushed, with predictions and labels of validation "
+                "images if there are any. Push with --public, or to another repository."
+            )
         at = "" if revision is None else f"@{revision}"
         files[cards.NAME] = cards.card(run, place=f"{SCHEME}{info.id}{at}").encode()
         there = {file.rfilename for file in info.siblings or ()}
@@ -174,7 +179,10 @@ def _downloaded(hub: "HfApi", repo: str, revision: str | None, name: str) -> Pat
             "download it by hand and name its folder."
         )
     # One file after the other: threads of the library close each other's connection when one is lost.
-    return Path(hub.snapshot_download(repo, revision=revision, allow_patterns=wanted, max_workers=1))
+    folder = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=wanted, max_workers=1))
+    if folder.name != info.sha:  # whose sizes were not looked at
+        raise RunError(f"{name} was changed while it was downloaded. Try again.")
+    return folder
 
 
 def _check(repo: str) -> None:

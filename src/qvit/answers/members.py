@@ -91,8 +91,9 @@ def ask_files_of(key: Key, folder: Path, start: int, files: Sequence[File]) -> A
 
 @lru_cache(maxsize=1)
 def _opened(key: Key) -> tuple[Member, ...]:
-    gc.enable()  # see `spread`
     members = tuple(open_member(Run(Path(folder))) for folder, _ in key)
     if key_of(members) != key:
         raise RunError("The weights of a run were changed while it was asked. Ask it again.")
+    gc.freeze()  # what was imported, which is never collected; see `spread`
+    gc.enable()
     return members

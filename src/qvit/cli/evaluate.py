@@ -50,9 +50,8 @@ def evaluate(
 
     All are given again without the images that have a near-duplicate among those trained on or chosen by.
 
-    Of other data (--data), classes are matched by name, all pictures of a folder or table without splits are taken,
-
-    and --group-by says what the groups are.
+    Of other data (--data), classes are matched by name, all pictures of a folder or table without splits are taken, and
+    --group-by says what the groups are.
     """
     from qvit.answers.hub import folder_of
     from qvit.training.folder import Run
@@ -61,6 +60,8 @@ def evaluate(
     if picture is not None and picture.suffix.lower()[1:] not in FORMATS:
         endings = ", ".join(f".{name}" for name in FORMATS)
         raise ConfigError(f"--picture needs a file that ends in {endings}, got {picture}.")
+    if picture is not None and not picture.parent.is_dir():
+        raise ConfigError(f"--picture needs a folder that is there, and {picture.parent} is none.")
     opened = Run(folder_of(run))
     if data is not None and not opened.is_of(data, root):
         if not copies:

@@ -50,29 +50,37 @@ def explain(
     with heavy_imports():
         from qvit.answers.explaining import CHANGED, of_files, unlearnt
         from qvit.answers.predictor import load
+        from qvit.report.drawing import write_picture
         from qvit.report.explanation import draw_case, draw_sheet
-    predictors = {Path(folder).name or folder: load(folder, root=root, data=data) for folder in (run, beside) if folder}
-    if beside is not None and len(predictors) == 1:
-        raise RunError(f"Expected two run folders of different names, got {run} and {beside}. Rename one.")
+    if out.exists():
+        _make(out)  # or says why not
+    folders = [run] if beside is None else [run, beside]
+    names = [Path(folder).name or folder for folder in folders]
+    if len({*names}) < len(folders):
+        names = folders
+    if len({*names}) < len(folders):
+        raise RunError(f"Expected two runs, got {run} twice. Leave --beside out.")
+    predictors = {name: load(folder, root=root, data=data) for name, folder in zip(names, folders, strict=True)}
     shown: list[Picked] = []
     if split is None:
         each = [of_files(predictor, images or (), target) for predictor in predictors.values()]
     else:
         shown, each = _of_split(predictors, split, target, root, data)
-    make_folder(out, f"use {out} as a folder", "Choose another with --out.")
     found: dict[str, list[Case]] = {name: [] for name in predictors}
     rows: list[dict[str, Any]] = []
     for place, cases in enumerate(zip(*each, strict=True)):
         named = [*zip(predictors, cases, strict=True)]
         name = Path(cases[0].prediction.source).stem[:60].replace(" ", "-")
         path = out / f"{place + 1:03}-{name}.png"
-        draw_case(named).savefig(path, dpi=130)
+        if not rows:
+            _make(out)
+        write_picture(draw_case(named), path)
         for run_name, case in named:
             found[run_name].append(case)
             rows.append(_row(case, run_name, path) | (_picked(shown[place]) if shown else {}))
     if shown:
         columns = [[(name, cases[place]) for name, cases in found.items()] for place in range(len(shown))]
-        draw_sheet([*zip(shown, columns, strict=True)]).savefig(out / SHEET, dpi=130)
+        write_picture(draw_sheet([*zip(shown, columns, strict=True)]), out / SHEET)
     changed = {name: unlearnt(predictor, found[name]) for name, predictor in predictors.items()}
     if json:
         sheet = {"sheet": str(out / SHEET)} if shown else {}
@@ -88,6 +96,10 @@ def explain(
     ]
     caption = "Mean size of the rank correlation of each map with that of a model with random weights."
     print_table("Do the maps depend on what was learnt?", ["run", "map", "alike", "depends"], checks, caption=caption)
+
+
+def _make(out: Path) -> None:
+    make_folder(out, f"use {out} as a folder", "Choose another with --out.")
 
 
 def _of_split(

@@ -41,14 +41,14 @@ def serve(
         from qvit.serve.desk import Desk, Limits
 
         try:
-            from qvit.serve.app import LOOPBACK, application
+            from qvit.serve.app import application, is_loopback
             from qvit.serve.server import address_of, listen, server
         except ModuleNotFoundError as missing:
             raise ConfigError(f"This needs the package {missing.name}: pip install 'qvit[serve]'.") from missing
     limits = Limits(megabytes, megapixels)
     predictor = load(run, root=root, data=data, sets=sets, coverage=coverage, error=error, alarms=alarms)
     with listen(host, port) as listening:
-        if host not in LOOPBACK:
+        if not is_loopback(host):
             say("Warning: whoever reaches this machine can ask the model; nothing is encrypted, nobody is asked for.")
         typer.echo(f"{run} answers at {address_of(listening)}, Ctrl-C stops it.")
         sys.stdout.flush()  # whoever reads it through a pipe waits for it

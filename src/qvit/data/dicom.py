@@ -36,6 +36,7 @@ Ends: TypeAlias = tuple[float, float]  # what becomes black, and white
 
 TOGETHER = 4  # times as many pixels as in one picture, in all frames of a file
 MOST_BYTES = 2**30  # of a file, as it is read whole
+_BYTES = 4  # of a pixel, in files that are smaller
 
 BURNT_IN = "BurnedInAnnotation is YES: what is written in the picture may name the patient"
 NO_WINDOW = "no window is stored: the lowest value became black, the highest white"
@@ -86,7 +87,7 @@ def read_dicom(file: Opened, *, frames: Frames = "first", most: int = MOST_PIXEL
 
 
 def _read(file: Opened, frames: Frames, most: int) -> list[Picture]:
-    _check_bytes(file)
+    _check_bytes(file, min(MOST_BYTES, _BYTES * TOGETHER * most))
     header = dcmread(file, force=True, specific_tags=_READ)
     if not any(name in header for name in _PIXELS):
         raise refusal("a DICOM file with pixels", "one without, or cut off before them", "Leave it out.")
@@ -109,21 +110,21 @@ def _read(file: Opened, frames: Frames, most: int) -> list[Picture]:
     return [Picture(pixels, group, warnings=tuple(notes)) for pixels in pictures]
 
 
-def _check_bytes(file: Opened) -> None:
-    """Raise `PictureError` for a file of more than MOST_BYTES, deflated or not."""
+def _check_bytes(file: Opened, most: int) -> None:
+    """Raise `PictureError` for a file of more than `most` bytes, deflated or not."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     length = int.from_bytes(file.read(144)[140:], "little")
-    if size <= MOST_BYTES and DeflatedExplicitVRLittleEndian.encode() in file.read(min(length, 2**16)):
+    if size <= most and DeflatedExplicitVRLittleEndian.encode() in file.read(min(length, 2**16)):
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         size, more = 0, True
-        while size <= MOST_BYTES and more and not inflater.eof:
+        while size <= most and more and not inflater.eof:
             packed = inflater.unconsumed_tail or file.read(2**20)
             inflated = inflater.decompress(packed, 2**24)
             size, more = size + len(inflated), bool(packed or inflated)
     file.seek(0)
-    if size > MOST_BYTES:
-        raise refusal(f"a DICOM file of at most {MOST_BYTES // 2**30} GiB", "a larger one", "Split it into frames.")
+    if size > most:
+        raise refusal(f"a DICOM file of at most {most // 2**20:,} MiB", "a larger one", "Split it into frames.")
 
 
 def _decoded(header: Dataset, count: int) -> tuple[list[Stored], str]:

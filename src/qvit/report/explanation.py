@@ -147,7 +147,7 @@ def _maps(case: Case) -> Mapping[str, Cell]:
 
 def _rows(name: str, case: Case) -> list[list[Cell]]:
     maps, image = case.maps, _pixels(case)
-    first = [Cell(name, image), *_maps(case).values()]
+    first = [Cell(wrapped(name, 24), image), *_maps(case).values()]
     if maps.heads is not None:
         for block, heads in enumerate(maps.heads, 1):
             first += [Cell(f"block {block}, head {k}", image, each) for k, each in enumerate(heads, 1)]

@@ -1,5 +1,7 @@
 """The web application: one page, what it asks for, and limits on what it takes. Needs starlette."""
 
+import ipaddress
+from contextlib import suppress
 from functools import partial
 from importlib.resources import files
 from json import dumps
@@ -16,8 +18,8 @@ from starlette.routing import Route
 from qvit.errors import DataError
 from qvit.serve.desk import Desk
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PATIENCE = 60  # seconds that a file may take to arrive
+WAITING = 32  # questions at once: each holds a file in memory
 DROPPED = 10  # times the bytes that are kept are read of a file that is too large
 _PAGE = files("qvit.serve") / "page"
 _HEADERS = {
@@ -30,13 +32,21 @@ _HEADERS = {
 }
 
 
-def application(desk: Desk, host: str = LOOPBACK[0]) -> Starlette:
+def is_loopback(host: str) -> bool:
+    """Return whether an address is heard by this machine alone."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host.lower() == "localhost"
+
+
+def application(desk: Desk, host: str = "127.0.0.1") -> Starlette:
     """Return the application that answers on `host`.
 
     On a loopback address it takes requests that name one: a page from elsewhere whose name was made to lead here does
     not reach the model.
     """
-    hosts = ["127.0.0.1", "localhost", "[::1]", "["] if host in LOOPBACK else ["*"]  # "[": as ::1 is cut at a colon
+    names = ["127.0.0.1", "localhost", "[::1]", "[", host]  # "[": as ::1 is cut at a colon
+    hosts = names if is_loopback(host) else ["*"]
     turn = anyio.CapacityLimiter(1)  # a model is asked one thing at a time: it has its own number of threads
     return Starlette(
         routes=[
@@ -65,6 +75,10 @@ async def _about(request: Request, desk: Desk) -> Response:
 
 
 async def _answer(request: Request, desk: Desk, turn: anyio.CapacityLimiter) -> Response:
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        return _refused(403, "Another site's page cannot ask.")
+    if turn.statistics().tasks_waiting >= WAITING:
+        return _refused(503, "Too many questions at once. Ask again later.")
     try:
         with anyio.fail_after(PATIENCE):
             content = await _received(request, desk.limits.bytes)

@@ -10,11 +10,9 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from qvit.answers.card import TITLES
-from qvit.answers.maps import Maps, maps_of
+from qvit.answers.explaining import Case, explained
 from qvit.answers.predictor import Predictor
 from qvit.data.registry import DATASETS, is_path, name_of
-from qvit.errors import DataError
-from qvit.training.surroundings import surroundings
 from qvit.validate import require
 
 FRAMES = 8  # of one file that are answered: a film of a scanner has hundreds
@@ -29,7 +27,7 @@ class Limits:
     megapixels: float = 25
 
     def __post_init__(self) -> None:
-        require(self.megabytes > 0, "megabytes", "above 0", self.megabytes)
+        require(0 < self.megabytes <= 1000, "megabytes", "above 0 and at most 1000", self.megabytes)
         require(0 < self.megapixels <= 100, "megapixels", "above 0 and at most 100", self.megapixels)
 
     @property
@@ -59,7 +57,7 @@ class Desk:
         ends = result.test.auc_interval
         return {
             "model": config["model"],
-            "data": info.title if info else name_of(config["dataset"]),
+            "data": info.title if info else name_of(member.run.dataset),
             "task": needs.task,
             "classes": list(needs.classes),
             "size": needs.size,
@@ -69,6 +67,7 @@ class Desk:
                 TITLES[name]: getattr(result.test, name) for name in ("auc", "acc", "sensitivity", "specificity")
             },
             "auc_interval": None if ends is None or None in ends else ends,
+            "calibrated": self._predictor.calibration.ece is not None,
             "sets": self._predictor.options.sets,
             "notes": list(self._predictor.calibration.notes),
             "megabytes": self.limits.megabytes,
@@ -80,25 +79,17 @@ class Desk:
         An image is shown as the model sees it. Raises DataError for what is no picture that the model can be asked
         about, for a picture of too many pixels, and for a class that the model does not know.
         """
-        names = self._needs.classes
-        if target is not None and target not in names:
-            raise DataError(f"Expected a class that the run knows ({', '.join(names)}), got '{target}'.")
         squares = self._needs.squares_in(io.BytesIO(content), most=self.limits.pixels)
-        return {
-            "frames": len(squares),
-            "answers": [self._answered(square, target) for square in squares[:FRAMES]],
-        }
+        shown = np.stack(squares[:FRAMES])
+        cases = explained(self._predictor, [""] * len(shown), shown, target)
+        return {"frames": len(squares), "answers": [_told(case) for case in cases]}
 
-    def _answered(self, square: UInt8[np.ndarray, "c s s"], target: str | None) -> dict[str, Any]:
-        [found] = self._predictor.say(["image"], square[None])
-        assert found.probabilities is not None
-        chosen = target or max(found.probabilities, key=found.probabilities.__getitem__)
-        member = self._predictor.members[0]
-        with surroundings(member.threads):
-            maps = maps_of(member.model, square, self._needs.task, self._needs.classes.index(chosen))
-        told = asdict(found)
-        del told["source"], told["error"]
-        return told | {"image": _as_png(square), "explained": chosen, "maps": _drawn(maps)}
+
+def _told(case: Case) -> dict[str, Any]:
+    told = asdict(case.prediction)
+    del told["source"], told["error"]
+    maps = {name: _rounded(values) for name, values in case.maps.shown.items()}
+    return told | {"image": _as_png(case.image), "explained": case.target, "maps": maps}
 
 
 def _as_png(square: UInt8[np.ndarray, "c s s"]) -> str:
@@ -107,10 +98,6 @@ def _as_png(square: UInt8[np.ndarray, "c s s"]) -> str:
     file = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _drawn(maps: Maps) -> dict[str, list[list[float]]]:
-    return {name: _rounded(values) for name, values in maps.shown.items()}
 
 
 def _rounded(values: Float64[np.ndarray, "y x"]) -> list[list[float]]:

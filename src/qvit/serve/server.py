@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 
 from qvit.errors import ConfigError
 
-CONNECTIONS = 32  # at once; others are told to come again
+BACKLOG = 32  # connections that wait to be taken
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -22,7 +22,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(CONNECTIONS)
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         why = error.strerror or str(error)
@@ -45,8 +45,6 @@ def server(app: Starlette) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=5,
         lifespan="off",
     )
     return uvicorn.Server(config)

@@ -7,6 +7,7 @@ const MAPS = {
   occlusion: "covered patches: red speaks for the class, blue against it",
 };
 const state = document.getElementById("state");
+const heard = document.getElementById("heard"); // what is told to who does not see the answer
 const drop = document.getElementById("drop");
 const input = document.getElementById("file");
 const answers = document.getElementById("answers");
@@ -41,6 +42,8 @@ async function ask(file, target, kind) {
   const more = told.frames - told.answers.length;
   say(more ? `The first ${told.answers.length} of ${told.frames} frames.` : "");
   answers.replaceChildren(...told.answers.map((answer) => drawn(answer, kind, (name, map) => ask(file, name, map))));
+  heard.textContent = told.answers.map(title).join("; ");
+  if (target !== undefined) answers.querySelector('.said button[aria-pressed="true"]').focus();
 }
 
 function drawn(answer, kind, explain) {
@@ -115,7 +118,7 @@ function paint(canvas, values) {
   canvas.height = height || 1;
   if (!height) return;
   const flat = values.flat();
-  const low = Math.min(...flat), high = Math.max(...flat), signed = low < 0;
+  const low = flat.reduce((a, b) => Math.min(a, b)), high = flat.reduce((a, b) => Math.max(a, b)), signed = low < 0;
   const picture = new ImageData(width, height);
   flat.forEach((value, place) => {
     const part = signed ? Math.abs(value) : high > low ? (value - low) / (high - low) : 0;
