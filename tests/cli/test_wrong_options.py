@@ -437,8 +437,6 @@ def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
             assert (told.code, told.err.replace(str(tmp_path), "HERE")) == (2, f"Error: {line}\n"), name
             # What was found before the mistake was noticed is not kept back.
             assert bool(told.out) == (command == "compare" and name != "runs"), name
-    if command == "explain":  # likewise
-        shutil.rmtree("explained")
     if command == "study run":  # its folder is made before its data are looked at
         shutil.rmtree("runs")
     assert tree(tmp_path) == before
