@@ -9,7 +9,7 @@ import pytest
 
 from qvit import files
 from qvit.errors import ConfigError, FileError, RunError
-from qvit.files import open_regular, printable, read_bytes, shown, write_atomic
+from qvit.files import chosen, open_regular, printable, read_bytes, shown
 
 
 def test_a_disk_that_fails_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,12 +87,11 @@ def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-def test_only_files_are_replaced(tmp_path: Path) -> None:
+def test_a_file_of_the_users_takes_the_place_of_files_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path, found in ((tmp_path / "pipe", "a pipe or a device"), (Path(), "no name"), (Path("/dev/null"), "a pipe")):
         with pytest.raises(RunError, match=f"^Cannot write .*: expected the name of a file, found {found}"):
-            write_atomic(path, b"text")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe"]
-    (tmp_path / "link").symlink_to(tmp_path / "file")
-    write_atomic(tmp_path / "link", b"text")
-    assert (tmp_path / "link").read_bytes() == b"text"
+            chosen(path)
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file", tmp_path / "new", tmp_path / "no" / "new", Path("a\0")):
+        assert chosen(path) == path

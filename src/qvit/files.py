@@ -145,9 +145,6 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
 @contextmanager
 def written_whole(path: Path, *, durable: bool = True) -> Iterator[BufferedWriter]:
     """Yield a file that becomes `path` when the block ends, and vanishes if it raises; else as `write_atomic`."""
-    if not path.name or _is_stranger(path):
-        found = _STRANGER if path.name else "no name"
-        raise RunError(f"Cannot write {path}: expected the name of a file, found {found}. Choose another.")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
         with temporary.open("xb") as file:
@@ -167,13 +164,18 @@ def written_whole(path: Path, *, durable: bool = True) -> Iterator[BufferedWrite
         ) from error
 
 
-def _is_stranger(path: Path) -> bool:
-    """Return whether something is there that a file must not take the place of: a folder refuses that itself."""
-    try:
+def chosen(path: Path) -> Path:
+    """Return the path of a file that a user wants written; raises `RunError` for no name, and for pipes and devices.
+
+    A file that is written whole takes the place of what is there, which would be another for whoever reads it.
+    """
+    found = None if path.name else "no name"
+    with suppress(OSError, ValueError):
         mode = os.stat(path).st_mode  # noqa: PTH116 - Path.stat raises for some names
-    except (OSError, ValueError):
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+        found = found or (None if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _STRANGER)
+    if found is not None:
+        raise RunError(f"Cannot write {path}: expected the name of a file, found {found}. Choose another.")
+    return path
 
 
 def make_folder(folder: Path, cannot: str, advice: str) -> None:

@@ -232,3 +232,10 @@ def test_nothing_is_left_of_a_table_that_failed(qvit: Qvit, run: Path, files: li
     assert told.code == 2
     assert told.err.endswith(f"Error: There is no file {tmp_path / 'none.txt'}.\n")
     assert not [path for path in tmp_path.iterdir() if "t.csv" in path.name]
+
+
+@pytest.mark.parametrize("name", [".", "/dev/null"])
+def test_a_table_takes_the_place_of_files_alone(qvit: Qvit, run: Path, files: list[Path], name: str) -> None:
+    told = qvit("predict", run, *files, "--csv", name, "--group-by", "[0-9]")
+    assert told.code == 2
+    assert f"Error: Cannot write {name}: expected the name of a file, found" in told.err

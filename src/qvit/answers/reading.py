@@ -47,25 +47,27 @@ def named(words: Iterable[str | Path], lines: Iterable[str]) -> Iterator[File]:
     an error. Raises DataError for a list that cannot be read, and for an empty word.
     """
     for word in words:
-        path = Path(word)
-        if not str(word):
+        text = os.fspath(word)
+        if not text:
             raise DataError("Expected a picture, a folder or a list, got an empty name. Write . for this folder.")
-        if str(word) == "-":
+        if text == "-":
             yield from _listed(lines, Path())
-        elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some names
+        elif os.path.isdir(text):  # noqa: PTH112 - Path.is_dir raises for some names
+            path = Path(text)
             try:
                 start = os.fspath(path / "_")[:-1]
                 yield from ((start + name, None) for name in pictures_below(path))
             except DataError as error:
                 yield os.fspath(path), str(error).removeprefix(f"{path}: ")  # which stands beside it
-        elif path.suffix.lower() in LISTS:
+        elif text.lower().endswith(LISTS):
+            path = Path(text)
             try:
-                text = read_text(path, most=_LONGEST_LIST)
+                listed = read_text(path, most=_LONGEST_LIST)
             except FileError as error:
                 raise DataError(str(error)) from error
-            yield from _listed(text.removeprefix("\ufeff").split("\n"), path.parent)
+            yield from _listed(listed.removeprefix("\ufeff").split("\n"), path.parent)
         else:
-            yield os.fspath(path), None
+            yield text, None
 
 
 def _listed(lines: Iterable[str], folder: Path) -> Iterator[File]:

@@ -263,9 +263,9 @@ def _written(path: Path | None, predictor: "Predictor", grouped: bool) -> Iterat
 
 @contextmanager
 def _rows(path: Path, header: Sequence[object]) -> Iterator[Any]:
-    from qvit.files import written_whole
+    from qvit.files import chosen, written_whole
 
-    with written_whole(path) as file:
+    with written_whole(chosen(path)) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(header)

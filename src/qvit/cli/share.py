@@ -18,12 +18,12 @@ def card(
     with heavy_imports():
         from qvit.answers.card import card as text
         from qvit.answers.card import write_card
-        from qvit.files import write_atomic
+        from qvit.files import chosen, write_atomic
         from qvit.training.folder import Run
     if out is None:
         out = write_card(Run(run))
     else:
-        write_atomic(out, text(Run(run)).encode())
+        write_atomic(chosen(out), text(Run(run)).encode())
     typer.echo(f"Written: {out}")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qvit.files import write_atomic
+from qvit.files import chosen, write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,7 +81,7 @@ def write_picture(figure: "Figure", path: Path) -> None:
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # of names in other scripts
         figure.savefig(buffer, format=kind, dpi=DPI, metadata=dates.get(kind))
-    write_atomic(path, buffer.getvalue())
+    write_atomic(chosen(path), buffer.getvalue())
 
 
 def wrapped(text: str, width: int = 42) -> str:
