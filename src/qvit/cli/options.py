@@ -31,6 +31,17 @@ GroupBy = Annotated[
     typer.Option(help="Column of a table, or pattern for paths, that names the patient: each stands in one split."),
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the images in pixels.", show_default="28")]
+# How answers are given, see `answers.calibrated.Answering`.
+Sets = Annotated[float, typer.Option(help="Share of images whose possible classes hold the true one.")]
+Coverage = Annotated[
+    float | None, typer.Option(help="Share of images to answer; others are withheld.", show_default="1")
+]
+Wrong = Annotated[
+    float | None, typer.Option(help="Share of answers that may be wrong; others are withheld.", show_default="any")
+]
+Alarms = Annotated[
+    float, typer.Option(help="Share of usual images that may be called unlike those trained on; 0 for no warning.")
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Do not download a missing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, no progress.")]
 

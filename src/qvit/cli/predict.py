@@ -16,7 +16,7 @@ import typer
 from qvit.answers.spread import start_if_many
 from qvit.cli.console import heavy_imports, print_table, say
 from qvit.cli.data import Moved, Root
-from qvit.cli.options import RUN, Json
+from qvit.cli.options import RUN, Alarms, Coverage, Json, Sets, Wrong
 from qvit.cli.streams import shows_unicode
 from qvit.errors import ConfigError, printable
 
@@ -44,16 +44,10 @@ def predict(
         list[str] | None,
         typer.Option("--with", help="Another run whose probabilities count as much; may be repeated."),
     ] = None,
-    sets: Annotated[float, typer.Option(help="Share of images whose possible classes hold the true one.")] = 0.9,
-    coverage: Annotated[
-        float | None, typer.Option(help="Share of images to answer; others are withheld.", show_default="1")
-    ] = None,
-    error: Annotated[
-        float | None, typer.Option(help="Share of answers that may be wrong; others are withheld.", show_default="any")
-    ] = None,
-    alarms: Annotated[
-        float, typer.Option(help="Share of usual images that may be called unlike those trained on; 0 for no warning.")
-    ] = 0.05,
+    sets: Sets = 0.9,
+    coverage: Coverage = None,
+    error: Wrong = None,
+    alarms: Alarms = 0.05,
     group_by: Annotated[
         str | None,
         typer.Option(help="Pattern for paths that names the patient: each gets an answer, the mean over its images."),

@@ -8,7 +8,7 @@ import typer
 
 from qvit.cli.console import heavy_imports, say
 from qvit.cli.data import Moved, Root
-from qvit.cli.options import RUN
+from qvit.cli.options import RUN, Alarms, Coverage, Sets, Wrong
 from qvit.errors import ConfigError
 
 
@@ -18,16 +18,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any.")] = 8000,
     megabytes: Annotated[float, typer.Option(help="Most megabytes of a file.")] = 20,
     megapixels: Annotated[float, typer.Option(help="Most megapixels of a picture.")] = 25,
-    sets: Annotated[float, typer.Option(help="Share of images whose possible classes hold the true one.")] = 0.9,
-    coverage: Annotated[
-        float | None, typer.Option(help="Share of images to answer; others are withheld.", show_default="1")
-    ] = None,
-    error: Annotated[
-        float | None, typer.Option(help="Share of answers that may be wrong; others are withheld.", show_default="any")
-    ] = None,
-    alarms: Annotated[
-        float, typer.Option(help="Share of usual images that may be called unlike those trained on; 0 for no warning.")
-    ] = 0.05,
+    sets: Sets = 0.9,
+    coverage: Coverage = None,
+    error: Wrong = None,
+    alarms: Alarms = 0.05,
     root: Root = None,
     data: Moved = None,
 ) -> None:
