@@ -53,7 +53,7 @@ class Grouping:
     ) -> Iterator[tuple[Prediction, str | None]]:
         """Yield what is said of each image, as `Predictor.stream`, and its group; without one, an error says so."""
         words = [words] if isinstance(words, str | Path) else [*words]
-        above = [os.fspath(Path(word) / "_")[:-1] for word in words if os.path.isdir(word)]  # noqa: PTH112
+        above = [os.fspath(Path(word) / "_")[:-1] for word in words if os.path.isdir(word)]  # noqa: PTH112 - as in `reading`
         for scored in self._predictor.scored(words, lines):
             start = max((len(folder) for folder in above if scored.file.startswith(folder)), default=0)
             prediction, group = scored.prediction, group_of(scored.file[start:], self._pattern)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qvit.cli.console import print_json, print_table, say
+from qvit.cli.options import check_picture
 from qvit.errors import CircuitError, ConfigError
 
 if TYPE_CHECKING:
     from qvit.quantum.ansatz import Ansatz
     from qvit.quantum.circuit import Circuit
 
-FORMATS = ("png", "svg", "pdf")
 WIDTH = 120  # of the drawing, if the output is not a terminal
 DPI, MAX_PIXELS = 150, 20000  # the longest side of a picture
 MAX_SIZE = 1000  # qubits or layers
@@ -34,9 +34,9 @@ def circuit(
     for name, value in (("qubits", qubits), ("layers", layers)):
         if not 1 <= value <= MAX_SIZE:
             raise ConfigError(f"--{name} must be from 1 to {MAX_SIZE}, got {value}.")
-    if picture is not None and (ansatz is None or picture.suffix.lower()[1:] not in FORMATS):
-        wanted = f"a file that ends in {', '.join(f'.{name}' for name in FORMATS)}, got {picture}"
-        raise ConfigError(f"--picture needs {'the name of a circuit' if ansatz is None else wanted}.")
+    if picture is not None and ansatz is None:
+        raise ConfigError("--picture needs the name of a circuit.")
+    check_picture(picture)
     if ansatz is None:
         _list(qubits, layers, json)
         return

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qvit.cli.circuit import FORMATS
 from qvit.cli.console import print_json, print_table, say
 from qvit.cli.data import Root
-from qvit.cli.options import RUN, GroupBy, Label
+from qvit.cli.options import RUN, GroupBy, Label, check_picture
 from qvit.data.registry import DATASETS
 from qvit.errors import ConfigError
 
@@ -57,9 +56,7 @@ def evaluate(
     from qvit.training.folder import Run
     from qvit.training.run import evaluate_split
 
-    if picture is not None and picture.suffix.lower()[1:] not in FORMATS:
-        endings = ", ".join(f".{name}" for name in FORMATS)
-        raise ConfigError(f"--picture needs a file that ends in {endings}, got {picture}.")
+    check_picture(picture)
     if picture is not None and not picture.parent.is_dir():
         raise ConfigError(f"--picture needs a folder that is there, and {picture.parent} is none.")
     opened = Run(folder_of(run))

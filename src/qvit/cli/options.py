@@ -14,6 +14,7 @@ Dataset = Annotated[
         help="A dataset's name (see `qvit data list`), or the path of an .npz file, a folder or a table of pictures."
     ),
 ]
+FORMATS = ("png", "svg", "pdf")  # of pictures
 RUN = "A run folder, or hf://OWNER/NAME on a hub."
 Seed = Annotated[int | None, typer.Option(help="Fixes everything random.", show_default="0")]
 Config = Annotated[Path | None, typer.Option(help="YAML file of `key: value` options.")]
@@ -44,6 +45,13 @@ Alarms = Annotated[
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Do not download a missing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, no progress.")]
+
+
+def check_picture(picture: Path | None) -> None:
+    """Raise `ConfigError` for a picture's file that does not end as one that can be drawn."""
+    if picture is not None and picture.suffix.lower()[1:] not in FORMATS:
+        endings = ", ".join(f".{name}" for name in FORMATS)
+        raise ConfigError(f"--picture needs a file that ends in {endings}, got {picture}.")
 
 
 def dataset_option(dataset: str | None, data: Path | None) -> str | None:
