@@ -33,9 +33,10 @@ from torch import Tensor, nn
 from qvit.errors import CircuitWarning
 from qvit.models import Network, NetworkConfig, Preprocess, create_model
 from qvit.models.convolutions import unstrided
+from qvit.training.batches import Batch
 from qvit.training.config import TrainConfig
-from qvit.training.loop import Batch, make_optimizer, train_step
 from qvit.training.prediction import evaluating
+from qvit.training.step import make_optimizer, train_step
 
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",

@@ -35,9 +35,10 @@ from qvit.distill.objectives import soft_targets
 from qvit.distill.options import teacher_options
 from qvit.distill.pipeline import FEW
 from qvit.evaluation.statistics import Interval, mean_interval
+from qvit.training.batches import Batch, default_batch_size
 from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
-from qvit.training.loop import Batch, Objective, default_batch_size
+from qvit.training.objective import Objective
 from qvit.training.options import resolve
 from qvit.training.run import train_run
 

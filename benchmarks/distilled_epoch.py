@@ -19,11 +19,14 @@ from qvit.distill import DistillConfig, Teacher, TeacherGuide
 from qvit.models import create_model, model_config
 from qvit.timing import median_milliseconds
 from qvit.training.config import TrainConfig
+from qvit.training.distributed import ALONE
 from qvit.training.environment import environment
-from qvit.training.loop import Objective, make_optimizer, supervised, train_epoch
-from qvit.training.loop import validation_figures as validate
+from qvit.training.loop import train_epoch
+from qvit.training.objective import Objective, supervised
 from qvit.training.run import build_model
+from qvit.training.state import Member
 from qvit.training.surroundings import surroundings
+from qvit.training.together import Alone
 
 STUDENTS = ("qvit_4q2h", "qvit_8q2h", "vit_8q2h_matched")
 WAYS: dict[str, dict[str, Any]] = {
@@ -42,11 +45,11 @@ def make_epoch(student: str, data: Dataset, guide: TeacherGuide | None) -> Calla
     objective: Objective = supervised(data, config)
     if guide is not None:
         data, objective = guide.prepare(model, data, config, seed=0)
-    optimizer = make_optimizer(model, config)
+    trained = Alone(model, Member(data, config, seed=0, objective=objective), ALONE)
 
     def epoch() -> None:
-        train_epoch(model, data, config, objective, optimizer, seed=0, epoch=0)
-        validate(model, data, config)
+        train_epoch(trained)
+        trained.validate()
 
     return epoch
 

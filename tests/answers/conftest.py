@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from torch import Tensor
 from qvit.training.folder import Run
 from qvit.training.options import resolve
 from qvit.training.run import train_run
+from qvit.training.together import Together
 
 COUNTS = {"train": 120, "val": 60, "test": 30}
 NAMES = ("bright", "dark", "red")
@@ -43,9 +43,9 @@ def arrays(task: str = "multi-class", channels: int = 3) -> dict[str, np.ndarray
     return made
 
 
-def nothing_learnt(*of: Any, seed: int, epoch: int, team: Any) -> tuple[float, Tensor]:
+def nothing_learnt(trained: Together) -> tuple[list[float], Tensor]:
     """In place of the steps of an epoch: the weights stay as they are."""
-    return of[2].lr, torch.ones(())
+    return [one.config.lr for one in trained.members], torch.ones(len(trained.members))
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,12 @@ from qvit.data.registry import DatasetInfo
 from qvit.distill import DistillationConfig, Teacher, measures, resolve_distillation
 from qvit.models import Preprocess, create_model
 from qvit.training import loop
+from qvit.training.batches import augmentation_group, load_batch
 from qvit.training.options import resolve
 from qvit.training.run import Run, train_run
 from qvit.training.seeding import INIT, ORDER, generator, seeded
+from qvit.training.step import train_step
+from qvit.training.together import Alone, Together
 
 CLASSES = {"binary": 2, "multi-class": 4, "ordinal": 5, "multi-label": 3}
 COUNTS = {"train": 21, "val": 14, "test": 15}  # odd, so that the last batch is a short one
@@ -86,16 +89,14 @@ def make_npz(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return make
 
 
-def _one_step(
-    model: Any, data: Dataset, config: Any, objective: Any, optimizer: Any, *, seed: int, epoch: int, team: Any
-) -> tuple[float, Tensor]:
+def _one_step(trained: Together) -> tuple[list[float], Tensor]:
     """Stand in for an epoch: one step on all images at once, each under a symmetry that is drawn."""
-    order = generator(seed, ORDER, epoch)
-    batch = loop.load_batch(
-        data.train, torch.arange(len(data.train)), loop.augmentation_group(data, config), order, "cpu"
-    )
-    loss = loop.train_step(model.train(), batch, objective, optimizer, lr=config.lr)
-    return config.lr, loss
+    assert isinstance(trained, Alone)
+    (one,) = trained.members
+    order, images = generator(one.seed, ORDER, one.state.epoch), torch.arange(len(one.data.train))
+    batch = load_batch(one.data.train, images, augmentation_group(one.data, one.config), order, "cpu")
+    loss = train_step(trained.module.train(), batch, trained.objective, trained.optimizer, lr=one.config.lr)
+    return [one.config.lr], loss[None]
 
 
 @contextmanager

@@ -16,13 +16,15 @@ from qvit.data.augment import apply_element
 from qvit.distill import DistillationObjective, DistillConfig, Teacher, TeacherGuide, objectives
 from qvit.distill.guide import KD_LOSSES_OF_TASK
 from qvit.distill.teacher_cache import TeacherOutputs
+from qvit.training.batches import Batch, load_batch
 from qvit.training.config import TrainConfig
-from qvit.training.loop import Batch, label_loss, load_batch, make_optimizer, train_step
 from qvit.training.losses import LOSSES_OF_TASK, cross_entropy, make_loss
+from qvit.training.objective import label_loss
 from qvit.training.options import resolve
 from qvit.training.places import recorded, with_places
 from qvit.training.run import Run, train_run
 from qvit.training.seeding import ORDER, generator
+from qvit.training.step import make_optimizer, train_step
 
 MakeData = Callable[..., Dataset]
 MakeTeacher = Callable[..., Teacher]

@@ -23,7 +23,7 @@ from qvit.distill.fingerprint import digest_of
 from qvit.distill.teacher_cache import ABANDONED, cache_folder
 from qvit.errors import RunError
 from qvit.models import Preprocess
-from qvit.training.loop import load_batch
+from qvit.training.batches import load_batch
 from qvit.training.seeding import ORDER, generator
 
 MakeData = Callable[..., Dataset]

@@ -21,6 +21,7 @@ from qvit.models.cost import count_flops
 from qvit.models.hardware_cost import shots_for
 from qvit.models.pretrained import PUBLISHED, load_imagenet
 from qvit.models.projections import make_projection
+from qvit.models.stack import stacked
 from qvit.models.zoo import build_without_numbers, read_config
 from suite.messages import missing, raised
 
@@ -446,6 +447,29 @@ ROWS: list[tuple[Call, type[QvitError], str]] = [
         DataError,
         "PLACE/resnet18-weights.pth does not fit resnet18: conv1.weight is missing (and 99 more). Train from scratch, "
         "or report this.",
+    ),
+    # --- stacks ---
+    (of(stacked, []), ModelError, "Expected at least one model to stack, got none."),
+    (
+        lambda *_: stacked([tiny(dropout=0.1)]),
+        ModelError,
+        "These models cannot be stacked: dropout draws from one random stream, and models of a stack may not share "
+        "one. Train them one by one.",
+    ),
+    (
+        lambda *_: stacked([tiny(), tiny(depth=2)]),
+        ModelError,
+        "Expected models of one configuration to stack, got different ones; stack them separately.",
+    ),
+    (
+        lambda *_: stacked([tiny(), tiny().requires_grad_(False)]),
+        ModelError,
+        "Expected models with the same layers, dtypes and frozen parameters; stack them separately.",
+    ),
+    (
+        lambda *_: stacked([tiny(), tiny()])(torch.zeros(2, 3, 8, 8)),
+        ModelError,
+        "Expected images (2, b, 3, 8, 8), got (2, 3, 8, 8).",
     ),
     # --- costs ---
     (of(shots_for, 1.5), ConfigError, "The accuracy of expectation values must be in (0, 1], got 1.5."),

@@ -34,10 +34,14 @@ def functions() -> dict[str, list[FunctionType]]:
 
     Looked for once, before forks are made: to look at every object copies its page of memory.
     """
+    frozen = gc.get_freeze_count()  # as our tests do with all that they import: such objects would not be seen
+    gc.unfreeze()
     found: dict[str, list[FunctionType]] = {}
     for one in gc.get_objects():
         if type(one) is FunctionType:
             found.setdefault(one.__code__.co_filename, []).append(one)
+    if frozen:
+        gc.freeze()
     return found
 
 

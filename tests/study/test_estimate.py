@@ -15,7 +15,7 @@ from qvit.data.registry import DATASETS
 from qvit.study import estimate as module
 from qvit.study.estimate import START, Planned, estimate
 from qvit.study.reading import parse_study
-from qvit.training.loop import default_batch_size
+from qvit.training.batches import default_batch_size
 
 STEP, VIEW = 0.5, 0.001  # seconds
 BREAST, RETINA = DATASETS["breastmnist"].splits, DATASETS["retinamnist"].splits

@@ -15,10 +15,10 @@ from qvit.distill.guide import TeacherGuide
 from qvit.evaluation import sampled, statistics
 from qvit.training import measured
 from qvit.training import run as training
-from qvit.training.loop import TrainState
 from qvit.training.options import resolve
 from qvit.training.records import Best, EpochRecord
 from qvit.training.run import Run, train_run
+from qvit.training.state import TrainState
 
 platform.platform()  # asks another program, and keeps the answer: now, so that no test starts one
 torch.set_num_threads(1)  # as runs do: on models this small, threads only wait for each other

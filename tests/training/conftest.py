@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.registry import DatasetInfo
-from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
-from qvit.training.loop import TrainState
-from qvit.training.optimizer import AdamW
 from qvit.training.options import RunConfig, resolve
 from qvit.training.records import Best, EpochRecord
 from qvit.training.run import train_run
+from qvit.training.state import TrainState
+from qvit.training.together import Alone, Together
 
 CLASSES = {"binary": 2, "multi-class": 4, "ordinal": 5, "multi-label": 3}
 COUNTS = {"train": 37, "val": 21, "test": 23}  # odd, so that the last batch is a short one
@@ -116,22 +115,14 @@ def config(make_npz: Callable[..., Path]) -> Callable[..., RunConfig]:
     return make
 
 
-def nudge(
-    model: nn.Module,
-    data: Dataset,
-    config: TrainConfig,
-    objective: Any,
-    optimizer: AdamW,
-    *,
-    seed: int,
-    epoch: int,
-    **_: Any,
-) -> tuple[float, Tensor]:
+def nudge(trained: Together) -> tuple[list[float], Tensor]:
     """Move all that is trained a little, as seed, epoch and rate say, in the place of an epoch's steps."""
+    assert isinstance(trained, Alone)
+    (one,) = trained.members
     with torch.no_grad():
-        for parameter in optimizer.parameters:
-            parameter += config.lr * torch.randn_like(parameter)
-    return config.lr, torch.tensor(1.0 / (epoch + 1), dtype=torch.float64)
+        for parameter in trained.optimizer.parameters:
+            parameter += one.config.lr * torch.randn_like(parameter)
+    return [one.config.lr], torch.tensor([1.0 / (one.state.epoch + 1)], dtype=torch.float64)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from qvit.cli import main
 from qvit.errors import QvitError
-from qvit.training import loop
+from qvit.training import together
 from qvit.training.distributed import Team, assemble
 from qvit.training.options import RunConfig, resolve
 from qvit.training.run import train_run
@@ -36,27 +36,27 @@ def settings(folder: Path) -> RunConfig:
 
 
 def die(folder: Path) -> Any:
-    step = loop.train_step
+    step = together.train_step
 
     def killed(*args: Any, epoch: int, **options: Any) -> Tensor:
         if epoch == 2 and RANK == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return step(*args, epoch=epoch, **options)
 
-    loop.train_step = killed
+    together.train_step = killed
     return told(lambda: train_run(settings(folder), folder / "killed"))
 
 
 def go(folder: Path) -> Any:
     seen: dict[str, Any] = {"weights": []}
-    evaluate = loop.validation_figures
+    evaluate = together.validation_figures
 
     def figures(model: Any, *args: Any) -> dict[str, Any]:
         weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
         seen["weights"].append(hashlib.sha256(weights).hexdigest())
         return evaluate(model, *args)
 
-    loop.validation_figures = figures
+    together.validation_figures = figures
     epochs: list[int] = []
     train_run(settings(folder), folder / "whole", on_epoch=lambda record, _: epochs.append(record.epoch))
     seen["epochs"] = epochs

@@ -13,7 +13,7 @@ from qvit.errors import RunError
 from qvit.models import model_config
 from qvit.models.zoo import build
 from qvit.training.checkpoint import check_weights, load_state, load_weights, save_state, save_weights
-from qvit.training.loop import TrainState
+from qvit.training.state import TrainState
 
 LINE = {"lr": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_auc": 0.5, "val_acc": 0.5, "tta": "none"}
 

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from qvit.data.arrays import Dataset
 from qvit.errors import TrainingError
 from qvit.models import create_model
+from qvit.training.batches import Batch, load_batch
 from qvit.training.config import TrainConfig
 from qvit.training.diagnose import check_finite, find_culprit
-from qvit.training.loop import Batch, Objective, load_batch, make_optimizer, supervised, train_step
+from qvit.training.objective import Objective, supervised
 from qvit.training.seeding import generator
+from qvit.training.step import make_optimizer, train_step
 
 MakeData = Callable[..., Dataset]
 ADVICE = r"\. Train again in another folder with a lower lr or a clip_norm, or look at the images of this batch\.$"

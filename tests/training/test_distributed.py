@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from qvit.data.arrays import Dataset
 from qvit.errors import ConfigError, QvitError, RunError, TrainingError
 from qvit.models import Preprocess, create_model
+from qvit.training.batches import Batch, load_batch
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import ALONE, PATIENCE, Team, assemble
-from qvit.training.loop import Batch, fit, load_batch, make_optimizer, train_step, validation_figures
+from qvit.training.loop import fit
 from qvit.training.prediction import predict_logits
 from qvit.training.seeding import ORDER, generator
+from qvit.training.step import make_optimizer, train_step
+from qvit.training.validation import validation_figures
 from training.threads import Room
 
 
@@ -166,7 +169,7 @@ def test_predictions_and_figures_are_those_of_one(
         torch.testing.assert_close(found, predict_logits(model, data.val, group="d4"))
     config = TrainConfig(tta="never")
     told = validation_figures(model, data, config)
-    monkeypatch.setattr("qvit.training.loop.auc", lambda *_: float(pair.mine.rank))
+    monkeypatch.setattr("qvit.training.validation.auc", lambda *_: float(pair.mine.rank))
     found = pair.together(lambda team: validation_figures(model, data, config, team))
     assert found == [replace(told, val_auc=0.0)] * 2, "a machine that computes otherwise is not asked which is best"
 

@@ -24,11 +24,12 @@ from qvit.data.arrays import Dataset
 from qvit.distill import DistillConfig, Teacher
 from qvit.distill.guide import TeacherGuide
 from qvit.models.zoo import Model
-from qvit.training import loop
+from qvit.training import together
+from qvit.training.batches import Batch
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import Team
 from qvit.training.folder import Run
-from qvit.training.loop import Batch, Objective
+from qvit.training.objective import Objective
 from qvit.training.options import RunConfig, resolve
 from qvit.training.run import train_run
 from qvit.training.seeding import NOISE, derive
@@ -150,14 +151,14 @@ def test_noise_is_each_processes_own(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nudged: None
 ) -> None:
     seeds: list[list[int]] = [[], []]
-    room, made = Room(monkeypatch, 2), loop.seeded
+    room, made = Room(monkeypatch, 2), together.seeded
     rank = lambda: room.mine.rank  # noqa: E731
 
     def seeded(seed: int, *place: int, alone: bool) -> Any:
         seeds[rank()].append(derive(seed, *place))
         return made(seed, *place, alone=alone)
 
-    monkeypatch.setattr(loop, "seeded", seeded)
+    monkeypatch.setattr(together, "seeded", seeded)
     room.together(lambda team: train(folder, tmp_path, "odd", team))
     assert seeds[0] == [derive(0, NOISE, epoch) for epoch in range(2)], "those of one process alone"
     assert seeds[1] == [derive(0, NOISE, epoch, 1) for epoch in range(2)]

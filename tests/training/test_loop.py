@@ -17,14 +17,19 @@ from qvit.data.augment import apply_element
 from qvit.errors import ConfigError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import Preprocess, create_model
+from qvit.training.batches import Batch
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import Team
-from qvit.training.loop import Batch, TrainState, fit, supervised, train_step, validation_figures
+from qvit.training.loop import fit
+from qvit.training.objective import supervised
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict
 from qvit.training.records import EpochRecord, Validation
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import INIT, ORDER, generator, seeded
+from qvit.training.state import TrainState
+from qvit.training.step import train_step
+from qvit.training.validation import validation_figures
 
 pytestmark = pytest.mark.trains
 
@@ -263,7 +268,7 @@ def test_threads_are_those_asked_for_and_restored(make_data: MakeData, monkeypat
         assert torch.get_num_threads() == 2
         raise TrainingError("no more")
 
-    monkeypatch.setattr("qvit.training.loop.validation_figures", figures)
+    monkeypatch.setattr("qvit.training.together.validation_figures", figures)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)  # not those asked for
@@ -320,7 +325,7 @@ def test_each_step_is_told_its_place(make_data: MakeData, monkeypatch: pytest.Mo
         places.append((options["epoch"], options["step"]))
         return train_step(*args, **options)
 
-    monkeypatch.setattr("qvit.training.loop.train_step", step)
+    monkeypatch.setattr("qvit.training.together.train_step", step)
     trained(make_data(), replace(TINY, batch_size=16))
     assert places == [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)]
 
@@ -335,7 +340,7 @@ def figures(auc: float, loss: float = 1.0) -> Validation:
 def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
     data, weights = make_data(), list[dict[str, Tensor]]()
     aucs = iter([0.5, 0.8, 0.9, 0.7])
-    monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: figures(next(aucs)))
+    monkeypatch.setattr("qvit.training.together.validation_figures", lambda *args: figures(next(aucs)))
     model = build(data)
     keep = lambda state: weights.append(dict(state.model))  # noqa: E731
     state = fit(model, data, replace(TINY, epochs=4), seed=2, on_epoch=keep)
@@ -365,7 +370,7 @@ def test_ties_go_to_the_lower_loss_then_to_the_earlier_epoch(
     make_data: MakeData, monkeypatch: pytest.MonkeyPatch, aucs: list[float], losses: list[float], kept: int
 ) -> None:
     pairs = zip(aucs, losses, strict=True)
-    monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: figures(*next(pairs)))
+    monkeypatch.setattr("qvit.training.together.validation_figures", lambda *args: figures(*next(pairs)))
     _, state = trained(make_data(), replace(TINY, epochs=4, batch_size=64))
     assert state.best.record.epoch == kept
 
@@ -383,7 +388,7 @@ def test_patience_stops(
     make_data: MakeData, monkeypatch: pytest.MonkeyPatch, patience: int | None, aucs: list[float], epochs: int
 ) -> None:
     left = iter(aucs)
-    monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: figures(next(left)))
+    monkeypatch.setattr("qvit.training.together.validation_figures", lambda *args: figures(next(left)))
     _, state = trained(make_data(), replace(TINY, epochs=9, batch_size=64, patience=patience))
     assert state.epoch == len(state.history) == epochs
 

@@ -16,9 +16,10 @@ from torch.utils.checkpoint import checkpoint
 from qvit.data.arrays import Dataset, Split
 from qvit.models import Preprocess
 from qvit.training.config import TrainConfig
-from qvit.training.loop import TrainState, fit
+from qvit.training.loop import fit
 from qvit.training.records import Best
 from qvit.training.saved import copied
+from qvit.training.state import TrainState
 
 pytestmark = pytest.mark.trains
 TINY = TrainConfig(epochs=2, batch_size=8, tta="never")

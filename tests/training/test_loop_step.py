@@ -13,23 +13,17 @@ from qvit.data.arrays import Dataset
 from qvit.errors import ConfigError, ModelError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import Preprocess, create_model
+from qvit.training.batches import augmentation_group, default_batch_size, load_batch
 from qvit.training.config import TrainConfig
 from qvit.training.diagnose import check_finite
-from qvit.training.loop import (
-    TrainState,
-    augmentation_group,
-    default_batch_size,
-    fit,
-    label_loss,
-    load_batch,
-    make_optimizer,
-    supervised,
-    train_step,
-    validation_figures,
-)
+from qvit.training.loop import fit
 from qvit.training.machine import check_device
+from qvit.training.objective import label_loss, supervised
 from qvit.training.prediction import predict
 from qvit.training.seeding import INIT, ORDER, generator, seeded
+from qvit.training.state import TrainState
+from qvit.training.step import make_optimizer, train_step
+from qvit.training.validation import validation_figures
 
 TINY = TrainConfig(epochs=2, batch_size=8)
 MakeData = Callable[..., Dataset]

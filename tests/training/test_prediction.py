@@ -14,9 +14,9 @@ from qvit.data.arrays import Dataset, Split
 from qvit.evaluation.metrics import accuracy, auc, log_loss
 from qvit.models import create_model
 from qvit.training.config import TrainConfig
-from qvit.training.loop import validation_figures
 from qvit.training.prediction import predict, predict_logits, probabilities
 from qvit.training.records import Validation
+from qvit.training.validation import validation_figures
 
 MakeData = Callable[..., Dataset]
 

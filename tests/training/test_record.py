@@ -10,9 +10,9 @@ import pytest
 
 from qvit.errors import RunError
 from qvit.training.folder import Run
-from qvit.training.loop import TrainState
 from qvit.training.record import check_recordable, claim, make_folder, write_history
 from qvit.training.records import EpochRecord
+from qvit.training.state import TrainState
 
 
 def refusal(attempt: Callable[[], Any], kind: type[Exception] = RunError) -> str:

@@ -26,6 +26,7 @@ from qvit.training.options import RunConfig, resolve
 from qvit.training.prediction import predict
 from qvit.training.records import Validation
 from qvit.training.run import Run, build_model, evaluate_run, evaluate_split, train_run
+from qvit.training.together import Together
 
 MakeConfig = Callable[..., RunConfig]
 Kept = Callable[[Path], dict[str, bytes]]
@@ -97,7 +98,7 @@ def test_is_predicted_with_what_the_checkpoint_was_chosen_by(
     config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tta: str
 ) -> None:
     figures = iter([Validation(1.0, 0.9, 0.5, tta), Validation(1.0, 0.8, 0.5, "d4")])
-    monkeypatch.setattr("qvit.training.loop.validation_figures", lambda *args: next(figures))
+    monkeypatch.setattr("qvit.training.together.validation_figures", lambda *args: next(figures))
     run = train_run(config(), tmp_path / "run")
     assert (run.result.best_epoch, run.result.tta) == (1, tta)
     data, model = run.load_data(), run.load_model()
@@ -395,10 +396,10 @@ def test_training_that_fails_keeps_its_last_epoch(
 ) -> None:
     nudge = loop.train_epoch
 
-    def fail(*args: Any, epoch: int, **options: Any) -> dict[str, Any]:
-        if epoch == 1:
+    def fail(trained: Together) -> Any:
+        if trained.members[0].state.epoch == 1:
             raise TrainingError("The loss is no longer finite")
-        return nudge(*args, epoch=epoch, **options)
+        return nudge(trained)
 
     with monkeypatch.context() as patch:
         patch.setattr("qvit.training.loop.train_epoch", fail)

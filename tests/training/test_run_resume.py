@@ -17,10 +17,11 @@ from qvit.evaluation.statistics import Interval
 from qvit.models import create_model
 from qvit.training.checkpoint import load_state
 from qvit.training.config import TrainConfig
-from qvit.training.loop import TrainState, fit
+from qvit.training.loop import fit
 from qvit.training.options import RunConfig
 from qvit.training.records import Validation
 from qvit.training.run import Run, train_run
+from qvit.training.state import TrainState
 
 MakeConfig = Callable[..., RunConfig]
 Kept = Callable[[Path], dict[str, bytes]]
@@ -128,7 +129,7 @@ def test_patience_counts_across_a_stop(
         epochs += 1
         return Validation(val_auc=aucs[epochs - 1], val_loss=1.0, val_acc=0.5, tta="none")
 
-    monkeypatch.setattr("qvit.training.loop.validation_figures", figures)
+    monkeypatch.setattr("qvit.training.together.validation_figures", figures)
     whole = train_run(settings, tmp_path / "whole")
     assert (whole.result.best_epoch, len(whole.history)) == (3, 5)
     for stop in (3, 4, 5):

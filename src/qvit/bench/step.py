@@ -9,9 +9,10 @@ from torch import nn
 
 from qvit.models import create_model
 from qvit.timing import median_milliseconds
+from qvit.training.batches import Batch
 from qvit.training.config import TrainConfig
-from qvit.training.loop import Batch, make_optimizer, train_step
 from qvit.training.seeding import seeded
+from qvit.training.step import make_optimizer, train_step
 
 CLASSES, SIDE = 5, 28
 DEFAULT_PAIRS: tuple[tuple[str, dict[str, Any], str], ...] = (

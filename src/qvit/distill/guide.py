@@ -15,9 +15,10 @@ from qvit.distill.outputs import Outputs, check_offers, outputs
 from qvit.distill.teacher import Teacher
 from qvit.distill.teacher_cache import OnViews, TeacherOutputs, teacher_outputs
 from qvit.errors import ConfigError
+from qvit.training.batches import Batch, augmentation_group
 from qvit.training.config import TrainConfig
-from qvit.training.loop import Batch, Objective, augmentation_group, label_loss, supervised
 from qvit.training.losses import Loss
+from qvit.training.objective import Objective, label_loss, supervised
 from qvit.training.seeding import GUIDE, seeded
 from qvit.validate import require
 

@@ -15,9 +15,9 @@ from qvit.distill.fingerprint import digest_of
 from qvit.distill.outputs import Outputs, check_offers, outputs
 from qvit.errors import ConfigError, ModelError, RunError
 from qvit.files import printable
+from qvit.training.batches import augmentation_group
 from qvit.training.config import TrainConfig
 from qvit.training.folder import Run
-from qvit.training.loop import augmentation_group
 from qvit.training.places import FOUND_AT
 from qvit.training.prediction import evaluating, predict
 

@@ -34,7 +34,7 @@ from qvit.distill.teacher import Teacher
 from qvit.documents import one_line, read_json
 from qvit.errors import FileError, RunError
 from qvit.files import PART, open_regular
-from qvit.training.loop import Batch
+from qvit.training.batches import Batch
 from qvit.training.stored import STRICT, checked
 
 FORMAT = 1

@@ -25,7 +25,8 @@ Gradients = tuple[Tensor, Tensor, Tensor]
 class Attention(nn.Module):
     """softmax(QKᵀ/√k)·V over all tokens in each head, then a dense output projection (Vaswani et al. 2017).
 
-    `project` maps `(b, n, d)` to queries, keys `(b, h, n, k)` and values `(b, h, n, q)`; see `models.projections`.
+    `project` maps `(*m, b, n, d)` to queries, keys `(*m, b, h, n, k)` and values `(*m, b, h, n, q)`; see
+    `models.projections`.
     """
 
     def __init__(self, project: nn.Module, dim: int) -> None:
@@ -33,21 +34,21 @@ class Attention(nn.Module):
         self.project = project
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def forward(self, tokens: Float[Tensor, "*m b n d"]) -> Float[Tensor, "*m b n d"]:
         """Return what every token gathers from all tokens."""
         queries, keys, values = self.project(tokens)
-        return self.out(rearrange(attend(queries, keys, values), "b h n q -> b n (h q)"))
+        return self.out(rearrange(attend(queries, keys, values), "... h n q -> ... n (h q)"))
 
-    def weights(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b h n n"]:
+    def weights(self, tokens: Float[Tensor, "*m b n d"]) -> Float[Tensor, "*m b h n n"]:
         """Return how much each token (third axis) gathers from every token (last axis); rows sum to 1."""
         queries, keys, _ = self.project(tokens)
         return (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(dim=-1)
 
 
 def attend(
-    queries: Float[Tensor, "b h n k"], keys: Float[Tensor, "b h n k"], values: Float[Tensor, "b h n q"]
-) -> Float[Tensor, "b h n q"]:
-    """Return softmax(QKᵀ/√k)·V, by the kernel that is fastest for these tensors.
+    queries: Float[Tensor, "*m b h n k"], keys: Float[Tensor, "*m b h n k"], values: Float[Tensor, "*m b h n q"]
+) -> Float[Tensor, "*m b h n q"]:
+    """Return softmax(QKᵀ/√k)·V, by the kernel that is fastest for these tensors; those of a stack are more images.
 
     It has derivatives of every order, backward and forward. But torch refuses second derivatives under torch.compile,
     and those of its fused kernels (for wide heads and other devices) under activation checkpointing.
@@ -55,6 +56,9 @@ def attend(
     if torch.compiler.is_compiling():  # sizes may be symbols
         return F.scaled_dot_product_attention(queries, keys, values)
     queries, keys, values = plain(queries), plain(keys), plain(values)
+    if values.ndim > 4:
+        lead = values.shape[:2]
+        return attend(*(tensor.flatten(0, 1) for tensor in (queries, keys, values))).unflatten(0, lead)
     elsewhere = saved_elsewhere()
     if transformed() or (elsewhere and not _are_many_scores(queries)):
         return _spelt_out(queries, keys, values)

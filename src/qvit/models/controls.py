@@ -18,8 +18,8 @@ from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.engines.subspace import subspace_plan
 from qvit.quantum.layer import uniform_angles
 
-Tokens = Float[Tensor, "b n d"]
-QueriesKeysValues = tuple[Float[Tensor, "b h n k"], Float[Tensor, "b h n k"], Float[Tensor, "b h n q"]]
+Tokens = Float[Tensor, "*m b n d"]
+QueriesKeysValues = tuple[Float[Tensor, "*m b h n k"], Float[Tensor, "*m b h n k"], Float[Tensor, "*m b h n q"]]
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,16 @@ class Circulant:
         return CirculantProjection(self, dim, heads)
 
 
-def unstacked(stacked: Float[Tensor, "3 b h n q"]) -> QueriesKeysValues:
+def unstacked(stacked: Float[Tensor, "*m 3 b h n q"]) -> QueriesKeysValues:
     """Return queries, keys and values as views."""
-    queries, keys, values = stacked.unbind(0)
+    queries, keys, values = stacked.unbind(-5)
     return queries, keys, values
 
 
-def per_head(tokens: Tokens, matrices: Float[Tensor, "3 h q p"]) -> Float[Tensor, "3 b h n p"]:
+def per_head(tokens: Tokens, matrices: Float[Tensor, "*m 3 h q p"]) -> Float[Tensor, "*m 3 b h n p"]:
     """Return x·M for the features x of each head and its own three matrices M."""
-    features = rearrange(tokens, "b n (h q) -> b n h q", h=matrices.shape[1])
-    return torch.einsum("b n h q, t h q p -> t b h n p", features, matrices)
+    features = rearrange(tokens, "... b n (h q) -> ... b n h q", h=matrices.shape[-3])
+    return torch.einsum("... b n h q, ... t h q p -> ... t b h n p", features, matrices)
 
 
 class LinearProjection(nn.Module):
@@ -112,7 +112,8 @@ class LinearProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        return unstacked(rearrange(self.dense(tokens), "b n (three h q) -> three b h n q", three=3, h=self.heads))
+        dense = self.dense(tokens)
+        return unstacked(rearrange(dense, "... b n (three h q) -> ... three b h n q", three=3, h=self.heads))
 
 
 class CosineProjection(nn.Module):
@@ -124,7 +125,7 @@ class CosineProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        features = rearrange(tokens, "b n (h q) -> b h n q", h=self.weights.shape[2])
+        features = rearrange(tokens, "... b n (h q) -> ... 1 b h n q", h=self.weights.shape[-3])
         return unstacked(torch.cos(features + self.weights))
 
 
@@ -137,7 +138,7 @@ class IdentityProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        features = rearrange(tokens, "b n (h q) -> b h n q", h=self.heads)
+        features = rearrange(tokens, "... b n (h q) -> ... b h n q", h=self.heads)
         return features, features, features
 
 
@@ -152,9 +153,9 @@ class GivensProjection(nn.Module):
             self._plan = subspace_plan(circuit)
         self.weights = nn.Parameter(uniform_angles(torch.empty(3, heads, circuit.n_weights)))
 
-    def matrices(self) -> Float[Tensor, "3 h q q"]:
+    def matrices(self) -> Float[Tensor, "*m 3 h q q"]:
         """Return the orthogonal matrices W."""
-        return self._plan.matrix(self.weights.flatten(0, 1)).unflatten(0, self.weights.shape[:2])
+        return self._plan.matrix(self.weights.flatten(0, -2)).unflatten(0, self.weights.shape[:-1])
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
@@ -172,9 +173,9 @@ class CirculantProjection(nn.Module):
         if options.bias:  # as in a dense layer of this width
             self.bias = nn.Parameter(nn.init.uniform_(torch.empty(3, 1, heads, 1, width), -(width**-0.5), width**-0.5))
 
-    def matrices(self) -> Float[Tensor, "3 h q q"]:
+    def matrices(self) -> Float[Tensor, "*m 3 h q q"]:
         """Return the circulant matrices, Mⱼᵢ = k₍ᵢ₋ⱼ₎."""
-        place = torch.arange(self.weights.shape[2], device=self.weights.device)
+        place = torch.arange(self.weights.shape[-1], device=self.weights.device)
         return self.weights[..., (place - place[:, None]) % len(place)]
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:

@@ -22,6 +22,8 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, input: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:  # noqa: A002 - torch's name
         """Return (x − mean)/√(variance + eps)·weight + bias."""
+        if self.weight.ndim > 1:
+            return _centred(input, self.eps)[0] * self.weight[:, None, None] + self.bias[:, None, None]
         if transformed():
             return _centred(input, self.eps)[0] * self.weight + self.bias
         return differentiable(super().forward(input), _hook(self.eps))

@@ -2,7 +2,8 @@
 
 A projection is a small immutable value; `build(dim, heads)` makes its module, which maps tokens `(b, n, d)` to queries
 and keys `(b, h, n, k)` and values `(b, h, n, d/h)`. All but `Unlu` have k = d/h. Every head of every projection sees
-the same interface, so two arms of a comparison share all other code.
+the same interface, so two arms of a comparison share all other code. In a stack of models (see `models.stack`) all of
+these, and all parameters, have an axis m in front.
 """
 
 import math
@@ -149,8 +150,8 @@ class QuantumProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        angles = rearrange(tokens, "b n (h q) -> b n 1 h q", h=self.heads)
-        return unstacked(rearrange(self.circuits(angles), "b n three h q -> three b h n q"))
+        angles = rearrange(tokens, "... b n (h q) -> b n ... 1 h q", h=self.heads)
+        return unstacked(rearrange(self.circuits(angles), "b n ... three h q -> ... three b h n q"))
 
 
 class UnluProjection(nn.Module):
@@ -168,11 +169,10 @@ class UnluProjection(nn.Module):
         self.value_circuits = _circuits(options, "unlu_v", dim // heads, (heads,))
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
-        """Return queries and keys `(b, h, n, 2)`, and values `(b, h, n, q)`."""
-        angles = rearrange(tokens, "b n (h q) -> b n h q", h=self.heads)
-        numbers = rearrange(self.score_circuits(angles[:, :, None]), "b n two h 1 -> two b h n")
-        values = rearrange(self.value_circuits(angles), "b n h q -> b h n q")
-        q, k = numbers
+        """Return queries and keys `(*m, b, h, n, 2)`, and values `(*m, b, h, n, q)`."""
+        angles = rearrange(tokens, "... b n (h q) -> b n ... h q", h=self.heads)
+        q, k = rearrange(self.score_circuits(angles[..., None, :, :]), "b n ... two h 1 -> two ... b h n")
+        values = rearrange(self.value_circuits(angles), "b n ... h q -> ... b h n q")
         queries = math.sqrt(2.0) * torch.stack((2.0 * q, -torch.ones_like(q)), -1)
         return queries, torch.stack((k, k.square()), -1), values
 

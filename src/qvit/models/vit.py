@@ -16,16 +16,16 @@ from qvit.models.norm import LayerNorm
 from qvit.models.projections import Projection, Quantum
 from qvit.torch_private import plain
 
-# How the tokens `(b, n, d)` of an image become one vector `(b, d)`.
+# How the tokens `(…, n, d)` of an image become one vector `(…, d)`.
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda tokens: tokens.mean(dim=1),
-    "cls": lambda tokens: tokens[:, 0],
+    "mean": lambda tokens: tokens.mean(dim=-2),
+    "cls": lambda tokens: tokens[..., 0, :],
 }
 if TYPE_CHECKING:  # mypy cannot make a type of a table; pydantic can, and checks what is given
     Pool = str
 else:
     Pool = Literal[tuple(POOLS)]
-Images = UInt8[Tensor, "b c y x"] | Float[Tensor, "b c y x"]
+Images = UInt8[Tensor, "*m b c y x"] | Float[Tensor, "*m b c y x"]
 
 
 def default_patch_size(img_size: int) -> int:
@@ -109,11 +109,12 @@ def _divisors(size: int) -> list[int]:
     return [p for p in range(1, size + 1) if size % p == 0]
 
 
-def check_images(images: Tensor, *, in_chans: int, img_size: int) -> None:
-    """Raise `ModelError` unless images are `(b, in_chans, img_size, img_size)`, of bytes or floats."""
-    expected = (in_chans, img_size, img_size)
-    if images.ndim != 4 or images.shape[1:] != expected:
-        raise ModelError(f"Expected images (b, {', '.join(map(str, expected))}), got {tuple(images.shape)}.")
+def check_images(images: Tensor, *, in_chans: int, img_size: int, models: tuple[int, ...] = ()) -> None:
+    """Raise `ModelError` unless images are `(*models, b, in_chans, img_size, img_size)`, of bytes or floats."""
+    expected, lead = (in_chans, img_size, img_size), len(models)
+    if images.ndim != 4 + lead or images.shape[1 + lead :] != expected or images.shape[:lead] != models:
+        wanted = [*models, "b", *expected]
+        raise ModelError(f"Expected images ({', '.join(map(str, wanted))}), got {tuple(images.shape)}.")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ModelError(f"Expected uint8 images or floats in [0, 1], got {images.dtype}.")
 
@@ -121,7 +122,7 @@ def check_images(images: Tensor, *, in_chans: int, img_size: int) -> None:
 class Preprocess(nn.Module):
     """Normalises images of bytes 0–255 or floats 0–1; part of the model, so that prediction cannot forget it.
 
-    `mean` and `std` `(c,)` on the 0–1 scale are buffers, saved with the weights.
+    `mean` and `std` `(c,)` on the 0–1 scale are buffers, saved with the weights; of a stack `(m, c)`.
     """
 
     mean: Tensor
@@ -137,12 +138,12 @@ class Preprocess(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(std.clamp_min(1e-3))
 
-    def forward(self, images: Images) -> Float[Tensor, "b c y x"]:
+    def forward(self, images: Images) -> Float[Tensor, "*m b c y x"]:
         """Return images of mean 0 and deviation 1, as far as `mean` and `std` describe them."""
         images = plain(images)  # the one place where every network takes images in
         scale = (1.0 if images.is_floating_point() else 1.0 / 255.0) / self.std
         shift = -self.mean / self.std
-        return (images.to(scale.dtype) * scale[:, None, None]).add_(shift[:, None, None])
+        return (images.to(scale.dtype) * scale[..., None, :, None, None]).add_(shift[..., None, :, None, None])
 
 
 class Block(nn.Module):
@@ -158,7 +159,7 @@ class Block(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    def forward(self, tokens: Float[Tensor, "*m b n d"]) -> Float[Tensor, "*m b n d"]:
         """Return the tokens after attention and MLP, each added to what came in."""
         tokens = tokens + self.dropout(self.attention(self.norm_attention(tokens)))
         return tokens + self.dropout(self.mlp(self.norm_mlp(tokens)))
@@ -197,6 +198,9 @@ class ViT(Classifier):
     """A vision transformer from images `(b, c, s, s)`, uint8 or floats in [0, 1], to logits `(b, num_classes)`.
 
     The method names are timm's: `forward_features`, `forward_head`, `get_classifier`, `reset_classifier`.
+
+    Where shapes begin with `*m`, they are those of a stack of m models (see `models.stack`), each with images of its
+    own; of one model they begin with `b`.
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -212,15 +216,20 @@ class ViT(Classifier):
         self.norm = LayerNorm(config.dim)
         self.head = nn.Linear(config.dim, config.num_classes)
 
-    def forward(self, images: Tensor) -> Float[Tensor, "b k"]:
-        """Return the logits of images `(b, c, s, s)`; raises `ModelError` for another shape or dtype."""
+    @property
+    def models(self) -> tuple[int, ...]:
+        """The number of models of a stack, `(m,)`; of one model `()`."""
+        return tuple(self.pos_embed.shape[:-3])
+
+    def forward(self, images: Tensor) -> Float[Tensor, "*m b k"]:
+        """Return the logits of images `(*m, b, c, s, s)`; raises `ModelError` for another shape or dtype."""
         return self.forward_head(self.forward_features(images))
 
-    def forward_features(self, images: Tensor) -> Float[Tensor, "b n d"]:
+    def forward_features(self, images: Tensor) -> Float[Tensor, "*m b n d"]:
         """Return the normalised tokens of the last block, the class token first if there is one."""
         return self.norm(self.blocks(self.embed(images)))
 
-    def forward_with_attention(self, images: Tensor) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b y x"]]:
+    def forward_with_attention(self, images: Tensor) -> tuple[Float[Tensor, "*m b n d"], Float[Tensor, "*m b y x"]]:
         """Return what `forward_features` does, and the share of attention each patch receives in the last block.
 
         The shares are means over heads and over the tokens that give attention, including the class token; what that
@@ -229,22 +238,22 @@ class ViT(Classifier):
         last = self.blocks[-1]
         assert isinstance(last, Block)
         tokens = self.blocks[:-1](self.embed(images))
-        received = last.attention.weights(last.norm_attention(tokens)).mean(dim=(1, 2))
-        patches = received if self.cls_token is None else received[:, 1:]
-        patches = patches / patches.sum(dim=1, keepdim=True).clamp_min(torch.finfo(patches.dtype).tiny)
+        received = last.attention.weights(last.norm_attention(tokens)).mean(dim=(-3, -2))
+        patches = received if self.cls_token is None else received[..., 1:]
+        patches = patches / patches.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(patches.dtype).tiny)
         side = self.config.img_size // self.config.patch
-        return self.norm(last(tokens)), rearrange(patches, "b (y x) -> b y x", y=side)
+        return self.norm(last(tokens)), rearrange(patches, "... (y x) -> ... y x", y=side)
 
-    def embed(self, images: Tensor) -> Float[Tensor, "b n d"]:
+    def embed(self, images: Tensor) -> Float[Tensor, "*m b n d"]:
         """Return the tokens that enter the first block."""
-        check_images(images, in_chans=self.config.in_chans, img_size=self.config.img_size)
-        tokens = rearrange(self.patch_embed(self.preprocess(images)), "b d y x -> b (y x) d")
+        check_images(images, in_chans=self.config.in_chans, img_size=self.config.img_size, models=self.models)
+        tokens = rearrange(self.patch_embed(self.preprocess(images)), "... d y x -> ... (y x) d")
         if self.cls_token is not None:
-            tokens = torch.cat((self.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
+            tokens = torch.cat((self.cls_token.expand(*tokens.shape[:-2], 1, -1), tokens), dim=-2)
         # Positions come first, as the sum takes their layout in memory, token after token, not the convolution's.
         return self.pos_embed + tokens
 
-    def forward_head(self, tokens: Float[Tensor, "b n d"], *, pre_logits: bool = False) -> Float[Tensor, "b k"]:
-        """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(b, d)`."""
+    def forward_head(self, tokens: Float[Tensor, "*m b n d"], *, pre_logits: bool = False) -> Float[Tensor, "*m b k"]:
+        """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(*m, b, d)`."""
         pooled = POOLS[self.config.pool](tokens)
         return pooled if pre_logits else self.head(pooled)

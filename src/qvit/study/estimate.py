@@ -20,17 +20,12 @@ from qvit.models.zoo import ModelConfig, build, count_parameters
 from qvit.study.pool import cores
 from qvit.study.spec import Job, Study
 from qvit.timing import median_milliseconds
-from qvit.training.loop import (
-    augmentation_group,
-    default_batch_size,
-    load_batch,
-    make_optimizer,
-    supervised,
-    train_step,
-)
+from qvit.training.batches import augmentation_group, default_batch_size, load_batch
+from qvit.training.objective import supervised
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict_logits
 from qvit.training.seeding import generator, seeded
+from qvit.training.step import make_optimizer, train_step
 from qvit.training.surroundings import surroundings
 
 ENOUGH = 0.4  # seconds for timing one model

@@ -14,9 +14,9 @@ from qvit.errors import FileError, RunError
 from qvit.files import open_regular, remedy, write_atomic
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import ModelConfig, build_without_numbers
-from qvit.training.loop import TrainState
 from qvit.training.records import Best, EpochRecord
 from qvit.training.saved import check_tensors
+from qvit.training.state import TrainState
 from qvit.training.stored import EpochLine, checked
 
 

@@ -1,4 +1,7 @@
-"""Losses: pure functions of logits and labels that return one value per example, and per model of a stack."""
+"""Losses: pure functions of logits and labels that return one value per example, and per model of a stack.
+
+The models of a stack may have labels and class weights in common, or each its own, with an axis in front.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -16,54 +19,61 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 def cross_entropy(
     logits: Float[Tensor, "*m b c"],
-    labels: Int[Tensor, "b 1"],
+    labels: Int[Tensor, "*#m b 1"],
     *,
     smoothing: float = 0.0,
-    class_weights: Float[Tensor, " c"] | None = None,
+    class_weights: Float[Tensor, "*#m c"] | None = None,
 ) -> Float[Tensor, "*m b"]:
     """Cross-entropy with label smoothing ε: targets are 1 − ε + ε/C on the label and ε/C elsewhere."""
-    labels = labels[:, 0]
     shape = logits.shape[:-1]
-    each = logits.flatten(end_dim=-2), labels.expand(shape).flatten()
+    labels = labels[..., 0].expand(shape)
+    each = logits.flatten(end_dim=-2), labels.flatten()
     losses = F.cross_entropy(*each, reduction="none", label_smoothing=smoothing).view(shape)
-    return losses if class_weights is None else losses * class_weights[labels]
+    return losses if class_weights is None else losses * _each(class_weights, labels)
 
 
 def binary_cross_entropy(
     logits: Float[Tensor, "*m b k"],
-    labels: Int[Tensor, "b k"],
+    labels: Int[Tensor, "*#m b k"],
     *,
     smoothing: float = 0.0,
-    class_weights: Float[Tensor, " k"] | None = None,
+    class_weights: Float[Tensor, "*#m k"] | None = None,
 ) -> Float[Tensor, "*m b"]:
     """Binary cross-entropy, averaged over labels; smoothing ε moves targets to ε/2 and 1 − ε/2.
 
     `class_weights` multiply the positive part of each label, as `pos_weight` in torch.
     """
     targets = labels.to(logits.dtype) * (1.0 - smoothing) + smoothing / 2.0
-    targets = targets.expand(*logits.shape[:-2], *labels.shape)
-    losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none", pos_weight=class_weights)
+    weights = None if class_weights is None else class_weights[..., None, :]
+    losses = F.binary_cross_entropy_with_logits(
+        logits, targets.expand(logits.shape), reduction="none", pos_weight=weights
+    )
     return losses.mean(dim=-1)
 
 
 def squared_emd(
     logits: Float[Tensor, "*m b c"],
-    labels: Int[Tensor, "b 1"],
+    labels: Int[Tensor, "*#m b 1"],
     *,
     smoothing: float = 0.0,
-    class_weights: Float[Tensor, " c"] | None = None,
+    class_weights: Float[Tensor, "*#m c"] | None = None,
 ) -> Float[Tensor, "*m b"]:
     """Squared earth mover's distance between ordered distributions (Hou et al. 2016, arXiv:1611.05916).
 
     Σ over thresholds of the squared difference of cumulative probabilities: a grade two off costs more than
     a grade one off.
     """
-    labels = labels[:, 0]
     classes = logits.shape[-1]
+    labels = labels[..., 0].expand(logits.shape[:-1])
     targets = F.one_hot(labels, classes).to(logits.dtype) * (1.0 - smoothing) + smoothing / classes
     difference = (logits.softmax(dim=-1) - targets).cumsum(dim=-1)[..., :-1]
     losses = difference.square().sum(dim=-1)
-    return losses if class_weights is None else losses * class_weights[labels]
+    return losses if class_weights is None else losses * _each(class_weights, labels)
+
+
+def _each(class_weights: Float[Tensor, "*#m c"], labels: Int[Tensor, "*m b"]) -> Float[Tensor, "*m b"]:
+    """Return the weight of each image's class."""
+    return class_weights.expand(*labels.shape[:-1], -1).gather(-1, labels)
 
 
 ONE_LABEL = ("binary", "multi-class", "ordinal")

@@ -1,6 +1,6 @@
 """Probabilities of a trained model over a split, averaged over symmetries of the image if asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Split
 from qvit.data.augment import apply_element, group_size
+from qvit.models.stack import part
+from qvit.models.vit import ViT
 from qvit.training.distributed import ALONE, Team
 
 BATCH = 512  # views at a time
+BATCH_OF_STACK = 64  # so that what is computed for all models stays in the caches
 
 
 def probabilities(logits: Float[Tensor, "b k"], task: str) -> Float[Tensor, "b k"]:
@@ -55,6 +58,35 @@ def predict_logits(
             views = torch.cat([apply_element(images, element, group) for element in elements])
             logits.append(model(views).unflatten(0, (len(elements), len(images))).cpu())
     return team.gather(torch.cat(logits, dim=1), len(split))
+
+
+@torch.no_grad()
+def predict_stack(
+    stack: ViT, splits: Sequence[Split], *, group: str = "none", device: torch.device | str = "cpu"
+) -> list[Float[Tensor, "g n k"]]:
+    """Return the logits of each model of a stack for every image of its own split, as `predict_logits` does for one."""
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, split in enumerate(splits):
+        places.setdefault((len(split), id(split)), []).append(place)
+    found: list[Tensor] = [torch.empty(0)] * len(splits)
+    with evaluating(stack):
+        for alike in places.values():
+            twice = alike if len(alike) > 1 else alike * 2  # see `training.step.stack_step`
+            some = stack if twice == list(range(len(splits))) else part(stack, twice)
+            logits = _of_one_split(some, splits[alike[0]], group, device)
+            for place, own in zip(alike, logits, strict=False):
+                found[place] = own
+    return found
+
+
+def _of_one_split(stack: ViT, split: Split, group: str, device: torch.device | str) -> Float[Tensor, "m g n k"]:
+    elements, logits = range(group_size(group)), []
+    for index in torch.arange(len(split)).split(max(1, BATCH_OF_STACK // len(elements))):
+        images = split.batch(index)[0].to(device)
+        views = torch.cat([apply_element(images, element, group) for element in elements])
+        told = stack(views.expand(*stack.models, *views.shape))
+        logits.append(told.unflatten(1, (len(elements), len(images))).cpu())
+    return torch.cat(logits, dim=2)
 
 
 def predict(

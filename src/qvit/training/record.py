@@ -14,8 +14,8 @@ from qvit.errors import FileError, RunError
 from qvit.files import PART, printable, write_atomic
 from qvit.training.environment import environment
 from qvit.training.folder import Run, flatten
-from qvit.training.loop import TrainState
 from qvit.training.places import FOUND_AT
+from qvit.training.state import TrainState
 from qvit.training.stored import ConfigFile, checked
 
 

@@ -28,10 +28,11 @@ from qvit.training.checkpoint import load_state, load_weights, save_state, save_
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import Team, assemble
 from qvit.training.folder import Run, flag_of, named_classes, short_name
-from qvit.training.loop import Objective, TrainState, fit
+from qvit.training.loop import fit
 from qvit.training.losses import make_loss
 from qvit.training.machine import check_device
 from qvit.training.measured import Measured, Predicted, figures_of, measure
+from qvit.training.objective import Objective
 from qvit.training.options import RunConfig
 from qvit.training.places import recorded, remember, with_places
 from qvit.training.prediction import predict
@@ -39,6 +40,7 @@ from qvit.training.record import check_recordable, claim, dump, make_folder, wri
 from qvit.training.records import EpochRecord, Figures, Result
 from qvit.training.saved import check_tensors
 from qvit.training.seeding import INIT, seeded
+from qvit.training.state import TrainState
 from qvit.training.stored import ConfigFile, Origin
 from qvit.training.surroundings import surroundings
 

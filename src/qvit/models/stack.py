@@ -1,0 +1,139 @@
+"""Stacks: m models of one architecture in one module, so that each operation computes something for all of them.
+
+In a stack every parameter and buffer has an axis in front, and so have images, tokens and logits: each model computes
+with its own parameters on its own images. No operation mixes models, so what a model computes does not depend, bit for
+bit, on the others nor on their number.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qvit.errors import ModelError
+from qvit.models.vit import ViT, ViTConfig
+from qvit.models.zoo import ModelConfig
+from qvit.quantum import QuantumLinear
+
+
+def unstackable(config: ModelConfig) -> str | None:
+    """Return why models of this configuration cannot be stacked, in words; None if they can."""
+    if not isinstance(config, ViTConfig):
+        return f"{config.arch} is not a ViT of ours: its layers have no axis for several models"
+    if config.dropout > 0.0:
+        return "dropout draws from one random stream, and models of a stack may not share one"
+    return None
+
+
+class StackedLinear(nn.Linear):
+    """The dense layers of m models: weight `(m, o, i)`, bias `(m, o)`, made from `nn.Linear` by `stacked`."""
+
+    def forward(self, input: Float[Tensor, "m *lead i"]) -> Float[Tensor, "m *lead o"]:  # noqa: A002 - torch's name
+        """Return W·x + b of each model."""
+        flat = input.flatten(1, -2)
+        out = flat @ self.weight.mT if self.bias is None else torch.baddbmm(self.bias[:, None], flat, self.weight.mT)
+        return out.unflatten(1, input.shape[1:-1])
+
+
+class StackedPatches(nn.Conv2d):
+    """The patch embeddings of m models: weight `(m, d, c, p, p)`, made from `nn.Conv2d` by `stacked`."""
+
+    def forward(self, input: Float[Tensor, "m b c y x"]) -> Float[Tensor, "m b d v u"]:  # noqa: A002 - torch's name
+        """Return each patch's embedding."""
+        patch, (y, x) = self.weight.shape[-1], (size // self.weight.shape[-1] for size in input.shape[-2:])
+        m, b, c = input.shape[:3]
+        cut = input.reshape(m, b, c, y, patch, x, patch).permute(0, 1, 3, 5, 2, 4, 6).reshape(m, b * y * x, -1)
+        assert self.bias is not None
+        out = torch.baddbmm(self.bias[:, None], cut, self.weight.flatten(2).mT)
+        return out.unflatten(1, (b, y, x)).permute(0, 1, 4, 2, 3)
+
+
+_STACKED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: StackedLinear, nn.Conv2d: StackedPatches}
+_ALONE = {stacked: alone for alone, stacked in _STACKED.items()}
+
+
+def stacked(models: Sequence[ViT]) -> ViT:
+    """Return one module of all models, with copies of their parameters and buffers, each `(m, …)`.
+
+    Its state has the names of a single model's. Raises `ModelError` unless all models have one configuration, which
+    can be stacked, and are made of the layers that it says.
+    """
+    if not models:
+        raise ModelError("Expected at least one model to stack, got none.")
+    first = models[0]
+    reason = unstackable(first.config)
+    if reason is not None:
+        raise ModelError(f"These models cannot be stacked: {reason}. Train them one by one.")
+    if any(model.config != first.config for model in models):
+        raise ModelError("Expected models of one configuration to stack, got different ones; stack them separately.")
+    if any(_shapes(model) != _shapes(first) for model in models):
+        raise ModelError("Expected models with the same layers, dtypes and frozen parameters; stack them separately.")
+    stack = copy.deepcopy(first)
+    parts = [dict(model.named_modules()) for model in models]
+    for name, module in stack.named_modules():
+        alike = [part[name] for part in parts]
+        for own, value in module._parameters.items():
+            if value is not None:
+                values = torch.stack([getattr(one, own).detach() for one in alike])
+                module._parameters[own] = nn.Parameter(values, requires_grad=value.requires_grad)
+        for own, value in module._buffers.items():
+            if value is not None:
+                module._buffers[own] = torch.stack([getattr(one, own) for one in alike])
+        if isinstance(module, QuantumLinear):
+            module.groups = (len(models), *module.groups)
+        kind = _STACKED.get(type(module))
+        if kind is not None:
+            module.__class__ = kind
+    return stack
+
+
+def part(stack: ViT, places: Sequence[int]) -> ViT:
+    """Return the stack of the models at some places of another, whose parameters are functions of the other's.
+
+    What is differentiated through it gives gradients to the whole stack. A place may be given several times.
+    """
+    index = torch.tensor(places, device=stack.pos_embed.device)
+    return _changed(stack, lambda values: values[index])  # type: ignore[return-value]
+
+
+def alone(stack: ViT, place: int) -> ViT:
+    """Return one model of a stack as a model like any other, with copies of its parameters and their gradients."""
+
+    def taken(values: Tensor) -> Tensor:
+        if not isinstance(values, nn.Parameter):
+            return values[place].clone()
+        own = nn.Parameter(values[place].detach().clone(), requires_grad=values.requires_grad)
+        own.grad = None if values.grad is None else values.grad[place].clone()
+        return own
+
+    found = _changed(stack, taken)
+    for module in found.modules():
+        if type(module) in _ALONE:
+            module.__class__ = _ALONE[type(module)]
+    return found  # type: ignore[return-value]
+
+
+def _changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """Return a module like this one, with all parameters and buffers changed."""
+    other: Any = copy.copy(module)
+    other._parameters = {name: None if value is None else change(value) for name, value in module._parameters.items()}
+    other._buffers = {name: None if value is None else change(value) for name, value in module._buffers.items()}
+    other._modules = {name: child and _changed(child, change) for name, child in module._modules.items()}
+    if isinstance(module, QuantumLinear):
+        of_circuit = module.weights.ndim - len(module.groups)
+        other.groups = tuple(other.weights.shape[: other.weights.ndim - of_circuit])
+    return other
+
+
+def _shapes(model: nn.Module) -> list[tuple[Any, ...]]:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    layers = [(name, type(module)) for name, module in model.named_modules()]
+    return [*layers, *((name, value.shape, value.dtype, value.device, value.requires_grad) for name, value in named)]
+
+
+def member(stacked_state: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
+    """Return the state of one model from that of a stack, as views."""
+    return {name: value[place] for name, value in stacked_state.items()}

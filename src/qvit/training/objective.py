@@ -1,0 +1,96 @@
+"""What is minimised, image by image: an objective is a function of a model and a batch, for one model or a stack."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from qvit.data.arrays import Dataset
+from qvit.errors import ModelError
+from qvit.training.batches import Batch
+from qvit.training.config import TrainConfig
+from qvit.training.losses import Loss, balanced_weights, make_loss
+
+# The parameters of an objective that is a module are trained with the model's.
+# A module that stacks m models has the losses (m, b) of each, and m first in the shape of every parameter.
+Objective = Callable[[nn.Module, Batch], Float[Tensor, "*m b"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Supervised:
+    """The plain objective: the task's loss of the model's logits against the labels.
+
+    `class_weights` are `(c,)`, of a stack `(m, c)`; see `losses.make_loss`.
+    """
+
+    task: str
+    name: str
+    smoothing: float
+    class_weights: Tensor | None
+
+    @cached_property
+    def loss(self) -> Loss:
+        """The loss as a function of logits and labels."""
+        return make_loss(self.task, name=self.name, smoothing=self.smoothing, class_weights=self.class_weights)
+
+    def __call__(self, model: Callable[..., Any], batch: Batch) -> Float[Tensor, "*m b"]:
+        """Return the loss of each image."""
+        return self.loss(model(batch.images), batch.labels)
+
+    def stacked(self, others: Sequence["Supervised"]) -> "Supervised":
+        """Return the objective of a stack, whose first model has this one; they may differ in their weights."""
+        if self.class_weights is None:
+            return self
+        weights = [one.class_weights for one in (self, *others) if one.class_weights is not None]
+        return replace(self, class_weights=torch.stack(weights))
+
+    def part(self, places: Sequence[int]) -> "Supervised":
+        """Return the objective of the models at some places of a stack that this one is of."""
+        return self if self.class_weights is None else replace(self, class_weights=self.class_weights[list(places)])
+
+
+def supervised(data: Dataset, config: TrainConfig) -> Supervised:
+    """Return the plain objective; raises `ConfigError` for a loss that does not fit the task."""
+    weights = None
+    if config.class_weights == "balanced":
+        weights = balanced_weights(data.train.labels, data.info.task, data.info.num_classes).to(config.device)
+    make_loss(data.info.task, name=config.loss)
+    return Supervised(data.info.task, config.loss, config.label_smoothing, weights)
+
+
+def label_loss(data: Dataset, config: TrainConfig) -> Loss:
+    """Return the task's loss of logits against labels, as the configuration has it."""
+    return supervised(data, config).loss
+
+
+@runtime_checkable
+class Stackable(Protocol):
+    """An objective that can be put together with others of its kind for a stack of models."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Return the loss of each image."""
+
+    def stacked(self, others: Sequence[Any]) -> "Stackable":
+        """Return the objective of a stack, whose first model has this one, and the next ones the others."""
+
+    def part(self, places: Sequence[int]) -> "Stackable":
+        """Return the objective of the models at some places of a stack that this one is of."""
+
+
+def stacked_objective(objectives: Sequence[Any]) -> Stackable:
+    """Return one objective for the stack of the models that these are for.
+
+    Raises `ModelError` unless they are `Stackable`, and all of one kind.
+    """
+    first, *others = objectives
+    if not isinstance(first, Stackable) or any(type(other) is not type(first) for other in others):
+        kinds = ", ".join(sorted({type(objective).__name__ for objective in objectives}))
+        raise ModelError(
+            f"Expected objectives of one kind, with methods `stacked` and `part`, to train models as a stack, got "
+            f"{kinds}. Train these models one by one."
+        )
+    return first.stacked(others)

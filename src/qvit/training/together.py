@@ -1,0 +1,218 @@
+"""What the loop trains at a time behind one interface: one model as it is, or a stack of models."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from qvit.errors import ConfigError, ModelError, TrainingError
+from qvit.models.stack import alone, member, part, stacked
+from qvit.models.vit import Classifier, ViT
+from qvit.training.batches import Epoch, augmentation_group, load_together, shuffled
+from qvit.training.diagnose import check_finite
+from qvit.training.distributed import Team
+from qvit.training.objective import Objective, stacked_objective, supervised
+from qvit.training.optimizer import AdamW, StackedAdamW
+from qvit.training.prediction import predict_stack
+from qvit.training.records import EpochRecord, Validation
+from qvit.training.saved import copied
+from qvit.training.seeding import NOISE, generator, seeded
+from qvit.training.state import Member
+from qvit.training.step import decayed_or_not, make_optimizer, stack_step, train_step
+from qvit.training.validation import figures_of_views, group_of_views, validation_figures
+
+# Options that all models of a stack have in common.
+SHARED = ("device", "threads", "augment", "tta", "loss", "label_smoothing", "class_weights")
+
+
+class Together(ABC):
+    """Members that take their steps together, from the states that they are in.
+
+    `module` and `objective` are those of all members, in a stack with an axis in front.
+    """
+
+    members: Sequence[Member]
+    module: nn.Module
+    objective: Objective
+
+    @abstractmethod
+    def noise(self) -> AbstractContextManager[None]:
+        """Return a block in which dropout and the like draw what they should in the next epoch."""
+
+    @abstractmethod
+    def step(self, epochs: Sequence[Epoch], places: Sequence[int], step: int) -> Tensor:
+        """Take step number `step`, from 0, of the members at `places`; return their losses."""
+
+    @abstractmethod
+    def validate(self) -> list[Validation]:
+        """Return each member's figures on its validation split."""
+
+    @abstractmethod
+    def update(self, place: int, record: EpochRecord, seconds: float) -> None:
+        """Record an epoch in a member's state, with what it has learned."""
+
+
+class Alone(Together):
+    """One model, trained as it is, perhaps by several processes."""
+
+    def __init__(self, model: nn.Module, one: Member, team: Team) -> None:
+        self.members, self.module, self._team = [one], model, team
+        config = one.config
+        self.objective = one.objective or supervised(one.data, config)
+        own = self.objective.to(config.device) if isinstance(self.objective, nn.Module) else nn.Module()
+        self._own, both = own, nn.ModuleList([model, own])
+        team.join_norms(both, config.device, lambda: shuffled(one.data.train, config, generator(one.seed)))
+        self.optimizer: AdamW = make_optimizer(both, config)
+        if not one.state.blank:
+            load_weights(one, model, own)
+            with _of_this_model():
+                self.optimizer.load_state_dict(one.state.optimizer)
+
+    def noise(self) -> AbstractContextManager[None]:
+        """Return a block in which all is drawn by the seed and the epoch."""
+        (one,) = self.members
+        fixed = isinstance(self.module, Classifier) and self.module.draws
+        return seeded(one.seed, NOISE, one.state.epoch, *self._team.place, alone=fixed)
+
+    def step(self, epochs: Sequence[Epoch], places: Sequence[int], step: int) -> Tensor:
+        """Take one step; raises `TrainingError` if the loss or a gradient is not finite."""
+        (one,), (epoch,) = self.members, epochs
+        batch = epoch.load(step, self._team)
+        loss = train_step(
+            self.module,
+            batch,
+            self.objective,
+            self.optimizer,
+            lr=epoch.lr(step),
+            clip_norm=one.config.clip_norm,
+            epoch=one.state.epoch + 1,
+            step=step + 1,
+            team=self._team,
+        )
+        if loss.ndim:
+            raise TrainingError(
+                f"Expected an objective with one loss per image, found losses of {tuple(loss.shape)} models, which can "
+                "be trained by `fit_many` only."
+            )
+        return loss[None]
+
+    def validate(self) -> list[Validation]:
+        """Return the figures of the one model."""
+        (one,) = self.members
+        return [validation_figures(self.module, one.data, one.config, self._team)]
+
+    def update(self, place: int, record: EpochRecord, seconds: float) -> None:
+        """Record an epoch."""
+        learned = {"model": self.module.state_dict(), "objective": self._own.state_dict()}
+        self.members[place].state.update(record, seconds, **learned, optimizer=self.optimizer.state_dict())
+
+
+class Stack(Together):
+    """Several models in one module, each on images of its own.
+
+    One model is given twice, as a product for one alone is rounded differently than for several; the second is ignored.
+    """
+
+    module: ViT
+
+    def __init__(self, models: Sequence[ViT], members: Sequence[Member]) -> None:
+        check_shared(members)
+        self.members, times = members, 2 if len(models) == 1 else 1
+        for model, one in zip(models, members, strict=True):
+            if not one.state.blank:
+                load_weights(one, model)
+        self.module = stacked([*models] * times).to(members[0].config.device)
+        self._objective = stacked_objective([one.objective or supervised(one.data, one.config) for one in members])
+        self.objective = self._objective if times == 1 else self._objective.part([0, 0])
+        decay = [one.config.weight_decay for one in members] * times
+        self.optimizer = StackedAdamW(*decayed_or_not(self.module), weight_decay=decay)
+        for place, one in enumerate(members):
+            if not one.state.blank:
+                with _of_this_model():
+                    self.optimizer.load_state_of(place, one.state.optimizer)
+
+    def noise(self) -> AbstractContextManager[None]:
+        """Return a block that does nothing: no model that can be stacked draws numbers."""
+        return nullcontext()
+
+    def step(self, epochs: Sequence[Epoch], places: Sequence[int], step: int) -> Tensor:
+        """Take one step; members whose loss or gradient is not finite keep their error, and are left as they are."""
+        batch, twice = load_together([epochs[place] for place in places], step), list(places)
+        if len(places) == 1:
+            batch, twice = batch.repeated(2), twice * 2
+        whole = len(places) == len(self.members)
+        losses, failed = stack_step(
+            self.module if whole else part(self.module, twice),
+            batch,
+            self.objective if whole else self._objective.part(twice),
+            self.optimizer,
+            places=twice,
+            still=[place for place in places if self.members[place].error is not None],
+            lr=[epochs[place].lr(step) for place in twice],
+            clip_norm=[self.members[place].config.clip_norm for place in twice],
+        )
+        for place in failed:
+            self._keep_error(place, batch.images[twice.index(place)], losses[twice.index(place)], epochs[place], step)
+        return losses[: len(places)]
+
+    def _keep_error(self, place: int, images: Tensor, loss: Tensor, epoch: Epoch, step: int) -> None:
+        one, model = self.members[place], alone(self.module, place)
+        if one.error is None:
+            slopes = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
+            norm = torch.linalg.vector_norm(torch.cat(slopes))
+            try:
+                check_finite(model, images, loss, norm, epoch=epoch.number + 1, step=step + 1, lr=epoch.lr(step))
+                raise TrainingError("The loss or a gradient is no longer finite.")  # of a sum that overflows elsewhere
+            except TrainingError as error:
+                one.error = error
+
+    def validate(self) -> list[Validation]:
+        """Return each member's figures."""
+        first = self.members[0]
+        splits = [one.data.val for one in self.members]
+        group = group_of_views(first.data, first.config)
+        logits = predict_stack(self.module, splits, group=group, device=first.config.device)
+        return [figures_of_views(own, one.data, one.config) for own, one in zip(logits, self.members, strict=True)]
+
+    def update(self, place: int, record: EpochRecord, seconds: float) -> None:
+        """Record an epoch; nothing is recorded of a member that has failed."""
+        learned = {"model": member(self.module.state_dict(), place), "objective": {}}
+        self.members[place].state.update(record, seconds, **learned, optimizer=self.optimizer.state_of(place))
+
+
+def check_shared(members: Sequence[Member]) -> None:
+    """Raise `ConfigError` unless the members of a stack have those options in common that a stack has once."""
+    for name in SHARED:
+        values = list(dict.fromkeys(getattr(one.config, name) for one in members))
+        if len(values) > 1:
+            raise ConfigError(
+                f"Expected models of a stack to have the same {name}, got {' and '.join(map(str, values))}; "
+                "train them apart."
+            )
+    groups = {augmentation_group(one.data, one.config) for one in members}
+    if len(groups) > 1:
+        raise ConfigError(
+            f"Expected images of a stack to be seen under the same symmetries, got {' and '.join(sorted(groups))}; "
+            "train these models apart."
+        )
+
+
+def load_weights(one: Member, model: nn.Module, objective: nn.Module | None = None) -> None:
+    """Load what a member has learned so far; raises `ModelError` for a state of another model, or a damaged one."""
+    with _of_this_model():
+        model.load_state_dict(copied(one.state.model))
+        if objective is not None:
+            objective.load_state_dict(copied(one.state.objective))
+
+
+@contextmanager
+def _of_this_model() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(
+            "The state to go on from is not that of this model, objective and optimizer; start again from the first "
+            "epoch, for a run by deleting its state.pt."
+        ) from error
