@@ -61,8 +61,12 @@ ELSEWHERE = {  # modules without a file of their own, and where they are tested
     "report/drawing": "report/test_charts.py",
     "study/stored": "report/test_arms.py",
     "training/config": "training/test_options.py",
-    "training/machine": "training/test_loop_step.py",
+    "training/batches": "training/test_step.py",
+    "training/machine": "training/test_step.py",
+    "training/objective": "training/test_step.py",
     "training/records": "training/test_loop.py",
+    "training/state": "training/test_together.py",
+    "training/validation": "training/test_step.py",
 }
 
 

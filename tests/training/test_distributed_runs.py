@@ -175,7 +175,7 @@ def test_what_is_refused_is_refused_in_all(
         return [f"{type(error).__name__}: {error}" for error in errors]
 
     with monkeypatch.context() as patch:
-        patch.setattr("qvit.training.run._fresh", lambda *_: nn.BatchNorm1d(3))
+        patch.setattr("qvit.training.run.fresh", lambda *_: nn.BatchNorm1d(3))
         norms = said()
     assert norms[0] == norms[1]
     assert norms[0].startswith(

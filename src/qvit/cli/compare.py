@@ -1,12 +1,17 @@
 """`qvit compare`: compare finished runs in one table."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qvit.cli.console import print_json, print_table, say
 from qvit.cli.data import Moved, Root
+
+if TYPE_CHECKING:
+    from qvit.report.compare import Row
+    from qvit.training.folder import Run
 
 
 def compare(
@@ -19,11 +24,22 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare runs: parameters, test AUC and accuracy with intervals; runs that differ only in seed are averaged."""
-    from qvit.report.compare import COLUMNS, GROUP_COLUMNS, as_json, caption, cells, group_cells, group_rows, read_rows
     from qvit.training.folder import Run
 
     opened = [Run(folder) for folder in runs]
-    rows = read_rows(opened)
+    rows = print_runs(opened, json=json)
+    if picture is not None:
+        from qvit.report.pictures import draw_comparison
+
+        draw_comparison(opened, rows, picture, root=root, file=data)
+        say(f"Picture: {picture}")
+
+
+def print_runs(runs: Sequence["Run"], *, json: bool) -> list["Row"]:
+    """Print a table of finished runs, and one of means if there are several seeds, or both as JSON; return the rows."""
+    from qvit.report.compare import COLUMNS, GROUP_COLUMNS, as_json, caption, cells, group_cells, group_rows, read_rows
+
+    rows = read_rows(runs)
     groups = group_rows(rows)
     if json:
         print_json(as_json(rows, groups))
@@ -36,8 +52,4 @@ def compare(
             [group_cells(group) for group in groups],
             caption="Intervals: 95 %, Student's t over seeds, the same test images for all.",
         )
-    if picture is not None:
-        from qvit.report.pictures import draw_comparison
-
-        draw_comparison(opened, rows, picture, root=root, file=data)
-        say(f"Picture: {picture}")
+    return rows

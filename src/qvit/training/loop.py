@@ -101,11 +101,9 @@ def _train(together: Callable[[list[Member]], Together], members: Sequence[Membe
                 rates, losses = train_epoch(trained)
                 figures = trained.validate()
             seconds = (time.perf_counter() - start) / len(going)
-            for place, one in enumerate(going):
-                if one.error is None:
-                    record = EpochRecord(
-                        one.state.epoch + 1, rates[place], losses[place].item(), **vars(figures[place])
-                    )
+            for place, (one, found) in enumerate(zip(going, figures, strict=True)):
+                if found is not None:
+                    record = EpochRecord(one.state.epoch + 1, rates[place], losses[place].item(), **vars(found))
                     trained.update(place, record, seconds)
             for one in going:
                 if one.error is None and one.on_epoch is not None:

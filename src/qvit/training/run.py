@@ -23,12 +23,14 @@ from qvit.evaluation.medmnist_files import write_result
 from qvit.files import expanded, open_regular, remedy, sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters
 from qvit.models.pretrained import imagenet_weights, load_imagenet
+from qvit.models.stack import unstackable
+from qvit.models.vit import ViT
 from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
 from qvit.training.config import TrainConfig
-from qvit.training.distributed import Team, assemble
+from qvit.training.distributed import ALONE, Team, assemble
 from qvit.training.folder import Run, flag_of, named_classes, short_name
-from qvit.training.loop import fit
+from qvit.training.loop import fit, fit_many
 from qvit.training.losses import make_loss
 from qvit.training.machine import check_device
 from qvit.training.measured import Measured, Predicted, figures_of, measure
@@ -40,7 +42,7 @@ from qvit.training.record import check_recordable, claim, dump, make_folder, wri
 from qvit.training.records import EpochRecord, Figures, Result
 from qvit.training.saved import check_tensors
 from qvit.training.seeding import INIT, seeded
-from qvit.training.state import TrainState
+from qvit.training.state import Member, TrainState
 from qvit.training.stored import ConfigFile, Origin
 from qvit.training.surroundings import surroundings
 
@@ -96,27 +98,46 @@ def train_run(
         data = team.in_turn(lambda: _load(config, root, download=download))
         run = Run(Path(folder))
         architecture = team.lead(lambda: _to_build(config, data, origin or _earlier(run, resume), download=download))
-        _check_measurable(data)
+        if config.train.stacked and team.count > 1:
+            raise ConfigError("stacked: a stack is trained by one process. Leave stacked out, or start one process.")
+        check_measurable(data)
         make_loss(data.info.task, name=config.train.loss)
-        model = team.in_turn(lambda: _fresh(architecture, config.seed))
+        model = team.in_turn(lambda: fresh(architecture, config.seed))
         if team.count > 1:
             team.check_norms(model, config.train.device)
         with ExitStack() as held:
 
-            def start() -> bool:
-                described = _describe(run, config, data, model, guide, origin)
-                if is_path(config.dataset):
-                    remember(data.digest, expanded(config.dataset))
-                check_recordable(described)
-                make_folder(run.folder)
-                held.enter_context(sole_user(run.folder))
-                claim(run, described, processes=team.count, resume=resume, overwrite=overwrite)
-                return run.finished
+            def take() -> bool:
+                described = describe(run, config, data, model, guide, origin)
+                kept = held, team.count
+                return take_folder(run, config, data, described, *kept, resume=resume, overwrite=overwrite)
 
-            if not team.lead(start):
+            if not team.lead(take):
                 _train(run, model, config, data, guide, origin, on_epoch, team)
-            team.lead(lambda: (run.folder / "state.pt").unlink(missing_ok=True))
+            else:
+                team.lead(lambda: (run.folder / "state.pt").unlink(missing_ok=True))
     return Run(run.folder)
+
+
+def take_folder(
+    run: Run,
+    config: RunConfig,
+    data: Dataset,
+    described: ConfigFile,
+    held: ExitStack,
+    processes: int = 1,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> bool:
+    """Make a run's folder its own, for as long as `held` is open; return whether the run is finished already."""
+    if is_path(config.dataset):
+        remember(data.digest, expanded(config.dataset))
+    check_recordable(described)
+    make_folder(run.folder)
+    held.enter_context(sole_user(run.folder))
+    claim(run, described, processes=processes, resume=resume, overwrite=overwrite)
+    return run.finished
 
 
 def _load(config: RunConfig, root: str | Path | None, *, download: bool) -> Dataset:
@@ -130,7 +151,7 @@ def _earlier(run: Run, resume: bool) -> Run | None:
     return run if resume and there else None
 
 
-def _check_measurable(data: Dataset) -> None:
+def check_measurable(data: Dataset) -> None:
     """Refuse splits on which no AUC exists, which would only fail after training."""
     for name in ("val", "test"):
         labels = data[name].labels
@@ -144,6 +165,8 @@ def _check_measurable(data: Dataset) -> None:
 def _to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
     """Return what model to build, without published weights if they are not available or an earlier run had none."""
     architecture = config.architecture(data.info, data.size)
+    if config.train.stacked and (reason := unstackable(architecture)) is not None:
+        raise ConfigError(f"stacked: {config.model} cannot be trained in a stack: {reason}. Leave stacked out.")
     if not isinstance(architecture, NetworkConfig) or architecture.pretrained is None:
         return architecture
     if earlier is not None:
@@ -159,7 +182,7 @@ def _to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download
     return architecture
 
 
-def _describe(
+def describe(
     run: Run, config: RunConfig, data: Dataset, model: Model, guide: Guide | None, origin: Run | None
 ) -> ConfigFile:
     """Return the contents of config.json."""
@@ -214,46 +237,76 @@ def _train(
     on_epoch: OnEpoch | None,
     team: Team,
 ) -> None:
-    state_path = run.folder / "state.pt"
-    state = team.lead(lambda: load_state(state_path) if state_path.exists() else None)
-
-    def fill() -> None:
-        _fill(model, data, published=state is None and origin is None)
-        check_tensors(model.state_dict())  # now, not after all epochs
-        if origin is not None and team.leads:
-            model.load_state_dict(load_weights(origin.weights_path))
-
-    team.in_turn(fill)
+    state = team.lead(lambda: kept_state(run))
+    team.in_turn(lambda: fill(model, data, state, origin, team))
     team.spread(model)
     to_learn, objective = data, None
     if guide is not None:
         to_learn, objective = team.in_turn(lambda: guide.prepare(model, data, config.train, seed=config.seed))
     if isinstance(objective, nn.Module):
         team.spread(objective)
+    record = recorder(run, on_epoch)
+    if config.train.stacked:
+        one = Member(to_learn, config.train, config.seed, objective, state or TrainState(), record)
+        assert isinstance(model, ViT), "others are refused"
+        fit_many([model], [one])
+        if one.error is not None:
+            raise one.error
+        done = one.state
+    else:
+        done = fit(
+            model,
+            to_learn,
+            config.train,
+            seed=config.seed,
+            objective=objective,
+            state=state,
+            on_epoch=lambda state: team.lead(lambda: record(state)),
+            team=team,
+        )
+    finish(run, model, config, data, done, team)
+
+
+def kept_state(run: Run) -> TrainState | None:
+    """Return the state of an unfinished run; None for one that has no epoch yet."""
+    path = run.folder / "state.pt"
+    return load_state(path) if path.exists() else None
+
+
+def fill(model: Model, data: Dataset, state: TrainState | None, origin: Run | None, team: Team = ALONE) -> None:
+    """Give a fresh model what comes from elsewhere: statistics, published weights, or those of the run it starts from.
+
+    Raises `ModelError` for a model whose weights cannot be kept: now, not after all epochs.
+    """
+    _fill(model, data, published=state is None and origin is None)
+    check_tensors(model.state_dict())
+    if origin is not None and team.leads:
+        model.load_state_dict(load_weights(origin.weights_path))
+
+
+def recorder(run: Run, on_epoch: OnEpoch | None) -> Callable[[TrainState], None]:
+    """Return what keeps a run's state after each epoch, and then calls `on_epoch`."""
 
     def record(state: TrainState) -> None:
-        save_state(state_path, state)
+        save_state(run.folder / "state.pt", state)
         write_history(run.folder, state)
         if on_epoch is not None:
             on_epoch(state.history[-1], state.seconds[-1])
 
-    def finish() -> None:
+    return record
+
+
+def finish(run: Run, model: Model, config: RunConfig, data: Dataset, done: TrainState, team: Team = ALONE) -> None:
+    """Write the weights of a trained model, predict validation and test images, and write the result."""
+
+    def write() -> None:
         write_history(run.folder, done)  # again, in case the run was killed between the state and this
         save_weights(run.weights_path, model.state_dict())
 
-    done = fit(
-        model,
-        to_learn,
-        config.train,
-        seed=config.seed,
-        objective=objective,
-        state=state,
-        on_epoch=lambda state: team.lead(lambda: record(state)),
-        team=team,
-    )
-    team.lead(finish)
+    team.lead(write)
     assert done.best is not None
     _evaluate(run, model, data, config, done.best.record, team)
+    team.lead(lambda: (run.folder / "state.pt").unlink(missing_ok=True))
 
 
 def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, published: bool = True) -> Model:
@@ -262,12 +315,13 @@ def build_model(architecture: ModelConfig, data: Dataset, *, seed: int, publishe
     A network configured as pretrained gets its published weights, unless `published` is false as it will get others.
     """
     with surroundings():
-        model = _fresh(architecture, seed)
+        model = fresh(architecture, seed)
         _fill(model, data, published=published)
     return model
 
 
-def _fresh(architecture: ModelConfig, seed: int) -> Model:
+def fresh(architecture: ModelConfig, seed: int) -> Model:
+    """Return a model with weights fixed by the seed; what comes from elsewhere is left out."""
     with seeded(seed, INIT):
         return build(architecture)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qvit.data.arrays import Dataset
-from qvit.errors import TrainingError
+from qvit.errors import QvitError
 from qvit.training.config import TrainConfig
 from qvit.training.records import Best, EpochRecord
 from qvit.training.saved import copied
@@ -60,7 +60,7 @@ class Member:
     objective: Any = None
     state: TrainState = field(default_factory=TrainState)
     on_epoch: Callable[[TrainState], None] | None = None
-    error: TrainingError | None = None
+    error: QvitError | None = None
 
     @property
     def goes_on(self) -> bool:

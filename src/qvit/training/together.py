@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from qvit.errors import ConfigError, ModelError, TrainingError
+from qvit.errors import ConfigError, ModelError, QvitError, TrainingError
 from qvit.models.stack import alone, member, part, stacked
 from qvit.models.vit import Classifier, ViT
 from qvit.training.batches import Epoch, augmentation_group, load_together, shuffled
@@ -46,8 +46,8 @@ class Together(ABC):
         """Take step number `step`, from 0, of the members at `places`; return their losses."""
 
     @abstractmethod
-    def validate(self) -> list[Validation]:
-        """Return each member's figures on its validation split."""
+    def validate(self) -> list[Validation | None]:
+        """Return each member's figures on its validation split; None of one that has failed."""
 
     @abstractmethod
     def update(self, place: int, record: EpochRecord, seconds: float) -> None:
@@ -98,7 +98,7 @@ class Alone(Together):
             )
         return loss[None]
 
-    def validate(self) -> list[Validation]:
+    def validate(self) -> list[Validation | None]:
         """Return the figures of the one model."""
         (one,) = self.members
         return [validation_figures(self.module, one.data, one.config, self._team)]
@@ -168,13 +168,20 @@ class Stack(Together):
             except TrainingError as error:
                 one.error = error
 
-    def validate(self) -> list[Validation]:
-        """Return each member's figures."""
+    def validate(self) -> list[Validation | None]:
+        """Return each member's figures; one whose predictions cannot be judged keeps the error."""
         first = self.members[0]
         splits = [one.data.val for one in self.members]
         group = group_of_views(first.data, first.config)
         logits = predict_stack(self.module, splits, group=group, device=first.config.device)
-        return [figures_of_views(own, one.data, one.config) for own, one in zip(logits, self.members, strict=True)]
+        found: list[Validation | None] = [None] * len(self.members)
+        for place, (one, own) in enumerate(zip(self.members, logits, strict=True)):
+            if one.error is None:
+                try:
+                    found[place] = figures_of_views(own, one.data, one.config)
+                except QvitError as error:
+                    one.error = error
+        return found
 
     def update(self, place: int, record: EpochRecord, seconds: float) -> None:
         """Record an epoch; nothing is recorded of a member that has failed."""
