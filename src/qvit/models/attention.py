@@ -56,13 +56,18 @@ def attend(
     if torch.compiler.is_compiling():  # sizes may be symbols
         return F.scaled_dot_product_attention(queries, keys, values)
     queries, keys, values = plain(queries), plain(keys), plain(values)
+    many = _are_many_scores(queries)  # of one model: which kernel it takes may not depend on the others of a stack
     if values.ndim > 4:
-        lead = values.shape[:2]
-        return attend(*(tensor.flatten(0, 1) for tensor in (queries, keys, values))).unflatten(0, lead)
+        flat = (tensor.flatten(0, 1) for tensor in (queries, keys, values))
+        return _attend(*flat, many=many).unflatten(0, values.shape[:2])
+    return _attend(queries, keys, values, many=many)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, *, many: bool) -> Tensor:
     elsewhere = saved_elsewhere()
-    if transformed() or (elsewhere and not _are_many_scores(queries)):
+    if transformed() or (elsewhere and not many):
         return _spelt_out(queries, keys, values)
-    if _is_narrow(queries, values) and unwatched(queries, keys, values):
+    if many and _is_narrow(queries, values) and unwatched(queries, keys, values):
         across = queries.mT.contiguous(), keys.mT.contiguous(), values.mT.contiguous()
         return NarrowAttention.apply(*across).mT  # type: ignore[no-untyped-call]
     found = F.scaled_dot_product_attention(queries, keys, values)
@@ -77,13 +82,12 @@ def _is_narrow(queries: Tensor, values: Tensor) -> bool:
         values.dtype in (torch.float32, torch.float64)
         and max(k, values.shape[3]) <= NARROW
         and n <= LARGEST
-        and _are_many_scores(queries)
         and not torch.is_autocast_enabled("cpu")
     )
 
 
 def _are_many_scores(queries: Tensor) -> bool:
-    b, h, n, _ = queries.shape
+    b, h, n, _ = queries.shape[-4:]
     return b * h * n * n >= FEWEST_SCORES
 
 
