@@ -51,7 +51,7 @@ def pretend(work: Work, tell: Callable[..., None] | None = None) -> Outcome:
 class InlinePool:
     """Does runs in this process, one at a time, by `does`; `mishap(work, attempt)` may say that all went otherwise.
 
-    `seen` is all work that was begun.
+    `seen` is all work that was begun. With `stacks` it takes runs that are trained together, and does one by one.
     """
 
     mishap: Mishap = lambda work, number: None
@@ -61,6 +61,7 @@ class InlinePool:
     tries: dict[str, int] = field(default_factory=dict)
     waiting: Work | None = None
     closed: bool = False
+    stacks: bool = False
 
     @property
     def idle(self) -> int:
@@ -74,6 +75,9 @@ class InlinePool:
     def events(self, timeout: float) -> list[Event]:
         work, self.waiting = self.waiting, None
         assert work is not None
+        return [event for one in work.all for event in self._of(one)]
+
+    def _of(self, work: Work) -> list[Event]:
         self.tries[work.name] = number = self.tries.get(work.name, 0) + 1
         event = self.mishap(work, number)
         if event is None:

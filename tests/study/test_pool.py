@@ -36,7 +36,7 @@ from qvit.study.pool import (
 )
 
 TOO_LONG = 60.0  # seconds: ends what hangs, on any machine
-END = SimpleNamespace(does="leave")
+END = SimpleNamespace(does="leave", others=())
 
 
 class Process:
@@ -136,7 +136,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
 
 
 def work(identity: str, does: str = "its work", **more: Any) -> SimpleNamespace:
-    return SimpleNamespace(identity=identity, does=does, **more)
+    return SimpleNamespace(identity=identity, does=does, others=(), all=(SimpleNamespace(identity=identity),), **more)
 
 
 def until(pool: LocalPool, done: Callable[[list[Event]], bool]) -> list[Event]:

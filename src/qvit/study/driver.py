@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ from qvit.study.pool import Event, Pool
 from qvit.study.store import Store, StoredJob
 from qvit.study.work import Work
 
+MOST_IN_STACK = 50  # runs; more are no quicker
 LOST_AT_MOST = 3  # workers lost by a run before the run is blamed
 TICK = 0.5  # seconds between two checks while nothing happens
 
@@ -67,6 +68,7 @@ class Driver:
         self.waiting = [job.identity for job in jobs if job.status != "finished"]
         self.running: dict[str, float] = {}
         self.lost: defaultdict[str, int] = defaultdict(int)
+        self.sizes: dict[str, int] = {}  # of the stacks that running runs are in
         self.status = {job.identity: job.status for job in jobs}
         self.done = 0
         self._seconds: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
@@ -85,7 +87,7 @@ class Driver:
                 identity = self._next()
                 if identity is None:
                     break
-                self._begin(identity, pool)
+                self._begin([identity, *self._alike(identity, pool)], pool)
             if not self.running:
                 if self.waiting:
                     raise RunError(
@@ -109,7 +111,44 @@ class Driver:
                 return identity
         return None
 
-    def _begin(self, identity: str, pool: Pool) -> None:
+    def _alike(self, identity: str, pool: Pool) -> list[str]:
+        """Take those of the waiting runs that can be trained together with one, as many as an idle worker's share.
+
+        They differ from it in the seed alone. A run that has lost a worker is done by itself.
+        """
+        key = self._stack_of(identity)
+        if not pool.stacks or key is None:
+            return []
+        alike = [other for other in self.waiting if self._stack_of(other) == key]
+        kinds = {self._stack_of(other) or other for other in self.waiting} - {key}
+        workers = max(1, pool.idle - len(kinds))  # if others wait, these are for the other workers
+        share = min(-(-(1 + len(alike)) // workers), self._most_in(identity)) - 1
+        for other in alike[:share]:
+            self.waiting.remove(other)
+        return alike[:share]
+
+    def _stack_of(self, identity: str) -> str | None:
+        """Return what runs of a stack have in common; None for a run that is done by itself."""
+        options = self.options[identity]
+        if not options.get("stacked") or self.jobs[identity].teachers or self.lost[identity]:
+            return None
+        return repr(sorted((key, value) for key, value in options.items() if key != "seed"))
+
+    def _most_in(self, identity: str) -> int:
+        """Return how many runs like one a stack may have."""
+        return MOST_IN_STACK
+
+    def _begin(self, identities: Sequence[str], pool: Pool) -> None:
+        works = [self._work(identity) for identity in identities]
+        worker = pool.submit(replace(works[0], others=tuple(works[1:])))
+        for identity in identities:
+            self.running[identity], self.sizes[identity] = time.monotonic(), len(identities)
+            self.status[identity] = "running"
+            self.store.begin(identity, worker)
+            self.progress.doing[self.jobs[identity].name] = ("starting", 0, 1)
+        self._tell()
+
+    def _work(self, identity: str) -> Work:
         job = self.jobs[identity]
         work = Work(
             identity=identity,
@@ -122,11 +161,7 @@ class Driver:
             download=False,
         )
         job.folder.parent.mkdir(exist_ok=True)
-        self.running[identity] = time.monotonic()
-        self.status[identity] = "running"
-        self.store.begin(identity, pool.submit(work))
-        self.progress.doing[job.name] = ("starting", 0, 1)
-        self._tell()
+        return work
 
     def _hear(self, event: Event) -> None:
         job = self.jobs[event.identity]
@@ -134,7 +169,7 @@ class Driver:
             self.progress.doing[job.name] = event.told
             self._tell()
             return
-        wall = time.monotonic() - self.running.pop(event.identity)
+        wall = (time.monotonic() - self.running.pop(event.identity)) / self.sizes.pop(event.identity)
         self.progress.doing.pop(job.name, None)
         if event.kind == "finished":
             outcome = event.told
@@ -188,9 +223,9 @@ class Driver:
             known = next((usual[key] for key in _likeness(self.jobs[identity]) if key in usual), None)
             if known is None:
                 return None
-            spent = now - self.running[identity] if identity in self.running else 0.0
+            spent = (now - self.running[identity]) / self.sizes[identity] if identity in self.running else 0.0
             total += max(0.0, known - spent)
-        return total / max(1, len(self.running))
+        return total / max(1.0, sum(1.0 / self.sizes[identity] for identity in self.running))
 
 
 def _likeness(job: StoredJob) -> list[tuple[str, ...]]:

@@ -44,12 +44,14 @@ class Event:
 class Pool(Protocol):
     """The interface of a pool of workers, which does several runs at a time."""
 
+    stacks: bool  # whether it takes runs that are trained together
+
     @property
     def idle(self) -> int:
-        """The number of runs that it could begin now."""
+        """The number of runs, or stacks of them, that it could begin now."""
 
     def submit(self, work: Any) -> str:
-        """Begin a run and return the name of its worker."""
+        """Begin a run, and the others that are trained together with it; return the name of its worker."""
 
     def events(self, timeout: float) -> list[Event]:
         """Return what has happened since the last call, waiting up to `timeout` seconds for something."""
@@ -67,6 +69,8 @@ def cores() -> int:
 
 class LocalPool:
     """Worker processes on this machine, each with `threads` threads."""
+
+    stacks = True
 
     def __init__(self, workers: int, folder: Path, *, threads: int = 1) -> None:
         self._folder, self._threads = folder, threads
@@ -103,6 +107,7 @@ class _Worker:
     def __init__(self, name: str, folder: Path, threads: int) -> None:
         self.name, self._folder, self._threads = name, folder, threads
         self.work: Any = None
+        self._left: list[str] = []  # identities of runs whose end it has not told
         self._start()
 
     def _start(self) -> None:
@@ -117,7 +122,7 @@ class _Worker:
         theirs.close()
 
     def begin(self, work: Any) -> None:
-        self.work = work
+        self.work, self._left = work, [one.identity for one in work.all]
         with contextlib.suppress(OSError):  # it has died, which `news` will notice
             self.connection.send(work)
 
@@ -129,21 +134,22 @@ class _Worker:
         found = []
         try:
             while self.connection.poll():
-                kind, told = self.connection.recv()
+                kind, identity, told = self.connection.recv()
                 if kind == "ready":
                     self._ready = True
                     continue
-                found.append(Event(kind, self.work.identity, self.name, told))
+                found.append(Event(kind, identity, self.name, told))
                 if kind != "epoch":
-                    self.work = None
+                    self._left.remove(identity)
+                    if not self._left:
+                        self.work = None
         except (EOFError, OSError):
             self.process.join()
             how = _ending(self.process.exitcode)
             if not self._ready and self.process.exitcode == 1:  # an error before it could listen
                 raise RunError(f"A worker cannot begin: {how}, and said why above. {GUARD}") from None
-            if self.work is not None:
-                found.append(Event("lost", self.work.identity, self.name, how))
-                self.work = None
+            found += [Event("lost", identity, self.name, how) for identity in self._left]
+            self.work, self._left = None, []
             self.connection.close()
             self._start()
         return found
@@ -186,16 +192,21 @@ def _serve(connection: Connection, folder: Path, threads: int) -> None:
     threading.Thread(target=_listen, args=(connection, todo), daemon=True).start()
     import torch
 
-    from qvit.study.work import execute
-
     torch.set_num_threads(threads)
-    connection.send(("ready", None))
-
-    def tell(*told: Any) -> None:
-        connection.send(("epoch", told))
-
+    connection.send(("ready", "", None))
     while True:
-        connection.send(attempt(execute, todo.get(), tell))
+        for message in _done(todo.get(), connection):
+            connection.send(message)
+
+
+def _done(work: Any, connection: Connection) -> list[tuple[str, str, Any]]:
+    """Do a run, and those that are trained together with it; return what became of each, as messages."""
+    from qvit.study.work import execute, execute_together
+
+    if work.others:
+        return attempt_together(execute_together, work, lambda name, *told: connection.send(("epoch", name, told)))
+    kind, outcome = attempt(execute, work, lambda *told: connection.send(("epoch", work.identity, told)))
+    return [(kind, work.identity, outcome)]
 
 
 def attempt(what: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
@@ -207,6 +218,21 @@ def attempt(what: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
     except Exception as error:  # a bug, or no memory left: only this run fails
         line = " ".join(str(error).split())
         return "failed", (f"{type(error).__name__}: {line}", traceback.format_exc())
+
+
+def attempt_together(what: Callable[..., Any], work: Any, *arguments: Any) -> list[tuple[str, str, Any]]:
+    """Call a function that does several runs; return what `attempt` would of each alone, with its identity."""
+    kind, told = attempt(what, work, *arguments)
+    if kind == "failed":  # all of them, by what has nothing to do with any
+        return [(kind, one.identity, told) for one in work.all]
+    ended = {identity: attempt(_given, outcome) for identity, outcome in told}
+    return [(how, identity, outcome) for identity, (how, outcome) in ended.items()]
+
+
+def _given(outcome: Any) -> Any:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def _listen(connection: Connection, todo: "queue.SimpleQueue[Any]") -> None:

@@ -49,8 +49,10 @@ class RayPool:
     """A Ray cluster at `address`; "local" starts one on this machine with room for `workers` runs.
 
     Each run takes `threads` CPUs, and a GPU if it computes on one. Raises `ConfigError` if Ray is not installed, or if
-    there is no cluster at the address.
+    there is no cluster at the address. A run of a stack is done by itself, with the same result.
     """
+
+    stacks = False
 
     def __init__(self, address: str, folder: Path, *, workers: int | None = None, threads: int = 1) -> None:
         try:

@@ -35,11 +35,12 @@ from qvit.distill.options import teacher_options
 from qvit.documents import LARGEST_YAML, parse_yaml
 from qvit.errors import ConfigError, FileError, ModelError, QvitError, nearest
 from qvit.files import expanded, read_text
-from qvit.models.zoo import model_config
+from qvit.models.zoo import model_config, parse_name
 from qvit.study import grid, values
 from qvit.study.spec import SCRATCH, Job, Study, StudyModel
 
-KEYS = ("title", "description", "datasets", "models", "seeds", "options", "teachers", "regimes", "overrides")
+KEYS = ("title", "description", "datasets", "models", "seeds", "options", "teachers", "regimes", "overrides", "stack")
+STACK = ("auto", "never")
 WHERE_KEYS = ("dataset", "model", "regime", "seed", "teacher")
 OF_DATA = ("size", "task", *IMPORT_KEYS)  # that a dataset may set for all of its runs, its teachers among them
 OF_MODELS = ("n_layers",)  # set by `layers` of a model, as sizes of models are compared
@@ -107,7 +108,12 @@ class _Parser:
         entries = values.several(given, "overrides", empty=True, most=MOST_OVERRIDES)
         overrides = [_override(entry, self._dataset) for entry in entries]
         values.check_number(len(datasets) * len(models) * len(regimes) * len(seeds), "runs", values.MOST_RUNS)
+        stack = said.get("stack", "auto")
+        if stack not in STACK:
+            raise ConfigError(f"stack must be {' or '.join(STACK)}, got {stack!r:.80}.")
         jobs = _jobs(dict(described), models, seeds, common, teachers, regimes, overrides)
+        if stack == "auto" and len(seeds) > 1:
+            jobs = [_stacked(job) for job in jobs]
         _check_options(jobs)
         _check_data(jobs)
         for where, _ in overrides:
@@ -272,6 +278,14 @@ def _overridden(job: Job, overrides: Iterable[Override]) -> Job:
         if _matches(where, job):
             options = options | changes
     return replace(job, options=options)
+
+
+def _stacked(job: Job) -> Job:
+    """Return the job as one of a stack, where its model has others like it, and unless it says what it wants."""
+    plain = job.role == "student" and not job.teachers and parse_name(job.model.name) is not None
+    if not plain or job.options.get("dropout") or "stacked" in job.options:
+        return job
+    return replace(job, options=job.options | {"stacked": True})
 
 
 def _jobs(

@@ -1,11 +1,12 @@
 """Do one run of a study, in a local process or on another machine."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qvit.errors import QvitError
 from qvit.study.outcome import Outcome, read_outcome
 from qvit.training.records import EpochRecord
 
@@ -17,6 +18,7 @@ class Work:
     """What a worker needs to know about a run, as plain values that can be sent to another process or machine.
 
     `options` are flat, `teachers` the folders of finished teachers' runs, `outputs` the folder of teachers' outputs.
+    `others` are runs that are trained together with this one, as a stack.
     """
 
     identity: str
@@ -27,6 +29,38 @@ class Work:
     teachers: tuple[Path, ...] = ()
     root: Path | None = None
     download: bool = True
+    others: tuple["Work", ...] = ()
+
+    @property
+    def all(self) -> "tuple[Work, ...]":
+        """This run and the others."""
+        return (self, *self.others)
+
+
+def execute_together(
+    work: Work, on_epoch: Callable[[str, str, int, int], None] | None = None
+) -> list[tuple[str, Outcome | QvitError]]:
+    """Do a run and those that are trained together with it; return the outcome of each, by its identity.
+
+    `on_epoch` is told which run it is, and then as for `execute`.
+    """
+    from qvit.training.many import Asked, train_many
+    from qvit.training.options import resolve
+
+    asked = [Asked(resolve(one.options), one.folder) for one in work.all]
+
+    def told(place: int, record: EpochRecord, _seconds: float) -> None:
+        if on_epoch is not None:
+            on_epoch(work.all[place].identity, "train", record.epoch, asked[place].config.train.epochs)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        outcomes = train_many(asked, root=work.root, download=work.download, resume=True, on_epoch=told)
+    found: list[tuple[str, Outcome | QvitError]] = []
+    for one, outcome in zip(work.all, outcomes, strict=True):
+        read = outcome if isinstance(outcome, QvitError) else _outcome(one, caught)
+        found.append((one.identity, read))
+    return found
 
 
 def execute(work: Work, on_epoch: Tell | None = None) -> Outcome:
@@ -40,6 +74,10 @@ def execute(work: Work, on_epoch: Tell | None = None) -> Outcome:
             _distill(work, on_epoch)
         else:
             _train(work, on_epoch)
+    return _outcome(work, caught)
+
+
+def _outcome(work: Work, caught: Sequence[warnings.WarningMessage]) -> Outcome:
     outcome = read_outcome(work.folder, distilled=bool(work.teachers))
     assert outcome is not None
     return Outcome(outcome.result, outcome.seconds, tuple(dict.fromkeys(str(one.message) for one in caught)))
