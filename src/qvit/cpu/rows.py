@@ -45,25 +45,18 @@ def store_at(_typing: Any, array: Any, place: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def _load_bytes(_typing: Any, array: Any, place: Any) -> Any:
+def load_pixels(_typing: Any, array: Any, place: Any) -> Any:
+    """Return the vector of floats that begins with number `place` of an array of bytes or floats."""
+    size = array.dtype.bitwidth // 8
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind = _llvm(float32)
-        small = ir.VectorType(ir.IntType(8), kind.count)
-        value = builder.load(_at(context, builder, signature.args[0], *arguments, small))
-        value.align = 1
-        return builder.uitofp(value, kind)
+        stored = kind if size == 4 else ir.VectorType(ir.IntType(8), kind.count)
+        value = builder.load(_at(context, builder, signature.args[0], *arguments, stored))
+        value.align = size
+        return value if size == 4 else builder.uitofp(value, kind)
 
     return Vector(float32)(array, types.intp), generate
-
-
-@intrinsic
-def _is_bytes(_typing: Any, array: Any) -> Any:
-    """Return whether an array holds bytes, known when the kernel is compiled."""
-
-    def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
-        return ir.Constant(ir.IntType(1), int(array.dtype == types.uint8))
-
-    return types.boolean(array), generate
 
 
 @intrinsic
@@ -113,20 +106,63 @@ def _doubling(first: int) -> Any:
 doubled_first, doubled_second = _doubling(0), _doubling(1)
 
 
+def _before(builder: Any, lanes: int, bound: Any) -> Any:
+    """Return which lanes come before lane `bound`."""
+    whole = ir.VectorType(ir.IntType(32), lanes)
+    number = builder.trunc(bound, ir.IntType(32))
+    first = builder.insert_element(ir.Constant(whole, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    bounds = builder.shuffle_vector(first, ir.Constant(whole, ir.Undefined), _indices([0] * lanes))
+    return builder.icmp_signed("<", _indices(range(lanes)), bounds)
+
+
 @intrinsic
 def fresh(_typing: Any, vector: Any, covered: Any) -> Any:
     """Return a vector of the same type as another: 0 in the first `covered` lanes, 1 in the others."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         kind = _llvm(vector.dtype)
-        whole = ir.VectorType(ir.IntType(32), kind.count)
-        bound = builder.trunc(arguments[1], ir.IntType(32))
-        first = builder.insert_element(ir.Constant(whole, ir.Undefined), bound, ir.Constant(ir.IntType(32), 0))
-        bounds = builder.shuffle_vector(first, ir.Constant(whole, ir.Undefined), _indices([0] * kind.count))
-        beyond = builder.icmp_signed(">=", _indices(range(kind.count)), bounds)
+        beyond = builder.not_(_before(builder, kind.count, arguments[1]))
         return builder.uitofp(beyond, kind)
 
     return vector(vector, types.intp), generate
+
+
+@intrinsic
+def _first(_typing: Any, vector: Any, known: Any) -> Any:
+    """Return a vector with zeros in all lanes but the first `known`, whatever was there."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = _llvm(vector.dtype)
+        return builder.select(_before(builder, kind.count, arguments[1]), arguments[0], ir.Constant(kind, None))
+
+    return vector(vector, types.intp), generate
+
+
+@intrinsic
+def _moved(_typing: Any, vector: Any, places: Any) -> Any:
+    """Return the lanes from number `places` on, up to all, then zeros."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = _llvm(vector.dtype)
+        room = builder.bitcast(cgutils.alloca_once(builder, ir.ArrayType(kind, 2)), kind.as_pointer())
+        builder.store(arguments[0], room)
+        builder.store(ir.Constant(kind, None), builder.gep(room, [ir.Constant(ir.IntType(32), 1)]))
+        numbers = builder.gep(builder.bitcast(room, kind.element.as_pointer()), [arguments[1]])
+        value = builder.load(builder.bitcast(numbers, kind.as_pointer()))
+        value.align = vector.dtype.bitwidth // 8
+        return value
+
+    return vector(vector, types.intp), generate
+
+
+@jit
+def load_first(array, place, known):
+    """Return the `known` numbers of a contiguous array from number `place` on, then zeros."""
+    lanes = BYTES // array.itemsize
+    if place + lanes <= array.size:
+        return _first(load_at(array, place), known)
+    end = array.size - lanes  # a vector that begins at `place` would reach beyond the array
+    return _first(_moved(load_at(array, end), place - end), known)
 
 
 @jit

@@ -234,10 +234,10 @@ class _Work:
 
     def room(self, images: int = 1) -> np.ndarray:
         """Return scratch for images of fewer tokens than a vector has lanes."""
-        return np.empty(images * self.d * self.lanes if self.n < self.lanes else 0, np.float32)
+        return torch.empty(images * self.d * self.lanes if self.n < self.lanes else 0).numpy()
 
     def totals(self) -> np.ndarray:
-        return np.empty(2 * self.d * self.lanes, np.float32)
+        return torch.empty(2 * self.d * self.lanes).numpy()
 
     def slopes(self) -> np.ndarray:
-        return np.empty(self.d, np.float32)
+        return torch.empty(self.d).numpy()
