@@ -33,6 +33,17 @@ def load_at(_typing: Any, array: Any, place: Any) -> Any:
 
 
 @intrinsic
+def entry(_typing: Any, array: Any, place: Any) -> Any:
+    """Return number `place` of a contiguous array, from its start: quicker, as no place counts from the end."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load(builder.gep(data, [arguments[1]]))
+
+    return array.dtype(array, types.intp), generate
+
+
+@intrinsic
 def store_at(_typing: Any, array: Any, place: Any, vector: Any) -> Any:
     """Write a vector to number `place` of a contiguous array and those after it."""
 

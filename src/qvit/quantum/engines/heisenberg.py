@@ -26,7 +26,7 @@ from qvit.quantum.program import PauliProgram, compile_circuit
 MAX_NODES = 4096
 ZERO, ONE, FIRST = 0, 1, 2  # places of the constants and of the first node
 _HEADER = 3
-_BLOCKS_A_PART = 8
+_BLOCKS_AT_ONCE, _BLOCKS_A_PART = 2, 16
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class HeisenbergCall(Prepared):
         n_wires: int,
         n_outputs: int,
     ):
-        super().__init__(inputs, weights, amplitudes, n_outputs, _BLOCKS_A_PART)
+        super().__init__(inputs, weights, amplitudes, n_outputs, _BLOCKS_A_PART, _BLOCKS_AT_ONCE)
         self.tensors += (cos_sin(weights.detach()),)
         self.code, self.order = code.numpy(), by_source(source, self.sources)
         self.nodes = len(self.code) // 4
@@ -79,7 +79,7 @@ class HeisenbergCall(Prepared):
         first: int,
         last: int,
     ) -> None:
-        """Add to the gradients of inputs and weights; this engine loads no amplitudes."""
+        """Write the gradients of inputs and weights; this engine loads no amplitudes."""
         from qvit.quantum.engines import heisenberg_kernel
 
         room = self._scratch(3, 2)
@@ -88,8 +88,12 @@ class HeisenbergCall(Prepared):
         )
 
     def _scratch(self, rotations: int, nodes: int) -> Arrays:
-        """Return arrays: one of two rows per column, `rotations` of a row per rotation, `nodes` of a row per place."""
-        return self.room(2 * self.columns, *[self.rotations] * rotations, *[self.nodes + FIRST] * nodes)
+        """Return arrays: one of two rows per column, `rotations` of a row per rotation, `nodes` of a row per place.
+
+        All of them are for each of the blocks at once.
+        """
+        rows = 2 * self.columns, *[self.rotations] * rotations, *[self.nodes + FIRST] * nodes
+        return self.room(*(_BLOCKS_AT_ONCE * count for count in rows))
 
 
 def run_in_torch(
