@@ -162,7 +162,7 @@ class HeisenbergPlan:
         if not kernel:
             moved = float(tokens * groups * itemsize) * (12 * nodes + 12 * rotations)
             return Forecast(10.0 + 2 * nodes + len(self.outputs), 0.0, moved)
-        rows = 18.0 * nodes + 31.0 * rotations + 160.0  # vectors read and written for a block, forward and backward
+        rows = 15.0 * nodes + 5.0 * rotations  # vectors read and written for a block, forward and backward
         return Forecast(1.0, 0.0, VECTOR_BYTES * rows * blocks(tokens, groups, itemsize))
 
     def expectations(
