@@ -11,7 +11,7 @@ MODELS, IMAGES, TOKENS, HEADS, QUBITS = 3, 19, 31, 2, 4  # more tokens than a pa
 
 
 def with_gradients(layer: QuantumLinear, memory: Tensor) -> list[Tensor]:
-    """Values and gradients for tokens-last memory `(m, b, h, q, n)`, from a gradient that is a function of the values."""
+    """Values for tokens-last memory `(m, b, h, q, n)`, and gradients from one that is a function of the values."""
     values = layer(memory.permute(1, 4, 0, 2, 3)[:, :, :, None])
     return [values, *torch.autograd.grad(values, (memory, layer.weights), values.detach().sin())]
 
