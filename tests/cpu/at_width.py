@@ -1,7 +1,8 @@
 """Run every kernel in a process of its own, for the processor that `NUMBA_CPU_NAME` names; print what came of it.
 
 The arguments are the kinds of numbers.
-Values and gradients against the reference engine, attention against plain torch, and which registers are used.
+Values and gradients against the reference engine, attention and layers against plain torch, and which registers are
+used.
 """
 
 import json
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from qvit.cpu import compiled
 from qvit.models.attention import NarrowAttention
+from qvit.models.embedding import embed
+from qvit.models.norm import layer_norm, norm_mean
 from qvit.quantum import Circuit, expectations, get_ansatz
 from qvit.quantum.engines import heisenberg_kernel
 
@@ -58,6 +61,22 @@ def attention_errors(dtype: torch.dtype) -> list[float]:
     return [error(a, b) for a, b in zip(*results, strict=True)]
 
 
+def layer_errors() -> list[float]:
+    """Errors of the layers whose kernels take float32 alone: embedding, layer normalisation, its mean."""
+    images = torch.randint(0, 256, (2, 3, 2, 28, 28), dtype=torch.uint8)
+    shapes = (2, 5, 2, 4, 4), (2, 5), (2, 1, 49, 5), (2, 5), (2, 5)
+    given = [*(0.5 + torch.rand(2, 2, 2)), *map(torch.randn, shapes)]
+    results = []
+    for kind in (torch.float32, torch.float64):
+        mean, std, *leaves = (tensor.to(kind) for tensor in given)
+        weight, bias, positions, scale, shift = (leaf.requires_grad_() for leaf in leaves)
+        tokens = embed(images, mean, std, weight, bias, positions, 4)
+        out = layer_norm(tokens, scale, shift, 1e-5), norm_mean(tokens, scale, shift, 1e-5)
+        factors = [torch.linspace(-1.0, 1.7, one.numel(), dtype=kind).reshape(one.shape) for one in out]
+        results.append([tokens, *out, *torch.autograd.grad(out, (weight, bias, positions, scale, shift), factors)])
+    return [error(a, b) for a, b in zip(*results, strict=True)]
+
+
 def registers() -> Counter[str]:
     """Return how often the widths occur in a kernel compiled here and now, as code from a file cannot be read."""
     fresh = numba.njit(**compiled._OPTIONS)(heisenberg_kernel.backward.py_func)
@@ -74,6 +93,8 @@ def main() -> None:
         found = attention_errors(dtype)
         for engine, ansatz, n in CIRCUITS:
             found += circuit_errors(engine, get_ansatz(ansatz).build(n, 2), dtype)
+        if dtype is torch.float32:
+            found += layer_errors()
         errors[name] = max(found)
     _, name, _ = cpu_target.target_context.codegen().magic_tuple()
     json.dump({"processor": name, "errors": errors, "registers": registers()}, sys.stdout)

@@ -46,6 +46,7 @@ ELSEWHERE = {  # modules without a file of their own, and where they are tested
     "data/likeness_kernel": "data/test_likeness.py",
     "data/squares_kernel": "data/test_squares.py",
     "models/attention_kernel": "models/test_attention.py",
+    "models/embedding_kernel": "models/test_embedding.py",
     "models/reverse": "models/test_derivatives.py",
     "quantum/call": "quantum/test_transforms.py",
     "quantum/engine": "quantum/test_choose.py",

@@ -35,9 +35,9 @@ def in_parts(run: Callable[[int, int], Any], parts: int, work: float) -> None:
         future.result()
 
 
-def in_blocks(values: Tensor) -> Tensor:
-    """Return values `(a, b, t)` as a contiguous tensor, with t filled up by zeros to a whole number of blocks."""
-    lanes, tokens = VECTOR_BYTES // values.element_size(), values.shape[-1]
+def in_blocks(values: Tensor, at_once: int = 1) -> Tensor:
+    """Return values `(a, b, t)` as a contiguous tensor, with t filled up by zeros to a multiple of `at_once` blocks."""
+    lanes, tokens = at_once * VECTOR_BYTES // values.element_size(), values.shape[-1]
     padded = -(-tokens // lanes) * lanes
     if padded == tokens:
         return values.contiguous()

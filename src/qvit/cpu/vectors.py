@@ -6,11 +6,10 @@ without 64-byte registers LLVM uses several smaller ones.
 """
 
 import operator
-from math import cos, factorial, pi, sin
+from math import factorial
 from typing import Any
 
 from llvmlite import ir
-from numba import float64
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic, models, overload, register_model
 
@@ -113,7 +112,7 @@ def like(_typing: Any, vector: Any, number: Any) -> Any:
 
 
 @intrinsic
-def _nearest(_typing: Any, vector: Any) -> Any:
+def nearest(_typing: Any, vector: Any) -> Any:
     """Return every lane rounded to a whole number."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -144,21 +143,6 @@ def lane(_typing: Any, vector: Any, place: Any) -> Any:
         return builder.extract_element(*arguments)
 
     return vector.dtype(vector, types.intp), generate
-
-
-@intrinsic
-def _any_beyond(_typing: Any, vector: Any, limit: Any) -> Any:
-    """Return whether any lane is larger than `limit`, or smaller than its negative."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
-        name = f"llvm.fabs.v{kind.count}f{vector.dtype.bitwidth}"
-        size = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
-        beyond = builder.fcmp_ordered(">", builder.call(size, arguments[:1]), arguments[1])
-        bits = ir.IntType(kind.count)
-        return builder.icmp_unsigned("!=", builder.bitcast(beyond, bits), ir.Constant(bits, 0))
-
-    return types.boolean(vector, vector), generate
 
 
 @intrinsic
@@ -234,16 +218,8 @@ def _overload_neg(vector):  # type: ignore[no-untyped-def]
     return (lambda vector: _negate(vector)) if isinstance(vector, Vector) else None
 
 
-# π in parts for exact reduction, and Taylor coefficients that are exact to the last digit within ±π/2.
-_PI_SINGLE = (3.1415926218032837, 3.178650954705639e-8)  # the first has 25 bits: exact times 2²⁸ in float64
-_PI_DOUBLE = (3.141592651605606, 1.9841871479187034e-9, 1.1442377452219664e-17)
-FAR = 1e8  # 2²⁴ times π: the products with the first parts of π are exact up to there, and a little beyond
-_SIN = tuple((-1.0) ** k / factorial(2 * k + 1) for k in range(11))
-_COS = tuple((-1.0) ** k / factorial(2 * k) for k in range(12))
-
-
 @intrinsic
-def _is_double(_typing: Any, vector: Any) -> Any:
+def is_double(_typing: Any, vector: Any) -> Any:
     """Return whether the lanes are doubles, known when the kernel is compiled."""
 
     def generate(_context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
@@ -252,89 +228,16 @@ def _is_double(_typing: Any, vector: Any) -> Any:
     return types.boolean(vector), generate
 
 
-@intrinsic
-def _less_multiples_of_pi(_typing: Any, vector: Any) -> Any:
-    """Return float32 lanes minus the nearest multiple of π, in float64, as float32 loses digits of large angles."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
-        wide = ir.VectorType(ir.DoubleType(), kind.count)
-
-        def number(value: float) -> Any:
-            return ir.Constant(wide, [value] * kind.count)
-
-        rint = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(wide, [wide]), f"llvm.rint.v{kind.count}f64"
-        )
-        rest = builder.fpext(arguments[0], wide)
-        turns = builder.call(rint, [builder.fmul(rest, number(1.0 / pi))])
-        for part in _PI_SINGLE:
-            rest = builder.fsub(rest, builder.fmul(turns, number(part), flags=_CONTRACT), flags=_CONTRACT)
-        return builder.fptrunc(rest, kind)
-
-    return vector(vector), generate
-
-
-@jit
-def cos_sin(half):
-    """Return cos and sin of the lanes, both with their sign changed if an odd multiple of π was taken off first.
-
-    For half an angle, π is a whole turn: a sign of the state, which no expectation value sees. Beyond the limit of
-    `is_far`, digits are lost; results stay in [−1, 1].
-    """
-    double = _is_double(half)
-    if double:
-        turns = _nearest(half * like(half, 0.3183098861837907))
-        for part in _PI_DOUBLE:
-            half = half - turns * like(half, part)
-    else:
-        half = _less_multiples_of_pi(half)
-    half = larger(like(half, -1.5707963267948966), half)
-    half = -larger(like(half, -1.5707963267948966), -half)
-    square = half * half
-    sin, cos = like(half, 0.0), like(half, 0.0)
-    if double:
-        for k in range(10, -1, -1):
-            sin = sin * square + like(half, _SIN[k])
-        for k in range(11, -1, -1):
-            cos = cos * square + like(half, _COS[k])
-    else:
-        for k in range(6, -1, -1):
-            sin = sin * square + like(half, _SIN[k])
-            cos = cos * square + like(half, _COS[k])
-    return cos, sin * half
-
-
-@jit
-def is_far(angles):
-    """Return whether the size of any lane is beyond `FAR`, where `cos_sin` loses digits."""
-    return _any_beyond(angles, like(angles, FAR))
-
-
-@jit
-def mend_far(trig, row, angles, factor):
-    """Overwrite rows `row` and `row` + 1 of `trig` with exact cos and sin of factor · angle, in lanes beyond `FAR`.
-
-    All other lanes stay as they are, so that no lane's result depends on the others.
-    """
-    n = BYTES // trig.itemsize
-    for k in range(n):
-        angle = float64(lane(angles, k))
-        if abs(angle) > FAR:
-            trig[row * n + k] = cos(factor * angle)
-            trig[(row + 1) * n + k] = sin(factor * angle)
-
-
 _EXP2 = tuple(0.6931471805599453**k / factorial(k) for k in range(14))
 
 
 @jit
 def power_of_two(exponent):
     """Return 2 to the power of each lane, for lanes up to 100; at least the smallest normal number."""
-    double = _is_double(exponent)
+    double = is_double(exponent)
     lowest = like(exponent, -1022.0) if double else like(exponent, -126.0)
     exponent = larger(lowest, exponent)
-    whole = _nearest(exponent)
+    whole = nearest(exponent)
     rest = exponent - whole
     value = like(exponent, 0.0)
     if double:

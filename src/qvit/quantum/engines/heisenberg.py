@@ -26,7 +26,7 @@ from qvit.quantum.program import PauliProgram, compile_circuit
 MAX_NODES = 4096
 ZERO, ONE, FIRST = 0, 1, 2  # places of the constants and of the first node
 _HEADER = 3
-_BLOCKS_A_PART = 8
+_BLOCKS_AT_ONCE, _BLOCKS_A_PART = 2, 16
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class HeisenbergCall(Prepared):
         n_wires: int,
         n_outputs: int,
     ):
-        super().__init__(inputs, weights, amplitudes, n_outputs, _BLOCKS_A_PART)
+        super().__init__(inputs, weights, amplitudes, n_outputs, _BLOCKS_A_PART, _BLOCKS_AT_ONCE)
         self.tensors += (cos_sin(weights.detach()),)
         self.code, self.order = code.numpy(), by_source(source, self.sources)
         self.nodes = len(self.code) // 4
@@ -79,7 +79,7 @@ class HeisenbergCall(Prepared):
         first: int,
         last: int,
     ) -> None:
-        """Add to the gradients of inputs and weights; this engine loads no amplitudes."""
+        """Write the gradients of inputs and weights; this engine loads no amplitudes."""
         from qvit.quantum.engines import heisenberg_kernel
 
         room = self._scratch(3, 2)
@@ -88,8 +88,12 @@ class HeisenbergCall(Prepared):
         )
 
     def _scratch(self, rotations: int, nodes: int) -> Arrays:
-        """Return arrays: one of two rows per column, `rotations` of a row per rotation, `nodes` of a row per place."""
-        return self.room(2 * self.columns, *[self.rotations] * rotations, *[self.nodes + FIRST] * nodes)
+        """Return arrays: one of two rows per column, `rotations` of a row per rotation, `nodes` of a row per place.
+
+        All of them are for each of the blocks at once.
+        """
+        rows = 2 * self.columns, *[self.rotations] * rotations, *[self.nodes + FIRST] * nodes
+        return self.room(*(_BLOCKS_AT_ONCE * count for count in rows))
 
 
 def run_in_torch(
@@ -158,7 +162,7 @@ class HeisenbergPlan:
         if not kernel:
             moved = float(tokens * groups * itemsize) * (12 * nodes + 12 * rotations)
             return Forecast(10.0 + 2 * nodes + len(self.outputs), 0.0, moved)
-        rows = 18.0 * nodes + 31.0 * rotations + 160.0  # vectors read and written for a block, forward and backward
+        rows = 15.0 * nodes + 5.0 * rotations  # vectors read and written for a block, forward and backward
         return Forecast(1.0, 0.0, VECTOR_BYTES * rows * blocks(tokens, groups, itemsize))
 
     def expectations(

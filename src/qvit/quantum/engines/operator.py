@@ -171,11 +171,20 @@ class Prepared(ABC):
 
     work: float
 
-    def __init__(self, inputs: Tensor, weights: Tensor, amplitudes: Tensor, n_outputs: int, blocks_a_part: int):
+    def __init__(
+        self,
+        inputs: Tensor,
+        weights: Tensor,
+        amplitudes: Tensor,
+        n_outputs: int,
+        blocks_a_part: int,
+        blocks_at_once: int = 1,
+    ):
         self.lanes = VECTOR_BYTES // inputs.element_size()
         (self.sources, self.columns, self.tokens), (self.groups, self.rotations) = inputs.shape, weights.shape
         self.loads, self.n_outputs, self.per_part = amplitudes.shape[1], n_outputs, blocks_a_part
-        moving = in_blocks(inputs.detach())
+        self.at_once = blocks_at_once
+        moving = in_blocks(inputs.detach(), blocks_at_once)
         self.padded = moving.shape[-1]
         self.parts_a_source = -(-(self.padded // self.lanes) // self.per_part)
         self.parts = self.sources * self.parts_a_source
@@ -207,7 +216,7 @@ class Prepared(ABC):
         first: int,
         last: int,
     ) -> None:
-        """Add to the gradients of inputs, weights (by group and part of a source) and amplitudes."""
+        """Write the gradients of inputs, weights (by group and part of a source) and amplitudes."""
 
     def forward(self) -> Tensor:
         """Return the expectation values `(g, o, t)`."""
@@ -217,11 +226,11 @@ class Prepared(ABC):
 
     def backward(self, grad: Tensor) -> Gradients:
         """Return the gradients of inputs, weights and amplitudes."""
-        zeros = self.tensors[0].new_zeros
-        grad_x = zeros(self.sources, self.columns, self.padded)
-        grad_a = zeros(self.sources, self.loads, self.padded)
-        grad_w = zeros(self.groups, self.parts_a_source, self.rotations, self.lanes)
-        given = in_blocks(grad.detach()).numpy()
+        empty = self.tensors[0].new_empty
+        grad_x = empty(self.sources, self.columns, self.padded)
+        grad_a = empty(self.sources, self.loads, self.padded)
+        grad_w = empty(self.groups, self.parts_a_source, self.rotations, self.lanes)
+        given = in_blocks(grad.detach(), self.at_once).numpy()
         made = grad_x.numpy(), grad_w.numpy(), grad_a.numpy()
         in_parts(functools.partial(self.run_backward, self._arrays(), given, *made), self.parts, 4 * self.work)
         total = grad_w.sum(dim=(1, -1), dtype=torch.float64).to(grad_w.dtype)

@@ -63,7 +63,7 @@ class StatevectorCall(Prepared):
         first: int,
         last: int,
     ) -> None:
-        """Add to the gradients."""
+        """Write the gradients."""
         from qvit.quantum.engines import statevector_kernel
 
         given, made = (self.code, *arrays, self.amplitudes, *self.order), (grad, grad_x, grad_w, grad_a)

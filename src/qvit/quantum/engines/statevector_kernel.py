@@ -14,8 +14,10 @@ of every array come in whole blocks.
 # The functions are for Numba: plain loops, no annotations, every array contiguous. `load(state, i)` is amplitude i.
 
 from qvit.cpu.compiled import jit
-from qvit.cpu.vectors import BYTES, cos_sin, is_far, like, load, mend_far, splat, store
-from qvit.quantum.engines.tables import FIRST, MIDDLE, SECOND, SIGN1, SIGN2, START, STOP, X1, X2
+from qvit.cpu.rows import entry
+from qvit.cpu.trigonometry import cos_sin, is_far, mend_far
+from qvit.cpu.vectors import BYTES, like, load, splat, spread, store
+from qvit.quantum.engines.tables import FIRST, MIDDLE, SECOND, SIGN1, SIGN2, START, STEP, STOP, X1, X2
 
 
 @jit
@@ -33,10 +35,11 @@ def _fill_trig(trig, inputs, row, columns, blocks):
 @jit
 def _half_angle(r, group, angles):
     """Return cos and sin of half the angle of rotation r."""
-    trig, cw, sw, dynamic = angles
-    cos, sin = splat(cw[group, r]), splat(sw[group, r])
-    if dynamic[r] >= 0:
-        a, b = load(trig, 2 * dynamic[r]), load(trig, 2 * dynamic[r] + 1)
+    trig, cw, sw, rotations = angles
+    place, column = group * cw.shape[1] + r, entry(rotations, 3 * r + 2)
+    cos, sin = spread(cw, place), spread(sw, place)
+    if column >= 0:
+        a, b = load(trig, 2 * column), load(trig, 2 * column + 1)
         cos, sin = a * cos - b * sin, b * cos + a * sin
     return cos, sin
 
@@ -57,16 +60,16 @@ def _start(psi, size, group, angles, n_prefix, prefix, loads, amplitudes, amplit
         cos, sin = _half_angle(k, group, angles)
         half = 1 << k
         for t in range(half):
-            a = load(psi, prefix[t])
-            store(psi, prefix[t], a * cos)
-            store(psi, prefix[t + half], a * sin)
+            a = load(psi, entry(prefix, t))
+            store(psi, entry(prefix, t), a * cos)
+            store(psi, entry(prefix, t + half), a * sin)
 
 
 @jit
 def _rotate_one(psi, cos, sin, x, bases, start, stop):
     """Apply one rotation."""
     for t in range(start, stop):
-        e = bases[t]
+        e = entry(bases, t)
         a, b = load(psi, e), load(psi, e ^ x)
         store(psi, e, a * cos - b * sin)
         store(psi, e ^ x, b * cos + a * sin)
@@ -76,7 +79,7 @@ def _rotate_one(psi, cos, sin, x, bases, start, stop):
 def _rotate_two(psi, c1, s1, t1, c2, s2, t2, x1, x2, bases, start, stop):
     """Apply two rotations; t1 is the first's sine at e^x₂, t2 the second's at e^x₁."""
     for t in range(start, stop):
-        e = bases[t]
+        e = entry(bases, t)
         a, b, c, d = load(psi, e), load(psi, e ^ x1), load(psi, e ^ x2), load(psi, e ^ x1 ^ x2)
         a, b = a * c1 - b * s1, b * c1 + a * s1
         c, d = c * c1 - d * t1, d * c1 + c * t1
@@ -94,17 +97,20 @@ def _signed(vector, sign):
 @jit
 def _evolve(psi, group, angles, steps, bases):
     """Apply all rotations after the prefix."""
-    for s in range(len(steps)):
-        step = steps[s]
-        c1, s1 = _half_angle(step[FIRST], group, angles)
-        if step[SECOND] < 0:
-            _rotate_one(psi, c1, s1, step[X1], bases, step[START], step[STOP])
+    for step in range(0, len(steps), STEP):
+        c1, s1 = _half_angle(entry(steps, step + FIRST), group, angles)
+        if entry(steps, step + SECOND) < 0:
+            _rotate_one(
+                psi, c1, s1, entry(steps, step + X1), bases, entry(steps, step + START), entry(steps, step + STOP)
+            )
             continue
-        c2, s2 = _half_angle(step[SECOND], group, angles)
-        t1, t2 = _signed(s1, step[SIGN1]), _signed(s2, step[SIGN2])
-        x1, x2 = step[X1], step[X2]
-        _rotate_two(psi, c1, s1, t1, c2, s2, t2, x1, x2, bases, step[START], step[MIDDLE])
-        _rotate_two(psi, c1, s1, t1, c2, -s2, -t2, x1, x2, bases, step[MIDDLE], step[STOP])
+        c2, s2 = _half_angle(entry(steps, step + SECOND), group, angles)
+        t1, t2 = _signed(s1, entry(steps, step + SIGN1)), _signed(s2, entry(steps, step + SIGN2))
+        x1, x2 = entry(steps, step + X1), entry(steps, step + X2)
+        _rotate_two(psi, c1, s1, t1, c2, s2, t2, x1, x2, bases, entry(steps, step + START), entry(steps, step + MIDDLE))
+        _rotate_two(
+            psi, c1, s1, t1, c2, -s2, -t2, x1, x2, bases, entry(steps, step + MIDDLE), entry(steps, step + STOP)
+        )
 
 
 @jit
@@ -112,7 +118,7 @@ def _undo_one(psi, lam, cos, sin, x, bases, start, stop):
     """Undo one rotation on ψ and λ; return 2⟨λ|∂ψ/∂θ⟩ for its angle θ."""
     slope = cos - cos
     for t in range(start, stop):
-        e = bases[t]
+        e = entry(bases, t)
         a, b, p, q = load(psi, e), load(psi, e ^ x), load(lam, e), load(lam, e ^ x)
         slope = slope + q * a
         slope = slope - p * b
@@ -129,7 +135,7 @@ def _undo_two(psi, lam, c1, s1, t1, c2, s2, t2, x1, x2, bases, start, stop):
     g1 = c1 - c1
     h1, g2, h2 = g1, g1, g1
     for t in range(start, stop):
-        e = bases[t]
+        e = entry(bases, t)
         a, b, c, d = load(psi, e), load(psi, e ^ x1), load(psi, e ^ x2), load(psi, e ^ x1 ^ x2)
         p, q, r, u = load(lam, e), load(lam, e ^ x1), load(lam, e ^ x2), load(lam, e ^ x1 ^ x2)
         g2 = g2 + r * a
@@ -156,36 +162,59 @@ def _undo_two(psi, lam, c1, s1, t1, c2, s2, t2, x1, x2, bases, start, stop):
 
 
 @jit
-def _credit(slope, r, group, row, part, dynamic, blocks, grad_x, grad_w):
+def _credit(slope, r, group, row, part, rotations, blocks, grad_x, grad_w):
     """Add the slope of a rotation to the gradients of its angle."""
-    place = (group * grad_w.shape[1] + part) * grad_w.shape[2] + r
+    place, column = (group * grad_w.shape[1] + part) * grad_w.shape[2] + r, entry(rotations, 3 * r + 2)
     store(grad_w, place, load(grad_w, place) + slope)
-    if dynamic[r] >= 0:
-        place = row + dynamic[r] * blocks
+    if column >= 0:
+        place = row + column * blocks
         store(grad_x, place, load(grad_x, place) + slope)
 
 
 @jit
 def _undo(psi, lam, group, row, part, angles, steps, bases, grad_x, grad_w, blocks):
     """Undo all rotations after the prefix and collect the gradients of their angles."""
-    dynamic = angles[3]
-    for s in range(len(steps) - 1, -1, -1):
-        step = steps[s]
-        first, second, x1, x2 = step[FIRST], step[SECOND], step[X1], step[X2]
+    rotations = angles[3]
+    for step in range(len(steps) - STEP, -1, -STEP):
+        first, second, x1, x2 = (
+            entry(steps, step + FIRST),
+            entry(steps, step + SECOND),
+            entry(steps, step + X1),
+            entry(steps, step + X2),
+        )
         c1, s1 = _half_angle(first, group, angles)
         if second < 0:
-            slope = _undo_one(psi, lam, c1, s1, x1, bases, step[START], step[STOP])
-            _credit(slope, first, group, row, part, dynamic, blocks, grad_x, grad_w)
+            slope = _undo_one(psi, lam, c1, s1, x1, bases, entry(steps, step + START), entry(steps, step + STOP))
+            _credit(slope, first, group, row, part, rotations, blocks, grad_x, grad_w)
             continue
         c2, s2 = _half_angle(second, group, angles)
-        t1, t2 = _signed(s1, step[SIGN1]), _signed(s2, step[SIGN2])
-        g1, h1, g2, h2 = _undo_two(psi, lam, c1, s1, t1, c2, s2, t2, x1, x2, bases, step[START], step[MIDDLE])
-        slope1, slope2 = g1 + _signed(h1, step[SIGN1]), g2 + _signed(h2, step[SIGN2])
-        if step[STOP] > step[MIDDLE]:
-            g1, h1, g2, h2 = _undo_two(psi, lam, c1, s1, t1, c2, -s2, -t2, x1, x2, bases, step[MIDDLE], step[STOP])
-            slope1, slope2 = slope1 + (g1 + _signed(h1, step[SIGN1])), slope2 - (g2 + _signed(h2, step[SIGN2]))
-        _credit(slope1, first, group, row, part, dynamic, blocks, grad_x, grad_w)
-        _credit(slope2, second, group, row, part, dynamic, blocks, grad_x, grad_w)
+        t1, t2 = _signed(s1, entry(steps, step + SIGN1)), _signed(s2, entry(steps, step + SIGN2))
+        g1, h1, g2, h2 = _undo_two(
+            psi, lam, c1, s1, t1, c2, s2, t2, x1, x2, bases, entry(steps, step + START), entry(steps, step + MIDDLE)
+        )
+        slope1, slope2 = g1 + _signed(h1, entry(steps, step + SIGN1)), g2 + _signed(h2, entry(steps, step + SIGN2))
+        if entry(steps, step + STOP) > entry(steps, step + MIDDLE):
+            g1, h1, g2, h2 = _undo_two(
+                psi,
+                lam,
+                c1,
+                s1,
+                t1,
+                c2,
+                -s2,
+                -t2,
+                x1,
+                x2,
+                bases,
+                entry(steps, step + MIDDLE),
+                entry(steps, step + STOP),
+            )
+            slope1, slope2 = (
+                slope1 + (g1 + _signed(h1, entry(steps, step + SIGN1))),
+                slope2 - (g2 + _signed(h2, entry(steps, step + SIGN2))),
+            )
+        _credit(slope1, first, group, row, part, rotations, blocks, grad_x, grad_w)
+        _credit(slope2, second, group, row, part, rotations, blocks, grad_x, grad_w)
 
 
 @jit
@@ -193,7 +222,7 @@ def _undo_start(
     psi, lam, group, row, part, angles, n_prefix, prefix, loads, grad_x, grad_w, grad_a, amplitude_row, blocks
 ):
     """Collect the gradients of the product state's angles, or of the loaded amplitudes."""
-    dynamic = angles[3]
+    rotations = angles[3]
     for k in range(len(loads)):
         place = amplitude_row + k * blocks
         slope = load(lam, loads[k])
@@ -204,14 +233,14 @@ def _undo_start(
         along_sin = along_cos
         half = 1 << k
         for t in range(half):
-            i, j = prefix[t], prefix[t + half]
+            i, j = entry(prefix, t), entry(prefix, t + half)
             p, q = load(lam, i), load(lam, j)
             a = load(psi, i) * cos + load(psi, j) * sin
             along_cos = along_cos + a * p
             along_sin = along_sin + a * q
             store(psi, i, a)
             store(lam, i, p * cos + q * sin)
-        _credit(along_sin * cos - along_cos * sin, k, group, row, part, dynamic, blocks, grad_x, grad_w)
+        _credit(along_sin * cos - along_cos * sin, k, group, row, part, rotations, blocks, grad_x, grad_w)
 
 
 @jit
@@ -245,7 +274,7 @@ def _read(psi, scratch, size, group, block, blocks, fold, folded, direct, observ
         value = zero
         for t in range(half):
             if first:
-                a, b = load(psi, fold[t]), load(psi, fold[t + half])
+                a, b = load(psi, entry(fold, t)), load(psi, entry(fold, t + half))
                 a, b = a * a, b * b
             else:
                 a, b = load(scratch, t), load(scratch, t + half)
@@ -281,7 +310,8 @@ def _seed(psi, lam, scratch, size, group, block, blocks, fold, folded, direct, o
             store(scratch, t + half, d - g)
     mask = (1 << len(folded)) - 1
     for t in range(size):
-        store(lam, fold[t], load(psi, fold[t]) * load(scratch, t & mask))
+        e = entry(fold, t)
+        store(lam, e, load(psi, e) * load(scratch, t & mask))
     for o in direct:
         x, z, sign = observables[o]
         if sign == 0:
@@ -297,13 +327,13 @@ def _seed(psi, lam, scratch, size, group, block, blocks, fold, folded, direct, o
 
 @jit
 def _unpack(code):
-    """Return the column of each rotation and the other sections of an encoded program; see `tables.encode`."""
+    """Return the rotations and the other sections of an encoded program; see `tables.encode`."""
     circuit = (
         1 << code[0], code[1], code[code[7] : code[8]], code[code[4] : code[5]],
-        code[code[5] : code[6]].reshape(-1, 9), code[code[6] : code[7]], code[code[8] : code[9]],
+        code[code[5] : code[6]], code[code[6] : code[7]], code[code[8] : code[9]],
         code[code[9] : code[10]], code[code[10] : code[11]], code[code[3] : code[4]].reshape(-1, 3),
     )  # fmt: skip
-    return code[code[2] : code[3]].reshape(-1, 3)[:, 2], circuit
+    return code[code[2] : code[3]], circuit
 
 
 @jit
@@ -313,8 +343,8 @@ def forward(code, inputs, cw, sw, amplitudes, order, starts, trig, scratch, out,
     A part is `per_part` blocks of one source. `scratch` holds two states, `trig` two rows per column.
     """
     blocks, columns = out.shape[2] * out.itemsize // BYTES, inputs.shape[1]
-    dynamic, circuit = _unpack(code)
-    angles = (trig, cw, sw, dynamic)
+    rotations, circuit = _unpack(code)
+    angles = (trig, cw, sw, rotations)
     size, n_prefix, prefix, loads, steps, bases, fold, folded, direct, observables = circuit
     psi, work = scratch[0], scratch[1]
     parts = (blocks + per_part - 1) // per_part
@@ -330,19 +360,35 @@ def forward(code, inputs, cw, sw, amplitudes, order, starts, trig, scratch, out,
 
 
 @jit
+def _clear(grad_x, grad_w, grad_a, origin, part, begin, end, order, starts, columns, blocks):
+    """Write zeros where a part adds its gradients."""
+    zero, loads = splat(grad_x.dtype.type(0)), grad_a.shape[1]
+    for block in range(begin, end):
+        for column in range(columns):
+            store(grad_x, (origin * columns + column) * blocks + block, zero)
+        for k in range(loads):
+            store(grad_a, (origin * loads + k) * blocks + block, zero)
+    for k in range(starts[origin], starts[origin + 1]):
+        for r in range(grad_w.shape[2]):
+            store(grad_w, (order[k] * grad_w.shape[1] + part) * grad_w.shape[2] + r, zero)
+
+
+@jit
 def backward(
     code, inputs, cw, sw, amplitudes, order, starts, trig, scratch, grad, grad_x, grad_w, grad_a, first, last, per_part
 ):
-    """Add to the gradients of the inputs' angles, the weights' angles (a row per part) and the amplitudes."""
+    """Write the gradients of the inputs' angles, the weights' angles (a row per part) and the amplitudes."""
     blocks, columns = grad.shape[2] * grad.itemsize // BYTES, inputs.shape[1]
-    dynamic, circuit = _unpack(code)
-    angles = (trig, cw, sw, dynamic)
+    rotations, circuit = _unpack(code)
+    angles = (trig, cw, sw, rotations)
     size, n_prefix, prefix, loads, steps, bases, fold, folded, direct, observables = circuit
     psi, lam, work = scratch[0], scratch[1], scratch[2]
     parts = (blocks + per_part - 1) // per_part
     for part in range(first, last):
         origin, begin = part // parts, (part % parts) * per_part
-        for block in range(begin, min(begin + per_part, blocks)):
+        end = min(begin + per_part, blocks)
+        _clear(grad_x, grad_w, grad_a, origin, part % parts, begin, end, order, starts, columns, blocks)
+        for block in range(begin, end):
             row, amplitude_row = origin * columns * blocks + block, origin * len(loads) * blocks + block
             _fill_trig(trig, inputs, row, columns, blocks)
             for group in order[starts[origin] : starts[origin + 1]]:

@@ -12,7 +12,7 @@ import numpy as np
 from qvit.quantum.engines.real import RealProgram, parity
 
 # Columns of `Tables.steps`.
-FIRST, SECOND, X1, X2, SIGN1, SIGN2, START, MIDDLE, STOP = range(9)
+FIRST, SECOND, X1, X2, SIGN1, SIGN2, START, MIDDLE, STOP, STEP = range(10)  # STEP is how many there are before it
 _LOOK_AHEAD = 16
 
 
@@ -91,7 +91,7 @@ def _steps(program: RealProgram) -> tuple[np.ndarray, np.ndarray]:
         bases.append(e)
         start += len(e)
     table = np.concatenate(bases) if bases else np.zeros(0)
-    return np.array(steps, dtype=np.int64).reshape(-1, 9), table.astype(np.int32)
+    return np.array(steps, dtype=np.int64).reshape(-1, STEP), table.astype(np.int32)
 
 
 def _independent(masks: list[int]) -> tuple[list[int], list[int]]:
