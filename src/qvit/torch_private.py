@@ -53,6 +53,20 @@ def unwatched(*tensors: Tensor) -> bool:
     )
 
 
+def unhooked(*modules: nn.Module) -> bool:
+    """Return whether modules do what their class says, and nobody watches: without hooks, their own or of all modules."""
+    hooks = (
+        *nn.modules.module._global_forward_hooks,
+        *nn.modules.module._global_forward_pre_hooks,
+        *nn.modules.module._global_backward_hooks,
+        *nn.modules.module._global_backward_pre_hooks,
+    )
+    return not hooks and not any(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        for module in modules
+    )
+
+
 def traced() -> bool:
     """Return whether this call is traced into a program that may run with other batch sizes."""
     return compiler.is_compiling() or _C._get_tracing_state() is not None

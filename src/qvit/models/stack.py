@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.errors import ModelError
+from qvit.models.stacked_layers import StackedLinear, StackedPatches
 from qvit.models.vit import ViT, ViTConfig
 from qvit.models.zoo import ModelConfig
 from qvit.quantum import QuantumLinear
@@ -26,29 +26,6 @@ def unstackable(config: ModelConfig) -> str | None:
     if config.dropout > 0.0:
         return "dropout draws from one random stream, and models of a stack may not share one"
     return None
-
-
-class StackedLinear(nn.Linear):
-    """The dense layers of m models: weight `(m, o, i)`, bias `(m, o)`, made from `nn.Linear` by `stacked`."""
-
-    def forward(self, input: Float[Tensor, "m *lead i"]) -> Float[Tensor, "m *lead o"]:  # noqa: A002 - torch's name
-        """Return W·x + b of each model."""
-        flat = input.flatten(1, -2)
-        out = flat @ self.weight.mT if self.bias is None else torch.baddbmm(self.bias[:, None], flat, self.weight.mT)
-        return out.unflatten(1, input.shape[1:-1])
-
-
-class StackedPatches(nn.Conv2d):
-    """The patch embeddings of m models: weight `(m, d, c, p, p)`, made from `nn.Conv2d` by `stacked`."""
-
-    def forward(self, input: Float[Tensor, "m b c y x"]) -> Float[Tensor, "m b d v u"]:  # noqa: A002 - torch's name
-        """Return each patch's embedding."""
-        patch, (y, x) = self.weight.shape[-1], (size // self.weight.shape[-1] for size in input.shape[-2:])
-        m, b, c = input.shape[:3]
-        cut = input.reshape(m, b, c, y, patch, x, patch).permute(0, 1, 3, 5, 2, 4, 6).reshape(m, b * y * x, -1)
-        assert self.bias is not None
-        out = torch.baddbmm(self.bias[:, None], cut, self.weight.flatten(2).mT)
-        return out.unflatten(1, (b, y, x)).permute(0, 1, 4, 2, 3)
 
 
 _STACKED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: StackedLinear, nn.Conv2d: StackedPatches}

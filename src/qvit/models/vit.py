@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models.attention import Attention
+from qvit.models.embedding import embed, normalised
 from qvit.models.limits import MOST_TOKENS, MOST_WEIGHTS, check_at_most, check_size
-from qvit.models.norm import LayerNorm
+from qvit.models.norm import LayerNorm, norm_mean
 from qvit.models.projections import Projection, Quantum
-from qvit.torch_private import plain
+from qvit.models.stacked_layers import StackedPatches
+from qvit.torch_private import plain, unhooked
 
 # How the tokens `(…, n, d)` of an image become one vector `(…, d)`.
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -140,10 +142,7 @@ class Preprocess(nn.Module):
 
     def forward(self, images: Images) -> Float[Tensor, "*m b c y x"]:
         """Return images of mean 0 and deviation 1, as far as `mean` and `std` describe them."""
-        images = plain(images)  # the one place where every network takes images in
-        scale = (1.0 if images.is_floating_point() else 1.0 / 255.0) / self.std
-        shift = -self.mean / self.std
-        return (images.to(scale.dtype) * scale[..., None, :, None, None]).add_(shift[..., None, :, None, None])
+        return normalised(plain(images), self.mean, self.std)  # the one place where every network takes images in
 
 
 class Block(nn.Module):
@@ -223,6 +222,9 @@ class ViT(Classifier):
 
     def forward(self, images: Tensor) -> Float[Tensor, "*m b k"]:
         """Return the logits of images `(*m, b, c, s, s)`; raises `ModelError` for another shape or dtype."""
+        if self.config.pool == "mean" and type(self) is ViT and type(self.norm) is LayerNorm and unhooked(self.norm):
+            norm = self.norm.weight, self.norm.bias, self.norm.eps
+            return self.head(norm_mean(self.blocks(self.embed(images)), *norm))
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Float[Tensor, "*m b n d"]:
@@ -247,7 +249,19 @@ class ViT(Classifier):
     def embed(self, images: Tensor) -> Float[Tensor, "*m b n d"]:
         """Return the tokens that enter the first block."""
         check_images(images, in_chans=self.config.in_chans, img_size=self.config.img_size, models=self.models)
-        tokens = rearrange(self.patch_embed(self.preprocess(images)), "... d y x -> ... (y x) d")
+        patches, prepared = self.patch_embed, self.preprocess
+        if (
+            type(patches) in (nn.Conv2d, StackedPatches)
+            and type(prepared) is Preprocess
+            and unhooked(patches, prepared)
+        ):
+            kernel = patches.weight, patches.bias
+            own = self.pos_embed if self.cls_token is None else None
+            tokens = embed(images, prepared.mean, prepared.std, *kernel, own, self.config.patch)
+            if own is not None:
+                return tokens
+        else:
+            tokens = rearrange(patches(prepared(images)), "... d y x -> ... (y x) d")
         if self.cls_token is not None:
             tokens = torch.cat((self.cls_token.expand(*tokens.shape[:-2], 1, -1), tokens), dim=-2)
         # Positions come first, as the sum takes their layout in memory, token after token, not the convolution's.
