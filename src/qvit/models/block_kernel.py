@@ -1,0 +1,316 @@
+"""All of a transformer block after its projections, one image at a time: attention, dense layers, norm and MLP.
+
+Tokens lie along the lanes, 16 at a time, a *block*. Heads are filled up with zeros to w rows, see `head_kernel`; d and f
+to d4 and f4, multiples of four. `sizes`: images of a model, tokens, d, f, heads, widths of queries and of values.
+`strides` `(6, 4)` say where numbers of tokens, queries, keys, values, the result and its gradient lie: by model, image,
+head and row; tokens follow each other. Gradients lie as what they are of does, but `strides[6:]` say so. A *part* is a
+few images of one model, `parts` of them for each model.
+
+In `kept`, a forward pass leaves for each block the results of attention, h·w rows, and 1/Σ of each head's weights.
+"""
+
+from qvit.cpu.bundles import add_products, add_scaled, load_rows, repeated, store_rows, store_totals
+from qvit.cpu.compiled import jit
+from qvit.cpu.elementary import gelu, gelu_and_slope, square_root
+from qvit.cpu.vectors import like, load, splat, store
+from qvit.models.head_kernel import LANES, attend, attend_back, give, give_head, take, take_head
+
+IMAGES = 8  # in a part
+CHUNK = 4  # blocks between additions to the sums for the gradients of weights
+NONE = 64  # zeros before the weights in scratch: no bias
+_FOUR = (0, 0, 0, 0)
+_SIXTEEN = (0,) * 16
+
+
+@jit
+def _fours(size):
+    return (size + 3) // 4 * 4
+
+
+@jit
+def places_of_weights(d, f, c):
+    """Return where in scratch the weights are: three dense layers and biases, the layers transposed, and their end.
+
+    `c` is h·w.
+    """
+    d4, f4 = _fours(d), _fours(f)
+    out, up, down = NONE, NONE + (c + 1) * d4, NONE + (c + 1) * d4 + (d + 1) * f4
+    back = down + (f + 1) * d4
+    return out, up, down, back, back + d * c, back + d * c + f * d4, back + d * c + f * d4 + d * f4
+
+
+@jit
+def places_of_sums(d, f, c):
+    """Return where the sums for the gradients are: weights and biases of three dense layers, and their end."""
+    d4, f4 = _fours(d), _fours(f)
+    up = d * c + d
+    down = up + f * d4 + f
+    end = down + d * f4 + d
+    return up, down, (end + LANES - 1) // LANES * LANES
+
+
+@jit
+def _lay(laid, weights, model, sizes, w):
+    """Lay out the weights of a model, those of the norm included in the layer that follows it."""
+    _, _, d, f, heads, _, q = sizes
+    d4, f4, c = _fours(d), _fours(f), heads * w
+    out, up, down, out_back, up_back, down_back, end = places_of_weights(d, f, c)
+    for i in range(end):
+        laid[i] = 0
+    for r in range(d):
+        for column in range(heads * q):
+            number, place = weights[0][(model * d + r) * heads * q + column], column // q * w + column % q
+            laid[out + place * d4 + r] = number
+            laid[out_back + r * c + place] = number
+        laid[out + c * d4 + r] = weights[1][model * d + r]
+        for column in range(f):
+            number = weights[6][(model * d + r) * f + column]
+            laid[down + column * d4 + r] = number
+            laid[down_back + r * f4 + column] = number
+        laid[down + f * d4 + r] = weights[7][model * d + r]
+    for r in range(f):
+        bias = weights[5][model * f + r]
+        for column in range(d):
+            number = weights[4][(model * f + r) * d + column]
+            bias += number * weights[3][model * d + column]
+            number *= weights[2][model * d + column]
+            laid[up + column * f4 + r] = number
+            laid[up_back + r * d4 + column] = number
+        laid[up + d * f4 + r] = bias
+
+
+@jit
+def _dense(target, row, adds, source, at, ins, outs, laid, place, step, bias):
+    """Write weights · rows of `source` + bias to `outs` rows, a multiple of four, or add it to them."""
+    one = splat(target.dtype.type(1))
+    for r in range(0, outs, 4):
+        sums = load_rows(_FOUR, target, row + r) if adds else repeated(_FOUR, one - one)
+        sums = add_scaled(sums, one, laid, bias + r)
+        for c in range(ins):
+            sums = add_scaled(sums, load(source, at + c), laid, place + c * step + r)
+        store_rows(target, row + r, sums)
+
+
+@jit
+def _normalise(rows, t, z, d, d4, eps):
+    """Write rows with mean 0 and deviation 1 to rows `z`; return what they were multiplied by."""
+    zero = splat(rows.dtype.type(0))
+    share = like(zero, 1.0 / d)
+    mean = zero
+    for r in range(d):
+        mean = mean + load(rows, t + r)
+    mean, variance = mean * share, zero
+    for r in range(d):
+        moved = load(rows, t + r) - mean
+        variance = variance + moved * moved
+        store(rows, z + r, moved)
+    factor = like(zero, 1.0) / square_root(variance * share + splat(eps))
+    for r in range(d):
+        store(rows, z + r, load(rows, z + r) * factor)
+    for r in range(d, d4):
+        store(rows, z + r, zero)
+    return factor
+
+
+@jit
+def _normalise_back(rows, g, through, z, factor, d):
+    """Write g + the gradient of what was normalised to rows `through`, where that of the normal is."""
+    mean = factor - factor
+    slope = mean
+    for r in range(d):
+        mean = mean + load(rows, through + r)
+        slope = slope + load(rows, through + r) * load(rows, z + r)
+    share = like(factor, 1.0 / d)
+    mean, slope = mean * share, slope * share
+    for r in range(d):
+        inner = load(rows, through + r) - mean - load(rows, z + r) * slope
+        store(rows, through + r, load(rows, g + r) + inner * factor)
+
+
+@jit
+def _place(strides, tensor, model, image, head):
+    return model * strides[tensor, 0] + image * strides[tensor, 1] + head * strides[tensor, 2]
+
+
+@jit
+def _places(strides, first, model, image, head):
+    """Return where a head's queries, keys and values are, and how far their rows are apart."""
+    q, k, v = first, first + 1, first + 2
+    at = _place(strides, q, model, image, head), _place(strides, k, model, image, head)
+    steps = strides[q, 3], strides[k, 3], strides[v, 3]
+    return (at[0], at[1], _place(strides, v, model, image, head)), steps
+
+
+@jit
+def forward(
+    shape, sizes, strides, factor, eps, inputs, weights, out, kept, kept_step, room, parts, first, last
+):
+    """Write the results of parts `first` to `last`, and what the backward pass needs to `kept`, `kept_step` an image."""
+    images, n, d, f, heads, k, q = sizes
+    laid, rows, record, numbers, _, lines, _ = room
+    w, blocks = len(shape), (n + LANES - 1) // LANES
+    d4, f4, c = _fours(d), _fours(f), heads * w
+    at_out, at_up, at_down, _, _, _, _ = places_of_weights(d, f, c)
+    known = -1
+    for part in range(first, last):
+        model, begin = part // parts, part % parts * IMAGES
+        if model != known:
+            _lay(laid, weights, model, sizes, w)
+            known = model
+        for image in range(begin, min(begin + IMAGES, images)):
+            base = (model * images + image) * kept_step
+            for head in range(heads):
+                places, steps = _places(strides, 1, model, image, head)
+                small = take_head(shape, record, 0, w, numbers, lines, inputs, places, steps, n, k, q, factor)
+                row, share = base + head * w, base + c + head
+                if small:
+                    attend(shape, record, 0, w, numbers, kept, row, c + heads, share, n, None)
+                else:
+                    attend(shape, record, 0, w, numbers, kept, row, c + heads, share, n, True)
+            for block in range(blocks):
+                left, z, a = n - block * LANES, d4, 2 * d4
+                place = _place(strides, 0, model, image, 0) + block * LANES
+                take(rows, 0, inputs[0], place, strides[0, 3], d, d4, left)
+                _dense(rows, 0, True, kept, base + block * (c + heads), c, d4, laid, at_out, d4, at_out + c * d4)
+                _normalise(rows, 0, z, d, d4, eps)
+                _dense(rows, a, False, rows, z, d, f4, laid, at_up, f4, at_up + d * f4)
+                for r in range(f):
+                    store(rows, a + r, gelu(load(rows, a + r)))
+                _dense(rows, 0, True, rows, a, f, d4, laid, at_down, d4, at_down + f * d4)
+                place = _place(strides, 4, model, image, 0) + block * LANES
+                give(out, place, strides[4, 3], rows, 0, d, left)
+
+
+@jit
+def _outer(sums, at, left, l, left_step, rights, right, right_step, ins, outs, count):
+    """Add left rows × right rows, `ins` a multiple of four, of some blocks to the sums; and after them left rows."""
+    for r in range(outs):
+        for c in range(0, ins, 4):
+            place = at + r * ins + c
+            found = load_rows(_FOUR, sums, place)
+            for b in range(count):
+                g = load(left, l + b * left_step + r)
+                found = add_products(found, g, load_rows(_FOUR, rights, right + b * right_step + c))
+            store_rows(sums, place, found)
+        total = load(sums, at + outs * ins + r)
+        for b in range(count):
+            total = total + load(left, l + b * left_step + r)
+        store(sums, at + outs * ins + r, total)
+
+
+@jit
+def backward(
+    shape,
+    sizes,
+    strides,
+    factor,
+    plain,
+    eps,
+    inputs,
+    weights,
+    gradient,
+    kept,
+    outputs,
+    partial,
+    through_attention,
+    through_weights,
+    room,
+    parts,
+    first,
+    last,
+):
+    """Write the gradients of tokens, queries, keys and values, and of the weights from each part, a row of `partial`."""
+    images, n, d, f, heads, k, q = sizes
+    laid, rows, record, numbers, to_numbers, lines, sums = room
+    w, blocks = len(shape), (n + LANES - 1) // LANES
+    d4, f4, c = _fours(d), _fours(f), heads * w
+    per, step = c + heads, 3 * w + 2
+    at_out, at_up, at_down, out_back, up_back, down_back, _ = places_of_weights(d, f, c)
+    sum_up, sum_down, end = places_of_sums(d, f, c)
+    z, g, through, a = d4, 2 * d4, 3 * d4, 4 * d4
+    s, e = a + f4, a + 2 * f4
+    length = a + 3 * f4
+    zero = splat(rows.dtype.type(0))
+    known = -1
+    for part in range(first, last):
+        model, begin = part // parts, part % parts * IMAGES
+        if model != known:
+            _lay(laid, weights, model, sizes, w)
+            known = model
+        if through_weights:
+            for i in range(end):
+                store(sums, i, zero)
+        for image in range(begin, min(begin + IMAGES, images)):
+            base = (model * images + image) * blocks * per
+            for chunk in range(0, blocks, CHUNK):
+                count = min(CHUNK, blocks - chunk)
+                for b in range(count):
+                    block, at = chunk + b, b * length
+                    left = n - block * LANES
+                    place = _place(strides, 0, model, image, 0) + block * LANES
+                    take(rows, at, inputs[0], place, strides[0, 3], d, d4, left)
+                    _dense(rows, at, True, kept, base + block * per, c, d4, laid, at_out, d4, at_out + c * d4)
+                    normal = _normalise(rows, at, at + z, d, d4, eps)
+                    _dense(rows, at + a, False, rows, at + z, d, f4, laid, at_up, f4, at_up + d * f4)
+                    place = _place(strides, 5, model, image, 0) + block * LANES
+                    take(rows, at + g, gradient, place, strides[5, 3], d, d4, left)
+                    _dense(rows, at + e, False, rows, at + g, d, f4, laid, down_back, f4, 0)
+                    for r in range(f4):
+                        value, slope = gelu_and_slope(load(rows, at + a + r))
+                        store(rows, at + a + r, value)
+                        store(rows, at + s + r, slope * load(rows, at + e + r))
+                    _dense(rows, at + through, False, rows, at + s, f, d4, laid, up_back, d4, 0)
+                    _normalise_back(rows, at + g, at + through, at + z, normal, d)
+                    place = _place(strides, 6, model, image, 0) + block * LANES
+                    give(outputs[0], place, strides[6, 3], rows, at + through, d, left)
+                    if through_attention:
+                        for head in range(heads):
+                            row = (head * blocks + block) * step + w
+                            _dense(record, row, False, rows, at + through, d, w, laid, out_back + head * w, c, 0)
+                if through_weights:
+                    _outer(sums, 0, rows, through, length, kept, base + chunk * per, per, c, d, count)
+                    _outer(sums, sum_up, rows, s, length, rows, z, length, d4, f, count)
+                    _outer(sums, sum_down, rows, g, length, rows, a, length, f4, d, count)
+            if through_attention:
+                for head in range(heads):
+                    at = head * blocks * step
+                    places, steps = _places(strides, 1, model, image, head)
+                    small = take_head(shape, record, at, step, numbers, lines, inputs, places, steps, n, k, q, factor)
+                    row, share = base + head * w, base + c + head
+                    if small:
+                        attend_back(shape, record, at, step, numbers, to_numbers, kept, row, per, share, n, None)
+                    else:
+                        attend_back(shape, record, at, step, numbers, to_numbers, kept, row, per, share, n, True)
+                    places, steps = _places(strides, 7, model, image, head)
+                    give_head(shape, record, at, step, to_numbers, lines, outputs, places, steps, n, k, q, plain)
+        if through_weights:
+            for i in range(0, end, LANES):
+                store_totals(partial, (part * end + i) // LANES, load_rows(_SIXTEEN, sums, i))
+
+
+@jit
+def finish(sizes, w, weights, sums, found, models):
+    """Write the gradients of the weights from `sums` `(models, end)`, those of all parts added."""
+    _, _, d, f, heads, _, q = sizes
+    d4, f4, c = _fours(d), _fours(f), heads * w
+    at_up, at_down, _ = places_of_sums(d, f, c)
+    for model in range(models):
+        for r in range(d):
+            for column in range(heads * q):
+                place = r * c + column // q * w + column % q
+                found[0][(model * d + r) * heads * q + column] = sums[model, place]
+            found[1][model * d + r] = sums[model, d * c + r]
+            for column in range(f):
+                found[6][(model * d + r) * f + column] = sums[model, at_down + r * f4 + column]
+            found[7][model * d + r] = sums[model, at_down + d * f4 + r]
+        for r in range(f):
+            found[5][model * f + r] = sums[model, at_up + f * d4 + r]
+        for column in range(d):  # the norm's weights and bias were included in the layer after it
+            to_scale, to_shift, m = 0.0, 0.0, model * d + column
+            for r in range(f):
+                place = (model * f + r) * d + column
+                slope, bias = sums[model, at_up + r * d4 + column], sums[model, at_up + f * d4 + r]
+                to_scale += weights[4][place] * slope
+                to_shift += weights[4][place] * bias
+                found[4][place] = slope * weights[2][m] + bias * weights[3][m]
+            found[2][m], found[3][m] = to_scale, to_shift
