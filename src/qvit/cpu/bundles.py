@@ -66,6 +66,40 @@ def store_at(_typing: Any, array: Any, place: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def first_lanes(_typing: Any, vector: Any, count: Any) -> Any:
+    """Return the first `count` lanes of a vector, and zeros."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        kind = llvm_type(vector.dtype)
+        whole = ir.VectorType(ir.IntType(64), kind.count)
+        places = ir.Constant(whole, list(range(kind.count)))
+        known = builder.icmp_signed("<", places, broadcast(builder, whole, arguments[1]))
+        return builder.select(known, arguments[0], ir.Constant(kind, None))
+
+    return vector(vector, types.intp), generate
+
+
+@intrinsic
+def copy_number(_typing: Any, target: Any, to: Any, source: Any, place: Any) -> Any:
+    """Copy one number.
+
+    The store is one that LLVM may not join with others: a loop of vectors, and its checks, take longer than a few
+    numbers.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        arrays = ((signature.args[k], arguments[k], arguments[k + 1]) for k in (0, 2))
+        there, here = (
+            builder.gep(cgutils.create_struct_proxy(kind)(context, builder, array).data, [where])
+            for kind, array, where in arrays
+        )
+        builder.store_atomic(builder.load(here), there, "monotonic", target.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp), generate
+
+
+@intrinsic
 def repeated(_typing: Any, shape: Any, vector: Any) -> Any:
     """Return a bundle of as many equal vectors as `shape` has numbers."""
 
@@ -236,10 +270,13 @@ def _totals(builder: Any, rows: Values) -> Any:
     while len(rows) > 1:
         half, following = segment // 2, []
         for left, right in zip(rows[: len(rows) // 2], rows[len(rows) // 2 :], strict=True):
-            starts = [origin + k * segment for k in range(n // segment) for origin in (0, n)]
-            low = [start + k for start in starts for k in range(half)]
-            parts = [_picked(builder, left, right, [place + shift for place in low]) for shift in (0, half)]
-            following.append(builder.fadd(*parts))
+            # In place what is, of each segment, in the left row's first half and the right row's second; then the rest.
+            first = [k % segment < half for k in range(n)]
+            parts = (
+                [k if low else n + k for k, low in enumerate(first)],
+                [k + half if low else n + k - half for k, low in enumerate(first)],
+            )
+            following.append(builder.fadd(*(_picked(builder, left, right, places) for places in parts)))
         rows, segment = following, half
     return rows[0]
 

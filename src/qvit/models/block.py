@@ -119,13 +119,13 @@ class _Sizes(NamedTuple):
         return self.blocks * self.h * (self.w + 1) * _LANES
 
     def room(self) -> tuple[int, ...]:
-        """Return the sizes of scratch arrays: weights, rows of a chunk, records, keys and values twice, lines, sums."""
+        """Return the sizes of scratch arrays: weights, rows, records, keys and values twice, tail, their gradients, sums."""
         d, f, c = -(-self.d // 4) * 4, -(-self.f // 4) * 4, self.h * self.w
         weights = 64 + 2 * (c * d + d * f + d * f) + 3 * max(d, f)
         rows = 4 * (4 * d + 3 * f)
         records = self.h * self.blocks * (3 * self.w + 2)
         numbers = 2 * self.w * self.blocks
-        vectors = (rows, records, numbers, numbers, 2 * self.w, self.sums)
+        vectors = (rows, records, numbers, numbers, 3 + 2 * self.w, numbers, self.sums)
         return -(-weights // _LANES) * _LANES, *(_LANES * rows for rows in vectors)
 
     @property
@@ -236,7 +236,7 @@ class _Call:
         steps = _of_tokens(gradient), _of_tokens(found[0]), *(_of_heads(tensor) for tensor in found[1:])
         partial = kept.new_empty(sizes.m, self.parts, sizes.sums if through_weights else 0)
         given = self.shape, self.numbers, _strides(*self.steps, self.steps[0], *steps), self.scale, self.plain, self.eps, self.inputs, self.weights
-        arrays = _flat(gradient), kept.numpy(), tuple(_flat(tensor) for tensor in (found * 4)[:4]), _flat(partial)
+        arrays = _flat(gradient), kept.numpy(), tuple(_flat(tensor) for tensor in (found * 4)[:4]), partial.view(-1).numpy()
         through = through_attention, through_weights
 
         def run(first: int, last: int) -> None:

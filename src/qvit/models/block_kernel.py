@@ -147,7 +147,7 @@ def forward(
 ):
     """Write the results of parts `first` to `last`, and what the backward pass needs to `kept`, `kept_step` an image."""
     images, n, d, f, heads, k, q = sizes
-    laid, rows, record, numbers, _, lines, _ = room
+    laid, rows, record, numbers, lines, tail, _, _ = room
     w, blocks = len(shape), (n + LANES - 1) // LANES
     d4, f4, c = _fours(d), _fours(f), heads * w
     at_out, at_up, at_down, _, _, _, _ = places_of_weights(d, f, c)
@@ -164,9 +164,9 @@ def forward(
                 small = take_head(shape, record, 0, w, numbers, lines, inputs, places, steps, n, k, q, factor)
                 row, share = base + head * w, base + c + head
                 if small:
-                    attend(shape, record, 0, w, numbers, kept, row, c + heads, share, n, None)
+                    attend(shape, record, numbers, lines, tail, kept, row, c + heads, share, n, None)
                 else:
-                    attend(shape, record, 0, w, numbers, kept, row, c + heads, share, n, True)
+                    attend(shape, record, numbers, lines, tail, kept, row, c + heads, share, n, True)
             for block in range(blocks):
                 left, z, a = n - block * LANES, d4, 2 * d4
                 place = _place(strides, 0, model, image, 0) + block * LANES
@@ -221,7 +221,7 @@ def backward(
 ):
     """Write the gradients of tokens, queries, keys and values, and of the weights from each part, a row of `partial`."""
     images, n, d, f, heads, k, q = sizes
-    laid, rows, record, numbers, to_numbers, lines, sums = room
+    laid, rows, record, numbers, lines, tail, to_lines, sums = room
     w, blocks = len(shape), (n + LANES - 1) // LANES
     d4, f4, c = _fours(d), _fours(f), heads * w
     per, step = c + heads, 3 * w + 2
@@ -278,11 +278,11 @@ def backward(
                     small = take_head(shape, record, at, step, numbers, lines, inputs, places, steps, n, k, q, factor)
                     row, share = base + head * w, base + c + head
                     if small:
-                        attend_back(shape, record, at, step, numbers, to_numbers, kept, row, per, share, n, None)
+                        attend_back(shape, record, at, step, numbers, lines, tail, to_lines, kept, row, per, share, n, None)
                     else:
-                        attend_back(shape, record, at, step, numbers, to_numbers, kept, row, per, share, n, True)
+                        attend_back(shape, record, at, step, numbers, lines, tail, to_lines, kept, row, per, share, n, True)
                     places, steps = _places(strides, 7, model, image, head)
-                    give_head(shape, record, at, step, to_numbers, lines, outputs, places, steps, n, k, q, plain)
+                    give_head(shape, record, at, step, to_lines, outputs, places, steps, n, k, q, plain)
         if through_weights:
             for i in range(0, end, LANES):
                 store_totals(partial, (part * end + i) // LANES, load_rows(_SIXTEEN, sums, i))

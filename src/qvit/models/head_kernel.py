@@ -6,14 +6,17 @@ A *record* `(blocks, step)` starts with w rows of queries for each block, in uni
 for a backward pass w rows of gradients and w of the queries' gradients follow, then two rows of a number per query.
 
 Weights are 2 to the power of the scores themselves where these are small whatever the tokens (`exact` is None), or
-of what they are below the largest of a query (otherwise).
+of what they are below the largest of a query (otherwise). `lines` holds, for each block, w rows of keys and w of values;
+`tail` is scratch of 3 + 2·w rows.
 """
 
 from qvit.cpu.bundles import (
     add_dot,
     add_products,
     add_scaled,
+    copy_number,
     dot,
+    first_lanes,
     load_at,
     load_rows,
     repeated,
@@ -27,9 +30,10 @@ from qvit.cpu.bundles import (
 )
 from qvit.cpu.compiled import jit
 from qvit.cpu.elementary import largest_lane, small_power_of_two
-from qvit.cpu.vectors import larger, like, load, power_of_two, splat, store, total
+from qvit.cpu.vectors import larger, like, load, power_of_two, splat, spread, store, total
 
 LANES = 16
+FEW = 8  # queries that are not worth a block
 LN2 = 0.6931471805599453
 # Scores from −30 to 30 change sums of weights and gradients by 2^±41 at most, which float32 has to spare for values
 # within 2^±40.
@@ -40,14 +44,20 @@ _VALUES = 2.0**40
 @jit
 def take(target, row, source, place, step, rows, padded, count):
     """Copy the first 16 of `count` numbers of rows `step` apart to rows of a vector, filled up with zeros."""
-    full = rows if count >= LANES else 0
-    for r in range(full):
-        store(target, row + r, load_at(source, place + r * step))
-    for r in range(full, padded):
+    if count >= LANES:
+        for r in range(rows):
+            store(target, row + r, load_at(source, place + r * step))
+    else:
+        for r in range(rows):
+            at = place + r * step
+            if at + LANES <= len(source):
+                store(target, row + r, first_lanes(load_at(source, at), count))
+            else:
+                store(target, row + r, splat(target.dtype.type(0)))
+                for i in range(count):
+                    copy_number(target, (row + r) * LANES + i, source, at + i)
+    for r in range(rows, padded):
         store(target, row + r, splat(target.dtype.type(0)))
-    for r in range(full, rows):
-        for i in range(count):
-            target[(row + r) * LANES + i] = source[place + r * step + i]
 
 
 @jit
@@ -59,25 +69,29 @@ def give(target, place, step, source, row, rows, count):
     else:
         for r in range(rows):
             for i in range(count):
-                target[place + r * step + i] = source[(row + r) * LANES + i]
+                copy_number(target, place + r * step + i, source, (row + r) * LANES + i)
 
 
 @jit
 def take_head(shape, record, at, step, numbers, lines, inputs, places, steps, n, k, q, factor):
     """Fill the queries of a record, and `numbers`; return whether all scores and values are small."""
     w, zero = len(shape), splat(record.dtype.type(0))
-    most_q, most_k, most_v, least, every = zero, zero, zero, zero, zero
+    most_q, most_k, most_v, every = zero, zero, zero, zero
     for block in range((n + LANES - 1) // LANES):
         first, row = block * LANES, at + block * step
         take(record, row, inputs[1], places[0] + first, steps[0], k, w, n - first)
-        take(lines, 0, inputs[2], places[1] + first, steps[1], k, w, n - first)
-        take(lines, w, inputs[3], places[2] + first, steps[2], q, w, n - first)
+        line = 2 * w * block
+        take(lines, line, inputs[2], places[1] + first, steps[1], k, w, n - first)
+        take(lines, line + w, inputs[3], places[2] + first, steps[2], q, w, n - first)
+        keys, values = load_rows(shape, lines, line), load_rows(shape, lines, line + w)
         queries = scaled(load_rows(shape, record, row), splat(factor))
         store_rows(record, row, queries)
-        store_rows(numbers, 2 * w * block, turned(load_rows(shape + shape, lines, 0)))
-        size_q = sum_of_products(queries, queries)
-        size_k = sum_of_products(load_rows(shape, lines, 0), load_rows(shape, lines, 0))
-        size_v = sum_of_products(load_rows(shape, lines, w), load_rows(shape, lines, w))
+        store_rows(numbers, line, turned(keys + values))
+        size_q, size_k, size_v = (
+            sum_of_products(queries, queries),
+            sum_of_products(keys, keys),
+            sum_of_products(values, values),
+        )
         most_q, most_k, most_v = larger(size_q, most_q), larger(size_k, most_k), larger(size_v, most_v)
         every = every + (size_q + size_k + size_v) * zero  # not 0 if any is infinite or no number
     scores, values = largest_lane(most_q) * largest_lane(most_k), largest_lane(most_v)
@@ -103,11 +117,41 @@ def _weight(score, shift, exact):
 
 
 @jit
-def attend(shape, record, at, step, numbers, kept, row, per, share, n, exact):
+def _along_lanes(n, exact):
+    """Return how many blocks of queries lie along the lanes; for the few queries after them, the keys do."""
+    few = exact is None and n % LANES <= FEW
+    return n // LANES if few else (n + LANES - 1) // LANES
+
+
+@jit
+def _take_rest(shape, record, at, step, tail, n, full):
+    """Lay out queries and gradients that are not along the lanes; return their number, and where in `tail` they are."""
+    w, last = len(shape), n // LANES
+    rest, row = n - full * LANES, at + last * step
+    if rest > 0:
+        store(tail, 0, splat(record.dtype.type(0)))
+        for i in range(rest):
+            tail[i] = 1
+        store_rows(tail, 3, turned(load_rows(shape, record, row)))
+        if step > w:
+            store_rows(tail, 3 + w, turned(load_rows(shape, record, row + w)))
+    return max(rest, 0)
+
+
+@jit
+def _weight_of_keys(keys, tail, place, block, last):
+    """Return the weights of a block of keys for one query, those after the last key 0."""
+    weight = small_power_of_two(dot(keys, tail, place))
+    return weight * load(tail, 0) if block == last else weight
+
+
+@jit
+def attend(shape, record, numbers, lines, tail, kept, row, per, share, n, exact):
     """Write the results of attention to w rows of `kept` for each block, `per` rows apart; 1/Σ weights to `share`."""
     w, zero = len(shape), splat(record.dtype.type(0))
-    for block in range((n + LANES - 1) // LANES):
-        queries = load_rows(shape, record, at + block * step)
+    full, last = _along_lanes(n, exact), n // LANES
+    for block in range(full):
+        queries = load_rows(shape, record, block * w)
         found, sums, shift = repeated(shape, zero), zero, zero
         if exact is not None:
             shift = _largest(queries, numbers, w, n)
@@ -118,6 +162,22 @@ def attend(shape, record, at, step, numbers, kept, row, per, share, n, exact):
         sums = like(sums, 1.0) / sums
         store_rows(kept, row + block * per, scaled(found, sums))
         store(kept, share + block * per, sums)
+    rest = _take_rest(shape, record, 0, w, tail, n, full)
+    if rest > 0:
+        store_rows(kept, row + last * per, repeated(shape, zero))
+        store(kept, share + last * per, zero)
+    for i in range(rest):
+        found, sums = repeated(shape, zero), zero
+        for block in range(last + 1):
+            keys, values = load_rows(shape, lines, 2 * w * block), load_rows(shape, lines, 2 * w * block + w)
+            weight = _weight_of_keys(keys, tail, 3 * LANES + w * i, block, last)
+            sums = sums + weight
+            found = add_products(found, weight, values)
+        store_totals(tail, 1, found + (sums,))
+        factor = tail.dtype.type(1) / tail[LANES + w]
+        for c in range(w):
+            kept[(row + last * per + c) * LANES + i] = tail[LANES + c] * factor
+        kept[(share + last * per) * LANES + i] = factor
 
 
 @jit
@@ -134,52 +194,91 @@ def _take_gradient(shape, record, row, numbers, results, share, n, exact):
 
 
 @jit
-def _back(shape, record, row, numbers, place, to_key, to_value, exact):
-    """Add what one block of queries does to one key and its value, and that key to the queries' gradients."""
-    w = len(shape)
-    queries, gradient = load_rows(shape, record, row), load_rows(shape, record, row + w)
+def _weight_and_slope(queries, gradient, record, row, numbers, place, exact):
+    """Return the weights that a block of queries gives to a key, and the slopes of their scores."""
+    w = len(queries)
     weight = _weight(dot(queries, numbers, place), load(record, row + 3 * w + 1), exact)
-    slope = weight * add_dot(load(record, row + 3 * w), gradient, numbers, place + w)
-    store_rows(record, row + 2 * w, add_scaled(load_rows(shape, record, row + 2 * w), slope, numbers, place))
-    return add_products(to_key, slope, queries), add_products(to_value, weight, gradient)
+    return weight, weight * add_dot(load(record, row + 3 * w), gradient, numbers, place + w)
 
 
 @jit
-def attend_back(shape, record, at, step, numbers, to_numbers, kept, kept_row, per, share, n, exact):
+def _back_of_key(shape, record, at, step, numbers, place, full, exact):
+    """Add a key to the gradients of queries along the lanes; return what they do to it and its value, lane by lane."""
+    w, none = len(shape), repeated(shape, splat(record.dtype.type(0)))
+    key, value = none, none
+    for block in range(full):
+        row = at + block * step
+        queries, gradient = load_rows(shape, record, row), load_rows(shape, record, row + w)
+        weight, slope = _weight_and_slope(queries, gradient, record, row, numbers, place, exact)
+        to_queries = add_scaled(load_rows(shape, record, row + 2 * w), slope, numbers, place)
+        store_rows(record, row + 2 * w, to_queries)
+        key, value = add_products(key, slope, queries), add_products(value, weight, gradient)
+    return key, value
+
+
+@jit
+def _back_along_lanes(shape, record, at, step, numbers, to_lines, n, full, exact):
+    """Do this for all keys, so many at once that their sums fill a vector."""
+    if len(shape) == 4:
+        for pair in range((n + 1) // 2):
+            key, value = _back_of_key(shape, record, at, step, numbers, LANES * pair, full, exact)
+            other = _back_of_key(shape, record, at, step, numbers, LANES * pair + 8, full, exact)
+            store_totals(to_lines, pair, key + value + other[0] + other[1])
+    else:
+        for j in range(n):
+            key, value = _back_of_key(shape, record, at, step, numbers, LANES * j, full, exact)
+            store_totals(to_lines, j, key + value)
+
+
+@jit
+def _back_of_rest(shape, record, at, step, lines, tail, to_lines, n, full):
+    """Do the same for the queries that are not along the lanes."""
+    w, last = len(shape), n // LANES
+    query = 3 * LANES
+    row = (at + last * step) * LANES
+    for i in range(_take_rest(shape, record, at, step, tail, n, full)):
+        gradient = query + w * LANES + w * i
+        found = repeated(shape, splat(record.dtype.type(0)))
+        for block in range(last + 1):
+            line = 2 * w * block
+            keys = load_rows(shape, lines, line)
+            weight = _weight_of_keys(keys, tail, query + w * i, block, last)
+            low = spread(record, row + 3 * w * LANES + i)
+            slope = weight * add_dot(low, load_rows(shape, lines, line + w), tail, gradient)
+            found = add_products(found, slope, keys)
+            store_rows(to_lines, line, add_scaled(load_rows(shape, to_lines, line), slope, tail, query + w * i))
+            line += w
+            store_rows(to_lines, line, add_scaled(load_rows(shape, to_lines, line), weight, tail, gradient))
+        store_totals(tail, 1, found)
+        for c in range(w):
+            record[row + (2 * w + c) * LANES + i] = tail[LANES + c]
+
+
+@jit
+def attend_back(shape, record, at, step, numbers, lines, tail, to_lines, kept, kept_row, per, share, n, exact):
     """Fill the queries' gradients in a record, and those of keys and values; scores are still in powers of two."""
-    w, zero = len(shape), splat(record.dtype.type(0))
-    blocks = (n + LANES - 1) // LANES
+    w = len(shape)
+    blocks, full = (n + LANES - 1) // LANES, _along_lanes(n, exact)
     for block in range(blocks):
         results, shares = load_rows(shape, kept, kept_row + block * per), load(kept, share + block * per)
         _take_gradient(shape, record, at + block * step, numbers, results, shares, n, exact)
-    none = repeated(shape, zero)
-    if w == 4:  # sixteen sums, a vector, are those of two keys
-        for pair in range((n + 1) // 2):
-            key, value, next_key, next_value = none, none, none, none
-            for block in range(blocks):
-                row = at + block * step
-                key, value = _back(shape, record, row, numbers, 16 * pair, key, value, exact)
-                next_key, next_value = _back(shape, record, row, numbers, 16 * pair + 8, next_key, next_value, exact)
-            store_totals(to_numbers, pair, key + value + next_key + next_value)
-    else:
-        for j in range(n):
-            key, value = none, none
-            for block in range(blocks):
-                key, value = _back(shape, record, at + block * step, numbers, 16 * j, key, value, exact)
-            store_totals(to_numbers, j, key + value)
+    _back_along_lanes(shape, record, at, step, numbers, to_lines, n, full, exact)
+    for block in range(blocks):
+        store_rows(to_lines, 2 * w * block, turned_back(load_rows(shape + shape, to_lines, 2 * w * block)))
+    if exact is None:
+        _back_of_rest(shape, record, at, step, lines, tail, to_lines, n, full)
 
 
 @jit
-def give_head(shape, record, at, step, to_numbers, lines, outputs, places, steps, n, k, q, plain):
+def give_head(shape, record, at, step, to_lines, outputs, places, steps, n, k, q, plain):
     """Write the gradients of queries, keys and values; `plain` is what scores are multiplied by."""
     w = len(shape)
     for block in range((n + LANES - 1) // LANES):
-        first, row = block * LANES, at + block * step + 2 * w
+        first, row, line = block * LANES, at + block * step + 2 * w, 2 * w * block
         store_rows(record, row, scaled(load_rows(shape, record, row), splat(plain)))
         give(outputs[1], places[0] + first, steps[0], record, row, k, n - first)
-        store_rows(lines, 0, turned_back(load_rows(shape + shape, to_numbers, 2 * w * block)))
-        # Their queries were multiplied by log₂ e besides.
-        keys = load_rows(shape, lines, 0)
-        store_rows(lines, 0, scaled(keys, like(keys[0], LN2)))
-        give(outputs[2], places[1] + first, steps[1], lines, 0, k, n - first)
-        give(outputs[3], places[2] + first, steps[2], lines, w, q, n - first)
+        # The queries that keys are multiplied by were multiplied by log₂ e besides.
+        keys = load_rows(shape, to_lines, line)
+        store_rows(to_lines, line, scaled(keys, like(keys[0], LN2)))
+        give(outputs[2], places[1] + first, steps[1], to_lines, line, k, n - first)
+        give(outputs[3], places[2] + first, steps[2], to_lines, line + w, q, n - first)
