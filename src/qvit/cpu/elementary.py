@@ -104,7 +104,9 @@ _DENSITY = 1 / sqrt(2 * pi)
 def _bell_and_tail(size):
     """Return exp(−a²/2) and Φ(−a), the normal distribution, for each lane a ≥ 0."""
     one = like(size, 1.0)
-    bell = small_power_of_two(larger(like(size, -MOST), size * size * like(size, _HALF_LOG2_E)))
+    exponent = size * size * like(size, _HALF_LOG2_E)
+    bell = small_power_of_two(larger(like(size, -MOST), exponent))
+    bell = if_positive(exponent + like(size, MOST), bell, like(size, 0.0))
     t = one / (size * like(size, _SLOPE) + one)
     ratio = like(size, _TAIL[7])
     for k in range(6, -1, -1):

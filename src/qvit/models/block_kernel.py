@@ -1,10 +1,10 @@
 """All of a transformer block after its projections, one image at a time: attention, dense layers, norm and MLP.
 
-Tokens lie along the lanes, 16 at a time, a *block*. Heads are filled up with zeros to w rows, see `head_kernel`; d and f
-to d4 and f4, multiples of four. `sizes`: images of a model, tokens, d, f, heads, widths of queries and of values.
-`strides` `(6, 4)` say where numbers of tokens, queries, keys, values, the result and its gradient lie: by model, image,
-head and row; tokens follow each other. Gradients lie as what they are of does, but `strides[6:]` say so. A *part* is a
-few images of one model, `parts` of them for each model.
+Tokens lie along the lanes, 16 at a time, a *block*. Heads are filled up with zeros to w rows, see `head_kernel`; d and
+f to d4 and f4, multiples of four. `sizes`: images of a model, tokens, d, f, heads, widths of queries and of values.
+A row of `strides` says how far models, images, heads and rows are apart, while tokens follow each other: tokens,
+queries, keys, values, the result, then its gradient and those of the first four. A *part* is a few images of one model,
+and each model has `parts` of them.
 
 In `kept`, a forward pass leaves for each block the results of attention, h·w rows, and 1/Σ of each head's weights.
 """
@@ -142,10 +142,8 @@ def _places(strides, first, model, image, head):
 
 
 @jit
-def forward(
-    shape, sizes, strides, factor, eps, inputs, weights, out, kept, kept_step, room, parts, first, last
-):
-    """Write the results of parts `first` to `last`, and what the backward pass needs to `kept`, `kept_step` an image."""
+def forward(shape, sizes, strides, factor, eps, inputs, weights, out, kept, kept_step, room, parts, first, last):
+    """Write the results of parts `first` to `last`, and what the backward pass needs, `kept_step` rows an image."""
     images, n, d, f, heads, k, q = sizes
     laid, rows, record, numbers, lines, tail, _, _ = room
     w, blocks = len(shape), (n + LANES - 1) // LANES
@@ -182,20 +180,82 @@ def forward(
 
 
 @jit
-def _outer(sums, at, left, l, left_step, rights, right, right_step, ins, outs, count):
+def _outer(sums, at, left, start, left_step, rights, right, right_step, ins, outs, count):
     """Add left rows × right rows, `ins` a multiple of four, of some blocks to the sums; and after them left rows."""
     for r in range(outs):
         for c in range(0, ins, 4):
             place = at + r * ins + c
             found = load_rows(_FOUR, sums, place)
             for b in range(count):
-                g = load(left, l + b * left_step + r)
+                g = load(left, start + b * left_step + r)
                 found = add_products(found, g, load_rows(_FOUR, rights, right + b * right_step + c))
             store_rows(sums, place, found)
         total = load(sums, at + outs * ins + r)
         for b in range(count):
-            total = total + load(left, l + b * left_step + r)
+            total = total + load(left, start + b * left_step + r)
         store(sums, at + outs * ins + r, total)
+
+
+@jit
+def _tokens_back(block, at, sizes, strides, eps, model, image, arrays, base, laid, rows, record, w, through_attention):
+    """Write the gradient of a block's tokens, and that of each head's results to its record.
+
+    From `at` on, `rows` holds t and normal tokens, two gradients, of the result and of t, then f4 rows for the hidden
+    layer and for its gradient.
+    """
+    _, n, d, f, heads, _, _ = sizes
+    tokens, gradient, kept, out = arrays
+    blocks, d4, f4, c = (n + LANES - 1) // LANES, _fours(d), _fours(f), heads * w
+    at_out, at_up, _, out_back, up_back, down_back, _ = places_of_weights(d, f, c)
+    z, g, t, a = at + d4, at + 2 * d4, at + 3 * d4, at + 4 * d4
+    s, e = a + f4, a + 2 * f4
+    first, left = block * LANES, n - block * LANES
+    take(rows, at, tokens, _place(strides, 0, model, image, 0) + first, strides[0, 3], d, d4, left)
+    _dense(rows, at, True, kept, base, c, d4, laid, at_out, d4, at_out + c * d4)
+    factor = _normalise(rows, at, z, d, d4, eps)
+    _dense(rows, a, False, rows, z, d, f4, laid, at_up, f4, at_up + d * f4)
+    take(rows, g, gradient, _place(strides, 5, model, image, 0) + first, strides[5, 3], d, d4, left)
+    _dense(rows, e, False, rows, g, d, f4, laid, down_back, f4, 0)
+    for r in range(f4):
+        value, slope = gelu_and_slope(load(rows, a + r))
+        store(rows, a + r, value)
+        store(rows, s + r, slope * load(rows, e + r))
+    _dense(rows, t, False, rows, s, f, d4, laid, up_back, d4, 0)
+    _normalise_back(rows, g, t, z, factor, d)
+    give(out, _place(strides, 6, model, image, 0) + first, strides[6, 3], rows, t, d, left)
+    if through_attention:
+        for head in range(heads):
+            row = (head * blocks + block) * (3 * w + 2) + w
+            _dense(record, row, False, rows, t, d, w, laid, out_back + head * w, c, 0)
+
+
+@jit
+def _weights_back(sums, rows, kept, base, d, f, c, heads, count):
+    """Add a chunk's share of the gradients of weights and biases to the sums."""
+    d4, f4 = _fours(d), _fours(f)
+    sum_up, sum_down, _ = places_of_sums(d, f, c)
+    length = 4 * d4 + 3 * f4
+    z, g, t, a, s = d4, 2 * d4, 3 * d4, 4 * d4, 4 * d4 + f4
+    _outer(sums, 0, rows, t, length, kept, base, c + heads, c, d, count)
+    _outer(sums, sum_up, rows, s, length, rows, z, length, d4, f, count)
+    _outer(sums, sum_down, rows, g, length, rows, a, length, f4, d, count)
+
+
+@jit
+def _head_back(shape, sizes, strides, scales, inputs, kept, outputs, model, image, head, base, room):
+    """Write the gradients of the queries, keys and values of a head, from that of its results in its record."""
+    _, n, _, _, heads, k, q = sizes
+    _, _, record, numbers, lines, tail, to_lines, _ = room
+    w, factor, plain = len(shape), scales[0], scales[1]
+    step, c, row = 3 * w + 2, heads * w, base + head * w
+    at, per, share = head * ((n + LANES - 1) // LANES) * step, c + heads, base + c + head
+    places, steps = _places(strides, 1, model, image, head)
+    if take_head(shape, record, at, step, numbers, lines, inputs, places, steps, n, k, q, factor):
+        attend_back(shape, record, at, step, numbers, lines, tail, to_lines, kept, row, per, share, n, None)
+    else:
+        attend_back(shape, record, at, step, numbers, lines, tail, to_lines, kept, row, per, share, n, True)
+    places, steps = _places(strides, 7, model, image, head)
+    give_head(shape, record, at, step, to_lines, outputs, places, steps, n, k, q, plain)
 
 
 @jit
@@ -203,8 +263,7 @@ def backward(
     shape,
     sizes,
     strides,
-    factor,
-    plain,
+    scales,
     eps,
     inputs,
     weights,
@@ -212,80 +271,46 @@ def backward(
     kept,
     outputs,
     partial,
-    through_attention,
-    through_weights,
+    through,
     room,
     parts,
     first,
     last,
 ):
-    """Write the gradients of tokens, queries, keys and values, and of the weights from each part, a row of `partial`."""
-    images, n, d, f, heads, k, q = sizes
-    laid, rows, record, numbers, lines, tail, to_lines, sums = room
+    """Write the gradients of tokens, queries, keys and values, and a row of `partial` with each part's of the weights.
+
+    `through`: whether to go through attention, and whether to the weights; `scales`: of scores, in units of log 2 and
+    as they are.
+    """
+    images, n, d, f, heads, _, _ = sizes
+    laid, rows, record, _, _, _, _, sums = room
     w, blocks = len(shape), (n + LANES - 1) // LANES
-    d4, f4, c = _fours(d), _fours(f), heads * w
-    per, step = c + heads, 3 * w + 2
-    at_out, at_up, at_down, out_back, up_back, down_back, _ = places_of_weights(d, f, c)
-    sum_up, sum_down, end = places_of_sums(d, f, c)
-    z, g, through, a = d4, 2 * d4, 3 * d4, 4 * d4
-    s, e = a + f4, a + 2 * f4
-    length = a + 3 * f4
-    zero = splat(rows.dtype.type(0))
-    known = -1
+    c, length = heads * w, 4 * _fours(d) + 3 * _fours(f)
+    per, (_, _, end) = c + heads, places_of_sums(d, f, c)
+    arrays, zero, known = (inputs[0], gradient, kept, outputs[0]), splat(rows.dtype.type(0)), -1
     for part in range(first, last):
         model, begin = part // parts, part % parts * IMAGES
         if model != known:
             _lay(laid, weights, model, sizes, w)
             known = model
-        if through_weights:
-            for i in range(end):
-                store(sums, i, zero)
+        for i in range(end if through[1] else 0):
+            store(sums, i, zero)
         for image in range(begin, min(begin + IMAGES, images)):
             base = (model * images + image) * blocks * per
             for chunk in range(0, blocks, CHUNK):
                 count = min(CHUNK, blocks - chunk)
                 for b in range(count):
-                    block, at = chunk + b, b * length
-                    left = n - block * LANES
-                    place = _place(strides, 0, model, image, 0) + block * LANES
-                    take(rows, at, inputs[0], place, strides[0, 3], d, d4, left)
-                    _dense(rows, at, True, kept, base + block * per, c, d4, laid, at_out, d4, at_out + c * d4)
-                    normal = _normalise(rows, at, at + z, d, d4, eps)
-                    _dense(rows, at + a, False, rows, at + z, d, f4, laid, at_up, f4, at_up + d * f4)
-                    place = _place(strides, 5, model, image, 0) + block * LANES
-                    take(rows, at + g, gradient, place, strides[5, 3], d, d4, left)
-                    _dense(rows, at + e, False, rows, at + g, d, f4, laid, down_back, f4, 0)
-                    for r in range(f4):
-                        value, slope = gelu_and_slope(load(rows, at + a + r))
-                        store(rows, at + a + r, value)
-                        store(rows, at + s + r, slope * load(rows, at + e + r))
-                    _dense(rows, at + through, False, rows, at + s, f, d4, laid, up_back, d4, 0)
-                    _normalise_back(rows, at + g, at + through, at + z, normal, d)
-                    place = _place(strides, 6, model, image, 0) + block * LANES
-                    give(outputs[0], place, strides[6, 3], rows, at + through, d, left)
-                    if through_attention:
-                        for head in range(heads):
-                            row = (head * blocks + block) * step + w
-                            _dense(record, row, False, rows, at + through, d, w, laid, out_back + head * w, c, 0)
-                if through_weights:
-                    _outer(sums, 0, rows, through, length, kept, base + chunk * per, per, c, d, count)
-                    _outer(sums, sum_up, rows, s, length, rows, z, length, d4, f, count)
-                    _outer(sums, sum_down, rows, g, length, rows, a, length, f4, d, count)
-            if through_attention:
-                for head in range(heads):
-                    at = head * blocks * step
-                    places, steps = _places(strides, 1, model, image, head)
-                    small = take_head(shape, record, at, step, numbers, lines, inputs, places, steps, n, k, q, factor)
-                    row, share = base + head * w, base + c + head
-                    if small:
-                        attend_back(shape, record, at, step, numbers, lines, tail, to_lines, kept, row, per, share, n, None)
-                    else:
-                        attend_back(shape, record, at, step, numbers, lines, tail, to_lines, kept, row, per, share, n, True)
-                    places, steps = _places(strides, 7, model, image, head)
-                    give_head(shape, record, at, step, to_lines, outputs, places, steps, n, k, q, plain)
-        if through_weights:
-            for i in range(0, end, LANES):
-                store_totals(partial, (part * end + i) // LANES, load_rows(_SIXTEEN, sums, i))
+                    place = base + (chunk + b) * per
+                    _tokens_back(
+                        chunk + b, b * length, sizes, strides, eps, model, image, arrays, place, laid, rows, record, w,
+                        through[0],
+                    )  # fmt: skip
+                if through[1]:
+                    _weights_back(sums, rows, kept, base + chunk * per, d, f, c, heads, count)
+            for head in range(heads if through[0] else 0):
+                _head_back(shape, sizes, strides, scales, inputs, kept, outputs, model, image, head, base, room)
+        for i in range(0, end if through[1] else 0, LANES):
+            store_totals(partial, (part * end + i) // LANES, load_rows(_SIXTEEN, sums, i))
 
 
 @jit

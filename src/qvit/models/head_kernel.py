@@ -6,8 +6,8 @@ A *record* `(blocks, step)` starts with w rows of queries for each block, in uni
 for a backward pass w rows of gradients and w of the queries' gradients follow, then two rows of a number per query.
 
 Weights are 2 to the power of the scores themselves where these are small whatever the tokens (`exact` is None), or
-of what they are below the largest of a query (otherwise). `lines` holds, for each block, w rows of keys and w of values;
-`tail` is scratch of 3 + 2·w rows.
+of what they are below the largest of a query (otherwise). `lines` holds, for each block, w rows of keys and w of
+values; `tail` is scratch of 3 + 2·w rows.
 """
 
 from qvit.cpu.bundles import (
@@ -173,7 +173,7 @@ def attend(shape, record, numbers, lines, tail, kept, row, per, share, n, exact)
             weight = _weight_of_keys(keys, tail, 3 * LANES + w * i, block, last)
             sums = sums + weight
             found = add_products(found, weight, values)
-        store_totals(tail, 1, found + (sums,))
+        store_totals(tail, 1, found + (sums,))  # noqa: RUF005 - Numba knows no other way
         factor = tail.dtype.type(1) / tail[LANES + w]
         for c in range(w):
             kept[(row + last * per + c) * LANES + i] = tail[LANES + c] * factor
