@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from qvit.models.block import MixWeights, may_mix, mix, spelt_out
-from qvit.models.block_call import Call, Sizes
+from qvit.models.block_call import Call, Sizes, adjoining, planned
 
 # Of models, images, heads, tokens, widths of queries and of values, d and f.
 Shape = tuple[int | None, int, int, int, int, int, int, int]
@@ -212,9 +212,10 @@ def test_one_tensor_may_stand_for_three_and_for_all_images() -> None:
 
 def test_tokens_last_are_read_where_they_are() -> None:
     tensors = given(SHAPES[0])
-    call = Call(tensors[:4], tensors[4:], 1e-5)
-    for array, tensor in zip(call.inputs, tensors, strict=False):
-        assert array.ctypes.data == tensor.data_ptr()
+    plan = planned(tensors[0].shape, tensors[1].shape, tensors[3].shape, 8)
+    assert plan is not None
+    call = Call(plan, [adjoining(tensor) for tensor in tensors[:4]], tensors[4:], 1e-5)
+    assert call.memory[::2] == [tensor.data_ptr() for tensor in tensors]
 
 
 def test_without_gradients_the_result_is_the_same() -> None:

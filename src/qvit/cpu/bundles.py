@@ -10,6 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from qvit.cpu.vectors import CONTRACT, Vector, broadcast, lanes, llvm_type, pointer
 
@@ -39,6 +40,20 @@ def _plus(builder: Any, start: Any, left: Any, right: Any) -> Any:
 def _address(context: Any, builder: Any, array: Any, data: Any, place: Any) -> Any:
     start = builder.gep(cgutils.create_struct_proxy(array)(context, builder, data).data, [place])
     return builder.bitcast(start, llvm_type(array.dtype).as_pointer())
+
+
+@intrinsic
+def singles_at(_typing: Any, address: Any, length: Any) -> Any:
+    """Return an array of float32 numbers from an address, which someone else keeps alive."""
+    kind = types.Array(types.float32, 1, "C")
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        array = context.make_array(kind)(context, builder)
+        data, item = builder.inttoptr(arguments[0], array.data.type), ir.Constant(ir.IntType(64), 4)
+        populate_array(array, data=data, shape=[arguments[1]], strides=[item], itemsize=item, meminfo=None)
+        return array._getvalue()
+
+    return kind(types.intp, types.intp), generate
 
 
 @intrinsic

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from qvit.models.block_call import Call, Sizes, adjoining
+from qvit.models.block_call import Call, Plan, adjoining, planned
 from qvit.torch_private import unwatched
 
 FEWEST_SCORES = 2**12  # with fewer, torch's operations take as long
@@ -61,8 +61,8 @@ def may_mix(tokens: Tensor, queries: Tensor, values: Tensor, weights: MixWeights
         and unwatched(*given)
         and not torch.is_autocast_enabled("cpu")
         and weights.eps > 0.0
-        and (sizes := Sizes.of(tokens, queries, values, weights.up_bias)).suit()
-        and sizes.m * sizes.b * sizes.h * sizes.n**2 >= FEWEST_SCORES
+        and queries.shape[:-1].numel() * queries.shape[-2] >= FEWEST_SCORES
+        and _plan(tokens, queries, values, weights.up_bias) is not None
     )
 
 
@@ -81,8 +81,14 @@ def _dense(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return features @ weight.mT[..., None, :, :] + bias[..., None, None, :]
 
 
+def _plan(tokens: Tensor, queries: Tensor, values: Tensor, up_bias: Tensor) -> Plan | None:
+    return planned(tokens.shape, queries.shape, values.shape, up_bias.shape[-1])
+
+
 def _call(tensors: Sequence[Tensor], eps: float) -> Call:
-    return Call([adjoining(tensor) for tensor in tensors[:4]], tensors[4:], eps)
+    plan = _plan(tensors[0], tensors[1], tensors[3], tensors[9])
+    assert plan is not None
+    return Call(plan, [adjoining(tensor) for tensor in tensors[:4]], tensors[4:12], eps)
 
 
 class _Mix(torch.autograd.Function):

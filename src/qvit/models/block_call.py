@@ -19,7 +19,8 @@ MOST_SCRATCH = 2**20  # bytes of a thread: beyond, it leaves the cache
 _LANES = 16
 _IMAGES = 8  # in a part, as the kernel has it
 _LOG2_E = math.log2(math.e)
-Steps = tuple[int, ...]
+_WORK = 3.0  # in units of `in_parts`, of one score
+Way = tuple[int, int, int, int, int]
 
 
 class Sizes(NamedTuple):
@@ -33,13 +34,6 @@ class Sizes(NamedTuple):
     h: int
     k: int
     q: int
-
-    @classmethod
-    def of(cls, tokens: Tensor, queries: Tensor, values: Tensor, up_bias: Tensor) -> "Sizes":
-        """Return the sizes of a call."""
-        *m, b, n, d = tokens.shape
-        h, _, k = queries.shape[-3:]
-        return cls(m[0] if m else 1, b, n, d, up_bias.shape[-1], h, k, values.shape[-1])
 
     @property
     def w(self) -> int:
@@ -83,37 +77,66 @@ class Sizes(NamedTuple):
         )
 
 
+class Plan(NamedTuple):
+    """What calls of the same sizes share: parts of each model, sizes as an array, where scratch arrays are, scales."""
+
+    sizes: Sizes
+    shape: tuple[int, ...]
+    parts: int
+    numbers: np.ndarray
+    room: np.ndarray
+    scratch: int
+    scales: tuple[np.float32, np.float32]
+    work: float  # as `in_parts` counts it
+
+
+@lru_cache(maxsize=256)
+def planned(tokens: torch.Size, queries: torch.Size, values: torch.Size, f: int) -> Plan | None:
+    """Return a plan for tensors of these shapes and a hidden layer of `f`, or None if the kernel does not suit them."""
+    *m, b, n, d = tokens
+    sizes = Sizes(m[0] if m else 1, b, n, d, f, queries[-3], queries[-1], values[-1])
+    if not sizes.suit():
+        return None
+    work = _WORK * sizes.m * b * sizes.blocks * _LANES * (sizes.h * n + sizes.d + sizes.f)
+    numbers = np.array([b, n, d, f, sizes.h, sizes.k, sizes.q])
+    stops = [0, *itertools.accumulate(sizes.room())]
+    log2, plain = (np.float32(unit / math.sqrt(sizes.k)) for unit in (_LOG2_E, 1.0))
+    parts = -(-b // _IMAGES)
+    return Plan(sizes, (0,) * sizes.w, parts, numbers, np.array(stops), stops[-1], (log2, plain), work)
+
+
 class Call:
     """One call of the kernel on tensors whose tokens are next to each other in memory."""
 
-    def __init__(self, tensors: list[Tensor], weights: Sequence[Tensor], eps: float) -> None:
-        self.sizes = Sizes.of(tensors[0], tensors[1], tensors[3], weights[5])
-        self.tensors = tensors
-        self.steps = _of_tokens(tensors[0]), *(_of_heads(tensor) for tensor in tensors[1:])
-        self.inputs = tuple(_flat(tensor) for tensor in tensors)
-        self.weights = tuple(_flat(weight.contiguous()) for weight in weights)
-        self.shapes = [weight.shape for weight in weights]
-        self.shape = (0,) * self.sizes.w
-        self.parts, self.numbers, self.work = _prepared(self.sizes)
-        self.eps = np.float32(eps)
-        self.scales = tuple(np.float32(unit / math.sqrt(self.sizes.k)) for unit in (_LOG2_E, 1.0))
+    def __init__(self, plan: Plan, tensors: Sequence[Tensor], weights: Sequence[Tensor], eps: float) -> None:
+        self.plan, self.eps = plan, np.float32(eps)
+        self.tensors, self.weights = tensors, [weight.contiguous() for weight in weights]
+        self.ways = [_of_tokens(tensors[0]), *(_of_heads(tensor) for tensor in tensors[1:])]
+        self.memory: list[int] = []
+        for tensor, way in zip(tensors, self.ways, strict=True):
+            self.memory += tensor.data_ptr(), way[4]
+        self.memory += _addresses(self.weights)
 
     def forward(self, *, keep: bool) -> tuple[Tensor, Tensor]:
         """Return the result, and what the backward pass needs if it is to `keep` it."""
         from qvit.models import block_kernel
 
-        sizes, tokens = self.sizes, self.tensors[0]
+        plan, sizes, tokens = self.plan, self.plan.sizes, self.tensors[0]
         out = _tokens_last(tokens.shape)
-        kept = tokens.new_empty(sizes.m * sizes.b * sizes.kept if keep else 0)
-        flat, whole, step = _flat(out), kept.numpy(), sizes.kept // _LANES if keep else 0
-        given = self.shape, self.numbers, _strides(*self.steps, _of_tokens(out)), self.scales[0], self.eps
+        length = sizes.kept * (sizes.m * sizes.b if keep else 1)
+        kept = _empty(length if keep else 0)
+        step = sizes.kept // _LANES if keep else 0
+        memory = np.array([*self.memory, *_addresses((out, kept))]).reshape(-1, 2)
+        memory[13, 1] = length
+        given = plan.shape, plan.numbers, _ways(*self.ways, _of_tokens(out)), memory
 
         def run(first: int, last: int) -> None:
-            target = whole if keep else np.empty(sizes.kept, np.float32)
-            room = _room(sizes)
-            block_kernel.forward(*given, self.inputs, self.weights, flat, target, step, room, self.parts, first, last)
+            room = _empty(plan.scratch)
+            target = kept if keep else _empty(length)
+            whole = target.data_ptr(), step, room.data_ptr(), plan.room
+            block_kernel.forward(*given, plan.scales, self.eps, *whole, plan.parts, first, last)
 
-        in_parts(run, sizes.m * self.parts, self.work)
+        in_parts(run, sizes.m * plan.parts, plan.work)
         return out, kept
 
     def backward(
@@ -125,70 +148,71 @@ class Call:
         """
         from qvit.models import block_kernel
 
-        sizes = self.sizes
+        plan, sizes = self.plan, self.plan.sizes
         found = [_tokens_last(self.tensors[0].shape)]
         if through_attention:
             found += [_like(tensor) for tensor in self.tensors[1:]]
-        steps = _of_tokens(gradient), _of_tokens(found[0]), *(_of_heads(tensor) for tensor in found[1:])
-        strides = _strides(*self.steps, self.steps[0], *steps)
-        partial = kept.new_empty(sizes.m, self.parts, sizes.sums if through_weights else 0)
-        given = self.shape, self.numbers, strides, self.scales, self.eps, self.inputs, self.weights
-        outputs = tuple(_flat(tensor) for tensor in (found * 4)[:4])
-        arrays = _flat(gradient), kept.numpy(), outputs, partial.view(-1).numpy()
+        partial = _empty(sizes.m * plan.parts * sizes.sums if through_weights else 0)
+        ways = [_of_tokens(gradient), _of_tokens(found[0]), *(_of_heads(tensor) for tensor in found[1:])]
+        outputs = _addresses((found * 4)[:4])
+        addresses = [gradient.data_ptr(), ways[0][4], *_addresses((kept,)), *outputs, *_addresses((partial,))]
+        memory = np.array([*self.memory, *addresses]).reshape(-1, 2)
+        given = plan.shape, plan.numbers, _ways(*self.ways, self.ways[0], *ways), memory, plan.scales, self.eps
         through = through_attention, through_weights
 
         def run(first: int, last: int) -> None:
-            block_kernel.backward(*given, *arrays, through, _room(sizes), self.parts, first, last)
+            room = _empty(plan.scratch)
+            block_kernel.backward(*given, through, room.data_ptr(), plan.room, plan.parts, first, last)
 
-        in_parts(run, sizes.m * self.parts, 3 * self.work)
-        return found, self._of_weights(partial) if through_weights else []
-
-    def _of_weights(self, partial: Tensor) -> list[Tensor]:
-        from qvit.models import block_kernel
-
-        sums = partial.sum(dim=1, dtype=torch.float64).numpy()
-        found = tuple(np.empty_like(weight) for weight in self.weights)
-        block_kernel.finish(self.numbers, self.sizes.w, self.weights, sums, found, self.sizes.m)
-        return [torch.from_numpy(array).view(shape) for array, shape in zip(found, self.shapes, strict=True)]
+        in_parts(run, sizes.m * plan.parts, 3 * plan.work)
+        to_weights = [torch.empty_like(weight) for weight in self.weights] if through_weights else []
+        if through_weights:
+            where, sums = np.array(_addresses(to_weights)).reshape(-1, 2), np.empty(sizes.sums)
+            block_kernel.finish(plan.numbers, sizes.w, memory, where, plan.parts, sizes.m, sums)
+        return found, to_weights
 
 
-def _room(sizes: Sizes) -> tuple[np.ndarray, ...]:
-    """Return scratch for one thread."""
-    stops = [0, *itertools.accumulate(sizes.room())]
-    whole = torch.empty(stops[-1], dtype=torch.float32).numpy()
-    return tuple(whole[start:stop] for start, stop in itertools.pairwise(stops))
+def _addresses(tensors: Sequence[Tensor]) -> list[int]:
+    """Return address and length of tensors without gaps."""
+    return [number for tensor in tensors for number in (tensor.data_ptr(), tensor.numel())]
 
 
 @lru_cache(maxsize=256)
-def _prepared(sizes: Sizes) -> tuple[int, np.ndarray, float]:
-    """Return the parts of each model, sizes as an array, and the work as `in_parts` counts it."""
-    work = sizes.m * sizes.b * sizes.blocks * _LANES * (sizes.h * sizes.n + sizes.d + sizes.f)
-    numbers = np.array([sizes.b, sizes.n, sizes.d, sizes.f, sizes.h, sizes.k, sizes.q])
-    return -(-sizes.b // _IMAGES), numbers, float(work)
+def _way(shape: torch.Size, strides: tuple[int, ...], heads: bool) -> Way:
+    """Return how far models, images, heads and rows are apart in memory, 0 where there is no such axis, and its length.
+
+    The axes are `(*m, b, n, d)`, or with `heads` `(*m, b, h, n, k)`.
+    """
+    *lead, _, row = strides
+    if not heads:
+        lead.append(0)
+    model, image, head = lead if len(lead) == 3 else (0, *lead)
+    length = 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+    return model, image, head, row, length
+
+
+def _of_tokens(tensor: Tensor) -> Way:
+    return _way(tensor.shape, tensor.stride(), False)
+
+
+def _of_heads(tensor: Tensor) -> Way:
+    return _way(tensor.shape, tensor.stride(), True)
 
 
 @lru_cache(maxsize=256)
-def _strides(*steps: Steps) -> np.ndarray:
-    return np.array(steps)
+def _ways(*ways: Way) -> np.ndarray:
+    return np.array(ways)
 
 
-def _of_tokens(tensor: Tensor) -> Steps:
-    """Return how far models, images, heads and rows of tokens are apart in memory, 0 where there is no such axis."""
-    *m, b, _, d = tensor.stride()
-    return (m[0] if m else 0), b, 0, d
-
-
-def _of_heads(tensor: Tensor) -> Steps:
-    """Return the same of queries, keys or values."""
-    *m, b, h, _, k = tensor.stride()
-    return (m[0] if m else 0), b, h, k
+def _empty(length: int) -> Tensor:
+    return torch.empty(length, dtype=torch.float32, device="cpu")
 
 
 def _tokens_last(shape: torch.Size) -> Tensor:
     """Return an empty tensor `(*m, b, n, d)` whose tokens come last in memory."""
     *_, n, d = shape
     steps = [d * n, 1, n] if len(shape) == 3 else [shape[1] * d * n, d * n, 1, n]
-    return torch.empty_strided(shape, steps, dtype=torch.float32)
+    return torch.empty_strided(shape, steps, dtype=torch.float32, device="cpu")
 
 
 @lru_cache(maxsize=256)
@@ -204,15 +228,9 @@ def _order(shape: torch.Size, strides: tuple[int, ...]) -> tuple[int, ...]:
 
 def _like(tensor: Tensor) -> Tensor:
     """Return an empty tensor of the same shape, its axes in the same order in memory, but tokens last."""
-    return torch.empty_strided(tensor.shape, _order(tensor.shape, tensor.stride()), dtype=tensor.dtype)
+    return torch.empty_strided(tensor.shape, _order(tensor.shape, tensor.stride()), dtype=tensor.dtype, device="cpu")
 
 
 def adjoining(tensor: Tensor) -> Tensor:
     """Return a tensor with its tokens, the last axis but one, next to each other in memory."""
     return tensor if tensor.stride(-2) == 1 else tensor.mT.contiguous().mT
-
-
-def _flat(tensor: Tensor) -> np.ndarray:
-    """Return the memory of a tensor from its first number to its last."""
-    end = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.detach().as_strided((end,), (1,)).numpy()

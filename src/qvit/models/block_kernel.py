@@ -6,10 +6,14 @@ A row of `strides` says how far models, images, heads and rows are apart, while 
 queries, keys, values, the result, then its gradient and those of the first four. A *part* is a few images of one model,
 and each model has `parts` of them.
 
+`memory` holds address and length of what a call is given, in this order: tokens, queries, keys and values; eight
+weights; the result, or its gradient; `kept`; and for a backward pass the gradients of the first four, and `partial`.
+`room` is the address of scratch, and `places` where its arrays start in it.
+
 In `kept`, a forward pass leaves for each block the results of attention, h·w rows, and 1/Σ of each head's weights.
 """
 
-from qvit.cpu.bundles import add_products, add_scaled, load_rows, repeated, store_rows, store_totals
+from qvit.cpu.bundles import add_products, add_scaled, load_rows, repeated, singles_at, store_rows, store_totals
 from qvit.cpu.compiled import jit
 from qvit.cpu.elementary import gelu, gelu_and_slope, square_root
 from qvit.cpu.vectors import like, load, splat, store
@@ -142,10 +146,38 @@ def _places(strides, first, model, image, head):
 
 
 @jit
-def forward(shape, sizes, strides, factor, eps, inputs, weights, out, kept, kept_step, room, parts, first, last):
+def _four(memory, k):
+    a, b, c, d = memory[k], memory[k + 1], memory[k + 2], memory[k + 3]
+    return singles_at(a[0], a[1]), singles_at(b[0], b[1]), singles_at(c[0], c[1]), singles_at(d[0], d[1])
+
+
+@jit
+def _rooms(room, places):
+    """Return the arrays in scratch."""
+    a, b, c, d, e, f, g, h, end = places
+    return (
+        singles_at(room + 4 * a, b - a),
+        singles_at(room + 4 * b, c - b),
+        singles_at(room + 4 * c, d - c),
+        singles_at(room + 4 * d, e - d),
+        singles_at(room + 4 * e, f - e),
+        singles_at(room + 4 * f, g - f),
+        singles_at(room + 4 * g, h - g),
+        singles_at(room + 4 * h, end - h),
+    )
+
+
+@jit
+def forward(shape, sizes, strides, memory, scales, eps, kept, kept_step, room, places_in_room, parts, first, last):
     """Write the results of parts `first` to `last`, and what the backward pass needs, `kept_step` rows an image."""
     images, n, d, f, heads, k, q = sizes
-    laid, rows, record, numbers, lines, tail, _, _ = room
+    laid, rows, record, numbers, lines, tail, _, _ = _rooms(room, places_in_room)
+    inputs, weights, out = (
+        _four(memory, 0),
+        _four(memory, 4) + _four(memory, 8),
+        singles_at(memory[12, 0], memory[12, 1]),
+    )
+    kept, factor = singles_at(kept, memory[13, 1]), scales[0]
     w, blocks = len(shape), (n + LANES - 1) // LANES
     d4, f4, c = _fours(d), _fours(f), heads * w
     at_out, at_up, at_down, _, _, _, _ = places_of_weights(d, f, c)
@@ -259,31 +291,21 @@ def _head_back(shape, sizes, strides, scales, inputs, kept, outputs, model, imag
 
 
 @jit
-def backward(
-    shape,
-    sizes,
-    strides,
-    scales,
-    eps,
-    inputs,
-    weights,
-    gradient,
-    kept,
-    outputs,
-    partial,
-    through,
-    room,
-    parts,
-    first,
-    last,
-):
+def backward(shape, sizes, strides, memory, scales, eps, through, room, places_in_room, parts, first, last):
     """Write the gradients of tokens, queries, keys and values, and a row of `partial` with each part's of the weights.
 
     `through`: whether to go through attention, and whether to the weights; `scales`: of scores, in units of log 2 and
     as they are.
     """
+    inputs, weights, outputs = _four(memory, 0), _four(memory, 4) + _four(memory, 8), _four(memory, 14)
+    gradient, kept, partial = (
+        singles_at(memory[12, 0], memory[12, 1]),
+        singles_at(memory[13, 0], memory[13, 1]),
+        singles_at(memory[18, 0], memory[18, 1]),
+    )
+    arrays_in_room = _rooms(room, places_in_room)
     images, n, d, f, heads, _, _ = sizes
-    laid, rows, record, _, _, _, _, sums = room
+    laid, rows, record, _, _, _, _, sums = arrays_in_room
     w, blocks = len(shape), (n + LANES - 1) // LANES
     c, length = heads * w, 4 * _fours(d) + 3 * _fours(f)
     per, (_, _, end) = c + heads, places_of_sums(d, f, c)
@@ -308,34 +330,47 @@ def backward(
                 if through[1]:
                     _weights_back(sums, rows, kept, base + chunk * per, d, f, c, heads, count)
             for head in range(heads if through[0] else 0):
-                _head_back(shape, sizes, strides, scales, inputs, kept, outputs, model, image, head, base, room)
+                _head_back(
+                    shape, sizes, strides, scales, inputs, kept, outputs, model, image, head, base, arrays_in_room
+                )
         for i in range(0, end if through[1] else 0, LANES):
             store_totals(partial, (part * end + i) // LANES, load_rows(_SIXTEEN, sums, i))
 
 
 @jit
-def finish(sizes, w, weights, sums, found, models):
-    """Write the gradients of the weights from `sums` `(models, end)`, those of all parts added."""
+def finish(sizes, w, memory, found, parts, models, sums):
+    """Write the gradients of the weights: those of all parts added, in float64; `sums` is scratch.
+
+    `found` holds the addresses and lengths of eight tensors.
+    """
+    weights, partial = _four(memory, 4) + _four(memory, 8), singles_at(memory[18, 0], memory[18, 1])
+    to_out, to_out_bias, to_scale, to_shift = _four(found, 0)
+    to_up, to_up_bias, to_down, to_down_bias = _four(found, 4)
     _, _, d, f, heads, _, q = sizes
     d4, f4, c = _fours(d), _fours(f), heads * w
-    at_up, at_down, _ = places_of_sums(d, f, c)
+    at_up, at_down, end = places_of_sums(d, f, c)
     for model in range(models):
+        for i in range(end):
+            sums[i] = 0.0
+        for part in range(model * parts, (model + 1) * parts):
+            for i in range(end):
+                sums[i] += partial[part * end + i]
         for r in range(d):
             for column in range(heads * q):
                 place = r * c + column // q * w + column % q
-                found[0][(model * d + r) * heads * q + column] = sums[model, place]
-            found[1][model * d + r] = sums[model, d * c + r]
+                to_out[(model * d + r) * heads * q + column] = sums[place]
+            to_out_bias[model * d + r] = sums[d * c + r]
             for column in range(f):
-                found[6][(model * d + r) * f + column] = sums[model, at_down + r * f4 + column]
-            found[7][model * d + r] = sums[model, at_down + d * f4 + r]
+                to_down[(model * d + r) * f + column] = sums[at_down + r * f4 + column]
+            to_down_bias[model * d + r] = sums[at_down + d * f4 + r]
         for r in range(f):
-            found[5][model * f + r] = sums[model, at_up + f * d4 + r]
+            to_up_bias[model * f + r] = sums[at_up + f * d4 + r]
         for column in range(d):  # the norm's weights and bias were included in the layer after it
-            to_scale, to_shift, m = 0.0, 0.0, model * d + column
+            scale, shift, m = 0.0, 0.0, model * d + column
             for r in range(f):
                 place = (model * f + r) * d + column
-                slope, bias = sums[model, at_up + r * d4 + column], sums[model, at_up + f * d4 + r]
-                to_scale += weights[4][place] * slope
-                to_shift += weights[4][place] * bias
-                found[4][place] = slope * weights[2][m] + bias * weights[3][m]
-            found[2][m], found[3][m] = to_scale, to_shift
+                slope, bias = sums[at_up + r * d4 + column], sums[at_up + f * d4 + r]
+                scale += weights[4][place] * slope
+                shift += weights[4][place] * bias
+                to_up[place] = slope * weights[2][m] + bias * weights[3][m]
+            to_scale[m], to_shift[m] = scale, shift
