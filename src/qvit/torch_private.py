@@ -54,7 +54,7 @@ def unwatched(*tensors: Tensor) -> bool:
 
 
 def unhooked(*modules: nn.Module) -> bool:
-    """Return whether modules do what their class says, and nobody watches: without hooks, their own or of all modules."""
+    """Return whether modules do what their class says and nobody watches: no hooks, neither their own nor of all."""
     hooks = (
         *nn.modules.module._global_forward_hooks,
         *nn.modules.module._global_forward_pre_hooks,

@@ -138,7 +138,7 @@ def fingerprint(function: Callable[..., Any]) -> str:
     to a value that may change, `OSError` where there are no sources.
     """
     digest = hashlib.sha256()
-    for source in ("vectors.py", "rows.py", "trigonometry.py", "compiled.py"):
+    for source in ("vectors.py", "rows.py", "bundles.py", "trigonometry.py", "elementary.py", "compiled.py"):
         digest.update(pkgutil.get_data(__package__, source) or b"")
     waiting, seen = [function], set()
     while waiting:

@@ -12,7 +12,7 @@ from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
 from qvit.cpu.compiled import jit
-from qvit.cpu.vectors import BYTES, Vector, _llvm
+from qvit.cpu.vectors import BYTES, Vector, llvm_type
 
 
 def _at(context: Any, builder: Any, kind: Any, array: Any, place: Any, vector: ir.VectorType) -> Any:
@@ -25,7 +25,7 @@ def load_at(_typing: Any, array: Any, place: Any) -> Any:
     """Return the vector that begins with number `place` of a contiguous array, counted from its start."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = builder.load(_at(context, builder, signature.args[0], *arguments, _llvm(array.dtype)))
+        value = builder.load(_at(context, builder, signature.args[0], *arguments, llvm_type(array.dtype)))
         value.align = array.dtype.bitwidth // 8
         return value
 
@@ -48,7 +48,7 @@ def store_at(_typing: Any, array: Any, place: Any, vector: Any) -> Any:
     """Write a vector to number `place` of a contiguous array and those after it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _at(context, builder, signature.args[0], *arguments[:2], _llvm(array.dtype))
+        pointer = _at(context, builder, signature.args[0], *arguments[:2], llvm_type(array.dtype))
         builder.store(arguments[2], pointer).align = array.dtype.bitwidth // 8
         return context.get_dummy_value()
 
@@ -61,7 +61,7 @@ def load_pixels(_typing: Any, array: Any, place: Any) -> Any:
     size = array.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind = _llvm(float32)
+        kind = llvm_type(float32)
         stored = kind if size == 4 else ir.VectorType(ir.IntType(8), kind.count)
         value = builder.load(_at(context, builder, signature.args[0], *arguments, stored))
         value.align = size
@@ -75,7 +75,7 @@ def root(_typing: Any, vector: Any) -> Any:
     """Return the square root of every lane."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
+        kind = llvm_type(vector.dtype)
         name = f"llvm.sqrt.v{kind.count}f{vector.dtype.bitwidth}"
         function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name)
         return builder.call(function, arguments)
@@ -93,7 +93,7 @@ def paired(_typing: Any, left: Any, right: Any) -> Any:
     """Return the sums of lanes 0 and 1, 2 and 3, … of two vectors, those of the left one first."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        count = _llvm(left.dtype).count
+        count = llvm_type(left.dtype).count
         even, odd = (builder.shuffle_vector(*arguments, _indices(range(k, 2 * count, 2))) for k in (0, 1))
         return builder.fadd(even, odd)
 
@@ -104,9 +104,9 @@ def _doubling(first: int) -> Any:
     @intrinsic
     def doubled(_typing: Any, vector: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            count = _llvm(vector.dtype).count
+            count = llvm_type(vector.dtype).count
             lanes = _indices(first * count // 2 + k // 2 for k in range(count))
-            return builder.shuffle_vector(arguments[0], ir.Constant(_llvm(vector.dtype), ir.Undefined), lanes)
+            return builder.shuffle_vector(arguments[0], ir.Constant(llvm_type(vector.dtype), ir.Undefined), lanes)
 
         return vector(vector), generate
 
@@ -131,7 +131,7 @@ def fresh(_typing: Any, vector: Any, covered: Any) -> Any:
     """Return a vector of the same type as another: 0 in the first `covered` lanes, 1 in the others."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
+        kind = llvm_type(vector.dtype)
         beyond = builder.not_(_before(builder, kind.count, arguments[1]))
         return builder.uitofp(beyond, kind)
 
@@ -143,7 +143,7 @@ def _first(_typing: Any, vector: Any, known: Any) -> Any:
     """Return a vector with zeros in all lanes but the first `known`, whatever was there."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
+        kind = llvm_type(vector.dtype)
         return builder.select(_before(builder, kind.count, arguments[1]), arguments[0], ir.Constant(kind, None))
 
     return vector(vector, types.intp), generate
@@ -154,7 +154,7 @@ def _moved(_typing: Any, vector: Any, places: Any) -> Any:
     """Return the lanes from number `places` on, up to all, then zeros."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
+        kind = llvm_type(vector.dtype)
         room = builder.bitcast(cgutils.alloca_once(builder, ir.ArrayType(kind, 2)), kind.as_pointer())
         builder.store(arguments[0], room)
         builder.store(ir.Constant(kind, None), builder.gep(room, [ir.Constant(ir.IntType(32), 1)]))

@@ -9,7 +9,7 @@ from numba.core import cgutils, types
 from numba.core.extending import intrinsic
 
 from qvit.cpu.compiled import jit
-from qvit.cpu.vectors import _CONTRACT, BYTES, _llvm, is_double, lane, larger, like, nearest
+from qvit.cpu.vectors import BYTES, CONTRACT, is_double, lane, larger, like, llvm_type, nearest
 
 # π in parts for exact reduction, and Taylor coefficients that are exact to the last digit within ±π/2.
 _PI_NEAR = (3.140625, 9.67502593994140625e-4, 1.509957990978376432e-7)  # the first two have 8 and 11 bits
@@ -26,7 +26,7 @@ def _beyond(_typing: Any, vector: Any, limit: Any) -> Any:
     """Return 1 in lanes that are larger than `limit`, or smaller than its negative, as bits of one number."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
+        kind = llvm_type(vector.dtype)
         beyond = builder.fcmp_ordered(">", _size(builder, kind, arguments[0]), arguments[1])
         return builder.zext(builder.bitcast(beyond, ir.IntType(kind.count)), ir.IntType(64))
 
@@ -38,7 +38,7 @@ def _where_beyond(_typing: Any, vector: Any, limit: Any, far: Any, near: Any) ->
     """Return the lanes of `far` where those of a vector are beyond the limit, of `near` elsewhere."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        size = _size(builder, _llvm(vector.dtype), arguments[0])
+        size = _size(builder, llvm_type(vector.dtype), arguments[0])
         return builder.select(builder.fcmp_ordered(">", size, arguments[1]), *arguments[2:])
 
     return vector(vector, vector, vector, vector), generate
@@ -55,7 +55,7 @@ def _less_multiples_of_pi(_typing: Any, vector: Any) -> Any:
     """Return float32 lanes minus the nearest multiple of π, in float64, as float32 loses digits of large angles."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
+        kind = llvm_type(vector.dtype)
         wide = ir.VectorType(ir.DoubleType(), kind.count)
 
         def number(value: float) -> Any:
@@ -67,7 +67,7 @@ def _less_multiples_of_pi(_typing: Any, vector: Any) -> Any:
         rest = builder.fpext(arguments[0], wide)
         turns = builder.call(rint, [builder.fmul(rest, number(1.0 / pi))])
         for part in _PI_SINGLE:
-            rest = builder.fsub(rest, builder.fmul(turns, number(part), flags=_CONTRACT), flags=_CONTRACT)
+            rest = builder.fsub(rest, builder.fmul(turns, number(part), flags=CONTRACT), flags=CONTRACT)
         return builder.fptrunc(rest, kind)
 
     return vector(vector), generate

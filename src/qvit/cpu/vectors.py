@@ -16,7 +16,7 @@ from numba.core.extending import intrinsic, models, overload, register_model
 from qvit.cpu.compiled import jit
 
 BYTES = 64
-_CONTRACT = ("contract",)  # a·b + c may become one fused operation
+CONTRACT = ("contract",)  # a·b + c may become one fused operation
 
 
 def lanes(itemsize: int) -> int:
@@ -32,7 +32,8 @@ class Vector(types.Type):
         super().__init__(name=f"Vector({dtype})")
 
 
-def _llvm(dtype: types.Float) -> ir.VectorType:
+def llvm_type(dtype: types.Float) -> ir.VectorType:
+    """Return LLVM's type of a vector of `dtype`."""
     element = ir.FloatType() if dtype.bitwidth == 32 else ir.DoubleType()
     return ir.VectorType(element, lanes(dtype.bitwidth // 8))
 
@@ -40,15 +41,17 @@ def _llvm(dtype: types.Float) -> ir.VectorType:
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
-        super().__init__(manager, vector, _llvm(vector.dtype))
+        super().__init__(manager, vector, llvm_type(vector.dtype))
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any:
+def pointer(context: Any, builder: Any, kind: Any, array: Any, row: Any) -> Any:
+    """Return the address of a row of 64 bytes of an array of type `kind`."""
     data = cgutils.create_struct_proxy(kind)(context, builder, array).data
-    return builder.gep(builder.bitcast(data, _llvm(kind.dtype).as_pointer()), [row])
+    return builder.gep(builder.bitcast(data, llvm_type(kind.dtype).as_pointer()), [row])
 
 
-def _broadcast(builder: Any, kind: ir.VectorType, number: Any) -> Any:
+def broadcast(builder: Any, kind: ir.VectorType, number: Any) -> Any:
+    """Return a vector with one number in every lane."""
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
     return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
@@ -59,7 +62,7 @@ def load(_typing: Any, array: Any, row: Any) -> Any:
     """Return vector `row` of a contiguous array, counted in rows of 64 bytes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value = builder.load(_pointer(context, builder, signature.args[0], *arguments))
+        value = builder.load(pointer(context, builder, signature.args[0], *arguments))
         value.align = array.dtype.bitwidth // 8
         return value
 
@@ -71,7 +74,7 @@ def store(_typing: Any, array: Any, row: Any, vector: Any) -> Any:
     """Write a vector to `row` of a contiguous array."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        written = builder.store(arguments[2], _pointer(context, builder, signature.args[0], *arguments[:2]))
+        written = builder.store(arguments[2], pointer(context, builder, signature.args[0], *arguments[:2]))
         written.align = array.dtype.bitwidth // 8
         return context.get_dummy_value()
 
@@ -83,7 +86,7 @@ def splat(_typing: Any, number: Any) -> Any:
     """Return a vector with one number in every lane."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return _broadcast(builder, _llvm(number), arguments[0])
+        return broadcast(builder, llvm_type(number), arguments[0])
 
     return Vector(number)(number), generate
 
@@ -94,7 +97,7 @@ def spread(_typing: Any, array: Any, place: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
-        return _broadcast(builder, _llvm(array.dtype), builder.load(builder.gep(data, [arguments[1]])))
+        return broadcast(builder, llvm_type(array.dtype), builder.load(builder.gep(data, [arguments[1]])))
 
     return Vector(array.dtype)(array, types.intp), generate
 
@@ -104,9 +107,9 @@ def like(_typing: Any, vector: Any, number: Any) -> Any:
     """Return a vector of the same type as another, with one double in every lane."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
+        kind = llvm_type(vector.dtype)
         value = arguments[1] if vector.dtype.bitwidth == 64 else builder.fptrunc(arguments[1], kind.element)
-        return _broadcast(builder, kind, value)
+        return broadcast(builder, kind, value)
 
     return vector(vector, types.float64), generate
 
@@ -116,7 +119,7 @@ def nearest(_typing: Any, vector: Any) -> Any:
     """Return every lane rounded to a whole number."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
+        kind = llvm_type(vector.dtype)
         name = f"llvm.rint.v{kind.count}f{vector.dtype.bitwidth}"
         return builder.call(
             cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind]), name), arguments
@@ -150,7 +153,7 @@ def total(_typing: Any, vector: Any) -> Any:
     """Return the sum over the lanes."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = _llvm(vector.dtype)
+        kind = llvm_type(vector.dtype)
         name = f"llvm.vector.reduce.fadd.v{kind.count}f{vector.dtype.bitwidth}"
         function = ir.FunctionType(kind.element, [kind.element, kind])
         reduce = cgutils.get_or_insert_function(builder.module, function, name)
@@ -164,7 +167,7 @@ def _times_power(_typing: Any, vector: Any, exponent: Any) -> Any:
     """Return every lane times 2 to the power of `exponent`: whole numbers for which that power is a normal number."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind, bits = _llvm(vector.dtype), vector.dtype.bitwidth
+        kind, bits = llvm_type(vector.dtype), vector.dtype.bitwidth
         whole = ir.VectorType(ir.IntType(bits), kind.count)
         bias, mantissa = (127, 23) if bits == 32 else (1023, 52)
         shifted = builder.add(builder.fptosi(arguments[1], whole), ir.Constant(whole, [bias] * kind.count))
@@ -178,7 +181,7 @@ def _binary(instruction: str) -> Any:
     @intrinsic
     def apply(_typing: Any, left: Any, right: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            return getattr(builder, instruction)(*arguments, flags=_CONTRACT)
+            return getattr(builder, instruction)(*arguments, flags=CONTRACT)
 
         return left(left, right), generate
 

@@ -36,7 +36,15 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "*m b n d"]) -> Float[Tensor, "*m b n d"]:
         """Return what every token gathers from all tokens."""
-        queries, keys, values = self.project(tokens)
+        return self.gather(*self.project(tokens))
+
+    def gather(
+        self,
+        queries: Float[Tensor, "*m b h n k"],
+        keys: Float[Tensor, "*m b h n k"],
+        values: Float[Tensor, "*m b h n q"],
+    ) -> Float[Tensor, "*m b n d"]:
+        """Return what every token gathers from all tokens, from what they were projected to."""
         return self.out(rearrange(attend(queries, keys, values), "... h n q -> ... n (h q)"))
 
     def weights(self, tokens: Float[Tensor, "*m b n d"]) -> Float[Tensor, "*m b h n n"]:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models.attention import Attention
+from qvit.models.block import MixWeights, may_mix, mix
 from qvit.models.embedding import embed, normalised
 from qvit.models.limits import MOST_TOKENS, MOST_WEIGHTS, check_at_most, check_size
 from qvit.models.norm import LayerNorm, norm_mean
 from qvit.models.projections import Projection, Quantum
-from qvit.models.stacked_layers import StackedPatches
+from qvit.models.stacked_layers import StackedLinear, StackedPatches
 from qvit.torch_private import plain, unhooked
 
 # How the tokens `(…, n, d)` of an image become one vector `(…, d)`.
@@ -145,6 +146,11 @@ class Preprocess(nn.Module):
         return normalised(plain(images), self.mean, self.std)  # the one place where every network takes images in
 
 
+_EMBEDDINGS = {(nn.Conv2d, Preprocess), (StackedPatches, Preprocess)}  # layers that `embed` computes at once
+# The layers after the projections that `mix` computes at once.
+_PLAIN = {(Attention, dense, LayerNorm, dense, nn.GELU, dense) for dense in (nn.Linear, StackedLinear)}
+
+
 class Block(nn.Module):
     """A pre-norm transformer block."""
 
@@ -160,8 +166,29 @@ class Block(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "*m b n d"]) -> Float[Tensor, "*m b n d"]:
         """Return the tokens after attention and MLP, each added to what came in."""
-        tokens = tokens + self.dropout(self.attention(self.norm_attention(tokens)))
+        if self._is_plain():
+            queries, keys, values = self.attention.project(self.norm_attention(tokens))
+            weights = self._weights()
+            if may_mix(tokens, queries, values, weights):
+                return mix(tokens, queries, keys, values, weights)
+            tokens = tokens + self.attention.gather(queries, keys, values)
+        else:
+            tokens = tokens + self.dropout(self.attention(self.norm_attention(tokens)))
         return tokens + self.dropout(self.mlp(self.norm_mlp(tokens)))
+
+    def _is_plain(self) -> bool:
+        """Return whether all that follows the projections is as it was built, and nobody watches or drops any of it."""
+        attention, (up, gelu, down) = self.attention, self.mlp
+        kinds = type(attention), type(attention.out), type(self.norm_mlp), type(up), type(gelu), type(down)
+        dropped = self.training and self.dropout.p > 0.0
+        return (
+            kinds in _PLAIN and not dropped and unhooked(attention, attention.out, self.norm_mlp, self.mlp, *self.mlp)
+        )
+
+    def _weights(self) -> MixWeights:
+        out, norm, up, down = self.attention.out, self.norm_mlp, self.mlp[0], self.mlp[2]
+        dense: Any = up.weight, up.bias, down.weight, down.bias
+        return MixWeights(out.weight, out.bias, norm.weight, norm.bias, *dense, norm.eps)
 
 
 class Classifier(nn.Module):
@@ -249,15 +276,11 @@ class ViT(Classifier):
     def embed(self, images: Tensor) -> Float[Tensor, "*m b n d"]:
         """Return the tokens that enter the first block."""
         check_images(images, in_chans=self.config.in_chans, img_size=self.config.img_size, models=self.models)
-        patches, prepared = self.patch_embed, self.preprocess
-        if (
-            type(patches) in (nn.Conv2d, StackedPatches)
-            and type(prepared) is Preprocess
-            and unhooked(patches, prepared)
-        ):
-            kernel = patches.weight, patches.bias
-            own = self.pos_embed if self.cls_token is None else None
-            tokens = embed(images, prepared.mean, prepared.std, *kernel, own, self.config.patch)
+        patches, prepared, own = self.patch_embed, self.preprocess, self.pos_embed if self.cls_token is None else None
+        if (type(patches), type(prepared)) in _EMBEDDINGS and unhooked(patches, prepared):
+            assert patches.bias is not None
+            statistics = prepared.mean, prepared.std
+            tokens = embed(images, *statistics, patches.weight, patches.bias, own, self.config.patch)
             if own is not None:
                 return tokens
         else:
