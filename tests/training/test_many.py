@@ -48,7 +48,8 @@ def test_each_folder_is_that_of_the_run_by_itself(asked: Callable[..., list[Aske
     assert len({kept(one.folder)["model.safetensors"] for one in runs}) == 3
     again = evaluate_run(alone)
     assert (again.auc, again.acc) == (alone.result.test.auc, alone.result.test.acc)
-    plain = train_run(replace(runs[1].config, train=replace(runs[1].config.train, stacked=False)), tmp_path / "plain" / "s1")
+    unlike = replace(runs[1].config, train=replace(runs[1].config.train, stacked=False))
+    plain = train_run(unlike, tmp_path / "plain" / "s1")
     assert plain.history[0].train_loss == pytest.approx(alone.history[0].train_loss, abs=1e-5)
 
 

@@ -60,7 +60,7 @@ def stacked(models: Sequence[ViT]) -> ViT:
             if value is not None:
                 module._buffers[own] = torch.stack([getattr(one, own) for one in alike])
         if isinstance(module, QuantumLinear):
-            module.groups = (len(models), *module.groups)
+            module.groups, module.models = (len(models), *module.groups), len(models)
         kind = _STACKED.get(type(module))
         if kind is not None:
             module.__class__ = kind
@@ -102,6 +102,7 @@ def _changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module
     if isinstance(module, QuantumLinear):
         of_circuit = module.weights.ndim - len(module.groups)
         other.groups = tuple(other.weights.shape[: other.weights.ndim - of_circuit])
+        other.models = other.groups[0] if len(other.groups) == len(module.groups) else 1
     return other
 
 

@@ -187,8 +187,8 @@ class Block(nn.Module):
 
     def _weights(self) -> MixWeights:
         out, norm, up, down = self.attention.out, self.norm_mlp, self.mlp[0], self.mlp[2]
-        dense: Any = up.weight, up.bias, down.weight, down.bias
-        return MixWeights(out.weight, out.bias, norm.weight, norm.bias, *dense, norm.eps)
+        dense: Any = up.weight, up.bias, down.weight, down.bias, norm.eps
+        return MixWeights(out.weight, out.bias, norm.weight, norm.bias, *dense)
 
 
 class Classifier(nn.Module):

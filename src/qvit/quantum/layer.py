@@ -61,6 +61,7 @@ class QuantumLinear(nn.Module):
         row = get_ansatz(ansatz) if isinstance(ansatz, str) else ansatz
         self.n_qubits, self.n_layers, self.ansatz = n_qubits, n_layers, row.name
         self.groups, self.engine = groups, engine
+        self.models = 1  # whose circuits these are, see `models.stack`: then the first of the groups
         self.circuit = build_circuit(row, n_qubits, n_layers)
         self._plan = make_plan(self.circuit, engine)
         on = torch.get_default_device() if device is None else torch.device(device)
@@ -101,7 +102,7 @@ class QuantumLinear(nn.Module):
         """Return the expectation values for inputs `(…, n_inputs)`, or `(…, *groups, n_inputs)` with groups."""
         self._check(inputs)
         weights = self.weights.reshape(*self.groups, self.circuit.n_weights)
-        return evaluate(self._plan, inputs, weights)
+        return evaluate(self._plan, inputs, weights, models=self.models)
 
     def _check(self, inputs: Tensor) -> None:
         shape = sizes(inputs)

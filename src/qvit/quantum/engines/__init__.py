@@ -11,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from qvit.errors import CircuitError, nearest
 from qvit.files import shown
 from qvit.quantum.circuit import Circuit
-from qvit.quantum.engines.choose import ENGINES, Explanation, auto_plan, exact_plan, explain
+from qvit.quantum.engines.choose import ENGINES, AutoPlan, Explanation, auto_plan, exact_plan, explain
 from qvit.quantum.engines.engine import Plan
 from qvit.torch_private import plain, sizes
 
@@ -49,18 +49,21 @@ def expectations(
     return evaluate(plan, inputs, weights)
 
 
-def evaluate(plan: Plan, inputs: Tensor, weights: Tensor) -> Float[Tensor, "*batch_and_groups o"]:
+def evaluate(plan: Plan, inputs: Tensor, weights: Tensor, *, models: int = 1) -> Float[Tensor, "*batch_and_groups o"]:
     """Return a plan's expectation values for tensors that fit, in the dtype of the inputs.
 
-    They are computed in the wider of both dtypes, at least float32, and autocast is ignored. Subclasses of `Tensor`
+    `models` is how many models of a stack the groups are of, which makes no difference for any of them. Values are
+    computed in the wider of both dtypes, at least float32, and autocast is ignored. Subclasses of `Tensor`
     are treated as by torch's own functions: by `__torch_function__`, whose default gives a result of their type.
     """
     if has_torch_function((inputs, weights)):
-        return handle_torch_function(evaluate, (inputs, weights), plan, inputs, weights)
+        return handle_torch_function(evaluate, (inputs, weights), plan, inputs, weights, models=models)
     compute = torch.promote_types(torch.promote_types(inputs.dtype, weights.dtype), torch.float32)
     kind = inputs.device.type
     with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-        return plan.expectations(plain(inputs).to(compute), plain(weights).to(compute)).to(inputs.dtype)
+        given = plain(inputs).to(compute), plain(weights).to(compute)
+        exact = plan.chosen(*given, models) if isinstance(plan, AutoPlan) else plan
+        return exact.expectations(*given).to(inputs.dtype)
 
 
 def _check(circuit: Circuit, inputs: Tensor, weights: Tensor) -> None:

@@ -81,13 +81,16 @@ class AutoPlan:
         self, inputs: Float[Tensor, "*#batch i"], weights: Float[Tensor, "*#groups k"]
     ) -> Float[Tensor, "*batch_and_groups o"]:
         """Evaluate the circuit by the engine chosen for this batch."""
+        return self.chosen(inputs, weights).expectations(inputs, weights)
+
+    def chosen(self, inputs: Tensor, weights: Tensor, models: int = 1) -> ExactPlan:
+        """Return the plan of the engine for a batch; that of a stack's circuits is the one for each of its models."""
         if len(self.plans) == 1:
-            return next(iter(self.plans.values())).expectations(inputs, weights)
+            return next(iter(self.plans.values()))
         if traced():  # a trace has to hold for any batch
-            return self.plans[self.typical].expectations(inputs, weights)
-        tokens, groups = Batching.of(inputs, weights).tokens, prod(weights.shape[:-1])
-        name = self.choose(tokens, groups, inputs.element_size(), inputs.device.type)
-        return self.plans[name].expectations(inputs, weights)
+            return self.plans[self.typical]
+        tokens, groups = Batching.of(inputs, weights).tokens, prod(weights.shape[:-1]) // models
+        return self.plans[self.choose(tokens, groups, inputs.element_size(), inputs.device.type)]
 
 
 @lru_cache(maxsize=256)
