@@ -155,6 +155,7 @@ WRONG: dict[str, Wrong] = {
         "picture": ("ry_ring --picture p.gif", "--picture needs a file that ends in .png, .svg, .pdf, got p.gif."),
     },
     "train": {
+        "seeds": ("phantom --seeds 0", "--seeds must be from 1 to 1,000, got 0."),
         **OF_RUNS,
         "model": ("phantom --model qvit_4q3x", f"There is no model 'qvit_4q3x'. Did you mean 'qvit_4q2h'? {MODELS}"),
     },

@@ -73,7 +73,7 @@ def test_all_that_grows_is_in_autograds_hands_and_checkpointing_frees_a_block(
         return model(batch).square().mean()
 
     whole = a_loss_holds(live, loss)
-    assert whole > 2e6, "of no use if the case is small"
+    assert whole > 1.5e6, "of no use if the case is small"
     assert a_loss_holds(live, loss, packed=True) < 1.2e5
     for block in model.blocks:
         monkeypatch.setattr(block, "forward", partial(checkpoint, block.forward, use_reentrant=False))

@@ -30,6 +30,7 @@ def test_options_go_from_common_to_model_to_regime_to_override() -> None:
     assert first.resolved() == RunConfig(
         "phantom",
         seed=0,
+        stacked=True,
         train=type(first.resolved().train)(epochs=7, lr=0.2, warmup=0.25, clip_norm=1.5),
     )
     assert isinstance(last.resolved(), DistillationConfig)
@@ -253,14 +254,14 @@ def test_students_are_datasets_times_models_times_regimes_times_seeds(
 # --- every key ---
 
 FULL = {
-    "title": "One", "description": "what", "datasets": "phantom", "seeds": 1, "options": {"epochs": 3},
+    "title": "One", "description": "what", "datasets": "phantom", "seeds": 2, "stack": "auto", "options": {"epochs": 3},
     "models": {"kind": "qvit"}, "teachers": {"t": [{"arch": "vit_4q1h"}]},
     "regimes": {"scratch": None, "kd": {"teacher": "t"}},
     "overrides": [{"where": {"seed": 0}, "set": {"lr": 0.25}}],
 }  # fmt: skip
 CHANGES: dict[str, Any] = {
-    "title": "Other", "description": "other", "datasets": "breastmnist", "seeds": 2, "options": {"epochs": 4},
-    "models": {"kind": "vit"}, "teachers": {"t": [{"arch": "vit_8q1h"}]}, "regimes": {"scratch": None},
+    "title": "Other", "description": "other", "datasets": "breastmnist", "seeds": 3, "stack": "never",
+    "options": {"epochs": 4}, "models": {"kind": "vit"}, "teachers": {"t": [{"arch": "vit_8q1h"}]}, "regimes": {"scratch": None},
     "overrides": [{"where": {"seed": 0}, "set": {"lr": 0.5}}],
 }  # fmt: skip
 OF_MODELS: dict[str, Any] = {

@@ -52,6 +52,7 @@ ELSEWHERE = {  # modules without a file of their own, and where they are tested
     "models/embedding_kernel": "models/test_embedding.py",
     "models/head_kernel": "models/test_block.py",
     "models/reverse": "models/test_derivatives.py",
+    "models/stacked_layers": "models/test_stack.py",
     "quantum/call": "quantum/test_transforms.py",
     "quantum/engine": "quantum/test_choose.py",
     "quantum/heisenberg_kernel": "quantum/test_operator.py",

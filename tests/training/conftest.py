@@ -17,7 +17,7 @@ from qvit.training.options import RunConfig, resolve
 from qvit.training.records import Best, EpochRecord
 from qvit.training.run import train_run
 from qvit.training.state import TrainState
-from qvit.training.together import Alone, Together
+from qvit.training.together import Alone, Stack, Together
 
 CLASSES = {"binary": 2, "multi-class": 4, "ordinal": 5, "multi-label": 3}
 COUNTS = {"train": 37, "val": 21, "test": 23}  # odd, so that the last batch is a short one
@@ -117,12 +117,12 @@ def config(make_npz: Callable[..., Path]) -> Callable[..., RunConfig]:
 
 def nudge(trained: Together) -> tuple[list[float], Tensor]:
     """Move all that is trained a little, as seed, epoch and rate say, in the place of an epoch's steps."""
-    assert isinstance(trained, Alone)
-    (one,) = trained.members
+    assert isinstance(trained, Alone | Stack)
+    members, first = trained.members, trained.members[0]
     with torch.no_grad():
         for parameter in trained.optimizer.parameters:
-            parameter += one.config.lr * torch.randn_like(parameter)
-    return [one.config.lr], torch.tensor([1.0 / (one.state.epoch + 1)], dtype=torch.float64)
+            parameter += first.config.lr * torch.randn_like(parameter)
+    return [one.config.lr for one in members], torch.tensor([1.0 / (one.state.epoch + 1) for one in members]).double()
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ class Poison(nn.Module):
 
     def _spoil(self, tensor: Tensor) -> Tensor:
         spoiled = tensor.clone()
-        spoiled.view(-1)[0] = self.value
+        spoiled[(0,) * spoiled.ndim] = self.value
         return spoiled
 
     def forward(self, tokens: Tensor) -> Tensor:

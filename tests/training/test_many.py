@@ -48,8 +48,7 @@ def test_each_folder_is_that_of_the_run_by_itself(asked: Callable[..., list[Aske
     assert len({kept(one.folder)["model.safetensors"] for one in runs}) == 3
     again = evaluate_run(alone)
     assert (again.auc, again.acc) == (alone.result.test.auc, alone.result.test.acc)
-    unlike = replace(runs[1].config, train=replace(runs[1].config.train, stacked=False))
-    plain = train_run(unlike, tmp_path / "plain" / "s1")
+    plain = train_run(replace(runs[1].config, stacked=False), tmp_path / "plain" / "s1")
     assert plain.history[0].train_loss == pytest.approx(alone.history[0].train_loss, abs=1e-5)
 
 
@@ -97,7 +96,7 @@ def test_runs_that_are_no_stack_are_refused(asked: Callable[..., list[Asked]], t
     with pytest.raises(ConfigError, match=r"^Expected at least one run to train, got none\.$"):
         train_many([])
     runs = asked()
-    plain = replace(runs[0], config=replace(runs[0].config, train=replace(runs[0].config.train, stacked=False)))
+    plain = replace(runs[0], config=replace(runs[0].config, stacked=False))
     with pytest.raises(ConfigError, match=r"^Expected runs with the option stacked, as that is what they will be"):
         train_many([plain, *runs[1:]])
     with pytest.raises(ConfigError, match=r"^Expected a folder for each run, got the same one twice\.$"):
@@ -124,7 +123,6 @@ def test_models_of_several_widths_are_several_stacks(asked: Callable[..., list[A
 def test_what_a_run_may_not_hold_is_said_in_its_config(asked: Callable[..., list[Asked]]) -> None:
     (one,) = train_many(asked(count=1))
     assert isinstance(one, Run)
-    assert json.loads((one.folder / "config.json").read_text())["train"]["stacked"] is True
-    assert one.training.stacked
+    assert json.loads((one.folder / "config.json").read_text())["stacked"] is True
     assert np.isfinite(one.result.test.auc)
     assert isinstance(one.load_data().test, Split)

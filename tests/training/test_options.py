@@ -36,6 +36,7 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "seed": (7, ("seed",)),
     "size": (12, ("size",)),
     "task": ("ordinal", ("task",)),
+    "stacked": (True, ("stacked",)),
     "epochs": (2, ("train", "epochs")),
     "batch_size": (16, ("train", "batch_size")),
     "lr": (0.01, ("train", "lr")),
@@ -125,6 +126,10 @@ def test_every_key_reaches_the_run(
     for name in ("load_imagenet", "imagenet_weights"):  # tests touch no network
         monkeypatch.setattr(f"qvit.training.run.{name}", lambda network, **_: None)
     monkeypatch.setattr("qvit.training.run.fit", arrive)
+    monkeypatch.setattr(
+        "qvit.training.run.fit_many",
+        lambda models, members: arrive(models[0], members[0].data, members[0].config, seed=members[0].seed),
+    )
     value, place = VALUES[key]
     options = {"dataset": str(make_npz()), "model": "qvit_4q1h", "epochs": 3, "batch_size": 8}
     with pytest.raises(Arrived):
@@ -165,6 +170,7 @@ RUN_BITES: dict[str, tuple[Any, str]] = {
     "seed": (1, "weights"),
     "size": (12, "size"),  # of a file of one's own, that of the file
     "task": ("ordinal", "task"),
+    "stacked": (True, "stacked"),
     "importing": (ImportOptions(fit="pad"), "pictures"),  # not tried here: an .npz file takes none
     "model_options": ({"depth": 2}, "names of weights"),
     "train": (TrainConfig(epochs=1, lr=0.01), "weights"),
@@ -194,6 +200,7 @@ def test_every_part_bites(make_npz: Callable[..., Path], tmp_path: Path, part: s
                 "weights": [weight.tolist() for weight in weights.values()],
                 "size": run.config["size"],
                 "task": run.load_data().info.task,
+                "stacked": run.config.get("stacked"),
             }
         )
     first, second = (found[changed] for found in left)
@@ -245,6 +252,7 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
         ({}, "Option size={}: Input should be a valid integer."),
     ],
     "task": [(3, "Option task=3: Input should be a valid string.")],
+    "stacked": [("yes", "Option stacked='yes': Input should be true or false, found text.")],
     "label": [(3, "Option label=3: Input should be a valid string.")],
     "group_by": [(3, "Option group_by=3: Input should be a valid string.")],
     "fit": [("stretch", "Option fit='stretch': Input should be 'crop' or 'pad'.")],

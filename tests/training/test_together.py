@@ -23,7 +23,7 @@ from qvit.training.step import make_optimizer
 from qvit.training.together import Stack
 
 pytestmark = pytest.mark.trains
-TINY = TrainConfig(epochs=3, batch_size=8, stacked=True)
+TINY = TrainConfig(epochs=3, batch_size=8)
 MakeData = Callable[..., Dataset]
 
 

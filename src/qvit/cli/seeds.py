@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from qvit.cli.compare import print_runs
 from qvit.cli.console import epoch_progress, heavy_imports, say
 from qvit.data.registry import name_of
-from qvit.errors import QvitError, TrainingError
+from qvit.errors import ConfigError, QvitError, TrainingError
+
+MOST = 1000
 
 if TYPE_CHECKING:
     from qvit.training.many import OnEpochOf
@@ -37,12 +39,14 @@ def train_seeds(
         from qvit.training.options import resolve
         from qvit.training.run import train_run
 
+    if not 1 <= seeds <= MOST:
+        raise ConfigError(f"--seeds must be from 1 to {MOST:,}, got {seeds}.")
     first = resolve(options)
     name = f"{name_of(first.dataset)}-{short_name(first.model)}"
     numbers = range(first.seed, first.seed + seeds)
     folders = [(Path("runs") / f"{name}-s{seed}") if out is None else out / f"s{seed}" for seed in numbers]
     reason = _unstackable(first, root, download=not offline)
-    configs = [replace(first, seed=seed, train=replace(first.train, stacked=reason is None)) for seed in numbers]
+    configs = [replace(first, seed=seed, stacked=reason is None) for seed in numbers]
     common: dict[str, Any] = {"root": root, "download": not offline, "resume": resume}
     if reason is None:
         asked = [Asked(config, folder) for config, folder in zip(configs, folders, strict=True)]

@@ -37,7 +37,7 @@ def train(
     seed: Seed = None,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Train with so many seeds, from --seed on, all at once.", show_default="1", min=1, max=1000),
+        typer.Option(help="Train with so many seeds, from --seed on, all at once.", show_default="1"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.", show_default="100")] = None,
     out: Out = None,

@@ -40,7 +40,11 @@ def embed(
     return _by_torch(images, mean, std, weight, bias, positions)
 
 
-def normalised(images: Images, mean: Float[Tensor, "*m c"], std: Float[Tensor, "*m c"]) -> Float[Tensor, "*m b c s s"]:
+def normalised(
+    images: UInt8[Tensor, "*m b c y x"] | Float[Tensor, "*m b c y x"],
+    mean: Float[Tensor, "*m c"],
+    std: Float[Tensor, "*m c"],
+) -> Float[Tensor, "*m b c y x"]:
     """Return images of mean 0 and deviation 1, as far as `mean` and `std` describe them."""
     scale = (1.0 if images.is_floating_point() else 1.0 / 255.0) / std
     shift = -mean / std

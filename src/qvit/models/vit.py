@@ -148,7 +148,7 @@ class Preprocess(nn.Module):
 
 _EMBEDDINGS = {(nn.Conv2d, Preprocess), (StackedPatches, Preprocess)}  # layers that `embed` computes at once
 # The layers after the projections that `mix` computes at once.
-_PLAIN = {(Attention, dense, LayerNorm, dense, nn.GELU, dense) for dense in (nn.Linear, StackedLinear)}
+_PLAIN = {(dense, LayerNorm, dense, nn.GELU, dense) for dense in (nn.Linear, StackedLinear)}
 
 
 class Block(nn.Module):
@@ -178,12 +178,11 @@ class Block(nn.Module):
 
     def _is_plain(self) -> bool:
         """Return whether all that follows the projections is as it was built, and nobody watches or drops any of it."""
-        attention, (up, gelu, down) = self.attention, self.mlp
-        kinds = type(attention), type(attention.out), type(self.norm_mlp), type(up), type(gelu), type(down)
-        dropped = self.training and self.dropout.p > 0.0
-        return (
-            kinds in _PLAIN and not dropped and unhooked(attention, attention.out, self.norm_mlp, self.mlp, *self.mlp)
-        )
+        attention, mlp, dropped = self.attention, self.mlp, self.training and self.dropout.p > 0.0
+        if type(attention) is not Attention or type(mlp) is not nn.Sequential or dropped:
+            return False
+        layers = attention.out, self.norm_mlp, *mlp
+        return tuple(map(type, layers)) in _PLAIN and unhooked(attention, mlp, *layers)
 
     def _weights(self) -> MixWeights:
         out, norm, up, down = self.attention.out, self.norm_mlp, self.mlp[0], self.mlp[2]

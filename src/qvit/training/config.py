@@ -22,9 +22,7 @@ class TrainConfig:
     one of `losses.LOSSES`. `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a
     group of `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group: "always",
     "never", or "auto" where the validation AUC is better for it. `patience`: stop after so many epochs without a
-    better checkpoint. `threads`: CPU threads of torch in a process; small models are fastest on one. `stacked`: compute
-    as in a stack of models, whether there are others in it or not; numbers differ in rounding, which after many epochs
-    is another model.
+    better checkpoint. `threads`: CPU threads of torch in a process; small models are fastest on one.
     Raises `ConfigError` for values out of range.
     """
 
@@ -43,7 +41,6 @@ class TrainConfig:
     patience: int | None = None
     device: str = "cpu"
     threads: int = 1
-    stacked: bool = False
 
     def __post_init__(self) -> None:
         for name, most in (("epochs", MOST_EPOCHS), ("threads", MOST_THREADS), ("batch_size", MOST_IMAGES)):

@@ -96,7 +96,7 @@ class _Going:
 def _check(asked: Sequence[Asked]) -> None:
     if not asked:
         raise ConfigError("Expected at least one run to train, got none.")
-    if not all(one.config.train.stacked for one in asked):
+    if not all(one.config.stacked for one in asked):
         raise ConfigError("Expected runs with the option stacked, as that is what they will be; got one without it.")
     folders = [one.folder.absolute() for one in asked]
     if len(set(folders)) < len(folders):

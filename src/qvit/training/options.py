@@ -26,9 +26,10 @@ class RunConfig:
 
     `dataset` is a name, or the path of an `.npz` file, or of a folder or table of pictures, `size` the side of its
     images in pixels, `task` that of the user's own data (inferred if None), `importing` how pictures become a dataset,
-    `model` a name of `models.zoo`, `model_options` fields of `ViTConfig`
-    and its projection or of `NetworkConfig`, `seed` fixes initial weights, order of the images, augmentation and
-    dropout.
+    `model` a name of `models.zoo`, `model_options` fields of `ViTConfig` and its projection or of `NetworkConfig`,
+    `seed` fixes initial weights, order of the images, augmentation and dropout. `stacked`: the model is computed as in
+    a stack (`models.stack`), whether there are others in it or not. Numbers then differ in rounding from those of a
+    model alone, which after many epochs is another model.
     """
 
     dataset: str
@@ -36,6 +37,7 @@ class RunConfig:
     seed: int = 0
     size: int = 28
     task: str | None = None
+    stacked: bool = False
     importing: ImportOptions = DEFAULTS
     model_options: dict[str, Any] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -73,7 +75,7 @@ class RunConfig:
         )
 
 
-RUN_KEYS = ("dataset", "model", "seed", "size", "task")
+RUN_KEYS = ("dataset", "model", "seed", "size", "task", "stacked")
 TRAIN_KEYS = tuple(f.name for f in fields(TrainConfig))
 
 

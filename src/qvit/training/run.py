@@ -98,7 +98,7 @@ def train_run(
         data = team.in_turn(lambda: _load(config, root, download=download))
         run = Run(Path(folder))
         architecture = team.lead(lambda: _to_build(config, data, origin or _earlier(run, resume), download=download))
-        if config.train.stacked and team.count > 1:
+        if config.stacked and team.count > 1:
             raise ConfigError("stacked: a stack is trained by one process. Leave stacked out, or start one process.")
         check_measurable(data)
         make_loss(data.info.task, name=config.train.loss)
@@ -165,7 +165,7 @@ def check_measurable(data: Dataset) -> None:
 def _to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
     """Return what model to build, without published weights if they are not available or an earlier run had none."""
     architecture = config.architecture(data.info, data.size)
-    if config.train.stacked and (reason := unstackable(architecture)) is not None:
+    if config.stacked and (reason := unstackable(architecture)) is not None:
         raise ConfigError(f"stacked: {config.model} cannot be trained in a stack: {reason}. Leave stacked out.")
     if not isinstance(architecture, NetworkConfig) or architecture.pretrained is None:
         return architecture
@@ -203,6 +203,8 @@ def describe(
     }
     if config.importing.changed:
         described["importing"] = config.importing.changed
+    if config.stacked:
+        described["stacked"] = True
     return described
 
 
@@ -246,7 +248,7 @@ def _train(
     if isinstance(objective, nn.Module):
         team.spread(objective)
     record = recorder(run, on_epoch)
-    if config.train.stacked:
+    if config.stacked:
         one = Member(to_learn, config.train, config.seed, objective, state or TrainState(), record)
         assert isinstance(model, ViT), "others are refused"
         fit_many([model], [one])

@@ -89,6 +89,7 @@ class ConfigFile(TypedDict):
     model_config: Annotated[dict[str, Any], AfterValidator(_buildable)]
     parameters: NotRequired[Whole]
     seed: Whole
+    stacked: NotRequired[bool]
     train: Annotated[dict[str, Any], AfterValidator(_training)]
     origin: NotRequired[Origin | None]
     guide: NotRequired[dict[str, Any] | None]
