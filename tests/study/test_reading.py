@@ -261,7 +261,8 @@ FULL = {
 }  # fmt: skip
 CHANGES: dict[str, Any] = {
     "title": "Other", "description": "other", "datasets": "breastmnist", "seeds": 3, "stack": "never",
-    "options": {"epochs": 4}, "models": {"kind": "vit"}, "teachers": {"t": [{"arch": "vit_8q1h"}]}, "regimes": {"scratch": None},
+    "options": {"epochs": 4}, "models": {"kind": "vit"}, "teachers": {"t": [{"arch": "vit_8q1h"}]},
+    "regimes": {"scratch": None},
     "overrides": [{"where": {"seed": 0}, "set": {"lr": 0.5}}],
 }  # fmt: skip
 OF_MODELS: dict[str, Any] = {

@@ -15,7 +15,6 @@ from torch import Tensor
 from qvit.models.block_call import Call, Plan, adjoining, planned
 from qvit.torch_private import unwatched
 
-FEWEST_SCORES = 2**12  # with fewer, torch's operations take as long
 Optional = tuple[Tensor | None, ...]
 
 
@@ -61,7 +60,6 @@ def may_mix(tokens: Tensor, queries: Tensor, values: Tensor, weights: MixWeights
         and unwatched(*given)
         and not torch.is_autocast_enabled("cpu")
         and weights.eps > 0.0
-        and queries.shape[-4:-1].numel() * queries.shape[-2] >= FEWEST_SCORES  # of one model, not of all in a stack
         and _plan(tokens, queries, values, weights.up_bias) is not None
     )
 

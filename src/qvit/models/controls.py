@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.models.limits import check_circuit
+from qvit.models.stacked_layers import products
 from qvit.quantum import get_ansatz
 from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.engines.subspace import subspace_plan
@@ -98,8 +99,11 @@ def unstacked(stacked: Float[Tensor, "*m 3 b h n q"]) -> QueriesKeysValues:
 
 def per_head(tokens: Tokens, matrices: Float[Tensor, "*m 3 h q p"]) -> Float[Tensor, "*m 3 b h n p"]:
     """Return x·M for the features x of each head and its own three matrices M."""
-    features = rearrange(tokens, "... b n (h q) -> ... b n h q", h=matrices.shape[-3])
-    return torch.einsum("... b n h q, ... t h q p -> ... t b h n p", features, matrices)
+    features, b = rearrange(tokens, "... b n (h q) -> (... h) (b n) q", h=matrices.shape[-3]), tokens.shape[-3]
+    out = products(features, rearrange(matrices, "... t h q p -> (... h) q (t p)"))
+    shape = {"b": b, "h": matrices.shape[-3], "t": 3}
+    out = rearrange(out, "(m h) (b n) (t p) -> m t b h n p", **shape)
+    return out if matrices.ndim > 4 else out[0]
 
 
 class LinearProjection(nn.Module):

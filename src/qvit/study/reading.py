@@ -112,7 +112,7 @@ class _Parser:
         if stack not in STACK:
             raise ConfigError(f"stack must be {' or '.join(STACK)}, got {stack!r:.80}.")
         jobs = _jobs(dict(described), models, seeds, common, teachers, regimes, overrides)
-        if stack == "auto" and len(seeds) > 1:
+        if stack == "auto":
             jobs = [_stacked(job) for job in jobs]
         _check_options(jobs)
         _check_data(jobs)

@@ -29,10 +29,6 @@ class Batch:
     index: Tensor
     elements: Tensor
 
-    def repeated(self, times: int) -> "Batch":
-        """Return the batch of a stack with all its models several times."""
-        return Batch(*(torch.cat([values] * times) for values in (self.images, self.labels, self.index, self.elements)))
-
 
 def default_batch_size(images: int) -> int:
     """Return the largest of 64, 32, 16, 8 that gives an epoch at least 16 steps, else 8."""

@@ -71,10 +71,9 @@ def predict_stack(
     found: list[Tensor] = [torch.empty(0)] * len(splits)
     with evaluating(stack):
         for alike in places.values():
-            twice = alike if len(alike) > 1 else alike * 2  # see `training.step.stack_step`
-            some = stack if twice == list(range(len(splits))) else part(stack, twice)
+            some = stack if len(alike) == len(splits) else part(stack, alike)
             logits = _of_one_split(some, splits[alike[0]], group, device)
-            for place, own in zip(alike, logits, strict=False):
+            for place, own in zip(alike, logits, strict=True):
                 found[place] = own
     return found
 

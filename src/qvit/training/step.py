@@ -80,13 +80,11 @@ def stack_step(
     """Take one step with the models of a stack at `places`, of which `model`, batch, objective, rates and norms are.
 
     Returns their losses, and the places of those whose loss or gradient is not finite: these, and those that are to
-    hold `still`, are left as they are. As a product for one model alone is rounded differently than for several, a
-    model without others has to be given twice, at the same place; then its first loss counts.
+    hold `still`, are left as they are.
     """
     means = objective(model, batch).mean(dim=-1)
-    alone = len(set(places)) < len(places)
     optimizer.zero_grad()
-    differentiate(means[0] if alone else means.sum())  # each model's parameters are in its own loss alone
+    differentiate(means.sum())  # each model's parameters are in its own loss alone
     losses, gradient = means.detach(), optimizer.gradient()
     norms = torch.linalg.vector_norm(gradient, dim=-1)
     finite = (losses + norms[list(places)]).isfinite()
@@ -95,7 +93,7 @@ def stack_step(
     factors = torch.ones_like(norms)
     factors[list(places)] = (limits / (norms[list(places)] + NOTHING)).clamp(max=1.0)
     optimizer.set_lr(dict(zip(places, lr, strict=True)))
-    going = [place for place in dict.fromkeys(places) if place not in failed and place not in still]
+    going = [place for place in places if place not in failed and place not in still]
     optimizer.step(gradient * factors[:, None], going)
     return losses, failed
 

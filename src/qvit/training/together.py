@@ -13,7 +13,7 @@ from qvit.models.vit import Classifier, ViT
 from qvit.training.batches import Epoch, augmentation_group, load_together, shuffled
 from qvit.training.diagnose import check_finite
 from qvit.training.distributed import Team
-from qvit.training.objective import Objective, stacked_objective, supervised
+from qvit.training.objective import Objective, Stackable, stacked_objective, supervised
 from qvit.training.optimizer import AdamW, StackedAdamW
 from qvit.training.prediction import predict_stack
 from qvit.training.records import EpochRecord, Validation
@@ -110,23 +110,20 @@ class Alone(Together):
 
 
 class Stack(Together):
-    """Several models in one module, each on images of its own.
-
-    One model is given twice, as a product for one alone is rounded differently than for several; the second is ignored.
-    """
+    """Several models in one module, each on images of its own."""
 
     module: ViT
+    objective: Stackable
 
     def __init__(self, models: Sequence[ViT], members: Sequence[Member]) -> None:
         check_shared(members)
-        self.members, times = members, 2 if len(models) == 1 else 1
+        self.members = members
         for model, one in zip(models, members, strict=True):
             if not one.state.blank:
                 load_weights(one, model)
-        self.module = stacked([*models] * times).to(members[0].config.device)
-        self._objective = stacked_objective([one.objective or supervised(one.data, one.config) for one in members])
-        self.objective = self._objective if times == 1 else self._objective.part([0, 0])
-        decay = [one.config.weight_decay for one in members] * times
+        self.module = stacked(models).to(members[0].config.device)
+        self.objective = stacked_objective([one.objective or supervised(one.data, one.config) for one in members])
+        decay = [one.config.weight_decay for one in members]
         self.optimizer = StackedAdamW(*decayed_or_not(self.module), weight_decay=decay)
         for place, one in enumerate(members):
             if not one.state.blank:
@@ -139,23 +136,21 @@ class Stack(Together):
 
     def step(self, epochs: Sequence[Epoch], places: Sequence[int], step: int) -> Tensor:
         """Take one step; members whose loss or gradient is not finite keep their error, and are left as they are."""
-        batch, twice = load_together([epochs[place] for place in places], step), list(places)
-        if len(places) == 1:
-            batch, twice = batch.repeated(2), twice * 2
-        whole = len(places) == len(self.members)
+        batch, whole = load_together([epochs[place] for place in places], step), len(places) == len(self.members)
         losses, failed = stack_step(
-            self.module if whole else part(self.module, twice),
+            self.module if whole else part(self.module, places),
             batch,
-            self.objective if whole else self._objective.part(twice),
+            self.objective if whole else self.objective.part(places),
             self.optimizer,
-            places=twice,
+            places=places,
             still=[place for place in places if self.members[place].error is not None],
-            lr=[epochs[place].lr(step) for place in twice],
-            clip_norm=[self.members[place].config.clip_norm for place in twice],
+            lr=[epochs[place].lr(step) for place in places],
+            clip_norm=[self.members[place].config.clip_norm for place in places],
         )
         for place in failed:
-            self._keep_error(place, batch.images[twice.index(place)], losses[twice.index(place)], epochs[place], step)
-        return losses[: len(places)]
+            at = places.index(place)
+            self._keep_error(place, batch.images[at], losses[at], epochs[place], step)
+        return losses
 
     def _keep_error(self, place: int, images: Tensor, loss: Tensor, epoch: Epoch, step: int) -> None:
         one, model = self.members[place], alone(self.module, place)
