@@ -349,7 +349,7 @@ MISTAKES = [
     ),
     (
         override("where: {regime: kd}, set: {teacher: t}"),
-        "phantom qvit_4q2h kd seed 0: There is no option 'teacher'. Known options: …",
+        "phantom qvit_4q2h kd seed 0: There is no option 'teacher'. Did you mean 'stacked'? Known options: …",
     ),
     (
         override("where: {regime: kd}, set: {model: vit_4q2h}"),

@@ -201,7 +201,7 @@ def test_a_moved_run_on_other_data_is_another(
     (tmp_path / "there").mkdir()
     shutil.copy(make_npz("other", seed=1), tmp_path / "there" / "first.npz")
     shutil.copy(make_npz(), tmp_path / "there" / "renamed.npz")
-    options = study(models=["vit_4q1h"]).jobs[0].options
+    options = study(models=["vit_4q1h"], stack="never").jobs[0].options
     train_as_if(resolve(options), tmp_path / "run")
     for name in ("first.npz", "renamed.npz"):
         with pytest.raises(RunError, match=f"another configuration .*there/{name}"):

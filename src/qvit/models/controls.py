@@ -116,7 +116,7 @@ class LinearProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        dense = self.dense(tokens)
+        dense = self.dense(tokens.contiguous())  # one image in another layout would take another product than several
         return unstacked(rearrange(dense, "... b n (three h q) -> ... three b h n q", three=3, h=self.heads))
 
 
