@@ -171,6 +171,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
         | {
             "model": ("phantom --model vit_8q1h", {"config.model": ("qvit_4q2h", "vit_8q1h")}),
             "seeds": ("phantom --seeds 2", {"seeds": (None, 2)}),
+            "memory": ("phantom --seeds 2 --memory 0.5", {"memory": (None, 0.5)}),
             "epochs": ("phantom --epochs 3", {"config.train.epochs": (100, 3)}),
             "out": ("phantom --out there", {"folder": ("runs/phantom-qvit_4q2h-s0", "there")}),
             "json": ("phantom --json", {"on_epoch": ("a callback", None)}),

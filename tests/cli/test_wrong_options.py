@@ -156,6 +156,7 @@ WRONG: dict[str, Wrong] = {
     },
     "train": {
         "seeds": ("phantom --seeds 0", "--seeds must be from 1 to 1,000, got 0."),
+        "memory": ("phantom --seeds 2 --memory 0", "--memory must be positive, got 0.0."),
         **OF_RUNS,
         "model": ("phantom --model qvit_4q3x", f"There is no model 'qvit_4q3x'. Did you mean 'qvit_4q2h'? {MODELS}"),
     },

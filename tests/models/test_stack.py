@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from qvit.models import ViT, create_model
 from qvit.models.networks import NetworkConfig
-from qvit.models.stack import alone, member, part, stacked, unstackable
+from qvit.models.stack import alone, bytes_of_training, member, part, stacked, unstackable
+from qvit.models.vit import ViTConfig
 from qvit.models.zoo import model_config
 
 # Every kind of projection, pooling, depth and width, each at least once.
@@ -130,3 +131,15 @@ def test_what_cannot_be_stacked_says_why() -> None:
     )
     network = NetworkConfig("resnet18", **like)  # type: ignore[arg-type]
     assert unstackable(network) == "resnet18 is not a ViT of ours: its layers have no axis for several models"
+
+
+def test_memory_grows_with_all_that_takes_some() -> None:
+    def of(name: str = "qvit_4q2h", batch: int = 8, **options: Any) -> int:
+        config = model_config(name, in_chans=1, num_classes=2, **{"img_size": 28} | options)
+        assert isinstance(config, ViTConfig)
+        return bytes_of_training(config, batch)
+
+    assert of(batch=16) == 2 * of()
+    assert of() < min(of(img_size=56), of(depth=2), of("qvit_8q2h"), of(patch_size=2))
+    assert of("vit_16q1h") - of("vit_8q2h") == 8 * 20 * 49**2, "the scores of a head that no kernel is for"
+    assert 30_000 < of(batch=1) < 60_000, "as measured"

@@ -126,3 +126,12 @@ def test_what_a_run_may_not_hold_is_said_in_its_config(asked: Callable[..., list
     assert json.loads((one.folder / "config.json").read_text())["stacked"] is True
     assert np.isfinite(one.result.test.auc)
     assert isinstance(one.load_data().test, Split)
+
+
+def test_what_does_not_fit_into_the_memory_is_trained_afterwards(asked: Callable[..., list[Asked]]) -> None:
+    whole, parts = asked("whole"), asked("parts")
+    train_many(whole)
+    told: list[tuple[int, int]] = []
+    train_many(parts, memory=1e-9, on_epoch=lambda place, record, _: told.append((place, record.epoch)))
+    assert told == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
+    assert [kept(one.folder) for one in whole] == [kept(one.folder) for one in parts]

@@ -1,5 +1,6 @@
 """`qvit train --seeds`: train a model with several seeds as one stack, each into a run folder of its own."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ from qvit.cli.compare import print_runs
 from qvit.cli.console import epoch_progress, heavy_imports, say
 from qvit.data.registry import name_of
 from qvit.errors import ConfigError, QvitError, TrainingError
+from qvit.validate import require
 
 MOST = 1000
 
@@ -23,6 +25,7 @@ def train_seeds(
     seeds: int,
     out: Path | None,
     *,
+    memory: float,
     root: Path | None,
     resume: bool,
     offline: bool,
@@ -41,6 +44,7 @@ def train_seeds(
 
     if not 1 <= seeds <= MOST:
         raise ConfigError(f"--seeds must be from 1 to {MOST:,}, got {seeds}.")
+    require(0.0 < memory < math.inf, "--memory", "positive", memory)
     first = resolve(options)
     name = f"{name_of(first.dataset)}-{short_name(first.model)}"
     numbers = range(first.seed, first.seed + seeds)
@@ -51,7 +55,7 @@ def train_seeds(
     if reason is None:
         asked = [Asked(config, folder) for config, folder in zip(configs, folders, strict=True)]
         with _progress(f"{name}, {seeds} seeds", first, quiet=json) as on_epoch:
-            outcomes = train_many(asked, **common, on_epoch=on_epoch)
+            outcomes = train_many(asked, **common, memory=memory, on_epoch=on_epoch)
     else:
         say(f"These models are trained one after the other: {reason}.")
         outcomes = []

@@ -39,6 +39,7 @@ def train(
         int | None,
         typer.Option(help="Train with so many seeds, from --seed on, all at once.", show_default="1"),
     ] = None,
+    memory: Annotated[float, typer.Option(help="Gigabytes that models trained together may take.")] = 1.0,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.", show_default="100")] = None,
     out: Out = None,
     config: Config = None,
@@ -70,7 +71,7 @@ def train(
     if seeds is not None:
         from qvit.cli.seeds import train_seeds
 
-        train_seeds(options, seeds, out, root=root, resume=resume, offline=offline, json=json)
+        train_seeds(options, seeds, out, memory=memory, root=root, resume=resume, offline=offline, json=json)
     else:
         _run(options, out, root=root, resume=resume, offline=offline, json=json)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qvit.errors import ModelError
+from qvit.models.attention import NARROW
 from qvit.models.stacked_layers import StackedLinear, StackedPatches
 from qvit.models.vit import ViT, ViTConfig
 from qvit.models.zoo import ModelConfig
@@ -26,6 +27,18 @@ def unstackable(config: ModelConfig) -> str | None:
     if config.dropout > 0.0:
         return "dropout draws from one random stream, and models of a stack may not share one"
     return None
+
+
+def bytes_of_training(config: ViTConfig, batch: int) -> int:
+    """Return about how much memory a training step of one model of a stack takes, for `batch` images.
+
+    Measured: an image's pixels are there twice, and once as places of eight bytes under its symmetry; its tokens twelve
+    times, and nine times for each block. Heads that no kernel of ours is for keep their scores.
+    """
+    pixels = config.img_size**2 * (2 * config.in_chans + 8)
+    tokens = 4 * config.tokens * config.dim * (12 + 9 * config.depth)
+    scores = 20 * config.heads * config.tokens**2 * config.depth if config.dim // config.heads > NARROW else 0
+    return batch * (pixels + tokens + scores)
 
 
 _STACKED: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: StackedLinear, nn.Conv2d: StackedPatches}

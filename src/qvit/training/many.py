@@ -7,8 +7,9 @@ from pathlib import Path
 
 from qvit.data.arrays import Dataset
 from qvit.errors import ConfigError, QvitError
-from qvit.models.stack import unstackable
+from qvit.models.stack import bytes_of_training, unstackable
 from qvit.models.vit import ViT
+from qvit.training.batches import default_batch_size
 from qvit.training.folder import Run
 from qvit.training.loop import fit_many
 from qvit.training.losses import make_loss
@@ -29,6 +30,7 @@ from qvit.training.run import (
 from qvit.training.state import Member, TrainState
 from qvit.training.surroundings import surroundings
 
+MEMORY = 1.0  # gigabytes
 OnEpochOf = Callable[[int, EpochRecord, float], None]  # the place of the run in the list, and as for `train_run`
 
 
@@ -49,6 +51,7 @@ def train_many(
     download: bool = True,
     resume: bool = False,
     overwrite: bool = False,
+    memory: float = MEMORY,
     on_epoch: OnEpochOf | None = None,
 ) -> list[Run | QvitError]:
     """Train and evaluate several models of one architecture as a stack; return each one's run, or why it failed.
@@ -56,7 +59,8 @@ def train_many(
     Each becomes the run that `train_run` would make of it, whose options are the same: its folder can be resumed,
     evaluated and compared like any other, and what is in it does not depend on the other runs. All need the option
     `stacked` and those of `together.SHARED` in common. A run whose folder, data or numbers are not right fails alone.
-    Raises `ConfigError` for runs that cannot be stacked.
+    If a stack of all would take more than `memory` gigabytes, there are several, one after the other. Raises
+    `ConfigError` for runs that cannot be stacked.
     """
     _check(asked)
     threads = asked[0].config.train.threads
@@ -76,7 +80,7 @@ def train_many(
                 found.place = place
                 found.tell = None if on_epoch is None else _told(on_epoch, place)
                 going.append(found)
-        for place, outcome in _train(going):
+        for place, outcome in _train(going, memory):
             outcomes[place] = outcome
     return [outcome for outcome in outcomes if outcome is not None]
 
@@ -140,7 +144,7 @@ def _take(
     return _Going(asked, run, data, model)
 
 
-def _train(going: Sequence[_Going]) -> list[tuple[int, Run | QvitError]]:
+def _train(going: Sequence[_Going], memory: float) -> list[tuple[int, Run | QvitError]]:
     """Train the runs, one stack for each architecture among them, and finish them."""
     outcomes: list[tuple[int, Run | QvitError]] = []
     ready: list[tuple[_Going, Member]] = []
@@ -153,9 +157,19 @@ def _train(going: Sequence[_Going]) -> list[tuple[int, Run | QvitError]]:
     for one, member in ready:
         stacks.setdefault(repr(one.model.config), []).append((one, member))
     for stack in stacks.values():
-        fit_many([one.model for one, _ in stack], [member for _, member in stack])
-        outcomes += [(one.place, _finished(one, member)) for one, member in stack]
+        most = _most(stack[0][1], stack[0][0].model, memory)
+        for first in range(0, len(stack), most):
+            part = stack[first : first + most]
+            fit_many([one.model for one, _ in part], [member for _, member in part])
+            outcomes += [(one.place, _finished(one, member)) for one, member in part]
     return outcomes
+
+
+def _most(member: Member, model: ViT, memory: float) -> int:
+    """Return how many models like one fit into `memory` gigabytes; one at least."""
+    images = len(member.data.train)
+    batch = min(images, member.config.batch_size or default_batch_size(images))
+    return max(1, int(memory * 1e9 / bytes_of_training(model.config, batch)))
 
 
 def _member(one: _Going) -> Member:
