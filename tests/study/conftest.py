@@ -37,9 +37,14 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[S
     """Run a study in one folder by a pool in this process."""
 
     def run(
-        study: Study, mishap: Mishap | None = None, *, does: Callable[..., Outcome] = pretend, **options: Any
+        study: Study,
+        mishap: Mishap | None = None,
+        *,
+        does: Callable[..., Outcome] = pretend,
+        stacks: bool = False,
+        **options: Any,
     ) -> tuple[Summary, InlinePool]:
-        pool = InlinePool(mishap or (lambda work, number: None), does)
+        pool = InlinePool(mishap or (lambda work, number: None), does, stacks=stacks)
         monkeypatch.setattr(runner, "_pool", lambda *arguments: pool)
         return run_study(study, options.pop("folder", tmp_path / "study"), **options), pool
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from qvit.study import runner
 from qvit.study.driver import LOST_AT_MOST, StudyProgress, error_file
 from qvit.study.pool import Event
-from qvit.study.runner import Summary
+from qvit.study.runner import Summary, run_study
 from qvit.study.spec import Study
 from qvit.study.store import Store
 from qvit.study.work import Work, execute
@@ -132,3 +133,86 @@ def test_progress_counts_and_estimates(study: MakeStudy, go: Go) -> None:
     go(study(seeds=3), on_news=look)
     assert seen[0][-1] == "4 of 6 runs are done already"
     assert seen[0][3] is not None
+
+
+# --- stacks ---
+
+
+def together(pool: InlinePool) -> list[list[str]]:
+    """The runs that were begun together, without what all names have."""
+    return [[one.name.removeprefix("first ").replace("scratch seed ", "") for one in work.all] for work in pool.seen]
+
+
+def test_the_seeds_of_a_model_are_trained_together(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    summary, pool = go(study(seeds=3), stacks=True)
+    assert (summary.finished, summary.done_now) == (6, 6)
+    assert together(pool) == [
+        ["vit_4q1h 0", "vit_4q1h 1", "vit_4q1h 2"],
+        ["cosine_4q1h 0", "cosine_4q1h 1", "cosine_4q1h 2"],
+    ]
+    _, more = go(study(seeds=5), stacks=True)
+    assert together(more) == [["vit_4q1h 3", "vit_4q1h 4"], ["cosine_4q1h 3", "cosine_4q1h 4"]]
+    assert go(study(seeds=5))[1].seen == [], "by themselves they would be the same"
+    assert len(go(study(seeds=5, stack="never"))[1].seen) == 10, "not computed as in a stack they are others"
+
+
+def test_only_what_is_alike_is_trained_together(study: MakeStudy, go: Go) -> None:
+    odd = [
+        {"where": {"seed": 1}, "set": {"lr": 0.5}},
+        {"where": {"seed": 2}, "set": {"dropout": 0.5}},
+        {"where": {"seed": 4}, "set": {"stacked": False}},
+    ]
+    _, pool = go(study(models=["vit_4q1h"], seeds=6, overrides=odd), stacks=True)
+    assert together(pool) == [["vit_4q1h 0", "vit_4q1h 3", "vit_4q1h 5"], *([f"vit_4q1h {seed}"] for seed in (1, 2, 4))]
+    _, pool = go(study(**TAUGHT, seeds=2), stacks=True, folder=Path("other"))
+    assert [len(work.others) for work in pool.seen if work.teachers or "big" in work.name] == [0] * 5
+
+
+def test_workers_share_what_is_alike(study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(InlinePool):
+        """Room for two, until something has been done."""
+
+        @property
+        def idle(self) -> int:
+            return 2 - len(self.begun)
+
+        def submit(self, work: Work) -> str:
+            self.begun.append(work)
+            return super().submit(work)
+
+        def events(self, timeout: float) -> list[Event]:
+            self.waiting = self.begun.pop(0)
+            return super().events(timeout)
+
+    def begun(**changes: Any) -> list[int]:
+        pool = Two(stacks=True)
+        pool.begun = []  # type: ignore[attr-defined]
+        monkeypatch.setattr(runner, "_pool", lambda *arguments: pool)
+        run_study(study(**changes), tmp_path / str(changes))
+        return [len(work.all) for work in pool.seen]
+
+    assert begun(models=["vit_4q1h"], seeds=5) == [3, 2], "half each"
+    assert begun(seeds=5) == [5, 5], "a model each"
+
+
+def test_each_run_of_a_stack_has_its_own_end(study: MakeStudy, go: Go, tmp_path: Path) -> None:
+    """One fails, one loses its worker, and then goes on by itself."""
+
+    def mishap(work: Work, number: int) -> Event | None:
+        if work.name.endswith("vit_4q1h scratch seed 1"):
+            return Event("failed", work.identity, "here", ("E: no", "Traceback"))
+        return lost(work) if work.name.endswith("vit_4q1h scratch seed 2") and number == 1 else None
+
+    summary, pool = go(study(models=["vit_4q1h"], seeds=4), mishap, stacks=True)
+    assert summary.failed == {"first vit_4q1h scratch seed 1": "E: no"}
+    assert summary.finished == 3
+    assert together(pool) == [[f"vit_4q1h {seed}" for seed in range(4)], ["vit_4q1h 2"]]
+    with Store.read(tmp_path / "study") as store:
+        jobs = stored(tmp_path / "study")
+        outcomes = [[one.outcome for one in store.attempts(job.identity)] for job in jobs.values()]
+    assert outcomes == [
+        ["finished"],
+        ["failed: E: no"],
+        ["lost: its process was killed by SIGKILL", "finished"],
+        ["finished"],
+    ]

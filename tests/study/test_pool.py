@@ -124,7 +124,18 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workers]:
     monkeypatch.setattr(module.signal, "signal", lambda *said: seen.signals.append(said))
     monkeypatch.setattr(torch, "set_num_threads", seen.cores.append)
     monkeypatch.setattr(module, "_share", seen.shared.append)
+
+    def execute_together(work: Any, tell: Callable[..., None]) -> list[tuple[str, Any]]:
+        for one in work.all:
+            tell(one.identity, "train", 1, 1)
+        if work.does == "die":
+            execute(work, tell)
+        if work.does == "fail":
+            raise ConfigError("Nothing of this can be.")
+        return [(one.identity, ConfigError("no") if one.identity == "y" else f"of {one.identity}") for one in work.all]
+
     monkeypatch.setattr("qvit.study.work.execute", execute)
+    monkeypatch.setattr("qvit.study.work.execute_together", execute_together)
     yield seen
     seen.stuck.set()
     for one in seen.processes:
@@ -377,3 +388,33 @@ def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPat
     assert cores() == 64
     monkeypatch.setattr(module.os, "cpu_count", lambda: None)
     assert cores() == 1
+
+
+def several(does: str, names: str = "xyz", **more: Any) -> SimpleNamespace:
+    named = tuple(SimpleNamespace(identity=name) for name in names)
+    return SimpleNamespace(identity=names[0], does=does, others=named[1:], all=named, **more)
+
+
+def test_the_end_of_each_run_of_a_stack_is_told(workers: Workers, tmp_path: Path) -> None:
+    pool = LocalPool(1, tmp_path)
+    assert pool.stacks
+    pool.submit(several("its work"))
+    found = until(pool, lambda events: len(events) == 6)
+    assert [(event.kind, event.identity) for event in found] == [
+        *(("epoch", name) for name in "xyz"),
+        ("finished", "x"),
+        ("failed", "y"),
+        ("finished", "z"),
+    ]
+    assert (found[0].told, found[3].told, found[4].told[0]) == (("train", 1, 1), "of x", "ConfigError: no")
+    assert pool.idle == 1
+    pool.submit(several("fail"))
+    found = until(pool, lambda events: len(events) == 6)[3:]
+    assert [(event.kind, event.identity, event.told[0]) for event in found] == [
+        ("failed", name, "ConfigError: Nothing of this can be.") for name in "xyz"
+    ]
+    pool.submit(several("die", number=0))
+    found = until(pool, lambda events: len(events) == 6)[3:]
+    assert [(event.kind, event.identity) for event in found] == [("lost", name) for name in "xyz"]
+    assert pool.idle == 1
+    pool.close()

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from qvit.distill import Teacher
+from qvit.errors import RunError
 from qvit.study.outcome import Outcome, read_outcome
-from qvit.study.work import Work, execute
+from qvit.study.work import Work, execute, execute_together
 from study.made import finish
 
 # --- doing it ---
@@ -97,3 +98,23 @@ def test_what_training_leaves_is_read(make_npz: Callable[..., Path], tmp_path: P
     assert (found.result, found.seconds) == (done.result, done.seconds)
     [said] = done.warnings
     assert "cannot influence" in said or "weight" in said
+
+
+# --- several ---
+
+
+@pytest.mark.trains
+@pytest.mark.slow("trains three models on phantoms")
+def test_runs_of_a_stack_are_those_of_each_by_itself(tmp_path: Path) -> None:
+    """One of them cannot be: its folder holds something else."""
+    works = [replace(work_of(tmp_path / f"s{seed}", seed=seed, stacked=True), identity=f"s{seed}") for seed in range(3)]
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s1" / "letter.txt").touch()
+    heard: list[Any] = []
+    found = dict(execute_together(replace(works[0], others=tuple(works[1:])), lambda *told: heard.append(told)))
+    assert heard == [("s0", "train", 1, 2), ("s2", "train", 1, 2), ("s0", "train", 2, 2), ("s2", "train", 2, 2)]
+    assert isinstance(found["s1"], RunError)
+    alone = execute(replace(works[2], folder=tmp_path / "alone"))
+    assert isinstance(found["s2"], Outcome)
+    assert found["s2"].result == alone.result
+    assert found["s2"].result != found["s0"].result  # type: ignore[union-attr]
