@@ -156,7 +156,7 @@ def test_the_seeds_of_a_model_are_trained_together(study: MakeStudy, go: Go, tmp
     assert len(go(study(seeds=5, stack="never"))[1].seen) == 10, "not computed as in a stack they are others"
 
 
-def test_only_what_is_alike_is_trained_together(study: MakeStudy, go: Go) -> None:
+def test_only_what_is_alike_is_trained_together(study: MakeStudy, go: Go, tmp_path: Path) -> None:
     odd = [
         {"where": {"seed": 1}, "set": {"lr": 0.5}},
         {"where": {"seed": 2}, "set": {"dropout": 0.5}},
@@ -164,7 +164,7 @@ def test_only_what_is_alike_is_trained_together(study: MakeStudy, go: Go) -> Non
     ]
     _, pool = go(study(models=["vit_4q1h"], seeds=6, overrides=odd), stacks=True)
     assert together(pool) == [["vit_4q1h 0", "vit_4q1h 3", "vit_4q1h 5"], *([f"vit_4q1h {seed}"] for seed in (1, 2, 4))]
-    _, pool = go(study(**TAUGHT, seeds=2), stacks=True, folder=Path("other"))
+    _, pool = go(study(**TAUGHT, seeds=2), stacks=True, folder=tmp_path / "other")
     assert [len(work.others) for work in pool.seen if work.teachers or "big" in work.name] == [0] * 5
 
 
@@ -210,9 +210,5 @@ def test_each_run_of_a_stack_has_its_own_end(study: MakeStudy, go: Go, tmp_path:
     with Store.read(tmp_path / "study") as store:
         jobs = stored(tmp_path / "study")
         outcomes = [[one.outcome for one in store.attempts(job.identity)] for job in jobs.values()]
-    assert outcomes == [
-        ["finished"],
-        ["failed: E: no"],
-        ["lost: its process was killed by SIGKILL", "finished"],
-        ["finished"],
-    ]
+    killed = "lost: its process was killed by SIGKILL"
+    assert outcomes == [["finished"], ["failed: E: no"], [killed, "finished"], ["finished"]]
