@@ -222,7 +222,7 @@ def test_without_gradients_the_result_is_the_same() -> None:
 def test_where_the_kernel_may_run() -> None:
     def may(shape: Shape, kind: torch.dtype = torch.float32, eps: float = 1e-5) -> bool:
         tensors = [each.to(kind) for each in given(shape)]
-        return may_mix(tensors[0], tensors[1], tensors[3], MixWeights(*tensors[4:], eps))
+        return may_mix(*tensors[:4], MixWeights(*tensors[4:], eps))
 
     fitting: Shape = (None, 2, 2, 49, 4, 4, 8, 8)
     assert may(fitting)
@@ -235,6 +235,19 @@ def test_where_the_kernel_may_run() -> None:
     assert not may((None, 1, 1, 2049, 1, 1, 1, 1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not may(fitting)
+
+
+def test_what_does_not_fit_together_never_reaches_the_kernel() -> None:
+    """It would read what is not there."""
+    fitting = given((2, 3, 2, 49, 4, 4, 8, 8))
+    assert may_mix(*fitting[:4], MixWeights(*fitting[4:]))
+    for place, tensor in enumerate(fitting):
+        for axis in range(tensor.ndim):
+            shorter = [*fitting]
+            shorter[place] = tensor.narrow(axis, 0, tensor.shape[axis] - 1)
+            assert not may_mix(*shorter[:4], MixWeights(*shorter[4:])), (place, axis)
+    for place in range(4, 12):
+        assert not may_mix(*fitting[:4], MixWeights(*fitting[4:])._replace(**{MixWeights._fields[place - 4]: None}))
 
 
 def test_scratch_is_as_large_as_the_kernel_thinks() -> None:

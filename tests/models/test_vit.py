@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models import ViT, ViTConfig, create_model, zoo
+from qvit.models.controls import Linear
 from qvit.models.vit import Preprocess, default_patch_size
 
 Images = Callable[..., Tensor]
@@ -311,3 +312,44 @@ def test_autocast(kind: str, images: Images) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = model(pixels)
     torch.testing.assert_close(cast.float(), model(pixels), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_whoever_watches_a_layer_sees_it_and_nothing_else_changes(training: bool, images: Images) -> None:
+    """Though layers are passed over by operations that do several at once."""
+    model = ViT(ViTConfig(projection=Linear())).train(training)
+    pixels, names = images(model.config, 5), [name for name, _ in model.named_modules() if name]
+    plain = model(pixels)
+    for watched in names:
+        seen: list[str] = []
+        module = model.get_submodule(watched)
+        hook = module.register_forward_hook(lambda *_, name=watched, seen=seen: seen.append(name))
+        found = model(pixels)
+        hook.remove()
+        assert set(seen) == {watched}
+        torch.testing.assert_close(found, plain)
+    assert torch.equal(model(pixels), plain)
+
+
+def test_layers_that_were_replaced_are_used(images: Images) -> None:
+    model = ViT(ViTConfig(projection=Linear()))
+    pixels = images(model.config, 5)
+    model.patch_embed = nn.Conv2d(3, 8, 6, stride=4, padding=1)
+    expected = model.pos_embed + model.patch_embed(model.preprocess(pixels)).flatten(2).mT
+    torch.testing.assert_close(model.embed(pixels), expected)
+    block = model.blocks[0]
+    tokens = torch.randn(5, 49, 8)
+
+    def layer_by_layer() -> Tensor:
+        after = tokens + block.attention(block.norm_attention(tokens))  # type: ignore[operator]
+        return after + block.mlp(block.norm_mlp(after))  # type: ignore[operator, no-any-return]
+
+    torch.testing.assert_close(block(tokens), layer_by_layer())
+    block.mlp[0] = nn.Linear(8, 5, bias=False)  # type: ignore[operator, index]
+    block.mlp[2] = nn.Linear(5, 8)  # type: ignore[operator, index]
+    torch.testing.assert_close(block(tokens), layer_by_layer())
+    block.mlp[2] = nn.Linear(6, 8)  # type: ignore[operator, index]
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        block(tokens)
+    block.mlp = nn.Identity()
+    torch.testing.assert_close(block(tokens), layer_by_layer())

@@ -44,23 +44,44 @@ def mix(
     Where a compiled kernel may run (`may_mix`), it wants tokens next to each other in memory, and the result is so,
     too: that of a tensor `(*m, b, d, n)`. Otherwise it is `spelt_out`.
     """
-    if may_mix(tokens, queries, values, weights) and keys.dtype == torch.float32 and unwatched(keys):
-        given = (tokens, queries, keys, values, *weights[:8])
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-            return _Mix.apply(*given, weights.eps)  # type: ignore[no-untyped-call]
-        return _call(given, weights.eps).forward(keep=False)[0]
+    if may_mix(tokens, queries, keys, values, weights):
+        return mix_by_kernel(tokens, queries, keys, values, weights)
     return spelt_out(tokens, queries, keys, values, weights)
 
 
-def may_mix(tokens: Tensor, queries: Tensor, values: Tensor, weights: MixWeights) -> bool:
-    """Return whether the kernel may run: plain tensors of float32 on the CPU, of sizes that suit it."""
-    given = (tokens, queries, values, *weights[:8])
+def mix_by_kernel(tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor, weights: MixWeights) -> Tensor:
+    """Return the same as `mix` for tensors of which `may_mix` has said that the kernel may run; others crash it."""
+    given = (tokens, queries, keys, values, *weights[:8])
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+        return _Mix.apply(*given, weights.eps)  # type: ignore[no-untyped-call]
+    return _call(given, weights.eps).forward(keep=False)[0]
+
+
+def may_mix(tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor, weights: MixWeights) -> bool:
+    """Return whether the kernel may run: plain tensors of float32 on the CPU that fit together, of sizes that suit it.
+
+    Layers may have been replaced by others that do not fit, or have no bias.
+    """
+    given = (tokens, queries, keys, values, *weights[:8])
     return (
-        all(tensor.dtype == torch.float32 for tensor in given)
+        all(tensor is not None for tensor in given)
         and unwatched(*given)
+        and all(tensor.dtype == torch.float32 for tensor in given)
         and not torch.is_autocast_enabled("cpu")
         and weights.eps > 0.0
+        and _fit(tokens, queries, keys, values, weights)
         and _plan(tokens, queries, values, weights.up_bias) is not None
+    )
+
+
+def _fit(tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor, weights: MixWeights) -> bool:
+    *m, b, n, d = tokens.shape
+    h, q, f = values.shape[-3], values.shape[-1], weights.up_bias.shape[-1]
+    shapes = (d, h * q), (d,), (d,), (d,), (f, d), (f,), (d, f), (d,)
+    return (
+        queries.shape == keys.shape
+        and queries.shape[:-1] == values.shape[:-1] == (*m, b, h, n)
+        and all(weight.shape == (*m, *shape) for weight, shape in zip(weights[:8], shapes, strict=True))
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models.attention import Attention
-from qvit.models.block import MixWeights, may_mix, mix
+from qvit.models.block import MixWeights, may_mix, mix_by_kernel
 from qvit.models.embedding import embed, normalised
 from qvit.models.limits import MOST_TOKENS, MOST_WEIGHTS, check_at_most, check_size
 from qvit.models.norm import LayerNorm, norm_mean
@@ -169,8 +169,8 @@ class Block(nn.Module):
         if self._is_plain():
             queries, keys, values = self.attention.project(self.norm_attention(tokens))
             weights = self._weights()
-            if may_mix(tokens, queries, values, weights):
-                return mix(tokens, queries, keys, values, weights)
+            if may_mix(tokens, queries, keys, values, weights):
+                return mix_by_kernel(tokens, queries, keys, values, weights)
             tokens = tokens + self.attention.gather(queries, keys, values)
         else:
             tokens = tokens + self.dropout(self.attention(self.norm_attention(tokens)))
@@ -182,7 +182,7 @@ class Block(nn.Module):
         if type(attention) is not Attention or type(mlp) is not nn.Sequential or dropped:
             return False
         layers = attention.out, self.norm_mlp, *mlp
-        return tuple(map(type, layers)) in _PLAIN and unhooked(attention, mlp, *layers)
+        return tuple(map(type, layers)) in _PLAIN and unhooked(attention, mlp, self.dropout, *layers)
 
     def _weights(self) -> MixWeights:
         out, norm, up, down = self.attention.out, self.norm_mlp, self.mlp[0], self.mlp[2]
@@ -284,7 +284,7 @@ class ViT(Classifier):
         """Return the tokens that enter the first block."""
         check_images(images, in_chans=self.config.in_chans, img_size=self.config.img_size, models=self.models)
         patches, prepared, own = self.patch_embed, self.preprocess, self.pos_embed if self.cls_token is None else None
-        if (type(patches), type(prepared)) in _EMBEDDINGS and unhooked(patches, prepared):
+        if self._embeds_at_once():
             assert patches.bias is not None
             statistics = prepared.mean, prepared.std
             tokens = embed(images, *statistics, patches.weight, patches.bias, own, self.config.patch)
@@ -296,6 +296,15 @@ class ViT(Classifier):
             tokens = torch.cat((self.cls_token.expand(*tokens.shape[:-2], 1, -1), tokens), dim=-2)
         # Positions come first, as the sum takes their layout in memory, token after token, not the convolution's.
         return self.pos_embed + tokens
+
+    def _embeds_at_once(self) -> bool:
+        """Return whether normalising and embedding are one operation: nobody watches, and the layers are as built."""
+        patches, prepared, patch = self.patch_embed, self.preprocess, self.config.patch
+        if (type(patches), type(prepared)) not in _EMBEDDINGS or patches.bias is None:
+            return False
+        shape = self.config.dim, self.config.in_chans, patch, patch
+        built = patches.stride == (patch, patch) and patches.padding == (0, 0) and patches.weight.shape[-4:] == shape
+        return built and unhooked(patches, prepared)
 
     def forward_head(self, tokens: Float[Tensor, "*m b n d"], *, pre_logits: bool = False) -> Float[Tensor, "*m b k"]:
         """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(*m, b, d)`."""
