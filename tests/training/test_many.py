@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qvit.data.arrays import Split
-from qvit.errors import ConfigError, QvitError, RunError, TrainingError
+from qvit.errors import ConfigError, ModelError, QvitError, RunError, TrainingError
 from qvit.training.folder import Run
 from qvit.training.many import Asked, train_many
 from qvit.training.options import RunConfig
@@ -135,3 +135,20 @@ def test_what_does_not_fit_into_the_memory_is_trained_afterwards(asked: Callable
     train_many(parts, memory=1e-9, on_epoch=lambda place, record, _: told.append((place, record.epoch)))
     assert told == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
     assert [kept(one.folder) for one in whole] == [kept(one.folder) for one in parts]
+
+
+def test_a_state_of_another_model_stops_that_run_alone(asked: Callable[..., list[Asked]]) -> None:
+    def stop(place: int, record: Any, _seconds: float) -> None:
+        if place == 1:
+            raise KeyboardInterrupt
+
+    deeper, runs = asked("deeper", count=2, depth=2), asked(count=2)
+    for some in (deeper, runs):
+        with pytest.raises(KeyboardInterrupt):
+            train_many(some, on_epoch=stop)
+    shutil.copy(deeper[0].folder / "state.pt", runs[0].folder / "state.pt")
+    first, second = train_many(runs, resume=True)
+    assert isinstance(first, ModelError)
+    assert str(first).startswith("The state to go on from is not that of this model")
+    assert isinstance(second, Run)
+    assert second.finished

@@ -247,7 +247,8 @@ class _Near:
             for (first, second), distance, turn in zip(ends.tolist(), distances.tolist(), turns.tolist(), strict=True)
             if not (across_only and self.images.split[first] == self.images.split[second])
         ]
-        return found, min(1.0, self.learnt.false_share + expected / max(1, len(chosen)))
+        share = min(1.0, self.learnt.false_share + expected / max(1, len(chosen)))
+        return found, float(f"{share:.2g}")  # more digits of an estimate would depend on the order of sums
 
     def _apart(
         self, pairs: Int64[np.ndarray, "m 2"], radius: float

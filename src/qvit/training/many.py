@@ -29,6 +29,7 @@ from qvit.training.run import (
 )
 from qvit.training.state import Member, TrainState
 from qvit.training.surroundings import surroundings
+from qvit.training.together import check_state
 
 MEMORY = 1.0  # gigabytes
 OnEpochOf = Callable[[int, EpochRecord, float], None]  # the place of the run in the list, and as for `train_run`
@@ -179,7 +180,9 @@ def _member(one: _Going) -> Member:
     if one.asked.guide is not None:
         to_learn, objective = one.asked.guide.prepare(one.model, one.data, config.train, seed=config.seed)
     record = recorder(one.run, one.tell)
-    return Member(to_learn, config.train, config.seed, objective, state or TrainState(), record)
+    member = Member(to_learn, config.train, config.seed, objective, state or TrainState(), record)
+    check_state(member, one.model)  # now, as in a stack it would stop the others, too
+    return member
 
 
 def _finished(one: _Going, member: Member) -> Run | QvitError:

@@ -201,6 +201,14 @@ def check_shared(members: Sequence[Member]) -> None:
         )
 
 
+def check_state(one: Member, model: nn.Module) -> None:
+    """Raise `ModelError` unless a member's state is that of a model and an optimizer like this one; loads it."""
+    if not one.state.blank:
+        load_weights(one, model)
+        with _of_this_model():
+            make_optimizer(model, one.config).load_state_dict(one.state.optimizer)
+
+
 def load_weights(one: Member, model: nn.Module, objective: nn.Module | None = None) -> None:
     """Load what a member has learned so far; raises `ModelError` for a state of another model, or a damaged one."""
     with _of_this_model():
