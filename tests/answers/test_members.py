@@ -10,7 +10,7 @@ import pytest
 from answers.conftest import pictures
 from qvit.answers import members, reading
 from qvit.answers.members import ask, ask_files, ask_files_of, key_of, open_member
-from qvit.answers.predictor import load
+from qvit.answers.predictor import Prediction, load
 from qvit.answers.spread import File
 from qvit.errors import RunError
 from qvit.training.folder import Run
@@ -58,6 +58,16 @@ def test_another_process_opens_the_same_models(run: Run, tmp_path: Path, trained
         ask_files_of(key, Path(), 0, of(paths))
 
 
+def assert_alike(found: list[Prediction], expected: list[Prediction]) -> None:
+    """Up to rounding: on some processors a product of few rows is computed otherwise than one of many."""
+    assert [(each.label, each.error is None) for each in found] == [
+        (each.label, each.error is None) for each in expected
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours.probabilities is None) == (theirs.probabilities is None)
+        assert ours.probabilities == (theirs.probabilities and pytest.approx(theirs.probabilities, abs=1e-6))
+
+
 @pytest.mark.processes
 @pytest.mark.slow("a process that loads torch and a model")
 def test_many_files_are_answered_by_several_processes(
@@ -72,7 +82,8 @@ def test_many_files_are_answered_by_several_processes(
     monkeypatch.setattr(reading, "ALONE", 10_000)
     monkeypatch.setattr(reading, "MOST_FILES", 3)
     monkeypatch.setattr("qvit.answers.spread._processors", lambda: 2)
-    assert predictor.predict(relative) == alone
+    shared = predictor.predict(relative)
+    assert [each.source for each in shared] == [each.source for each in alone]
+    assert_alike(shared, alone)
     monkeypatch.chdir(tmp_path / "new")
-    here = predictor.predict([path.name for path in paths])
-    assert [each.probabilities for each in here] == [each.probabilities for each in alone], "the others stay elsewhere"
+    assert_alike(predictor.predict([path.name for path in paths]), alone)  # the others stay elsewhere
