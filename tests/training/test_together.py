@@ -62,6 +62,7 @@ def some(data: Dataset) -> list[Member]:
     ]
 
 
+@pytest.mark.slow("trains four models as a stack, and each alone")
 @pytest.mark.parametrize(
     ("task", "name", "options", "train"),
     [
@@ -103,11 +104,12 @@ def test_no_bit_depends_on_the_others(make_data: MakeData) -> None:
             assert same(one, whole[place]), place
 
 
+@pytest.mark.slow("trains eight models for up to six epochs")
 def test_what_befalls_one_is_no_matter_to_the_others(make_data: MakeData) -> None:
     """One diverges in its tenth step, one is stopped by patience, one goes on from its second epoch."""
     data = make_data()
     config = replace(TINY, epochs=6)
-    images = data.train.images.copy()
+    images = data.train.images.copy()  # the same, as others
     huge = replace(config, lr=1e38, clip_norm=None, weight_decay=0.0, schedule="warmup_cosine", warmup=0.4)
     resumed = Member(data, replace(config, epochs=2), 5)
     trained([resumed])
@@ -232,6 +234,7 @@ def test_objectives_that_cannot_be_put_together_are_refused(make_data: MakeData)
             trained([Member(data, TINY, seed, objective=own) for seed, own in enumerate(objectives)])
 
 
+@pytest.mark.slow("trains three models until they have learnt something")
 def test_a_model_of_a_stack_learns(make_data: MakeData) -> None:
     data = make_data(noise=5.0)
     members = [Member(data, replace(TINY, epochs=25, batch_size=8), seed) for seed in range(3)]
