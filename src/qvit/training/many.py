@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qvit.data.arrays import Dataset
 from qvit.errors import ConfigError, QvitError
-from qvit.models.stack import bytes_of_training, unstackable
+from qvit.models.stack import bytes_of_training
 from qvit.models.vit import ViT
 from qvit.training.batches import default_batch_size
 from qvit.training.folder import Run
@@ -26,6 +26,7 @@ from qvit.training.run import (
     kept_state,
     recorder,
     take_folder,
+    to_build,
 )
 from qvit.training.state import Member, TrainState
 from qvit.training.surroundings import surroundings
@@ -130,10 +131,7 @@ def _take(
     if key not in known:
         known[key] = config.load_data(root, download=download)
     data = known[key]
-    architecture = config.architecture(data.info, data.size)
-    reason = unstackable(architecture)
-    if reason is not None:
-        raise ConfigError(f"stacked: {config.model} cannot be trained in a stack: {reason}. Leave stacked out.")
+    architecture = to_build(config, data, None, download=download)
     check_measurable(data)
     make_loss(data.info.task, name=config.train.loss)
     model = fresh(architecture, config.seed)

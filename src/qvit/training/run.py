@@ -97,7 +97,7 @@ def train_run(
     with surroundings(config.train.threads), assemble(config.train.device) as team:
         data = team.in_turn(lambda: _load(config, root, download=download))
         run = Run(Path(folder))
-        architecture = team.lead(lambda: _to_build(config, data, origin or _earlier(run, resume), download=download))
+        architecture = team.lead(lambda: to_build(config, data, origin or _earlier(run, resume), download=download))
         if config.stacked and team.count > 1:
             raise ConfigError("stacked: a stack is trained by one process. Leave stacked out, or start one process.")
         check_measurable(data)
@@ -162,7 +162,7 @@ def check_measurable(data: Dataset) -> None:
             )
 
 
-def _to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
+def to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download: bool) -> ModelConfig:
     """Return what model to build, without published weights if they are not available or an earlier run had none."""
     architecture = config.architecture(data.info, data.size)
     if config.stacked and (reason := unstackable(architecture)) is not None:
