@@ -69,6 +69,11 @@ class Driver:
         self.running: dict[str, float] = {}
         self.lost: defaultdict[str, int] = defaultdict(int)
         self.sizes: dict[str, int] = {}  # of the stacks that running runs are in
+        self.kinds = {  # what runs that can be trained together have in common: all but the seed
+            identity: repr(sorted((key, value) for key, value in options[identity].items() if key != "seed"))
+            for identity, job in self.jobs.items()
+            if options[identity].get("stacked") and not job.teachers
+        }
         self.status = {job.identity: job.status for job in jobs}
         self.done = 0
         self._seconds: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
@@ -122,21 +127,14 @@ class Driver:
         alike = [other for other in self.waiting if self._stack_of(other) == key]
         kinds = {self._stack_of(other) or other for other in self.waiting} - {key}
         workers = max(1, pool.idle - len(kinds))  # if others wait, these are for the other workers
-        share = min(-(-(1 + len(alike)) // workers), self._most_in(identity)) - 1
+        share = min(-(-(1 + len(alike)) // workers), MOST_IN_STACK) - 1
         for other in alike[:share]:
             self.waiting.remove(other)
         return alike[:share]
 
     def _stack_of(self, identity: str) -> str | None:
         """Return what runs of a stack have in common; None for a run that is done by itself."""
-        options = self.options[identity]
-        if not options.get("stacked") or self.jobs[identity].teachers or self.lost[identity]:
-            return None
-        return repr(sorted((key, value) for key, value in options.items() if key != "seed"))
-
-    def _most_in(self, identity: str) -> int:
-        """Return how many runs like one a stack may have."""
-        return MOST_IN_STACK
+        return None if self.lost.get(identity) else self.kinds.get(identity)
 
     def _begin(self, identities: Sequence[str], pool: Pool) -> None:
         works = [self._work(identity) for identity in identities]
