@@ -348,6 +348,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             "workers": ("mine.yaml --workers 3", {"workers": (None, 3)}),
             "ray": ("mine.yaml --ray local", {"ray": (None, "local")}),
             "dataset": ("mine.yaml --dataset octmnist", {"study.datasets": (("phantom", "octmnist"), ("octmnist",))}),
+            "memory": ("mine.yaml --memory 0.5", {"memory": (1.0, 0.5)}),
             "seeds": ("mine.yaml --seeds 1", {"study.seeds": ((0, 1), (0,))}),
             "root": ("mine.yaml --root files", {"root": (None, "files")}),
             "offline": ("mine.yaml --offline", {"download": (True, False)}),

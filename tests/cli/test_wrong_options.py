@@ -334,6 +334,7 @@ WRONG: dict[str, Wrong] = {
         "root": (NEVER, "nothing is downloaded: what it holds is looked at where it is there"),
     },
     "study run": {
+        "memory": ("tiny.yaml --memory 0", "memory must be positive, got 0.0."),
         "file": (
             "no.yaml",
             "Cannot read the study no.yaml: there is no such file. Name a YAML file or one of: controls, paper, "

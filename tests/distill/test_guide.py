@@ -15,11 +15,11 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import apply_element
 from qvit.distill import DistillationObjective, DistillConfig, Teacher, TeacherGuide, objectives
 from qvit.distill.guide import KD_LOSSES_OF_TASK
-from qvit.distill.teacher_cache import TeacherOutputs
+from qvit.models.stack import part, stacked
 from qvit.training.batches import Batch, load_batch
 from qvit.training.config import TrainConfig
-from qvit.training.losses import LOSSES_OF_TASK, cross_entropy, make_loss
-from qvit.training.objective import label_loss
+from qvit.training.losses import LOSSES_OF_TASK, make_loss
+from qvit.training.objective import stacked_objective, supervised
 from qvit.training.options import resolve
 from qvit.training.places import recorded, with_places
 from qvit.training.run import Run, train_run
@@ -59,6 +59,12 @@ class School:
 @pytest.fixture
 def school(build: Build, tmp_path: Path) -> School:
     return School(build, tmp_path / "cache")
+
+
+@pytest.fixture
+def run_teacher_of(make_npz: Callable[..., Path], make_run: MakeRun) -> MakeRun:
+    """A teacher's run for a task."""
+    return lambda task: make_run(make_npz(task), task=task, model="vit_8q1h")
 
 
 def a_batch(data: Dataset, group: str = "d4", first: int = 0) -> Batch:
@@ -141,9 +147,9 @@ def test_weights_of_classes_are_those_of_the_labels(
     train = replace(TINY, class_weights="balanced", loss="emd")
     objective = school.prepare(data, linear_teacher(data), DistillConfig(alpha=0.25), train)[2]
     logits, labels = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)), a_batch(data).labels
-    torch.testing.assert_close(objective.label_loss(logits, labels), label_loss(data, train)(logits, labels))
-    plain = make_loss("ordinal")(logits, labels)
-    assert (objective.label_loss(logits, labels) - plain).abs().min() > 1e-3
+    found = objective.labels.loss(logits, labels)
+    torch.testing.assert_close(found, supervised(data, train).loss(logits, labels))
+    assert (found - make_loss("ordinal")(logits, labels)).abs().min() > 1e-3
 
 
 # A value for each option, beside the usual ones, under which the loss is another.
@@ -189,7 +195,7 @@ def test_without_the_teacher_it_is_plain_training(
         model, to_learn, objective = school.prepare(data, teacher, how, train)
         assert to_learn is data
         assert not isinstance(objective, nn.Module)
-        assert torch.equal(objective(model, batch), label_loss(data, train)(model(batch.images), batch.labels))
+        assert torch.equal(objective(model, batch), supervised(data, train).loss(model(batch.images), batch.labels))
     assert teacher.members[0].seen == 2, "one image each, to see whether it fits"
     assert not school.cache.exists()
 
@@ -446,10 +452,31 @@ def test_datasets_and_symmetries_have_caches_of_their_own(
     assert len(list(school.cache.iterdir())) == 3
 
 
+# --- stacks of students ---
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
 @pytest.mark.parametrize("kd_loss", ["soft", "mse", "ordinal", "decoupled", "none"])
-def test_each_student_of_a_stack_learns_from_the_same_logits(kd_loss: Any) -> None:
-    students, taught, labels = torch.randn(3, 8, 5), torch.randn(8, 5), torch.zeros(8, 1, dtype=torch.long)
-    config = DistillConfig(kd_loss=kd_loss, attention_weight=1.0)
-    objective = DistillationObjective(TeacherOutputs(taught[None]), config, task="ordinal", label_loss=cross_entropy)
-    alone = torch.stack([objective._of_logits(one, taught, labels) for one in students])
-    torch.testing.assert_close(objective._of_logits(students, taught, labels), alone)
+def test_each_student_of_a_stack_has_its_own_loss(
+    make_data: MakeData, run_teacher_of: MakeRun, school: School, kd_loss: Any, alpha: float
+) -> None:
+    """Each on images of its own, turned as they are for it, and with a map of features of its own."""
+    data = make_data("ordinal")
+    teacher = Teacher.of_runs([run_teacher_of("ordinal").folder])
+    how = DistillConfig(kd_loss=kd_loss, alpha=alpha, feature_weight=1.0, attention_weight=1.0)
+    train = replace(TINY, class_weights="balanced")
+    models = [school.build(data, seed=seed) for seed in range(3)]
+    guide = TeacherGuide(teacher, how, cache=school.cache)
+    own = [guide.prepare(model, data, train, seed=seed)[1] for seed, model in enumerate(models)]
+    batches = [a_batch(data, first=3 * seed) for seed in range(3)]
+    both = Batch(*(torch.stack([getattr(one, field.name) for one in batches]) for field in fields(Batch)))
+    objective: Any = stacked_objective(own)
+    found = objective(stacked(models), both)
+    alone = torch.stack([objective(*each) for objective, *each in zip(own, models, batches, strict=True)])
+    torch.testing.assert_close(found, alone)
+    assert objective.taught is own[0].taught
+    two = Batch(*(getattr(both, field.name)[[2, 0]] for field in fields(Batch)))
+    losses = objective.part([2, 0])(part(stacked(models), [2, 0]), two)
+    torch.testing.assert_close(losses, alone[[2, 0]])
+    losses.sum().backward()
+    assert [bool(row.any()) for row in objective.map.weight.grad] == [True, False, True]

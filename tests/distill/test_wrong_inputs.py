@@ -23,18 +23,23 @@ import qvit.distill
 from distill.test_wrong_options import OF_TEACHING, RESOLVED
 from qvit.data.arrays import Dataset, Split
 from qvit.distill import (
+    AskedStudent,
     CacheWarning,
     DistillationConfig,
+    DistillationObjective,
     DistillConfig,
     Teacher,
     TeacherGuide,
+    TeacherOutputs,
     distill,
+    distill_many,
     pipeline,
     teacher_cache,
     teacher_outputs,
 )
 from qvit.distill.pipeline import RESULT
-from qvit.errors import ConfigError, DataError, QvitError, RunError
+from qvit.errors import ConfigError, DataError, ModelError, QvitError, RunError
+from qvit.training.objective import Supervised
 from suite.messages import missing, raised
 
 
@@ -123,6 +128,21 @@ class World:
         change(next((self.tmp / "kept").iterdir()))
         self.ask()
 
+    def together(self, *students: DistillationConfig) -> None:
+        asked = [AskedStudent(config, self.tmp / f"s{place}") for place, config in enumerate(students)]
+        distill_many(asked, self.run_teacher, cache=self.tmp / "cache")
+
+    def stack(self, *kinds: tuple[str, Any]) -> None:
+        taught = torch.zeros(1, 7, 4)
+        labels = Supervised("multi-class", "ce", 0.0, None)
+        first, *others = [
+            DistillationObjective(
+                TeacherOutputs(taught, key=key), DistillConfig(loss), task="multi-class", labels=labels
+            )
+            for key, loss in kinds
+        ]
+        first.stacked(others)
+
     def holding(self, *names: str, folder: str = "out") -> str:
         for name in names:
             (self.tmp / folder / name).mkdir(parents=True)
@@ -196,6 +216,9 @@ NOT_FINITE = "The teacher Own gives {} that are not finite; train it again."
 DAMAGED = "The teacher outputs in {tmp}/kept/{key} are damaged ({}); they are computed again."
 RESUME = "Go on with it by --resume, or choose another folder with --out."
 NO_CACHE = "Cannot write teacher outputs to {tmp}/{}. Free some space, or choose another folder with --cache."
+UNLIKE = "Expected students that differ in the seed alone, one at least; distil others apart."
+APART = "Expected students of a stack to learn from one teacher, on the same images and in the same way; train these "
+APART += "apart."
 Row = tuple[Callable[[World], Any], type[Exception], str]
 ERRORS: dict[str, Row] = {
     # who cannot teach, or be taught
@@ -341,6 +364,11 @@ ERRORS: dict[str, Row] = {
         RunError,
         "Cannot use {tmp}/file/x as a folder of teacher outputs: Not a directory. Choose another with --cache.",
     ),
+    # students together
+    "no students": (lambda w: w.together(), ConfigError, UNLIKE),
+    "students of other rates": (lambda w: w.together(w.settings(), w.settings(lr=0.5)), ConfigError, UNLIKE),
+    "students of one stack with two teachers": (lambda w: w.stack(("a", "soft"), ("b", "soft")), ModelError, APART),
+    "students of one stack with two losses": (lambda w: w.stack(("a", "soft"), ("a", "mse")), ModelError, APART),
     # teacher outputs
     "a file in the cache's place": (
         lambda w: w.ask(folder=w.file()),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from qvit.errors import ConfigError
 from qvit.study import runner
 from qvit.study.driver import LOST_AT_MOST, StudyProgress, error_file
 from qvit.study.pool import Event
@@ -164,8 +165,27 @@ def test_only_what_is_alike_is_trained_together(study: MakeStudy, go: Go, tmp_pa
     ]
     _, pool = go(study(models=["vit_4q1h"], seeds=6, overrides=odd), stacks=True)
     assert together(pool) == [["vit_4q1h 0", "vit_4q1h 3", "vit_4q1h 5"], *([f"vit_4q1h {seed}"] for seed in (1, 2, 4))]
-    _, pool = go(study(**TAUGHT, seeds=2), stacks=True, folder=tmp_path / "other")
-    assert [len(work.others) for work in pool.seen if work.teachers or "big" in work.name] == [0] * 5
+
+
+def test_students_of_one_teacher_are_trained_together(study: MakeStudy, go: Go) -> None:
+    two = TAUGHT["teachers"] | {"small": [{"arch": "vit_4q1h", "epochs": 1}]}
+    regimes = TAUGHT["regimes"] | {"other": TAUGHT["regimes"]["kd"] | {"teacher": "small"}}
+    _, pool = go(study(teachers=two, regimes=regimes, models=["vit_4q1h"], seeds=2), stacks=True)
+    seen = {tuple(one.name.split(" ", 1)[1] for one in work.all): len(work.teachers) for work in pool.seen}
+    teachers = [names for names in seen if len(names) == 1]
+    assert len(teachers) == 2, "a teacher is trained by itself"
+    assert {names: seen[names] for names in seen if len(names) > 1} == {
+        tuple(f"vit_4q1h {regime} seed {seed}" for seed in range(2)): int(regime != "scratch")
+        for regime in ("scratch", "kd", "other")
+    }
+
+
+def test_stacks_may_take_a_stated_memory(study: MakeStudy, go: Go) -> None:
+    _, pool = go(study(seeds=2), stacks=True, memory=0.25)
+    assert {one.memory for work in pool.seen for one in work.all} == {0.25}
+    for memory in (0.0, float("inf")):
+        with pytest.raises(ConfigError, match=r"^memory must be positive, got"):
+            go(study(), memory=memory)
 
 
 def test_workers_share_what_is_alike(study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import torch
 
 from qvit.data.registry import DATASETS
 from qvit.study import estimate as module
+from qvit.study.driver import MOST_IN_STACK
 from qvit.study.estimate import START, Planned, estimate
 from qvit.study.reading import parse_study
 from qvit.training.batches import default_batch_size
@@ -23,12 +24,12 @@ OPTIONS = "options: {epochs: 4, batch_size: 8, tta: never}\n"
 
 
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Models and batch sizes as they are timed."""
-    asked: list[tuple[str, int]] = []
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
+    """Models and batch sizes as they are timed, and how many at once."""
+    asked: list[tuple[str, int, int]] = []
 
-    def time(run: Any, _architecture: Any, _info: Any, batch: int) -> tuple[float, float]:
-        asked.append((run.model, batch))
+    def time(run: Any, _architecture: Any, _info: Any, batch: int, together: int) -> tuple[float, float]:
+        asked.append((run.model, batch, together))
         return STEP, VIEW
 
     monkeypatch.setattr(module, "_time", time)
@@ -58,7 +59,7 @@ def run_seconds(splits: Any, epochs: int = 4, *, images: int | None = None, batc
 
 
 @pytest.mark.long
-def test_counts(timed: list[tuple[str, int]]) -> None:
+def test_counts(timed: list[tuple[str, int, int]]) -> None:
     found = planned(
         "datasets: [breastmnist, retinamnist]\nmodels: {kind: [qvit, vit], heads: [1, 2]}\nseeds: 3\n" + OPTIONS +
         "teachers: {t: [{arch: vit_8q1h, seeds: 2}]}\nregimes: {scratch: , kd: {teacher: t}}",
@@ -75,24 +76,45 @@ def test_counts(timed: list[tuple[str, int]]) -> None:
     assert found.megabytes > 0
 
 
-def test_each_model_is_timed_once_a_kind_of_images(timed: list[tuple[str, int]]) -> None:
+def test_each_model_is_timed_once_a_kind_of_images(timed: list[tuple[str, int, int]]) -> None:
     told: list[tuple[int, int]] = []
     planned(
         "datasets: [breastmnist, pneumoniamnist, retinamnist]\nmodels: [qvit_4q1h, vit_4q1h]\nseeds: 5\n" + OPTIONS,
         on_timed=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     # The first two are grey and of two classes, and look alike to a model.
-    assert timed == [("qvit_4q1h", 8), ("vit_4q1h", 8), ("qvit_4q1h", 8), ("vit_4q1h", 8)]
+    assert timed == [("qvit_4q1h", 8, 5), ("vit_4q1h", 8, 5), ("qvit_4q1h", 8, 5), ("vit_4q1h", 8, 5)]
     assert told == [(k, 6) for k in range(1, 7)]
 
 
-def test_seconds_by_hand(timed: list[tuple[str, int]]) -> None:
+def test_as_many_are_timed_at_once_as_are_trained_together(timed: list[tuple[str, int, int]]) -> None:
+    def at_once(models: str, seeds: int, more: str = "", **options: Any) -> list[int]:
+        timed.clear()
+        planned(f"datasets: breastmnist\nmodels: {models}\nseeds: {seeds}\n{OPTIONS}{more}", **options)
+        return [together for _, _, together in timed]
+
+    two = "[vit_4q1h, cosine_4q1h]"
+    assert at_once(two, 6, workers=2) == [6, 6], "a model for each worker"
+    assert at_once("vit_4q1h", 7, workers=2) == [4], "half for each"
+    assert at_once("vit_4q1h", 200, workers=2) == [MOST_IN_STACK]
+    assert at_once(two, 6, "stack: never", workers=2) == [1, 1]
+    teachers = "teachers: {t: [{arch: vit_8q1h, seeds: 2}]}\nregimes: {kd: {teacher: t}}"
+    assert at_once("vit_4q1h", 3, teachers, workers=1) == [1, 3], "teachers by themselves"
+    big = "options: {batch_size: 4000, size: 224, epochs: 1}\nmodels: vit_4q1h\ndatasets: pathmnist\nseeds: 9"
+    timed.clear()
+    planned(big, workers=1)
+    [(_, batch, together)] = timed
+    assert batch == 4000
+    assert together < 9, "more do not fit into the memory of a stack"
+
+
+def test_seconds_by_hand(timed: list[tuple[str, int, int]]) -> None:
     found = planned("datasets: [breastmnist, retinamnist]\nmodels: qvit_4q1h\nseeds: 2\n" + OPTIONS)
     assert [row.seconds for row in found.rows] == pytest.approx([run_seconds(BREAST), run_seconds(RETINA)])
     assert found.rows[0].total == 2 * found.rows[0].seconds
 
 
-def test_epochs_and_images_and_views_count(timed: list[tuple[str, int]]) -> None:
+def test_epochs_and_images_and_views_count(timed: list[tuple[str, int, int]]) -> None:
     def seconds(options: str) -> float:
         [row] = planned(f"datasets: retinamnist\nmodels: qvit_4q1h\noptions: {{{options}}}").rows
         return row.seconds
@@ -116,14 +138,14 @@ def kd(more: str, *, dataset: str = "retinamnist") -> float:
     return next(row.seconds for row in found.rows if row.regime == "kd")
 
 
-def test_both_stages_of_a_distillation_count(timed: list[tuple[str, int]]) -> None:
+def test_both_stages_of_a_distillation_count(timed: list[tuple[str, int, int]]) -> None:
     stages = "pretrain: {epochs: 3}, finetune: {epochs: 6}"
     assert kd(f"mixtures: 0, {stages}") == pytest.approx(run_seconds(RETINA, 3) + run_seconds(RETINA, 6))
     assert kd("mixtures: 0") == pytest.approx(run_seconds(RETINA, 4) + run_seconds(RETINA, 50)), "50 are its own"
     assert kd("joint: true") == pytest.approx(run_seconds(RETINA, 4))
 
 
-def test_the_images_to_learn_from_a_teacher_on_count(timed: list[tuple[str, int]], tmp_path: Path) -> None:
+def test_the_images_to_learn_from_a_teacher_on_count(timed: list[tuple[str, int, int]], tmp_path: Path) -> None:
     np.savez(tmp_path / "pool.npz", images=np.zeros((72, 28, 28), np.uint8))
     after = run_seconds(RETINA, 6)
     for more, images in (
@@ -138,7 +160,7 @@ def test_the_images_to_learn_from_a_teacher_on_count(timed: list[tuple[str, int]
     assert kd("finetune: {epochs: 6}", dataset="octmnist") == pytest.approx(run_seconds(many) + run_seconds(many, 6))
 
 
-def test_workers_are_no_more_than_runs(timed: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_no_more_than_runs(timed: list[tuple[str, int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "cores", lambda: 6)
     text = "datasets: breastmnist\nmodels: qvit_4q1h\nseeds: {}\noptions: {{threads: {}}}"
     assert planned(text.format(9, 1)).workers == 6
@@ -149,7 +171,7 @@ def test_workers_are_no_more_than_runs(timed: list[tuple[str, int]], monkeypatch
     assert planned(text.format(9, 1), workers=8).workers == 8
 
 
-def test_disk(timed: list[tuple[str, int]]) -> None:
+def test_disk(timed: list[tuple[str, int, int]]) -> None:
     def megabytes(text: str) -> float:
         return planned(text).megabytes
 
@@ -165,7 +187,7 @@ def test_disk(timed: list[tuple[str, int]]) -> None:
     assert megabytes(taught) > megabytes("datasets: octmnist\nmodels: qvit_4q1h") + logits
 
 
-def test_as_json(timed: list[tuple[str, int]]) -> None:
+def test_as_json(timed: list[tuple[str, int, int]]) -> None:
     found = planned("datasets: [breastmnist, retinamnist]\nmodels: qvit_4q1h\nseeds: 3\n" + OPTIONS, workers=2)
     told = found.as_json()
     assert json.loads(json.dumps(told)) == told
@@ -186,7 +208,7 @@ def test_as_json(timed: list[tuple[str, int]]) -> None:
     }
 
 
-def test_an_own_file_is_read(timed: list[tuple[str, int]], make_npz: Callable[..., Path]) -> None:
+def test_an_own_file_is_read(timed: list[tuple[str, int, int]], make_npz: Callable[..., Path]) -> None:
     [row] = planned(f"datasets: {make_npz()}\nmodels: qvit_4q1h\noptions: {{size: 12, {OPTIONS[10:-2]}}}").rows
     assert row.dataset == "first"
     assert row.seconds == pytest.approx(run_seconds({"train": 24, "val": 16, "test": 20}))

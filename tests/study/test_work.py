@@ -118,3 +118,35 @@ def test_runs_of_a_stack_are_those_of_each_by_itself(tmp_path: Path) -> None:
     assert isinstance(found["s2"], Outcome)
     assert found["s2"].result == alone.result
     assert found["s2"].result != found["s0"].result  # type: ignore[union-attr]
+
+
+def test_students_of_a_stack_learn_from_their_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Told] = []
+
+    def distill_many(students: Any, teacher: Any, **options: Any) -> list[Any]:
+        asked.append({"students": students, "teacher": teacher} | options)
+        for place, student in enumerate(students):
+            options["on_epoch"](place, "finetune", SimpleNamespace(epoch=1), 7)
+            finish(student.folder / "finetune")
+            (student.folder / "distillation.json").write_text("{}")
+        return [None, RunError("no")]
+
+    monkeypatch.setattr("qvit.distill.distill_many", distill_many)
+    monkeypatch.setattr(Teacher, "of_runs", lambda folders, *, device: (folders, device))
+    options = {"teachers": (tmp_path / "t",), "memory": 0.5}
+    works = [
+        replace(work_of(tmp_path / f"s{seed}", seed=seed, temperature=3.0), identity=f"s{seed}", **options)
+        for seed in range(2)
+    ]
+    heard: list[Any] = []
+    found = dict(execute_together(replace(works[0], others=(works[1],)), lambda *told: heard.append(told)))
+    [said] = asked
+    assert [(one.folder.name, one.config.student.seed, one.config.how.temperature) for one in said["students"]] == [
+        ("s0", 0, 3.0),
+        ("s1", 1, 3.0),
+    ]
+    assert said["teacher"] == ((tmp_path / "t",), "cpu")
+    assert (said["cache"], said["memory"], said["resume"]) == (tmp_path / "outputs", 0.5, True)
+    assert heard == [("s0", "finetune", 1, 7), ("s1", "finetune", 1, 7)]
+    assert isinstance(found["s0"], Outcome)
+    assert str(found["s1"]) == "no"

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from qvit.data.arrays import Dataset
 from qvit.distill import DistillConfig, Teacher
 from qvit.distill.guide import TeacherGuide
+from qvit.errors import ConfigError
 from qvit.models.zoo import Model
 from qvit.training import together
 from qvit.training.batches import Batch
@@ -145,6 +147,14 @@ def test_numbers_of_one_process(folder: Path, tmp_path: Path, monkeypatch: pytes
     assert lead["learned"] == other["learned"]
     for key, value in alone["learned"].items():
         np.testing.assert_allclose(lead["learned"][key], value, atol=1e-5)
+
+
+def test_a_stack_is_trained_by_one_process(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(settings(folder, "circuits"), stacked=True)
+    told = "stacked: a stack is trained by one process. Leave stacked out, or start one process."
+    errors = Room(monkeypatch, 2).together(lambda team: train_run(config, tmp_path / "run"))
+    assert [(type(error), str(error)) for error in errors] == [(ConfigError, told)] * 2
+    assert not (tmp_path / "run").exists()
 
 
 def test_noise_is_each_processes_own(

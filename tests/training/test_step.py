@@ -18,7 +18,7 @@ from qvit.training.config import TrainConfig
 from qvit.training.diagnose import check_finite
 from qvit.training.loop import fit
 from qvit.training.machine import check_device
-from qvit.training.objective import label_loss, supervised
+from qvit.training.objective import supervised
 from qvit.training.prediction import predict
 from qvit.training.seeding import INIT, ORDER, generator, seeded
 from qvit.training.state import TrainState
@@ -253,11 +253,11 @@ def test_the_loss_has_the_options_of_the_configuration(make_data: MakeData) -> N
         ({"label_smoothing": 0.2}, smooth),
         ({"class_weights": "balanced"}, plain * 2 / 3),
     ):
-        found = label_loss(data, replace(TINY, **options))(logits, label)
+        found = supervised(data, replace(TINY, **options)).loss(logits, label)
         assert found.item() == pytest.approx(expected, rel=1e-5)
     told = r"^loss='emd' does not fit a binary task; use ce, or auto\.$"
     with pytest.raises(ConfigError, match=told):
-        label_loss(data, replace(TINY, loss="emd"))
+        supervised(data, replace(TINY, loss="emd"))
 
 
 def test_the_plain_objective_is_the_loss_of_the_models_logits(make_data: MakeData) -> None:

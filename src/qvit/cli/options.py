@@ -43,6 +43,7 @@ Wrong = Annotated[
 Alarms = Annotated[
     float, typer.Option(help="Share of usual images that may be called unlike those trained on; 0 for no warning.")
 ]
+Memory = Annotated[float, typer.Option(help="Gigabytes that models trained together may take in a process.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Do not download a missing file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, no progress.")]
 

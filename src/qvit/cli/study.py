@@ -11,7 +11,7 @@ import typer
 
 from qvit.cli.console import Group, heavy_imports, print_json, print_table, say
 from qvit.cli.data import Root
-from qvit.cli.options import Json, Offline
+from qvit.cli.options import Json, Memory, Offline
 
 if TYPE_CHECKING:
     from qvit.study.driver import StudyProgress
@@ -91,6 +91,7 @@ def run(
     ] = None,
     dataset: Datasets = None,
     seeds: Seeds = None,
+    memory: Memory = 1.0,
     root: Root = None,
     offline: Offline = False,
     json: Json = False,
@@ -112,6 +113,7 @@ def run(
             ray=ray,
             root=root,
             download=not offline,
+            memory=memory,
             on_news=on_news,
             on_wait=say,
         )

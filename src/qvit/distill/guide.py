@@ -1,6 +1,7 @@
 """The loss for learning from a teacher, used by the same training loop as every other loss."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,11 @@ from qvit.distill import objectives
 from qvit.distill.outputs import Outputs, check_offers, outputs
 from qvit.distill.teacher import Teacher
 from qvit.distill.teacher_cache import OnViews, TeacherOutputs, teacher_outputs
-from qvit.errors import ConfigError
+from qvit.errors import ConfigError, ModelError
+from qvit.models.stack import part, stacked_modules
 from qvit.training.batches import Batch, augmentation_group
 from qvit.training.config import TrainConfig
-from qvit.training.losses import Loss
-from qvit.training.objective import Objective, label_loss, supervised
+from qvit.training.objective import Objective, Supervised, supervised
 from qvit.training.seeding import GUIDE, seeded
 from qvit.validate import require
 
@@ -72,18 +73,18 @@ class DistillationObjective(nn.Module):
         config: DistillConfig,
         *,
         task: str,
-        label_loss: Loss,
+        labels: Supervised,
         student_width: int = 0,
     ) -> None:
         super().__init__()
-        self.taught, self.config, self.task, self.label_loss = taught, config, task, label_loss
+        self.taught, self.config, self.task, self.labels = taught, config, task, labels
         self.map: nn.Linear | None = None
         if config.feature_weight:
             assert taught.features is not None
             self.mean, self.deviation = _statistics(taught.features)
             self.map = nn.Linear(student_width, taught.features.shape[-1])
 
-    def forward(self, model: nn.Module, batch: Batch) -> Float[Tensor, " b"]:
+    def forward(self, model: nn.Module, batch: Batch) -> Float[Tensor, "*m b"]:
         """Return the loss of each example."""
         config, teacher = self.config, self.taught.of(batch)
         student = outputs(
@@ -98,7 +99,27 @@ class DistillationObjective(nn.Module):
             loss = loss + config.attention_weight * objectives.attention_distance(student.attention, teacher.attention)
         if config.alpha == 1.0:
             return loss
-        return config.alpha * loss + (1.0 - config.alpha) * self.label_loss(student.logits, batch.labels)
+        return config.alpha * loss + (1.0 - config.alpha) * self.labels.loss(student.logits, batch.labels)
+
+    def stacked(self, others: Sequence["DistillationObjective"]) -> "DistillationObjective":
+        """Return the objective of a stack, whose first student has this one; all learn the same from the same teacher.
+
+        Raises `ModelError` if they do not.
+        """
+        if any((other.taught.key, other.config) != (self.taught.key, self.config) for other in others):
+            raise ModelError(
+                "Expected students of a stack to learn from one teacher, on the same images and in the same way; train "
+                "these apart."
+            )
+        stack = stacked_modules([self, *others])
+        stack.labels = self.labels.stacked([other.labels for other in others])
+        return stack
+
+    def part(self, places: Sequence[int]) -> "DistillationObjective":
+        """Return the objective of the students at some places of a stack that this one is of."""
+        few = part(self, places)
+        few.labels = self.labels.part(places)
+        return few
 
     def _of_logits(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Float[Tensor, "*m b"]:
         config = self.config
@@ -110,12 +131,12 @@ class DistillationObjective(nn.Module):
             case "ordinal":
                 return objectives.ordinal_soft_targets(student, teacher, temperature=config.temperature)
             case "decoupled":
-                target = teacher.argmax(dim=1) if config.alpha == 1.0 else labels[:, 0]
+                target = teacher.argmax(dim=-1) if config.alpha == 1.0 else labels[..., 0]
                 return objectives.decoupled(student, teacher, target, temperature=config.temperature, beta=config.beta)
         soft = objectives.binary_soft_targets if self.task == "multi-label" else objectives.soft_targets
         return soft(student, teacher, temperature=config.temperature)
 
-    def _of_features(self, student: Outputs, teacher: Outputs) -> Float[Tensor, " b"]:
+    def _of_features(self, student: Outputs, teacher: Outputs) -> Float[Tensor, "*m b"]:
         assert self.map is not None
         assert student.features is not None
         assert teacher.features is not None
@@ -195,7 +216,7 @@ class TeacherGuide:
                 taught,
                 self.config,
                 task=data.info.task,
-                label_loss=label_loss(data, config),
+                labels=supervised(data, config),
                 student_width=getattr(model, "num_features", 0),
             )
         return to_learn, objective

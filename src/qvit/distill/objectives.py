@@ -1,6 +1,6 @@
 """Distillation losses: pure functions of a student's and a teacher's outputs that return one value per example.
 
-For a stack of students they return the values of each.
+For a stack of students they return the values of each; the teacher's outputs are then of all or of each `(*t …)`.
 
 The student comes first, the teacher second. KL divergences sum over classes and average over separate questions, such
 as labels and thresholds; squared differences average over columns. Divergences of answers softened by a temperature T
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def soft_targets(
-    student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "b c"], *, temperature: float
+    student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "*t b c"], *, temperature: float
 ) -> Float[Tensor, "*m b"]:
     """Return the KL divergence of softened classes, from logits: T²·KL(softmax(t/T) ‖ softmax(s/T)), in nats.
 
@@ -26,7 +26,7 @@ def soft_targets(
 
 
 def binary_soft_targets(
-    student: Float[Tensor, "*m b k"], teacher: Float[Tensor, "b k"], *, temperature: float
+    student: Float[Tensor, "*m b k"], teacher: Float[Tensor, "*t b k"], *, temperature: float
 ) -> Float[Tensor, "*m b"]:
     """Return the KL divergence of softened answers from logits, averaged over labels, times T², in nats.
 
@@ -37,7 +37,7 @@ def binary_soft_targets(
 
 
 def ordinal_soft_targets(
-    student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "b c"], *, temperature: float
+    student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "*t b c"], *, temperature: float
 ) -> Float[Tensor, "*m b"]:
     """Return T² times the KL divergence of softened "is the grade above k?", averaged over thresholds k, in nats.
 
@@ -48,7 +48,7 @@ def ordinal_soft_targets(
     return temperature**2 * divergences.mean(dim=-1)
 
 
-def logit_mse(student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "b c"]) -> Float[Tensor, "*m b"]:
+def logit_mse(student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "*t b c"]) -> Float[Tensor, "*m b"]:
     """Return the squared difference of logits, averaged over classes.
 
     Unlike the divergences, it penalises an offset that all classes share. Sources: Ba & Caruana 2014 (arXiv:1312.6184),
@@ -59,8 +59,8 @@ def logit_mse(student: Float[Tensor, "*m b c"], teacher: Float[Tensor, "b c"]) -
 
 def decoupled(
     student: Float[Tensor, "*m b c"],
-    teacher: Float[Tensor, "b c"],
-    target: Int[Tensor, " b"],
+    teacher: Float[Tensor, "*t b c"],
+    target: Int[Tensor, "*t b"],
     *,
     temperature: float,
     beta: float,
@@ -78,7 +78,7 @@ def decoupled(
     return temperature**2 * (tckd + beta * nckd)
 
 
-def feature_distance(student: Float[Tensor, "*m b f"], teacher: Float[Tensor, "b f"]) -> Float[Tensor, "*m b"]:
+def feature_distance(student: Float[Tensor, "*m b f"], teacher: Float[Tensor, "*t b f"]) -> Float[Tensor, "*m b"]:
     """Return the squared difference of features, averaged over features; the student's have the teacher's width.
 
     Source: FitNets, Romero et al. 2015 (arXiv:1412.6550); the caller owns the learned map.
@@ -86,7 +86,7 @@ def feature_distance(student: Float[Tensor, "*m b f"], teacher: Float[Tensor, "b
     return (student - teacher).square().mean(dim=-1)
 
 
-def attention_distance(student: Float[Tensor, "*m b y x"], teacher: Float[Tensor, "b v u"]) -> Float[Tensor, "*m b"]:
+def attention_distance(student: Float[Tensor, "*m b y x"], teacher: Float[Tensor, "*t b v u"]) -> Float[Tensor, "*m b"]:
     """Return the squared L2 distance of attention maps, each flattened and divided by its L2 norm; from 0 to 4.
 
     A teacher's map of another size is first averaged over the cells of the student's map, which overlap where the sizes
@@ -94,7 +94,10 @@ def attention_distance(student: Float[Tensor, "*m b y x"], teacher: Float[Tensor
     Source: Zagoruyko & Komodakis 2017 (arXiv:1612.03928), eq. 2 with p = 2, but squared, so that it has a gradient
     where the maps agree, and without their weight β/2.
     """
-    resized = F.interpolate(teacher[:, None], size=student.shape[-2:], mode="area")[:, 0]
+    maps = teacher.flatten(0, -3)[:, None]
+    resized = F.interpolate(maps, size=student.shape[-2:], mode="area").reshape(
+        *teacher.shape[:-2], *student.shape[-2:]
+    )
     return (_direction(student) - _direction(resized)).square().sum(dim=-1)
 
 
@@ -122,7 +125,7 @@ def _log_thresholds(logits: Float[Tensor, "*m b c"]) -> Float[Tensor, "*m b c-1 
 
 
 def _log_decoupled(
-    logits: Float[Tensor, "*m b c"], target: Int[Tensor, " b"]
+    logits: Float[Tensor, "*m b c"], target: Int[Tensor, "*t b"]
 ) -> tuple[Float[Tensor, "*m b 2"], Float[Tensor, "*m b c-1"]]:
     """Return log-probabilities of (target, all others), and of the others given that the class is not the target."""
     target = target.long().expand(logits.shape[:-1])[..., None]

@@ -12,15 +12,15 @@ ATTENTION = "forward_with_attention"
 
 
 class Outputs(NamedTuple):
-    """Logits, and if asked for, the pooled features and the attention map of the last block."""
+    """Logits, and if asked for, pooled features and the attention map of the last block; of a stack those of each."""
 
-    logits: Float[Tensor, "b c"]
-    features: Float[Tensor, "b f"] | None = None
-    attention: Float[Tensor, "b y x"] | None = None
+    logits: Float[Tensor, "*m b c"]
+    features: Float[Tensor, "*m b f"] | None = None
+    attention: Float[Tensor, "*m b y x"] | None = None
 
 
 def outputs(model: Any, images: Tensor, *, features: bool = False, attention: bool = False) -> Outputs:
-    """Return a network's outputs for images `(b, c, s, s)`, all from one pass.
+    """Return a network's outputs for images `(*m, b, c, s, s)`, all from one pass.
 
     Features and attention need timm's methods, which our own networks also have; see `check_offers`.
     """

@@ -149,13 +149,13 @@ def distill(
     student, folder = config.student, printable(folder, raised=RunError)
     with surroundings(student.train.threads), assemble(student.train.device) as team:
         data, guide = team.in_turn(
-            lambda: _load(config, teacher, root=root, download=download, cache=cache, on_views=on_views)
+            lambda: load(config, teacher, root=root, download=download, cache=cache, on_views=on_views)
         )
-        _check(config, guide, data)
+        check(config, guide, data)
         printable(folder, raised=RunError)
-        _check_folder(folder, config, resume=resume)
+        check_folder(folder, config, resume=resume)
         if config.how.alpha:
-            _check_cache(cache or cache_folder())
+            check_cache(cache or cache_folder())
         runs: dict[Stage, Run] = {}
         for stage in config.stages:
             of_stage = config.of(stage)
@@ -170,20 +170,22 @@ def distill(
                 on_epoch=on_stage(stage, of_stage.train.epochs) if on_stage else None,
             )
 
-        measured = team.lead(lambda: _conclude(folder, measures(teacher, runs, data, student.train)))
+        measured = team.lead(lambda: conclude(folder, measures(teacher, runs, data, student.train)))
     return Distillation(folder, runs, measured)
 
 
-def _load(
+def load(
     config: DistillationConfig, teacher: Teacher, *, root: str | Path | None, download: bool, **told: Any
 ) -> tuple[Dataset, TeacherGuide]:
+    """Return the data of a distillation, and the teacher as a guide on the images of the first stage."""
     student = config.student
     student.check_without_data()
     data = student.load_data(root, download=download)
     return data, _guide(config, teacher, data, root=root, download=download, **told)
 
 
-def _conclude(folder: Path, measured: Measures) -> Measures:
+def conclude(folder: Path, measured: Measures) -> Measures:
+    """Write the measures of a distillation whose runs are all finished."""
     for leftover in folder.glob(f".{RESULT}.*{PART}"):
         leftover.unlink()
     write_atomic(folder / RESULT, (json.dumps(measured.as_json(), indent=2, ensure_ascii=False) + "\n").encode())
@@ -213,7 +215,7 @@ def _guide(
     return TeacherGuide(teacher, config.how, transfer=transfer, cache=cache, on_views=on_views)
 
 
-def _check(config: DistillationConfig, guide: TeacherGuide, data: Dataset) -> None:
+def check(config: DistillationConfig, guide: TeacherGuide, data: Dataset) -> None:
     """Refuse now what would otherwise fail after hours of an earlier stage."""
     student = config.student
     guide.check(build_without_numbers(student.architecture(data.info, data.size)), data)
@@ -225,7 +227,7 @@ def _check(config: DistillationConfig, guide: TeacherGuide, data: Dataset) -> No
         evaluate(data.test.labels, guide.teacher.scores(data, "test", student.train), data.info.task)
 
 
-def _check_folder(folder: Path, config: DistillationConfig, *, resume: bool) -> None:
+def check_folder(folder: Path, config: DistillationConfig, *, resume: bool) -> None:
     """Refuse a folder that holds something else, or stages that this distillation does not have."""
     try:
         found = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
@@ -250,7 +252,8 @@ def _check_folder(folder: Path, config: DistillationConfig, *, resume: bool) -> 
         )
 
 
-def _check_cache(folder: Path) -> None:
+def check_cache(folder: Path) -> None:
+    """Raise `RunError` unless teacher outputs can be kept in a folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -58,14 +58,25 @@ class CacheWarning(UserWarning):
 
 @dataclass(frozen=True, eq=False)
 class TeacherOutputs:
-    """A teacher's outputs for `n` images under the `g` elements of a symmetry group, as tensors read from disk."""
+    """A teacher's outputs for `n` images under the `g` elements of a symmetry group, as tensors read from disk.
+
+    `key` identifies all that they depend on. They are never changed, so copies share them.
+    """
 
     logits: Float[Tensor, "g n c"]
     features: Float[Tensor, "g n f"] | None = None
     attention: Float[Tensor, "g n y x"] | None = None
+    key: str = ""
+
+    def __deepcopy__(self, memo: object) -> "TeacherOutputs":
+        """Return these outputs."""
+        return self
 
     def of(self, batch: Batch) -> Outputs:
-        """Return the teacher's outputs for the images of a batch, as they were transformed, on their device."""
+        """Return the teacher's outputs for the images of a batch, as they were transformed, on their device.
+
+        For the batches of a stack, those of each of its models.
+        """
 
         def read(table: Tensor) -> Tensor:
             return table[batch.elements, batch.index].to(batch.images.device)
@@ -108,7 +119,7 @@ def teacher_outputs(
         found = _read(place, key, wanted, shape)
         if found is None:
             raise RunError(f"Teacher outputs in {place} changed while they were written; check the disk.")
-    return TeacherOutputs(**found)
+    return TeacherOutputs(**found, key=key)
 
 
 def _key(teacher: Teacher, images: str, count: int, group: str, wanted: list[str]) -> str:

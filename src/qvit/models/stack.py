@@ -7,7 +7,7 @@ bit, on the others nor on their number.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from qvit.models.stacked_layers import StackedLinear, StackedPatches
 from qvit.models.vit import ViT, ViTConfig
 from qvit.models.zoo import ModelConfig
 from qvit.quantum import QuantumLinear
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def unstackable(config: ModelConfig) -> str | None:
@@ -49,7 +51,7 @@ def stacked(models: Sequence[ViT]) -> ViT:
     """Return one module of all models, with copies of their parameters and buffers, each `(m, …)`.
 
     Its state has the names of a single model's. Raises `ModelError` unless all models have one configuration, which
-    can be stacked, and are made of the layers that it says.
+    can be stacked, and the same layers.
     """
     if not models:
         raise ModelError("Expected at least one model to stack, got none.")
@@ -59,10 +61,18 @@ def stacked(models: Sequence[ViT]) -> ViT:
         raise ModelError(f"These models cannot be stacked: {reason}. Train them one by one.")
     if any(model.config != first.config for model in models):
         raise ModelError("Expected models of one configuration to stack, got different ones; stack them separately.")
-    if any(_shapes(model) != _shapes(first) for model in models):
+    return stacked_modules(models)
+
+
+def stacked_modules(modules: Sequence[M]) -> M:
+    """Return one module of several, with copies of their parameters and buffers `(m, …)`; all else is the first's.
+
+    Raises `ModelError` unless all have the same layers.
+    """
+    if any(_shapes(module) != _shapes(modules[0]) for module in modules):
         raise ModelError("Expected models with the same layers, dtypes and frozen parameters; stack them separately.")
-    stack = copy.deepcopy(first)
-    parts = [dict(model.named_modules()) for model in models]
+    stack = copy.deepcopy(modules[0])
+    parts = [dict(module.named_modules()) for module in modules]
     for name, module in stack.named_modules():
         alike = [part[name] for part in parts]
         for own, value in module._parameters.items():
@@ -73,20 +83,19 @@ def stacked(models: Sequence[ViT]) -> ViT:
             if value is not None:
                 module._buffers[own] = torch.stack([getattr(one, own) for one in alike])
         if isinstance(module, QuantumLinear):
-            module.groups, module.models = (len(models), *module.groups), len(models)
+            module.groups, module.models = (len(modules), *module.groups), len(modules)
         kind = _STACKED.get(type(module))
         if kind is not None:
             module.__class__ = kind
     return stack
 
 
-def part(stack: ViT, places: Sequence[int]) -> ViT:
+def part(stack: M, places: Sequence[int]) -> M:
     """Return the stack of the models at some places of another, whose parameters are functions of the other's.
 
     What is differentiated through it gives gradients to the whole stack. A place may be given several times.
     """
-    index = torch.tensor(places, device=stack.pos_embed.device)
-    return _changed(stack, lambda values: values[index])  # type: ignore[return-value]
+    return _changed(stack, lambda values: values[torch.tensor(places, device=values.device)])
 
 
 def alone(stack: ViT, place: int) -> ViT:
@@ -103,10 +112,10 @@ def alone(stack: ViT, place: int) -> ViT:
     for module in found.modules():
         if type(module) in _ALONE:
             module.__class__ = _ALONE[type(module)]
-    return found  # type: ignore[return-value]
+    return found
 
 
-def _changed(module: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
+def _changed(module: M, change: Callable[[Tensor], Tensor]) -> M:
     """Return a module like this one, with all parameters and buffers changed."""
     other: Any = copy.copy(module)
     other._parameters = {name: None if value is None else change(value) for name, value in module._parameters.items()}

@@ -60,19 +60,20 @@ class Driver:
         options: dict[str, dict[str, Any]],
         *,
         root: str | Path | None,
+        memory: float,
         on_news: OnNews | None,
     ) -> None:
         jobs = distinct(store.jobs())
-        self.store, self.folder, self.options, self.root = store, folder, options, root
+        self.store, self.folder, self.options, self.root, self.memory = store, folder, options, root, memory
         self.jobs = {job.identity: job for job in jobs}
         self.waiting = [job.identity for job in jobs if job.status != "finished"]
         self.running: dict[str, float] = {}
         self.lost: defaultdict[str, int] = defaultdict(int)
         self.sizes: dict[str, int] = {}  # of the stacks that running runs are in
-        self.kinds = {  # what runs that can be trained together have in common: all but the seed
-            identity: repr(sorted((key, value) for key, value in options[identity].items() if key != "seed"))
+        self.kinds = {
+            identity: _kind(job, options[identity])
             for identity, job in self.jobs.items()
-            if options[identity].get("stacked") and not job.teachers
+            if options[identity].get("stacked")
         }
         self.status = {job.identity: job.status for job in jobs}
         self.done = 0
@@ -157,6 +158,7 @@ class Driver:
             teachers=tuple(self.jobs[teacher].folder for teacher in job.teachers),
             root=None if self.root is None else Path(self.root),
             download=False,
+            memory=self.memory,
         )
         job.folder.parent.mkdir(exist_ok=True)
         return work
@@ -224,6 +226,11 @@ class Driver:
             spent = (now - self.running[identity]) / self.sizes[identity] if identity in self.running else 0.0
             total += max(0.0, known - spent)
         return total / max(1.0, sum(1.0 / self.sizes[identity] for identity in self.running))
+
+
+def _kind(job: StoredJob, options: dict[str, Any]) -> str:
+    """Return what runs that can be trained together have in common: their teachers, and all options but the seed."""
+    return repr((job.teachers, sorted((key, value) for key, value in options.items() if key != "seed")))
 
 
 def _likeness(job: StoredJob) -> list[tuple[str, ...]]:

@@ -1,9 +1,12 @@
-"""Estimate a study's time and disk space: a short timing of every model, times the epochs and images of its runs."""
+"""Estimate a study's time and disk space: a short timing of every model, times the epochs and images of its runs.
+
+What is timed is what the workers will do: steps of a stack of as many models as are trained together, or of one alone.
+"""
 
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +19,22 @@ from qvit.data.registry import DatasetInfo, get_info, is_path, name_of
 from qvit.data.transfer import load_images
 from qvit.distill.pipeline import FEW, DistillationConfig
 from qvit.errors import CircuitWarning
+from qvit.models.vit import ViTConfig
 from qvit.models.zoo import ModelConfig, build, count_parameters
+from qvit.study.driver import MOST_IN_STACK
 from qvit.study.pool import cores
 from qvit.study.spec import Job, Study
 from qvit.timing import median_milliseconds
-from qvit.training.batches import augmentation_group, default_batch_size, load_batch
-from qvit.training.objective import supervised
+from qvit.training.batches import Epoch, default_batch_size
+from qvit.training.config import MEMORY
+from qvit.training.distributed import ALONE
+from qvit.training.many import most_together
 from qvit.training.options import RunConfig
-from qvit.training.prediction import predict_logits
-from qvit.training.seeding import generator, seeded
-from qvit.training.step import make_optimizer, train_step
+from qvit.training.prediction import predict_logits, predict_stack
+from qvit.training.seeding import seeded
+from qvit.training.state import Member
 from qvit.training.surroundings import surroundings
+from qvit.training.together import Alone, Stack, Together
 
 ENOUGH = 0.4  # seconds for timing one model
 STEPS = 20  # at most
@@ -101,15 +109,17 @@ def estimate(
     groups: dict[tuple[str, str, str, str], list[Job]] = {}
     for job in study.jobs:
         groups.setdefault((job.role, job.dataset, job.model.label, job.regime), []).append(job)
+    threads = max(job.run.train.threads for job in study.jobs)
+    count = min(workers or max(1, cores() // threads), len(study.jobs))
     timer, rows, disk = _Timer(root), [], 0.0
     for done, ((_, dataset, model, regime), jobs) in enumerate(groups.items(), 1):
-        rows.append(PlannedRuns(name_of(dataset), model, regime, len(jobs), timer.seconds(jobs[0])))
+        together = min(MOST_IN_STACK, -(-len(jobs) // max(1, count // len(groups))))  # as the driver shares them out
+        seconds = timer.seconds(jobs[0], together)
+        rows.append(PlannedRuns(name_of(dataset), model, regime, len(jobs), seconds))
         disk += len(jobs) * timer.bytes(jobs[0])
         if on_timed is not None:
             on_timed(done, len(groups))
     disk += sum(timer.outputs_bytes(jobs) for jobs in groups.values() if jobs[0].role == "teacher")
-    threads = max(job.run.train.threads for job in study.jobs)
-    count = min(workers or max(1, cores() // threads), len(study.jobs))
     return Planned(tuple(rows), count, disk / 2**20)
 
 
@@ -142,13 +152,16 @@ class _Timer:
         self._infos: dict[tuple[str, int], DatasetInfo] = {}
         self._architectures: dict[Any, ModelConfig] = {}
 
-    def seconds(self, job: Job) -> float:
-        """Return the estimated seconds of a run."""
+    def seconds(self, job: Job, together: int) -> float:
+        """Return the estimated seconds of a run, which is trained together with others like it, if it can be stacked.
+
+        With itself they are `together`, or as many as fit into the memory that a stack may take.
+        """
         config, info = job.resolved(), self._info(job.run)
         total = 0.0
         for run, images in _stages(config, info.splits["train"], self._root):
             batch = run.train.batch_size or default_batch_size(images)
-            step, view = self._time(run, info, batch)
+            step, view = self._time(run, info, batch, together if run.stacked else 1)
             tta = 1 if run.train.tta == "never" else group_size(_group(info, run))
             epoch = math.ceil(images / batch) * step + tta * info.splits["val"] * view
             total += START + run.train.epochs * epoch + tta * info.splits["test"] * view
@@ -188,13 +201,15 @@ class _Timer:
             self._architectures[key] = run.architecture(info, run.size)
         return self._architectures[key]
 
-    def _time(self, run: RunConfig, info: DatasetInfo, batch: int) -> tuple[float, float]:
+    def _time(self, run: RunConfig, info: DatasetInfo, batch: int, together: int) -> tuple[float, float]:
         architecture = self._architecture(run, info)
-        key = architecture, batch, info.task, run.train.loss, run.train.threads, run.train.device
+        if run.stacked and isinstance(architecture, ViTConfig):
+            together = min(together, most_together(architecture, batch, MEMORY))
+        key = architecture, batch, info.task, run.train.loss, run.train.threads, run.train.device, run.stacked, together
         if key not in self._timed:
             with warnings.catch_warnings(), surroundings(run.train.threads), seeded(0, alone=False):
                 warnings.simplefilter("ignore", CircuitWarning)
-                self._timed[key] = _time(run, architecture, info, batch)
+                self._timed[key] = _time(run, architecture, info, batch, together)
         return self._timed[key]
 
 
@@ -202,30 +217,32 @@ def _group(info: DatasetInfo, run: RunConfig) -> str:
     return info.augment if run.train.augment == "auto" else run.train.augment
 
 
-def _time(run: RunConfig, architecture: ModelConfig, info: DatasetInfo, batch: int) -> tuple[float, float]:
-    """Return the seconds of a step and of predicting one image, medians after warm-up."""
+def _time(
+    run: RunConfig, architecture: ModelConfig, info: DatasetInfo, batch: int, together: int
+) -> tuple[float, float]:
+    """Return one model's share of the seconds of a step, and of predicting one image, medians after warm-up."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (max(batch, VIEWS), info.channels, run.size, run.size), dtype=np.uint8)
     columns = info.num_classes if info.task == "multi-label" else 1
     top = 2 if info.task == "multi-label" else info.num_classes
     labels = np.arange(len(images) * columns).reshape(-1, columns) % top
     split = Split(images, labels.astype(np.int64))
-    data = Dataset(info, run.size, split, split, split)
-    device = run.train.device
-    model = build(architecture).to(device)
-    objective, optimizer = supervised(data, run.train), make_optimizer(model, run.train)
-    order, index = generator(0), np.arange(batch)
-    import torch
-
+    data, device = Dataset(info, run.size, split, split, split), run.train.device
+    config = replace(run.train, batch_size=batch)
+    members = [Member(data, config, seed) for seed in range(together)]
+    models: list[Any] = [build(architecture).to(device) for _ in members]
     reuse_memory()
+    trained: Together = Stack(models, members) if run.stacked else Alone(models[0], members[0], ALONE)
 
     def step() -> None:
-        loaded = load_batch(split, torch.from_numpy(index), augmentation_group(data, run.train), order, device)
-        train_step(model, loaded, objective, optimizer, lr=1e-3, clip_norm=run.train.clip_norm).item()
+        trained.step([Epoch(member) for member in members], range(together), 0).sum().item()
 
     def view() -> None:
-        predict_logits(model, split, device=device)
+        if isinstance(trained, Stack):
+            predict_stack(trained.module, [split] * together, device=device)
+        else:
+            predict_logits(trained.module, split, device=device)
 
-    model.train()
+    trained.module.train()
     taken = [median_milliseconds([what], repeats=STEPS, warm_up=1, budget=ENOUGH, least=1)[0] for what in (step, view)]
-    return taken[0] / 1e3, taken[1] / 1e3 / len(images)
+    return taken[0] / 1e3 / together, taken[1] / 1e3 / len(images) / together

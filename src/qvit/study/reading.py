@@ -282,7 +282,7 @@ def _overridden(job: Job, overrides: Iterable[Override]) -> Job:
 
 def _stacked(job: Job) -> Job:
     """Return the job as one of a stack, where its model has others like it, and unless it says what it wants."""
-    plain = job.role == "student" and not job.teachers and parse_name(job.model.name) is not None
+    plain = job.role == "student" and parse_name(job.model.name) is not None
     if not plain or job.options.get("dropout") or "stacked" in job.options:
         return job
     return replace(job, options=job.options | {"stacked": True})

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,7 +35,9 @@ from qvit.study.places import named
 from qvit.study.pool import LocalPool, Pool, await_workers, cores
 from qvit.study.spec import Study
 from qvit.study.store import KnownCost, Store, known_copies, labels_file
+from qvit.training.config import MEMORY
 from qvit.training.environment import environment
+from qvit.validate import require
 
 # The errors by which a disk refuses to be written.
 REFUSALS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -59,17 +62,20 @@ def run_study(
     ray: str | None = None,
     root: str | Path | None = None,
     download: bool = True,
+    memory: float = MEMORY,
     on_news: OnNews | None = None,
     on_wait: OnWait | None = None,
 ) -> Summary:
     """Do all runs of a study that have not been done in `folder`, and keep its state there.
 
-    `workers` is the number of runs at a time, by default as many as the cores allow, `ray` the address of a Ray cluster
-    or "local". A run that crashes is recorded and does not stop the others; it is tried again the next time. `on_wait`
-    is called with a line of text if another process keeps the study's file busy for long. Raises `RunError` if the
-    folder holds something else, is in use or cannot be written, `ConfigError` and `ModelError` for a run that cannot
-    be, and `DataError` for data that cannot be used.
+    `workers` is the number of workers, by default as many as the cores allow, `ray` the address of a Ray cluster or
+    "local". Each worker does one run at a time, or stacks of runs that take at most `memory` gigabytes. A run that
+    crashes is recorded and does not stop the others; it is tried again the next time. `on_wait` is called with a line
+    of text if another process keeps the study's file busy for long. Raises `RunError` if the folder holds something
+    else, is in use or cannot be written, `ConfigError` and `ModelError` for a run or a memory that cannot be, and
+    `DataError` for data that cannot be used.
     """
+    require(0.0 < memory < math.inf, "memory", "positive", memory)
     folder, began = Path(folder), time.monotonic()
     with _writing(folder), _usable(folder):
         datasets = _load_datasets(study, root=root, download=download)
@@ -78,7 +84,7 @@ def run_study(
         with Store.open(folder, on_wait=on_wait) as store:
             options = _plan(store, study, datasets, root=root)
             _forget_what_stopped(store)
-            driver = Driver(store, folder, options, root=root, on_news=on_news)
+            driver = Driver(store, folder, options, root=root, memory=memory, on_news=on_news)
             if driver.waiting:
                 threads = max(job.run.train.threads for job in study.jobs)
                 pool = _pool(folder, workers, ray, threads, len(driver.waiting))

@@ -8,6 +8,7 @@ from typing import Any
 
 from qvit.errors import QvitError
 from qvit.study.outcome import Outcome, read_outcome
+from qvit.training.config import MEMORY
 from qvit.training.records import EpochRecord
 
 Tell = Callable[[str, int, int], None]  # stage, epochs done, number of epochs
@@ -18,7 +19,7 @@ class Work:
     """What a worker needs to know about a run, as plain values that can be sent to another process or machine.
 
     `options` are flat, `teachers` the folders of finished teachers' runs, `outputs` the folder of teachers' outputs.
-    `others` are runs that are trained together with this one, as a stack.
+    `others` are runs that are trained together with this one, in stacks of at most `memory` gigabytes.
     """
 
     identity: str
@@ -29,6 +30,7 @@ class Work:
     teachers: tuple[Path, ...] = ()
     root: Path | None = None
     download: bool = True
+    memory: float = MEMORY
     others: tuple["Work", ...] = ()
 
     @property
@@ -44,23 +46,50 @@ def execute_together(
 
     `on_epoch` is told which run it is, and then as for `execute`.
     """
-    from qvit.training.many import Asked, train_many
-    from qvit.training.options import resolve
 
-    asked = [Asked(resolve(one.options), one.folder) for one in work.all]
-
-    def told(place: int, record: EpochRecord, _seconds: float) -> None:
+    def told(place: int, stage: str, record: EpochRecord, epochs: int) -> None:
         if on_epoch is not None:
-            on_epoch(work.all[place].identity, "train", record.epoch, asked[place].config.train.epochs)
+            on_epoch(work.all[place].identity, stage, record.epoch, epochs)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        outcomes = train_many(asked, root=work.root, download=work.download, resume=True, on_epoch=told)
+        outcomes = _distill_many(work, told) if work.teachers else _train_many(work, told)
     found: list[tuple[str, Outcome | QvitError]] = []
     for one, outcome in zip(work.all, outcomes, strict=True):
         read = outcome if isinstance(outcome, QvitError) else _outcome(one, caught)
         found.append((one.identity, read))
     return found
+
+
+def _train_many(work: Work, told: Callable[[int, str, EpochRecord, int], None]) -> Sequence[object]:
+    from qvit.training.many import Asked, train_many
+    from qvit.training.options import resolve
+
+    asked = [Asked(resolve(one.options), one.folder) for one in work.all]
+    return train_many(
+        asked,
+        root=work.root,
+        download=work.download,
+        resume=True,
+        memory=work.memory,
+        on_epoch=lambda place, record, _: told(place, "train", record, asked[place].config.train.epochs),
+    )
+
+
+def _distill_many(work: Work, told: Callable[[int, str, EpochRecord, int], None]) -> Sequence[object]:
+    from qvit.distill import AskedStudent, Teacher, distill_many, resolve_distillation
+
+    asked = [AskedStudent(resolve_distillation(one.options), one.folder) for one in work.all]
+    return distill_many(
+        asked,
+        Teacher.of_runs(work.teachers, device=asked[0].config.student.train.device),
+        root=work.root,
+        download=work.download,
+        resume=True,
+        cache=work.outputs,
+        memory=work.memory,
+        on_epoch=told,
+    )
 
 
 def execute(work: Work, on_epoch: Tell | None = None) -> Outcome:

@@ -10,6 +10,7 @@ from qvit.validate import require
 MOST_EPOCHS = 100_000  # a run's records of more could not be read back
 MOST_THREADS = 1024  # more end the process
 MOST_IMAGES = 1_000_000  # in a batch
+MEMORY = 1.0  # gigabytes that a stack may take
 
 
 @dataclass(frozen=True)

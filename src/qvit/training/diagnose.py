@@ -29,13 +29,28 @@ def check_finite(
     total = loss.detach() + gradient_norm
     if total.isfinite().all() if total.ndim else math.isfinite(total):  # of one model, the quicker way
         return
+    raise not_finite(model, images, loss, epoch=epoch, step=step, lr=lr, own_loss=own_loss, team=team)
+
+
+def not_finite(
+    model: nn.Module,
+    images: Tensor,
+    loss: Tensor,
+    *,
+    epoch: int,
+    step: int,
+    lr: float,
+    own_loss: Tensor | None = None,
+    team: Team = ALONE,
+) -> TrainingError:
+    """Return the error of `check_finite` for a model whose loss, or else a gradient, is not finite."""
     if torch.isfinite(loss).all():
         what, culprit = "The gradient", find_gradient(model)
     else:
         here = own_loss is not None and not torch.isfinite(own_loss).all()
         found = team.collect((here, find_culprit(model, images)))
         what, culprit = "The loss", max(found, key=lambda one: one[0])[1]
-    raise TrainingError(
+    return TrainingError(
         f"{what} is no longer finite at epoch {epoch}, step {step}, learning rate {lr:.3g}: {culprit}. "
         "Train again in another folder with a lower lr or a clip_norm, or look at the images of this batch."
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 from qvit.data.arrays import Dataset
 from qvit.errors import ConfigError, QvitError
 from qvit.models.stack import bytes_of_training
-from qvit.models.vit import ViT
+from qvit.models.vit import ViT, ViTConfig
 from qvit.training.batches import default_batch_size
+from qvit.training.config import MEMORY
 from qvit.training.folder import Run
 from qvit.training.loop import fit_many
 from qvit.training.losses import make_loss
@@ -32,7 +33,6 @@ from qvit.training.state import Member, TrainState
 from qvit.training.surroundings import surroundings
 from qvit.training.together import check_state
 
-MEMORY = 1.0  # gigabytes
 OnEpochOf = Callable[[int, EpochRecord, float], None]  # the place of the run in the list, and as for `train_run`
 
 
@@ -61,8 +61,8 @@ def train_many(
     Each becomes the run that `train_run` would make of it, whose options are the same: its folder can be resumed,
     evaluated and compared like any other, and what is in it does not depend on the other runs. All need the option
     `stacked` and those of `together.SHARED` in common. A run whose folder, data or numbers are not right fails alone.
-    If a stack of all would take more than `memory` gigabytes, there are several, one after the other. Raises
-    `ConfigError` for runs that cannot be stacked.
+    Runs of other architectures, and of other guides, are other stacks. If one would take more than `memory` gigabytes,
+    there are several, one after the other. Raises `ConfigError` for runs that cannot be stacked.
     """
     _check(asked)
     threads = asked[0].config.train.threads
@@ -97,6 +97,13 @@ class _Going:
     model: ViT
     place: int = 0
     tell: Callable[[EpochRecord, float], None] | None = None
+
+    @property
+    def kind(self) -> str:
+        """What it has in common with all that it can be stacked with."""
+        guide = self.asked.guide
+        taught = "" if guide is None else f"{guide.described} {self.data.digest}"
+        return f"{self.model.config} {taught}"
 
 
 def _check(asked: Sequence[Asked]) -> None:
@@ -144,7 +151,7 @@ def _take(
 
 
 def _train(going: Sequence[_Going], memory: float) -> list[tuple[int, Run | QvitError]]:
-    """Train the runs, one stack for each architecture among them, and finish them."""
+    """Train the runs, one stack for each architecture and guide among them, and finish them."""
     outcomes: list[tuple[int, Run | QvitError]] = []
     ready: list[tuple[_Going, Member]] = []
     for one in going:
@@ -154,9 +161,12 @@ def _train(going: Sequence[_Going], memory: float) -> list[tuple[int, Run | Qvit
             outcomes.append((one.place, error))
     stacks: dict[str, list[tuple[_Going, Member]]] = {}
     for one, member in ready:
-        stacks.setdefault(repr(one.model.config), []).append((one, member))
+        stacks.setdefault(one.kind, []).append((one, member))
     for stack in stacks.values():
-        most = _most(stack[0][1], stack[0][0].model, memory)
+        one, member = stack[0]
+        images = len(member.data.train)
+        batch = min(images, member.config.batch_size or default_batch_size(images))
+        most = most_together(one.model.config, batch, memory)
         for first in range(0, len(stack), most):
             part = stack[first : first + most]
             fit_many([one.model for one, _ in part], [member for _, member in part])
@@ -164,11 +174,9 @@ def _train(going: Sequence[_Going], memory: float) -> list[tuple[int, Run | Qvit
     return outcomes
 
 
-def _most(member: Member, model: ViT, memory: float) -> int:
-    """Return how many models like one fit into `memory` gigabytes; one at least."""
-    images = len(member.data.train)
-    batch = min(images, member.config.batch_size or default_batch_size(images))
-    return max(1, int(memory * 1e9 / bytes_of_training(model.config, batch)))
+def most_together(config: ViTConfig, batch: int, memory: float) -> int:
+    """Return how many models can be trained as one stack in `memory` gigabytes, on `batch` images each; at least 1."""
+    return max(1, int(memory * 1e9 / bytes_of_training(config, batch)))
 
 
 def _member(one: _Going) -> Member:

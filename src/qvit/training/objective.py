@@ -62,11 +62,6 @@ def supervised(data: Dataset, config: TrainConfig) -> Supervised:
     return Supervised(data.info.task, config.loss, config.label_smoothing, weights)
 
 
-def label_loss(data: Dataset, config: TrainConfig) -> Loss:
-    """Return the task's loss of logits against labels, as the configuration has it."""
-    return supervised(data, config).loss
-
-
 @runtime_checkable
 class Stackable(Protocol):
     """An objective that can be put together with others of its kind for a stack of models."""

@@ -3,15 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from qvit.errors import ConfigError, ModelError, QvitError, TrainingError
 from qvit.models.stack import alone, member, part, stacked
 from qvit.models.vit import Classifier, ViT
 from qvit.training.batches import Epoch, augmentation_group, load_together, shuffled
-from qvit.training.diagnose import check_finite
+from qvit.training.diagnose import not_finite
 from qvit.training.distributed import Team
 from qvit.training.objective import Objective, Stackable, stacked_objective, supervised
 from qvit.training.optimizer import AdamW, StackedAdamW
@@ -61,12 +61,12 @@ class Alone(Together):
         self.members, self.module, self._team = [one], model, team
         config = one.config
         self.objective = one.objective or supervised(one.data, config)
-        own = self.objective.to(config.device) if isinstance(self.objective, nn.Module) else nn.Module()
-        self._own, both = own, nn.ModuleList([model, own])
+        self._own = learning_part(self.objective, config.device)
+        both = nn.ModuleList([model, self._own])
         team.join_norms(both, config.device, lambda: shuffled(one.data.train, config, generator(one.seed)))
         self.optimizer: AdamW = make_optimizer(both, config)
         if not one.state.blank:
-            load_weights(one, model, own)
+            load_weights(one, model, self._own)
             with _of_this_model():
                 self.optimizer.load_state_dict(one.state.optimizer)
 
@@ -117,14 +117,16 @@ class Stack(Together):
 
     def __init__(self, models: Sequence[ViT], members: Sequence[Member]) -> None:
         check_shared(members)
-        self.members = members
-        for model, one in zip(models, members, strict=True):
+        self.members, device = members, members[0].config.device
+        objectives = [one.objective or supervised(one.data, one.config) for one in members]
+        for model, one, objective in zip(models, members, objectives, strict=True):
+            own = learning_part(objective, device)
             if not one.state.blank:
-                load_weights(one, model)
-        self.module = stacked(models).to(members[0].config.device)
-        self.objective = stacked_objective([one.objective or supervised(one.data, one.config) for one in members])
-        decay = [one.config.weight_decay for one in members]
-        self.optimizer = StackedAdamW(*decayed_or_not(self.module), weight_decay=decay)
+                load_weights(one, model, own)
+        self.module, self.objective = stacked(models).to(device), stacked_objective(objectives)
+        self._own = learning_part(self.objective, device)
+        decay, both = [one.config.weight_decay for one in members], nn.ModuleList([self.module, self._own])
+        self.optimizer = StackedAdamW(*decayed_or_not(both), weight_decay=decay)
         for place, one in enumerate(members):
             if not one.state.blank:
                 with _of_this_model():
@@ -153,15 +155,10 @@ class Stack(Together):
         return losses
 
     def _keep_error(self, place: int, images: Tensor, loss: Tensor, epoch: Epoch, step: int) -> None:
-        one, model = self.members[place], alone(self.module, place)
+        one = self.members[place]
         if one.error is None:
-            slopes = [parameter.grad.flatten() for parameter in model.parameters() if parameter.grad is not None]
-            norm = torch.linalg.vector_norm(torch.cat(slopes))
-            try:
-                check_finite(model, images, loss, norm, epoch=epoch.number + 1, step=step + 1, lr=epoch.lr(step))
-                raise TrainingError("The loss or a gradient is no longer finite.")  # of a sum that overflows elsewhere
-            except TrainingError as error:
-                one.error = error
+            where: Any = {"epoch": epoch.number + 1, "step": step + 1, "lr": epoch.lr(step)}
+            one.error = not_finite(alone(self.module, place), images, loss, **where)
 
     def validate(self) -> list[Validation | None]:
         """Return each member's figures; one whose predictions cannot be judged keeps the error."""
@@ -180,7 +177,7 @@ class Stack(Together):
 
     def update(self, place: int, record: EpochRecord, seconds: float) -> None:
         """Record an epoch; nothing is recorded of a member that has failed."""
-        learned = {"model": member(self.module.state_dict(), place), "objective": {}}
+        learned = {"model": member(self.module.state_dict(), place), "objective": member(self._own.state_dict(), place)}
         self.members[place].state.update(record, seconds, **learned, optimizer=self.optimizer.state_of(place))
 
 
@@ -204,17 +201,25 @@ def check_shared(members: Sequence[Member]) -> None:
 def check_state(one: Member, model: nn.Module) -> None:
     """Raise `ModelError` unless a member's state is that of a model and an optimizer like this one; loads it."""
     if not one.state.blank:
-        load_weights(one, model)
+        own = learning_part(one.objective, "cpu")
+        load_weights(one, model, own)
         with _of_this_model():
-            make_optimizer(model, one.config).load_state_dict(one.state.optimizer)
+            make_optimizer(nn.ModuleList([model, own]), one.config).load_state_dict(one.state.optimizer)
 
 
-def load_weights(one: Member, model: nn.Module, objective: nn.Module | None = None) -> None:
-    """Load what a member has learned so far; raises `ModelError` for a state of another model, or a damaged one."""
+def load_weights(one: Member, model: nn.Module, own: nn.Module) -> None:
+    """Load what a member, with its objective's `own` part, has learned so far.
+
+    Raises `ModelError` for a state of another model, or a damaged one.
+    """
     with _of_this_model():
         model.load_state_dict(copied(one.state.model))
-        if objective is not None:
-            objective.load_state_dict(copied(one.state.objective))
+        own.load_state_dict(copied(one.state.objective))
+
+
+def learning_part(objective: object, device: str) -> nn.Module:
+    """Return an objective on a device if it has parameters that may be trained, else a module that has none."""
+    return objective.to(device) if isinstance(objective, nn.Module) else nn.Module()
 
 
 @contextmanager
