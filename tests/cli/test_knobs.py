@@ -478,7 +478,7 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     border.at("qvit.models.zoo.count_parameters", gives=7)
     border.at("qvit.models.cost.cost_of")
     monkeypatch.setattr("qvit.study.reading.shipped_studies", lambda: ["other.yaml"])
-    border.at("qvit.study.estimate.estimate", gives=Planned((PlannedRuns("d", "m", "scratch", 2, 3.0),), 2, 1.0))
+    border.at("qvit.study.estimate.estimate", gives=Planned((PlannedRuns("d", "m", "scratch", 2, 1, 3.0),), 2, 1.0, 1))
     border.at("qvit.study.runner.run_study", gives=Summary(total=1, finished=1, done_now=1, failed={}, seconds=1.0))
     border.at("qvit.report.page.write_report", gives=Written(Path("r.html"), Path("r.md"), ["Yes."]))
     monkeypatch.setattr("torch.set_num_threads", lambda threads: border.seen.update(torch=threads))

@@ -56,9 +56,10 @@ def test_study_plan(qvit: Qvit, study: Path, monkeypatch: pytest.MonkeyPatch) ->
     told = qvit("study", "plan", study, "--workers", 2)
     assert told.code == 0
     assert "mine: Mine [bold]" in told.out
-    for row in (r"small: vit_4q1h *│ scratch *│ *2 │", r"phantom: wild *│ scratch *│ *2 │"):
+    for row in (r"small: vit_4q1h *│ scratch *│ *2 │ *2 │", r"phantom: wild *│ scratch *│ *2 │ *2 │"):
         assert re.search(row, told.out)
     assert re.search(r"^8 runs, .* of computing: about .* by 2 workers here, and \d+ MB of disk\.$", told.err, re.M)
+    assert "Estimated from steps of 2 kinds of models, as many at once as told." in told.err
     part = json.loads(qvit("study", "plan", study, "--dataset", "small", "--seeds", 1, "--json").out)
     assert (part["runs"], [row["dataset"] for row in part["rows"]]) == (2, ["small", "small"])
 

@@ -90,7 +90,8 @@ def test_each_model_is_timed_once_a_kind_of_images(timed: list[tuple[str, int, i
 def test_as_many_are_timed_at_once_as_are_trained_together(timed: list[tuple[str, int, int]]) -> None:
     def at_once(models: str, seeds: int, more: str = "", **options: Any) -> list[int]:
         timed.clear()
-        planned(f"datasets: breastmnist\nmodels: {models}\nseeds: {seeds}\n{OPTIONS}{more}", **options)
+        found = planned(f"datasets: breastmnist\nmodels: {models}\nseeds: {seeds}\n{OPTIONS}{more}", **options)
+        assert [row.together for row in found.rows] == [together for _, _, together in timed]
         return [together for _, _, together in timed]
 
     two = "[vit_4q1h, cosine_4q1h]"
@@ -197,12 +198,14 @@ def test_as_json(timed: list[tuple[str, int, int]]) -> None:
         "workers": 2,
         "wall_seconds": found.seconds / 2,
         "megabytes": found.megabytes,
+        "timed": 2,
     }
     assert told["rows"][1] == {
         "dataset": "retinamnist",
         "model": "qvit_4q1h",
         "regime": "scratch",
         "runs": 3,
+        "together": 3,
         "seconds": found.rows[1].seconds,
         "total": 3 * found.rows[1].seconds,
     }

@@ -69,15 +69,23 @@ def plan(
         print_json(planned.as_json())
         return
     rows = [
-        [f"{row.dataset}: {row.model}", row.regime, str(row.runs), _duration(row.seconds), _duration(row.total)]
+        [
+            f"{row.dataset}: {row.model}",
+            row.regime,
+            str(row.runs),
+            str(row.together),
+            _duration(row.seconds),
+            _duration(row.total),
+        ]
         for row in planned.rows
     ]
-    print_table(f"{study.name}: {study.title}", ["runs", "regime", "number", "each", "all"], rows)
+    print_table(f"{study.name}: {study.title}", ["runs", "regime", "number", "at once", "each", "all"], rows)
     say(
         f"{planned.runs} run{'s' * (planned.runs != 1)}, {_duration(planned.seconds)} of computing: about "
         f"{_duration(planned.wall)} by {planned.workers} worker{'s' * (planned.workers != 1)} here, and "
         f"{planned.megabytes:,.0f} MB of disk."
     )
+    say(f"Estimated from steps of {planned.timed} kind{'s' * (planned.timed != 1)} of models, as many at once as told.")
 
 
 @app.command()

@@ -45,12 +45,16 @@ BYTES = {"score": 21, "epoch": 260, "weight": 4, "run": 6000}  # bytes on disk p
 
 @dataclass(frozen=True)
 class PlannedRuns:
-    """Runs that differ only in the seed; `seconds` is the time of one run, `total` of all."""
+    """Runs that differ only in the seed, `together` of which are trained as one stack.
+
+    `seconds` is the time of one run, or one run's share of a stack's, `total` of all.
+    """
 
     dataset: str
     model: str
     regime: str
     runs: int
+    together: int
     seconds: float
 
     @property
@@ -61,11 +65,15 @@ class PlannedRuns:
 
 @dataclass(frozen=True)
 class Planned:
-    """The estimated cost of a study on this machine: computing time, time with `workers` at work, and disk space."""
+    """The estimated cost of a study on this machine: computing time, time with `workers` at work, and disk space.
+
+    `timed` is how many kinds of models were timed for it.
+    """
 
     rows: tuple[PlannedRuns, ...]
     workers: int
     megabytes: float
+    timed: int
 
     @property
     def runs(self) -> int:
@@ -90,6 +98,7 @@ class Planned:
             "workers": self.workers,
             "wall_seconds": self.wall,
             "megabytes": self.megabytes,
+            "timed": self.timed,
             "rows": [asdict(row) | {"total": row.total} for row in self.rows],
         }
 
@@ -114,13 +123,13 @@ def estimate(
     timer, rows, disk = _Timer(root), [], 0.0
     for done, ((_, dataset, model, regime), jobs) in enumerate(groups.items(), 1):
         together = min(MOST_IN_STACK, -(-len(jobs) // max(1, count // len(groups))))  # as the driver shares them out
-        seconds = timer.seconds(jobs[0], together)
-        rows.append(PlannedRuns(name_of(dataset), model, regime, len(jobs), seconds))
+        seconds, together = timer.seconds(jobs[0], together)
+        rows.append(PlannedRuns(name_of(dataset), model, regime, len(jobs), together, seconds))
         disk += len(jobs) * timer.bytes(jobs[0])
         if on_timed is not None:
             on_timed(done, len(groups))
     disk += sum(timer.outputs_bytes(jobs) for jobs in groups.values() if jobs[0].role == "teacher")
-    return Planned(tuple(rows), count, disk / 2**20)
+    return Planned(tuple(rows), count, disk / 2**20, timer.timed)
 
 
 def _stages(
@@ -151,21 +160,28 @@ class _Timer:
         self._timed: dict[Any, tuple[float, float]] = {}
         self._infos: dict[tuple[str, int], DatasetInfo] = {}
         self._architectures: dict[Any, ModelConfig] = {}
+        self._weights: dict[ModelConfig, int] = {}
 
-    def seconds(self, job: Job, together: int) -> float:
-        """Return the estimated seconds of a run, which is trained together with others like it, if it can be stacked.
+    @property
+    def timed(self) -> int:
+        """How many kinds of models have been timed."""
+        return len(self._timed)
 
-        With itself they are `together`, or as many as fit into the memory that a stack may take.
+    def seconds(self, job: Job, together: int) -> tuple[float, int]:
+        """Return the estimated seconds of a run, and of how many runs at a time that is one's share.
+
+        These are `together`, or as many as fit into the memory that a stack may take; one if it cannot be stacked.
         """
         config, info = job.resolved(), self._info(job.run)
         total = 0.0
         for run, images in _stages(config, info.splits["train"], self._root):
             batch = run.train.batch_size or default_batch_size(images)
-            step, view = self._time(run, info, batch, together if run.stacked else 1)
+            together = self._most(run, info, batch, together)
+            step, view = self._time(run, info, batch, together)
             tta = 1 if run.train.tta == "never" else group_size(_group(info, run))
             epoch = math.ceil(images / batch) * step + tta * info.splits["val"] * view
             total += START + run.train.epochs * epoch + tta * info.splits["test"] * view
-        return total
+        return total, together
 
     def bytes(self, job: Job) -> float:
         """Return the estimated bytes that a run leaves on disk."""
@@ -173,9 +189,11 @@ class _Timer:
         scores = (info.splits["val"] + info.splits["test"]) * info.num_classes
         total = 0.0
         for run, _ in _stages(config, info.splits["train"], self._root):
-            weights = count_parameters(self._architecture(run, info))
+            architecture = self._architecture(run, info)
+            if architecture not in self._weights:
+                self._weights[architecture] = count_parameters(architecture)
             total += BYTES["run"] + scores * BYTES["score"] + run.train.epochs * BYTES["epoch"]
-            total += weights * BYTES["weight"]
+            total += self._weights[architecture] * BYTES["weight"]
         return total
 
     def outputs_bytes(self, teachers: Sequence[Job]) -> float:
@@ -201,11 +219,16 @@ class _Timer:
             self._architectures[key] = run.architecture(info, run.size)
         return self._architectures[key]
 
+    def _most(self, run: RunConfig, info: DatasetInfo, batch: int, together: int) -> int:
+        architecture = self._architecture(run, info)
+        if not run.stacked or not isinstance(architecture, ViTConfig):
+            return 1
+        return min(together, most_together(architecture, batch, MEMORY))
+
     def _time(self, run: RunConfig, info: DatasetInfo, batch: int, together: int) -> tuple[float, float]:
         architecture = self._architecture(run, info)
-        if run.stacked and isinstance(architecture, ViTConfig):
-            together = min(together, most_together(architecture, batch, MEMORY))
-        key = architecture, batch, info.task, run.train.loss, run.train.threads, run.train.device, run.stacked, together
+        alike = replace(architecture, num_classes=2)  # the time that classes, and losses, take is next to nothing
+        key = alike, batch, run.train.threads, run.train.device, run.stacked, together
         if key not in self._timed:
             with warnings.catch_warnings(), surroundings(run.train.threads), seeded(0, alone=False):
                 warnings.simplefilter("ignore", CircuitWarning)
