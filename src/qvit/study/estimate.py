@@ -14,6 +14,7 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import group_size
 from qvit.data.registry import DatasetInfo, get_info, is_path, name_of
 from qvit.data.transfer import load_images
+from qvit.data.views import Views
 from qvit.distill.pipeline import FEW, DistillationConfig
 from qvit.errors import CircuitWarning
 from qvit.models.zoo import ModelConfig, build, count_parameters
@@ -214,13 +215,13 @@ def _time(run: RunConfig, architecture: ModelConfig, info: DatasetInfo, batch: i
     device = run.train.device
     model = build(architecture).to(device)
     objective, optimizer = supervised(data, run.train), make_optimizer(model, run.train)
-    order, index = generator(0), np.arange(batch)
+    order, index, views = generator(0), np.arange(batch), Views(split, augmentation_group(data, run.train))
     import torch
 
     reuse_memory()
 
     def step() -> None:
-        loaded = load_batch(split, torch.from_numpy(index), augmentation_group(data, run.train), order, device)
+        loaded = load_batch(views, torch.from_numpy(index), order, device)
         train_step(model, loaded, objective, optimizer, lr=1e-3, clip_norm=run.train.clip_norm).item()
 
     def view() -> None:
