@@ -18,7 +18,7 @@ from qvit.data.registry import DatasetInfo
 from qvit.distill import DistillationConfig, Teacher, measures, resolve_distillation
 from qvit.models import Preprocess, create_model
 from qvit.training import loop
-from qvit.training.batches import augmentation_group, load_batch
+from qvit.training.batches import load_batch
 from qvit.training.options import resolve
 from qvit.training.run import Run, train_run
 from qvit.training.seeding import INIT, ORDER, generator, seeded
@@ -94,7 +94,7 @@ def _one_step(trained: Together) -> tuple[list[float], Tensor]:
     assert isinstance(trained, Alone)
     (one,) = trained.members
     order, images = generator(one.seed, ORDER, one.state.epoch), torch.arange(len(one.data.train))
-    batch = load_batch(one.data.train, images, augmentation_group(one.data, one.config), order, "cpu")
+    batch = load_batch(trained.views[one.data.train], images, order, "cpu")
     loss = train_step(trained.module.train(), batch, trained.objective, trained.optimizer, lr=one.config.lr)
     return [one.config.lr], loss[None]
 

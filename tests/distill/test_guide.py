@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import apply_element
+from qvit.data.views import Views
 from qvit.distill import DistillationObjective, DistillConfig, Teacher, TeacherGuide, objectives
 from qvit.distill.guide import KD_LOSSES_OF_TASK
 from qvit.models.stack import part, stacked
@@ -52,7 +53,7 @@ class School:
         """Take steps on one batch of all images, each turned as it may be; returns the loss before each."""
         parts = [model, objective] if isinstance(objective, nn.Module) else [model]
         optimizer = make_optimizer(nn.ModuleList(parts), TINY)
-        batch = load_batch(to_learn.train, torch.arange(len(to_learn.train)), "d4", generator(0, ORDER), "cpu")
+        batch = load_batch(Views(to_learn.train, "d4"), torch.arange(len(to_learn.train)), generator(0, ORDER), "cpu")
         return [train_step(model.train(), batch, objective, optimizer, lr=lr).item() for _ in range(steps)]
 
 
@@ -68,7 +69,7 @@ def run_teacher_of(make_npz: Callable[..., Path], make_run: MakeRun) -> MakeRun:
 
 
 def a_batch(data: Dataset, group: str = "d4", first: int = 0) -> Batch:
-    return load_batch(data.train, torch.arange(first, first + 7), group, generator(0, ORDER, 0), "cpu")
+    return load_batch(Views(data.train, group), torch.arange(first, first + 7), generator(0, ORDER, 0), "cpu")
 
 
 def same_weights(first: nn.Module, second: nn.Module) -> bool:

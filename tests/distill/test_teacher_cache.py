@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import apply_element, augment, group_size
+from qvit.data.views import Views
 from qvit.distill import CacheWarning, Teacher, TeacherOutputs, teacher_cache, teacher_outputs
 from qvit.distill.fingerprint import digest_of
 from qvit.distill.teacher_cache import ABANDONED, cache_folder
@@ -80,7 +81,7 @@ def test_a_batch_of_training_gets_what_is_said_of_its_augmented_images(
     taught = ask(teacher, data, folder, group=group, features=True, attention=True)
     order = generator(0, ORDER, 0)
     for index in torch.randperm(21, generator=order).split(8):
-        batch = load_batch(data.train, index, group, order, "cpu")
+        batch = load_batch(Views(data.train, group), index, order, "cpu")
         assert torch.equal(batch.images, augment(data.train.batch(index)[0], batch.elements, group))
         said, found = teacher.outputs(batch.images, features=True, attention=True), taught.of(batch)
         for mine, expected in zip(found, said, strict=True):
@@ -93,7 +94,9 @@ def test_a_batch_of_training_gets_what_is_said_of_its_augmented_images(
 
 def test_only_what_is_asked_for_is_kept(data: Dataset, build: Build, folder: Path) -> None:
     teacher = Teacher.of_module(build(data, "vit_4q1h"))
-    assert ask(teacher, data, folder).of(load_batch(data.train, torch.arange(3), "d4", generator(0), "cpu"))[1:] == (
+    assert ask(teacher, data, folder).of(load_batch(Views(data.train, "d4"), torch.arange(3), generator(0), "cpu"))[
+        1:
+    ] == (
         None,
         None,
     )

@@ -39,6 +39,21 @@ def test_linear_is_three_dense_layers(bias: bool, tokens: Tensor) -> None:
             torch.testing.assert_close(out[:, h], own, atol=1e-12, rtol=0)
 
 
+def test_a_dense_layer_that_is_watched_or_replaced_is_called(tokens: Tensor) -> None:
+    class Doubled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+            return 2.0 * super().forward(input)
+
+    project, seen = Linear().build(DIM, HEADS).double(), list[Tensor]()
+    expected = project(tokens)
+    hook = project.dense.register_forward_hook(lambda _module, _given, out: seen.append(out))
+    torch.testing.assert_close(project(tokens), expected, atol=1e-12, rtol=0)
+    assert [out.shape for out in seen] == [(BATCH, TOKENS, 3 * DIM)]
+    hook.remove()
+    project.dense.__class__ = Doubled
+    torch.testing.assert_close(project(tokens)[1], 2.0 * expected[1], atol=1e-12, rtol=0)
+
+
 # --- orthogonal maps ---------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from qvit.errors import RunError
 from qvit.models import model_config
 from qvit.models.zoo import build
 from qvit.training.checkpoint import check_weights, load_state, load_weights, save_state, save_weights
+from qvit.training.records import Best
 from qvit.training.state import TrainState
 
 LINE = {"lr": 0.1, "train_loss": 1.0, "val_loss": 1.0, "val_auc": 0.5, "val_acc": 0.5, "tta": "none"}
@@ -28,6 +29,41 @@ def test_a_state_is_read_as_it_was_written(state: TrainState, tmp_path: Path) ->
     assert found.best is not None
     assert found.best.model["weight"].tolist() == [3.0, 4.0]
     assert found.best.record == state.history[0]
+
+
+def test_tensors_of_all_types_and_shapes_come_back(state: TrainState, tmp_path: Path) -> None:
+    assert state.best is not None
+    weights: dict[str, Any] = {
+        "bytes": torch.tensor([[1, 2], [3, 250]], dtype=torch.uint8),
+        "count": torch.tensor(2**40 + 1),
+        "turned": torch.arange(12.0).reshape(3, 4).mT,
+        "none": torch.empty(0, 3),
+        "double": torch.tensor([torch.pi], dtype=torch.float64),
+        "halves": torch.tensor([0.5, -1.5], dtype=torch.bfloat16),
+    }
+    slopes = {3: {"step": torch.tensor(7.0), "exp_avg": weights["turned"] + 0.5}}
+    state.model, state.optimizer = weights, {"state": slopes, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}]}
+    for best in (state.best.model, weights):
+        state.best = Best(state.history[0], best)
+        save_state(tmp_path / "state.pt", state)
+        found = load_state(tmp_path / "state.pt")
+        assert found.best is not None
+        assert found.optimizer["param_groups"] == state.optimizer["param_groups"]
+        pairs = ((found.model, weights), (found.best.model, best), (found.optimizer["state"][3], slopes[3]))
+        for ours, theirs in pairs:
+            assert ours.keys() == theirs.keys()
+            for name, value in theirs.items():
+                assert ours[name].dtype == value.dtype
+                assert torch.equal(ours[name], value)
+
+
+def test_numbers_that_are_missing_are_damage(state: TrainState, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    save_state(path, state)
+    sound = torch.load(path, weights_only=True)
+    for numbers in ({}, {"float32": torch.ones(2)}):
+        torch.save(sound | {"numbers": numbers}, path)
+        assert "cannot be read as a training state" in refusal(lambda: load_state(path))
 
 
 @pytest.mark.parametrize(

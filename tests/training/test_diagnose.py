@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
+from qvit.data.views import Views
 from qvit.errors import TrainingError
 from qvit.models import create_model
 from qvit.training.batches import Batch, load_batch
@@ -32,7 +33,7 @@ def take_steps(
     """Three steps of a fourth epoch."""
     optimizer, plain = make_optimizer(model.train(), TrainConfig()), supervised(data, TrainConfig())
     for step in range(3):
-        batch = load_batch(data.train, torch.arange(8) + step, "none", generator(0), "cpu")
+        batch = load_batch(Views(data.train, "none"), torch.arange(8) + step, generator(0), "cpu")
         place = {"epoch": 4, "step": step + 1}
         train_step(model, batch, objective or plain, optimizer, lr=lr, clip_norm=clip_norm, **place)
 

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
+from qvit.data.views import Views
 from qvit.errors import ConfigError, QvitError, RunError, TrainingError
 from qvit.models import Preprocess, create_model
 from qvit.training.batches import Batch, load_batch
@@ -130,7 +131,7 @@ def test_a_step_together_is_the_step_of_one(make_data: Callable[..., Dataset], p
             both = nn.ModuleList([create_model("vit_4q1h", num_classes=4, img_size=12), Odd()])
         optimizer, losses = make_optimizer(both, config), []
         for start in (0, 9):
-            batch = load_batch(data.train, torch.arange(start, start + images), "d4", order, "cpu", team)
+            batch = load_batch(Views(data.train, "d4"), torch.arange(start, start + images), order, "cpu", team)
             assert len(batch.images) == len(batch.labels) == len(batch.index) == len(batch.elements)
             losses.append(train_step(both[0], batch, both[1], optimizer, lr=0.01, clip_norm=0.1, team=team).item())
         return losses, both.state_dict()
@@ -232,7 +233,7 @@ def test_all_say_in_whose_images_a_loss_ceased_to_be_finite(make_data: Callable[
         model = nn.Sequential(Preprocess(3), nn.Flatten(), nn.Linear(432, 4))
         if not team.leads:
             model[2].register_forward_hook(lambda _module, _inputs, output: output * float("nan"))
-        batch = load_batch(data.train, torch.arange(4), "none", generator(0), "cpu", team)
+        batch = load_batch(Views(data.train, "none"), torch.arange(4), generator(0), "cpu", team)
         optimizer = make_optimizer(model, TrainConfig())
         train_step(model, batch, lambda model, batch: model(batch.images).sum(1), optimizer, lr=0.5, step=3, team=team)
 

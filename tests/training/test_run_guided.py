@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
+from qvit.data.views import Views
 from qvit.errors import ConfigError, DataError, RunError, TrainingError
 from qvit.models import Network, NetworkConfig, create_model
 from qvit.training.batches import Batch, load_batch
@@ -139,7 +140,7 @@ def test_a_step_moves_both_by_one_optimiser(make_data: MakeData) -> None:
     assert [any(one is other.map.weight for one in group["params"]) for group in groups] == [True, False]
     assert [any(one is other.map.bias for one in group["params"]) for group in groups] == [False, True]
     plain = torch.optim.AdamW([{"params": group["params"], "weight_decay": group["weight_decay"]} for group in groups])
-    batch = load_batch(data.train, torch.arange(37), "none", generator(0), "cpu")
+    batch = load_batch(Views(data.train, "none"), torch.arange(37), generator(0), "cpu")
     other(other_model, batch).mean().backward()
     norm = nn.utils.clip_grad_norm_(both.parameters(), config.clip_norm)
     assert norm > nn.utils.get_total_norm([one.grad for one in other_model.parameters()]) > 0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
+from qvit.data.views import Views
 from qvit.errors import ConfigError, ModelError, TrainingError
 from qvit.evaluation.metrics import auc
 from qvit.models import Preprocess, create_model
@@ -50,7 +51,7 @@ def test_a_step_is_the_plain_recipe(make_data: MakeData, clip_norm: float | None
     )
     order = generator(0, ORDER, 0)
     for step in range(3):
-        batch = load_batch(data.train, torch.arange(8) + step, "d4", order, "cpu")
+        batch = load_batch(Views(data.train, "d4"), torch.arange(8) + step, order, "cpu")
         loss = train_step(ours, batch, objective, optimizer, lr=0.01 / (1 + step), clip_norm=clip_norm)
         expected = objective(theirs, batch).mean()
         plain.zero_grad()
@@ -71,7 +72,7 @@ def test_a_step_is_the_plain_recipe(make_data: MakeData, clip_norm: float | None
 def test_gradients_are_scaled_down_to_the_largest_norm(
     make_data: MakeData, clip_norm: float | None, norm: float
 ) -> None:
-    batch = load_batch(make_data().train, torch.arange(2), "none", generator(0), "cpu")
+    batch = load_batch(Views(make_data().train, "none"), torch.arange(2), generator(0), "cpu")
     model = nn.Linear(2, 1, bias=False)
     optimizer = make_optimizer(model, TINY)
     slope = torch.tensor([3.0, 4.0])
@@ -106,7 +107,7 @@ def test_each_model_of_a_stack_takes_its_own_step(make_data: MakeData) -> None:
     objective, norms = supervised(data, TINY), []
     optimizers = [make_optimizer(model, TINY) for model in (stack, *alone)]
     for step in range(3):
-        batch = load_batch(data.train, torch.arange(8) + step, "none", generator(0), "cpu")
+        batch = load_batch(Views(data.train, "none"), torch.arange(8) + step, generator(0), "cpu")
         together, *singly = (
             train_step(model, batch, objective, optimizer, lr=0.01, clip_norm=8.0)
             for model, optimizer in zip((stack, *alone), optimizers, strict=True)
@@ -124,7 +125,7 @@ def test_each_model_of_a_stack_takes_its_own_step(make_data: MakeData) -> None:
 def test_losses_with_axes_that_are_not_those_of_models_are_refused(make_data: MakeData, shape: tuple[int, int]) -> None:
     data = make_data()
     model = build(data)
-    batch = load_batch(data.train, torch.arange(8), "none", generator(0), "cpu")
+    batch = load_batch(Views(data.train, "none"), torch.arange(8), generator(0), "cpu")
     with pytest.raises(TrainingError, match=r"one loss per image, 8 in all, found losses of the shape \("):
         train_step(
             model,
@@ -167,7 +168,7 @@ def test_one_model_of_a_stack_that_is_not_finite_is_told(make_data: MakeData) ->
     data = make_data()
     weight = torch.zeros(data.info.num_classes, data.info.channels * data.size**2)
     stack = Linears(weight, torch.full_like(weight, torch.inf))
-    batch = load_batch(data.train, torch.arange(8), "none", generator(0), "cpu")
+    batch = load_batch(Views(data.train, "none"), torch.arange(8), generator(0), "cpu")
     with pytest.raises(TrainingError, match="The loss is no longer finite"):
         train_step(stack, batch, supervised(data, TINY), make_optimizer(stack, TINY), lr=0.1)
 
@@ -177,7 +178,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make_data: MakeData) -> None:
     model = build(data)
     optimizer = make_optimizer(model, TINY)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    batch = load_batch(data.train, torch.arange(8), "none", generator(0, ORDER, 0), "cpu")
+    batch = load_batch(Views(data.train, "none"), torch.arange(8), generator(0, ORDER, 0), "cpu")
     told = (
         r"^The loss is no longer finite at epoch 3, step 5, learning rate 0\.01: every layer's output is finite, so "
         r"the loss itself overflows\. Train again in another folder with a lower lr or a clip_norm, or look at the "
@@ -202,7 +203,7 @@ def test_a_step_that_is_not_finite_changes_nothing(make_data: MakeData) -> None:
 def test_a_loss_without_parameters_is_told_with_its_place(make_data: MakeData, place: dict[str, int]) -> None:
     data = make_data()
     model = build(data)
-    batch = load_batch(data.train, torch.arange(2), "none", generator(0), "cpu")
+    batch = load_batch(Views(data.train, "none"), torch.arange(2), generator(0), "cpu")
     told = f"^The loss at epoch {place.get('epoch', 1)}, step {place.get('step', 1)} depends on no parameter"
     with pytest.raises(TrainingError, match=told):
         train_step(model, batch, lambda model, batch: torch.zeros(2), make_optimizer(model, TINY), lr=0.1, **place)
@@ -225,12 +226,12 @@ def test_the_symmetries_are_the_datasets_unless_said(make_data: MakeData, augmen
 
 def test_a_batch_holds_the_images_it_names(make_data: MakeData) -> None:
     data, index = make_data(), torch.tensor([5, 2, 36])
-    plain = load_batch(data.train, index, "none", generator(0), "cpu")
+    plain = load_batch(Views(data.train, "none"), index, generator(0), "cpu")
     assert np.array_equal(plain.images.numpy(), data.train.images[[5, 2, 36]])
     assert np.array_equal(plain.labels.numpy(), data.train.labels[[5, 2, 36]])
     assert plain.elements.tolist() == [0, 0, 0]
     assert plain.index.tolist() == [5, 2, 36]
-    mirrored = load_batch(data.train, index.repeat(5), "mirror", generator(0), "cpu")
+    mirrored = load_batch(Views(data.train, "mirror"), index.repeat(5), generator(0), "cpu")
     assert set(mirrored.elements.tolist()) == {0, 1}
     for image, at, element in zip(mirrored.images.numpy(), mirrored.index, mirrored.elements, strict=True):
         original = data.train.images[int(at)]
@@ -263,7 +264,7 @@ def test_the_loss_has_the_options_of_the_configuration(make_data: MakeData) -> N
 def test_the_plain_objective_is_the_loss_of_the_models_logits(make_data: MakeData) -> None:
     data = make_data()
     model = build(data, "vit_4q1h")
-    batch = load_batch(data.train, torch.arange(5), "none", generator(0), "cpu")
+    batch = load_batch(Views(data.train, "none"), torch.arange(5), generator(0), "cpu")
     expected = nn.functional.cross_entropy(model(batch.images), batch.labels[:, 0], reduction="none")
     torch.testing.assert_close(supervised(data, TINY)(model, batch), expected)
 

@@ -13,11 +13,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.models.limits import check_circuit
-from qvit.models.stacked_layers import products
+from qvit.models.stacked_layers import StackedLinear, of_features, products
 from qvit.quantum import get_ansatz
 from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.engines.subspace import subspace_plan
 from qvit.quantum.layer import uniform_angles
+from qvit.torch_private import unhooked
 
 Tokens = Float[Tensor, "*m b n d"]
 QueriesKeysValues = tuple[Float[Tensor, "*m b h n k"], Float[Tensor, "*m b h n k"], Float[Tensor, "*m b h n q"]]
@@ -91,19 +92,25 @@ class Circulant:
         return CirculantProjection(self, dim, heads)
 
 
-def unstacked(stacked: Float[Tensor, "*m 3 b h n q"]) -> QueriesKeysValues:
-    """Return queries, keys and values as views."""
-    queries, keys, values = stacked.unbind(-5)
+def unstacked(stacked: Float[Tensor, "*m 3 h q b n"]) -> QueriesKeysValues:
+    """Return queries, keys and values as views.
+
+    Their gradients are put together in the order of these axes, so it should be that of `stacked` in memory.
+    """
+    queries, keys, values = (rearrange(one, "... h q b n -> ... b h n q") for one in stacked.unbind(-5))
     return queries, keys, values
 
 
-def per_head(tokens: Tokens, matrices: Float[Tensor, "*m 3 h q p"]) -> Float[Tensor, "*m 3 b h n p"]:
+def per_head(tokens: Tokens, matrices: Float[Tensor, "*m 3 h q p"]) -> Float[Tensor, "*m 3 h p b n"]:
     """Return x·M for the features x of each head and its own three matrices M."""
-    features, b = rearrange(tokens, "... b n (h q) -> (... h) (b n) q", h=matrices.shape[-3]), tokens.shape[-3]
-    out = products(features, rearrange(matrices, "... t h q p -> (... h) q (t p)"))
+    features, b = rearrange(tokens, "... b n (h q) -> (... h) q (b n)", h=matrices.shape[-3]), tokens.shape[-3]
+    out = products(rearrange(matrices, "... t h q p -> (... h) (t p) q"), features)
     shape = {"b": b, "h": matrices.shape[-3], "t": 3}
-    out = rearrange(out, "(m h) (b n) (t p) -> m t b h n p", **shape)
+    out = rearrange(out, "(m h) (t p) (b n) -> m t h p b n", **shape)
     return out if matrices.ndim > 4 else out[0]
+
+
+_DENSE = nn.Linear, StackedLinear  # what `of_features` knows; another layer may have taken its place
 
 
 class LinearProjection(nn.Module):
@@ -116,8 +123,11 @@ class LinearProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        dense = self.dense(tokens.contiguous())  # one image in another layout would take another product than several
-        return unstacked(rearrange(dense, "... b n (three h q) -> ... three b h n q", three=3, h=self.heads))
+        if type(self.dense) in _DENSE and unhooked(self.dense):
+            out = of_features(self.dense, tokens)
+        else:
+            out = rearrange(self.dense(tokens.contiguous()), "... b n o -> ... o b n")
+        return unstacked(rearrange(out, "... (three h q) b n -> ... three h q b n", three=3, h=self.heads))
 
 
 class CosineProjection(nn.Module):
@@ -129,8 +139,8 @@ class CosineProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        features = rearrange(tokens, "... b n (h q) -> ... 1 b h n q", h=self.weights.shape[-3])
-        return unstacked(torch.cos(features + self.weights))
+        features = rearrange(tokens, "... b n (h q) -> ... 1 h q b n", h=self.weights.shape[-3]).contiguous()
+        return unstacked(torch.cos(features + rearrange(self.weights, "... t 1 h 1 q -> ... t h q 1 1")))
 
 
 class IdentityProjection(nn.Module):
@@ -185,4 +195,6 @@ class CirculantProjection(nn.Module):
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
         mixed = per_head(tokens, self.matrices())
-        return unstacked(mixed if self.bias is None else mixed + self.bias)
+        if self.bias is not None:
+            mixed = mixed + rearrange(self.bias, "... t 1 h 1 q -> ... t h q 1 1")
+        return unstacked(mixed)

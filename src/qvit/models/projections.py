@@ -151,7 +151,7 @@ class QuantumProjection(nn.Module):
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
         angles = rearrange(tokens, "... b n (h q) -> b n ... 1 h q", h=self.heads)
-        return unstacked(rearrange(self.circuits(angles), "b n ... three h q -> ... three b h n q"))
+        return unstacked(rearrange(self.circuits(angles), "b n ... three h q -> ... three h q b n"))
 
 
 class UnluProjection(nn.Module):

@@ -17,6 +17,7 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import group_size
 from qvit.data.registry import DatasetInfo, get_info, is_path, name_of
 from qvit.data.transfer import load_images
+from qvit.data.views import Views
 from qvit.distill.pipeline import FEW, DistillationConfig
 from qvit.errors import CircuitWarning
 from qvit.models.vit import ViTConfig
@@ -25,7 +26,7 @@ from qvit.study.driver import MOST_IN_STACK
 from qvit.study.pool import cores
 from qvit.study.spec import Job, Study
 from qvit.timing import median_milliseconds
-from qvit.training.batches import Epoch, default_batch_size
+from qvit.training.batches import default_batch_size
 from qvit.training.config import MEMORY
 from qvit.training.distributed import ALONE
 from qvit.training.many import most_together
@@ -254,15 +255,16 @@ def _time(
     config = replace(run.train, batch_size=batch)
     members = [Member(data, config, seed) for seed in range(together)]
     models: list[Any] = [build(architecture).to(device) for _ in members]
+    views = Views(split, "none")
     reuse_memory()
     trained: Together = Stack(models, members) if run.stacked else Alone(models[0], members[0], ALONE)
 
     def step() -> None:
-        trained.step([Epoch(member) for member in members], range(together), 0).sum().item()
+        trained.step(trained.epochs(), range(together), 0).sum().item()
 
     def view() -> None:
         if isinstance(trained, Stack):
-            predict_stack(trained.module, [split] * together, device=device)
+            predict_stack(trained.module, [views] * together, device=device)
         else:
             predict_logits(trained.module, split, device=device)
 

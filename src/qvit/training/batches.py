@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from qvit.data.arrays import Dataset, Split
-from qvit.data.augment import augment, group_size, random_elements
+from qvit.data.augment import random_elements
+from qvit.data.views import Views
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import ALONE, Team
 from qvit.training.schedules import SCHEDULES
@@ -49,25 +50,19 @@ def shuffled(split: Split, config: TrainConfig, order: torch.Generator) -> tuple
     return batches
 
 
-def load_batch(
-    split: Split, index: Tensor, group: str, order: torch.Generator, device: str, team: Team = ALONE
-) -> Batch:
+def load_batch(views: Views, index: Tensor, order: torch.Generator, device: str, team: Team = ALONE) -> Batch:
     """Return the batch at `index`, or this process's share, on a device, each image under a symmetry from `order`."""
-    elements = random_elements(len(index), group, order)
+    elements = random_elements(len(index), views.group, order)
     index, elements = team.share(index), team.share(elements)
-    images, labels = (values.to(device) for values in split.batch(index))
-    if group_size(group) > 1:
-        images = augment(images, elements.to(device), group)
-    return Batch(images, labels, index, elements)
+    return Batch(*views.batch(index, elements, device), index, elements)
 
 
 class Epoch:
     """A member's next epoch: its batches in order, and the learning rate of each step."""
 
-    def __init__(self, member: Member) -> None:
-        self.member, self.number = member, member.state.epoch
+    def __init__(self, member: Member, views: Views) -> None:
+        self.member, self.views, self.number = member, views, member.state.epoch
         self.order = generator(member.seed, ORDER, self.number)
-        self.group = augmentation_group(member.data, member.config)
         self.batches = shuffled(member.data.train, member.config, self.order)
 
     def lr(self, step: int) -> float:
@@ -78,8 +73,7 @@ class Epoch:
 
     def load(self, step: int, team: Team) -> Batch:
         """Return the batch of a step; they have to be asked for in order, as each draws symmetries."""
-        member = self.member
-        return load_batch(member.data.train, self.batches[step], self.group, self.order, member.config.device, team)
+        return load_batch(self.views, self.batches[step], self.order, self.member.config.device, team)
 
 
 def alike(epochs: Sequence[Epoch], step: int) -> Iterator[list[int]]:
@@ -94,16 +88,13 @@ def load_together(epochs: Sequence[Epoch], step: int) -> Batch:
 
     Each holds the images that `Epoch.load` would return: every member draws from a stream of its own.
     """
-    first = epochs[0]
-    device, group = first.member.config.device, first.group
     index = torch.stack([epoch.batches[step] for epoch in epochs])
-    elements = torch.stack([random_elements(index.shape[1], epoch.group, epoch.order) for epoch in epochs])
-    if all(epoch.member.data.train is first.member.data.train for epoch in epochs):
-        images, labels = first.member.data.train.batch(index.flatten())
+    elements = torch.stack([random_elements(index.shape[1], epoch.views.group, epoch.order) for epoch in epochs])
+    device, views = epochs[0].member.config.device, epochs[0].views
+    if all(epoch.views is views for epoch in epochs):
+        images, labels = views.batch(index.flatten(), elements.flatten(), device)
     else:
-        parts = [epoch.member.data.train.batch(own) for epoch, own in zip(epochs, index, strict=True)]
+        each = zip(epochs, index, elements, strict=True)
+        parts = [epoch.views.batch(own, turned, device) for epoch, own, turned in each]
         images, labels = (torch.cat(values) for values in zip(*parts, strict=True))
-    images, labels = images.to(device), labels.to(device)
-    if group_size(group) > 1:
-        images = augment(images, elements.flatten().to(device), group)
     return Batch(images.unflatten(0, index.shape), labels.unflatten(0, index.shape), index, elements)

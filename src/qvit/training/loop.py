@@ -15,7 +15,7 @@ from qvit.data.arrays import Dataset, Split
 from qvit.errors import ModelError, TrainingError
 from qvit.models.convolutions import unstrided
 from qvit.models.vit import ViT
-from qvit.training.batches import Epoch, alike
+from qvit.training.batches import alike
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import ALONE, Team
 from qvit.training.machine import check_device
@@ -112,7 +112,7 @@ def _train(together: Callable[[list[Member]], Together], members: Sequence[Membe
 
 def train_epoch(trained: Together) -> tuple[list[float], Float[Tensor, " m"]]:
     """Take the steps of one epoch; return each member's last learning rate and mean loss."""
-    epochs = [Epoch(one) for one in trained.members]
+    epochs = trained.epochs()
     total = torch.zeros(len(epochs), device=trained.members[0].config.device)
     trained.module.train()
     for step in range(max(len(epoch.batches) for epoch in epochs)):

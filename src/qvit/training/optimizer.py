@@ -105,13 +105,10 @@ class AdamW:
             for name in ("exp_avg", "exp_avg_sq"):
                 if state[name].shape != parameters[number].shape or state[name].dtype != parameters[number].dtype:
                     raise ValueError(f"{name} of parameter {number} has another shape or dtype than the parameter")
-        self.state = {
-            parameters[number]: {
-                name: state[name].detach().to(parameters[number].device, copy=True)
-                for name in ("step", "exp_avg", "exp_avg_sq")
-            }
-            for number, state in saved["state"].items()
-        }
+        self.state = {}
+        for number, state in saved["state"].items():
+            for name, value in self._start(parameters[number]).items():  # which are laid out like the parameter
+                value.copy_(state[name])
         for group, stored in zip(self.param_groups, saved["param_groups"], strict=True):
             group.update(lr=stored["lr"], weight_decay=stored["weight_decay"])
 

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.data.arrays import Split
-from qvit.data.augment import apply_element, group_size
+from qvit.data.augment import group_size
+from qvit.data.views import Views
 from qvit.models.stack import part
 from qvit.models.vit import ViT
 from qvit.training.distributed import ALONE, Team
@@ -50,41 +51,38 @@ def predict_logits(
 
     The processes of a `team` share the work, and each gets all logits.
     """
-    elements = range(group_size(group))
-    logits = []
+    elements, logits, views = group_size(group), [], Views(split, group, most=0)
     with evaluating(model):
-        for index in team.share(torch.arange(len(split))).split(max(1, BATCH // len(elements))):
-            images = split.batch(index)[0].to(device)
-            views = torch.cat([apply_element(images, element, group) for element in elements])
-            logits.append(model(views).unflatten(0, (len(elements), len(images))).cpu())
+        for index in team.share(torch.arange(len(split))).split(max(1, BATCH // elements)):
+            told = model(views.under_all(index, device))
+            logits.append(told.unflatten(0, (elements, len(index))).cpu())
     return team.gather(torch.cat(logits, dim=1), len(split))
 
 
 @torch.no_grad()
 def predict_stack(
-    stack: ViT, splits: Sequence[Split], *, group: str = "none", device: torch.device | str = "cpu"
+    stack: ViT, views: Sequence[Views], *, device: torch.device | str = "cpu"
 ) -> list[Float[Tensor, "g n k"]]:
-    """Return the logits of each model of a stack for every image of its own split, as `predict_logits` does for one."""
+    """Return the logits of each model of a stack for all views of its own images, as `predict_logits` does for one."""
     places: dict[tuple[int, int], list[int]] = {}
-    for place, split in enumerate(splits):
-        places.setdefault((len(split), id(split)), []).append(place)
-    found: list[Tensor] = [torch.empty(0)] * len(splits)
+    for place, own in enumerate(views):
+        places.setdefault((len(own.split), id(own)), []).append(place)
+    found: list[Tensor] = [torch.empty(0)] * len(views)
     with evaluating(stack):
         for alike in places.values():
-            some = stack if len(alike) == len(splits) else part(stack, alike)
-            logits = _of_one_split(some, splits[alike[0]], group, device)
-            for place, own in zip(alike, logits, strict=True):
-                found[place] = own
+            some = stack if len(alike) == len(views) else part(stack, alike)
+            logits = _of_same_views(some, views[alike[0]], device)
+            for place, told in zip(alike, logits, strict=True):
+                found[place] = told
     return found
 
 
-def _of_one_split(stack: ViT, split: Split, group: str, device: torch.device | str) -> Float[Tensor, "m g n k"]:
-    elements, logits = range(group_size(group)), []
-    for index in torch.arange(len(split)).split(max(1, BATCH_OF_STACK // len(elements))):
-        images = split.batch(index)[0].to(device)
-        views = torch.cat([apply_element(images, element, group) for element in elements])
-        told = stack(views.expand(*stack.models, *views.shape))
-        logits.append(told.unflatten(1, (len(elements), len(images))).cpu())
+def _of_same_views(stack: ViT, views: Views, device: torch.device | str) -> Float[Tensor, "m g n k"]:
+    elements, logits = group_size(views.group), []
+    for index in torch.arange(len(views.split)).split(max(1, BATCH_OF_STACK // elements)):
+        images = views.under_all(index, device)
+        told = stack(images.expand(*stack.models, *images.shape))
+        logits.append(told.unflatten(1, (elements, len(index))).cpu())
     return torch.cat(logits, dim=2)
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,7 +118,7 @@ def write_history(folder: Path, state: TrainState) -> None:
     """Write the figures and the seconds of each epoch."""
     timings = [{"epoch": epoch, "seconds": round(seconds, 4)} for epoch, seconds in enumerate(state.seconds, 1)]
     write_atomic(folder / "timings.jsonl", _dump_lines(timings), durable=False)
-    write_atomic(folder / "metrics.jsonl", _dump_lines(map(asdict, state.history)), durable=False)
+    write_atomic(folder / "metrics.jsonl", _dump_lines(map(vars, state.history)), durable=False)
 
 
 def dump(value: Mapping[str, object]) -> bytes:

@@ -23,11 +23,15 @@ def on_cpu(saved: dict[str, Any]) -> dict[str, Any]:
     return _with_tensors(saved, lambda tensor: tensor.detach().cpu())
 
 
+def is_plain(value: Any) -> bool:
+    """Return whether a value is a tensor that is nothing but its numbers: neither sparse nor quantised."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+
+
 def check_tensors(saved: dict[str, Any]) -> None:
     """Raise `ModelError` unless a state dictionary holds only plain tensors, as files of weights do."""
     for name, value in saved.items():
-        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
-        if not plain:
+        if not is_plain(value):
             kind = "quantised or sparse tensor" if isinstance(value, Tensor) else type(value).__name__
             raise ModelError(
                 f"A run's weights are kept as plain tensors, and this model saves '{name}' as a {kind}. Train it with "

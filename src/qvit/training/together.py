@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from qvit.data.arrays import Split
+from qvit.data.views import Views, views_of
 from qvit.errors import ConfigError, ModelError, QvitError, TrainingError
 from qvit.models.stack import alone, member, part, stacked
 from qvit.models.vit import Classifier, ViT
@@ -36,6 +38,11 @@ class Together(ABC):
     members: Sequence[Member]
     module: nn.Module
     objective: Objective
+    views: dict[Split, Views]
+
+    def epochs(self) -> list[Epoch]:
+        """Return each member's next epoch."""
+        return [Epoch(one, self.views[one.data.train]) for one in self.members]
 
     @abstractmethod
     def noise(self) -> AbstractContextManager[None]:
@@ -60,6 +67,7 @@ class Alone(Together):
     def __init__(self, model: nn.Module, one: Member, team: Team) -> None:
         self.members, self.module, self._team = [one], model, team
         config = one.config
+        self.views = views_of([one.data.train], augmentation_group(one.data, config))
         self.objective = one.objective or supervised(one.data, config)
         self._own = learning_part(self.objective, config.device)
         both = nn.ModuleList([model, self._own])
@@ -117,7 +125,9 @@ class Stack(Together):
 
     def __init__(self, models: Sequence[ViT], members: Sequence[Member]) -> None:
         check_shared(members)
-        self.members, device = members, members[0].config.device
+        self.members, first, device = members, members[0], members[0].config.device
+        self.views = views_of([one.data.train for one in members], augmentation_group(first.data, first.config))
+        self._judged = views_of([one.data.val for one in members], group_of_views(first.data, first.config))
         objectives = [one.objective or supervised(one.data, one.config) for one in members]
         for model, one, objective in zip(models, members, objectives, strict=True):
             own = learning_part(objective, device)
@@ -162,10 +172,8 @@ class Stack(Together):
 
     def validate(self) -> list[Validation | None]:
         """Return each member's figures; one whose predictions cannot be judged keeps the error."""
-        first = self.members[0]
-        splits = [one.data.val for one in self.members]
-        group = group_of_views(first.data, first.config)
-        logits = predict_stack(self.module, splits, group=group, device=first.config.device)
+        views = [self._judged[one.data.val] for one in self.members]
+        logits = predict_stack(self.module, views, device=self.members[0].config.device)
         found: list[Validation | None] = [None] * len(self.members)
         for place, (one, own) in enumerate(zip(self.members, logits, strict=True)):
             if one.error is None:
