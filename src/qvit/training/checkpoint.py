@@ -14,7 +14,7 @@ from qvit.errors import FileError, RunError
 from qvit.files import open_regular, remedy, write_atomic
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import ModelConfig, build_without_numbers
-from qvit.training.records import Best, EpochRecord
+from qvit.training.records import Best, EpochRecord, lines_of
 from qvit.training.saved import check_tensors, is_plain
 from qvit.training.state import TrainState
 from qvit.training.stored import EpochLine, checked
@@ -68,7 +68,7 @@ def save_state(path: Path, state: TrainState) -> None:
         "objective": numbers.put(state.objective),
         "optimizer": state.optimizer | {"state": slopes},
         "best": vars(best.record) | {"model": model if best.model is state.model else numbers.put(best.model)},
-        "history": json.dumps(list(map(vars, state.history))),
+        "history": lines_of(state.history),
         "seconds": state.seconds,
         "numbers": numbers.joined(),
     }
@@ -92,7 +92,7 @@ def load_state(path: Path) -> TrainState:
 def _state(found: Any) -> TrainState:
     """Return the state that was found, checked as far as possible without a model; raises any error if it is none."""
     numbers, lines = found.pop("numbers", {}), found["history"]
-    lines = json.loads(lines) if isinstance(lines, str) else lines
+    lines = map(json.loads, lines.splitlines()) if isinstance(lines, str) else lines
     history = [_record(line, f"epoch {number}") for number, line in enumerate(lines, 1)]
     kept = {key: value for key, value in found["best"].items() if key != "model"}
     best = Best(_record(kept, "the best epoch"), _taken(found["best"]["model"], numbers))

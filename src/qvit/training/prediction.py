@@ -16,7 +16,7 @@ from qvit.models.vit import ViT
 from qvit.training.distributed import ALONE, Team
 
 BATCH = 512  # views at a time
-BATCH_OF_STACK = 64  # so that what is computed for all models stays in the caches
+BATCH_OF_STACK = 128  # of each model: with more, what is computed for all models leaves the caches
 
 
 def probabilities(logits: Float[Tensor, "b k"], task: str) -> Float[Tensor, "b k"]:

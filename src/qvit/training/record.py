@@ -1,7 +1,7 @@
 """What a run writes besides weights and predictions: its configuration, where it ran, and its history."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from qvit.files import PART, printable, write_atomic
 from qvit.training.environment import environment
 from qvit.training.folder import Run, flatten
 from qvit.training.places import FOUND_AT
+from qvit.training.records import lines_of
 from qvit.training.state import TrainState
 from qvit.training.stored import ConfigFile, checked
 
@@ -116,15 +117,13 @@ def _same_file(theirs: ConfigFile, ours: ConfigFile) -> bool:
 
 def write_history(folder: Path, state: TrainState) -> None:
     """Write the figures and the seconds of each epoch."""
-    timings = [{"epoch": epoch, "seconds": round(seconds, 4)} for epoch, seconds in enumerate(state.seconds, 1)]
-    write_atomic(folder / "timings.jsonl", _dump_lines(timings), durable=False)
-    write_atomic(folder / "metrics.jsonl", _dump_lines(map(vars, state.history)), durable=False)
+    timings = (
+        f'{{"epoch": {epoch}, "seconds": {round(seconds, 4)}}}\n' for epoch, seconds in enumerate(state.seconds, 1)
+    )
+    write_atomic(folder / "timings.jsonl", "".join(timings).encode(), durable=False)
+    write_atomic(folder / "metrics.jsonl", lines_of(state.history).encode(), durable=False)
 
 
 def dump(value: Mapping[str, object]) -> bytes:
     """Return a record as indented JSON."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _dump_lines(values: Iterable[Mapping[str, object]]) -> bytes:
-    return "".join(json.dumps(value) + "\n" for value in values).encode()

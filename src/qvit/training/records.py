@@ -1,6 +1,9 @@
 """Records of epochs and results, which other packages use and a run's folder holds as JSON."""
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, Self
 
 Ends = tuple[float | None, float | None]  # of an interval; None if there are too few images
@@ -44,6 +47,16 @@ class EpochRecord(_Judged):
     def of(cls, values: dict[str, Any]) -> Self:
         """Return the record in values that were checked before; unknown keys are left out."""
         return cls(**_known(cls, values))
+
+
+def lines_of(history: Iterable[EpochRecord]) -> str:
+    """Return the lines of JSON that tell of epochs."""
+    return "".join(map(_line, history))
+
+
+@lru_cache(maxsize=2**16)  # as all epochs of a run are written again after each
+def _line(record: EpochRecord) -> str:
+    return json.dumps(vars(record)) + "\n"
 
 
 @dataclass(frozen=True)
