@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from qvit.models.limits import check_circuit
 from qvit.models.stacked_layers import products
+from qvit.models.triples import QueriesKeysValues, unstacked
 from qvit.quantum import get_ansatz
 from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.engines.subspace import subspace_plan
 from qvit.quantum.layer import uniform_angles
 
 Tokens = Float[Tensor, "*m b n d"]
-QueriesKeysValues = tuple[Float[Tensor, "*m b h n k"], Float[Tensor, "*m b h n k"], Float[Tensor, "*m b h n q"]]
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,6 @@ class Circulant:
     def build(self, dim: int, heads: int) -> nn.Module:
         """Return the module."""
         return CirculantProjection(self, dim, heads)
-
-
-def unstacked(stacked: Float[Tensor, "*m 3 b h n q"]) -> QueriesKeysValues:
-    """Return queries, keys and values as views."""
-    queries, keys, values = stacked.unbind(-5)
-    return queries, keys, values
 
 
 def per_head(tokens: Tokens, matrices: Float[Tensor, "*m 3 h q p"]) -> Float[Tensor, "*m 3 b h n p"]:

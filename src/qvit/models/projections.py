@@ -17,8 +17,9 @@ from pydantic import Field
 from torch import nn
 
 from qvit.errors import ConfigError, ModelError, nearest
-from qvit.models.controls import Circulant, Cosine, Givens, Identity, Linear, QueriesKeysValues, Tokens, unstacked
+from qvit.models.controls import Circulant, Cosine, Givens, Identity, Linear, Tokens
 from qvit.models.limits import check_circuit
+from qvit.models.triples import QueriesKeysValues, unstacked
 from qvit.quantum import QuantumLinear, get_ansatz
 from qvit.quantum.ansatz import build_circuit
 from qvit.validate import validated
