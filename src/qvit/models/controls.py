@@ -12,13 +12,15 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qvit.models.dense import may_project, project
 from qvit.models.limits import check_circuit
-from qvit.models.stacked_layers import products
+from qvit.models.stacked_layers import StackedLinear, products
 from qvit.models.triples import QueriesKeysValues, unstacked
 from qvit.quantum import get_ansatz
 from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.engines.subspace import subspace_plan
 from qvit.quantum.layer import uniform_angles
+from qvit.torch_private import unhooked
 
 Tokens = Float[Tensor, "*m b n d"]
 
@@ -110,7 +112,12 @@ class LinearProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        dense = self.dense(tokens.contiguous())  # one image in another layout would take another product than several
+        layer = self.dense
+        plain = type(layer) in (nn.Linear, StackedLinear) and unhooked(layer)
+        if plain and may_project(tokens, layer.weight, layer.bias):
+            dense = project(tokens, layer.weight, layer.bias)
+        else:  # one image in another layout would take another product than several
+            dense = layer(tokens.contiguous())
         return unstacked(rearrange(dense, "... b n (three h q) -> ... three b h n q", three=3, h=self.heads))
 
 
