@@ -18,6 +18,7 @@ from torch import Tensor
 
 from qvit.cpu import compiled
 from qvit.models.attention import NarrowAttention
+from qvit.models.dense import project
 from qvit.models.embedding import embed
 from qvit.models.norm import layer_norm, norm_mean
 from qvit.quantum import Circuit, expectations, get_ansatz
@@ -62,18 +63,23 @@ def attention_errors(dtype: torch.dtype) -> list[float]:
 
 
 def layer_errors() -> list[float]:
-    """Errors of the layers whose kernels take float32 alone: embedding, layer normalisation, its mean."""
+    """Errors of the layers whose kernels take float32 alone: embedding, norm and its mean, a dense layer."""
     images = torch.randint(0, 256, (2, 3, 2, 28, 28), dtype=torch.uint8)
-    shapes = (2, 5, 2, 4, 4), (2, 5), (2, 1, 49, 5), (2, 5), (2, 5)
+    shapes = (2, 5, 2, 4, 4), (2, 5), (2, 1, 49, 5), (2, 5), (2, 5), (2, 7, 5), (2, 7)
     given = [*(0.5 + torch.rand(2, 2, 2)), *map(torch.randn, shapes)]
     results = []
     for kind in (torch.float32, torch.float64):
         mean, std, *leaves = (tensor.to(kind) for tensor in given)
-        weight, bias, positions, scale, shift = (leaf.requires_grad_() for leaf in leaves)
+        weight, bias, positions, scale, shift, matrix, constant = (leaf.requires_grad_() for leaf in leaves)
         tokens = embed(images, mean, std, weight, bias, positions, 4)
-        out = layer_norm(tokens, scale, shift, 1e-5), norm_mean(tokens, scale, shift, 1e-5)
+        normal = layer_norm(tokens, scale, shift, 1e-5)
+        if kind is torch.float32:
+            dense = project(normal, matrix, constant)
+        else:
+            dense = normal @ matrix.mT[:, None] + constant[:, None, None]
+        out = normal, norm_mean(tokens, scale, shift, 1e-5), dense
         factors = [torch.linspace(-1.0, 1.7, one.numel(), dtype=kind).reshape(one.shape) for one in out]
-        results.append([tokens, *out, *torch.autograd.grad(out, (weight, bias, positions, scale, shift), factors)])
+        results.append([tokens, *out, *torch.autograd.grad(out, leaves, factors)])
     return [error(a, b) for a, b in zip(*results, strict=True)]
 
 

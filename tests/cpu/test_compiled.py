@@ -249,9 +249,10 @@ def test_two_processes_at_once(folder: Path) -> None:
 
 
 def test_the_kernels_are_kept_this_way() -> None:
-    from qvit.models import attention_kernel, embedding_kernel, norm_kernel
+    from qvit.models import attention_kernel, dense_kernel, embedding_kernel, norm_kernel
     from qvit.quantum.engines import heisenberg_kernel, statevector_kernel
 
-    modules = (statevector_kernel, heisenberg_kernel, attention_kernel, embedding_kernel, norm_kernel)
+    layers = attention_kernel, dense_kernel, embedding_kernel, norm_kernel
+    modules = (statevector_kernel, heisenberg_kernel, *layers)
     entries = [getattr(module, name) for module in modules for name in ("forward", "backward")]
     assert all(isinstance(entry._cache, KeptOnDisk) for entry in entries)

@@ -60,6 +60,25 @@ def test_values_and_gradients(function: Callable[..., Tensor], lead: tuple[int, 
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-6 * max(1.0, size))
 
 
+@pytest.mark.parametrize("lead", [(), (3,), (2, 2)])
+@pytest.mark.parametrize("sizes", [(5, 7, 3), (4, 49, 8), (3, 1, 5)])
+def test_another_layout_changes_no_number(lead: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    leaves = given(lead, *sizes)
+    values, across = layer_norm(*leaves, EPS), layer_norm(*leaves, EPS, across=True)
+    assert torch.equal(values, across)
+    assert len(lead) > 1 or across.mT.transpose(-3, -2).is_contiguous()
+    gradient = torch.randn_like(values)
+    as_results = torch.empty_like(across).copy_(gradient)
+    assert as_results.stride() == across.stride()
+    for found in (gradient, as_results, gradient.contiguous()):
+        for one, other in zip(
+            torch.autograd.grad(across, leaves, found, retain_graph=True),
+            torch.autograd.grad(values, leaves, gradient, retain_graph=True),
+            strict=True,
+        ):
+            assert torch.equal(one, other)
+
+
 @BOTH
 @pytest.mark.parametrize("n", [7, 49])
 def test_bits_depend_neither_on_other_models_nor_on_threads(

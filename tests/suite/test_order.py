@@ -49,6 +49,7 @@ ELSEWHERE = {  # modules without a file of their own, and where they are tested
     "models/attention_kernel": "models/test_attention.py",
     "models/block_call": "models/test_block.py",
     "models/block_kernel": "models/test_block.py",
+    "models/dense_kernel": "models/test_dense.py",
     "models/embedding_kernel": "models/test_embedding.py",
     "models/head_kernel": "models/test_block.py",
     "models/reverse": "models/test_derivatives.py",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qvit.cpu.parts import in_parts
+from qvit.models.triples import AXIS, restacked
 
 MOST_WIDE = 8  # features of a head
 MOST_FEATURES = 64  # d, f, and all heads together
@@ -151,7 +152,7 @@ class Call:
         plan, sizes = self.plan, self.plan.sizes
         found = [_tokens_last(self.tensors[0].shape)]
         if through_attention:
-            found += [_like(tensor) for tensor in self.tensors[1:]]
+            found += _like(self.tensors[1:])
         partial = _empty(sizes.m * plan.parts * sizes.sums if through_weights else 0)
         ways = [_of_tokens(gradient), _of_tokens(found[0]), *(_of_heads(tensor) for tensor in found[1:])]
         outputs = _addresses((found * 4)[:4])
@@ -226,8 +227,18 @@ def _order(shape: torch.Size, strides: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _like(tensor: Tensor) -> Tensor:
-    """Return an empty tensor of the same shape, its axes in the same order in memory, but tokens last."""
+def _like(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return empty tensors of the same shapes, axes in the same order in memory, but tokens last.
+
+    They are slices of one if those given are, which can then be put together without a copy.
+    """
+    whole = restacked(tensors)
+    if whole is not None:
+        return list(_like_one(whole).unbind(AXIS))
+    return [_like_one(tensor) for tensor in tensors]
+
+
+def _like_one(tensor: Tensor) -> Tensor:
     return torch.empty_strided(tensor.shape, _order(tensor.shape, tensor.stride()), dtype=tensor.dtype, device="cpu")
 
 

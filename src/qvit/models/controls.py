@@ -12,8 +12,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from qvit.models.dense import may_project, project
 from qvit.models.limits import check_circuit
-from qvit.models.stacked_layers import StackedLinear, of_features, products
+from qvit.models.stacked_layers import StackedLinear, products
+from qvit.models.triples import QueriesKeysValues, unstacked
 from qvit.quantum import get_ansatz
 from qvit.quantum.ansatz import build_circuit
 from qvit.quantum.engines.subspace import subspace_plan
@@ -21,7 +23,6 @@ from qvit.quantum.layer import uniform_angles
 from qvit.torch_private import unhooked
 
 Tokens = Float[Tensor, "*m b n d"]
-QueriesKeysValues = tuple[Float[Tensor, "*m b h n k"], Float[Tensor, "*m b h n k"], Float[Tensor, "*m b h n q"]]
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,6 @@ class Circulant:
         return CirculantProjection(self, dim, heads)
 
 
-def unstacked(stacked: Float[Tensor, "*m 3 h q b n"]) -> QueriesKeysValues:
-    """Return queries, keys and values as views.
-
-    Their gradients are put together in the order of these axes, so it should be that of `stacked` in memory.
-    """
-    queries, keys, values = (rearrange(one, "... h q b n -> ... b h n q") for one in stacked.unbind(-5))
-    return queries, keys, values
-
-
 def per_head(tokens: Tokens, matrices: Float[Tensor, "*m 3 h q p"]) -> Float[Tensor, "*m 3 h p b n"]:
     """Return x·M for the features x of each head and its own three matrices M."""
     features, b = rearrange(tokens, "... b n (h q) -> (... h) q (b n)", h=matrices.shape[-3]), tokens.shape[-3]
@@ -110,7 +102,9 @@ def per_head(tokens: Tokens, matrices: Float[Tensor, "*m 3 h q p"]) -> Float[Ten
     return out if matrices.ndim > 4 else out[0]
 
 
-_DENSE = nn.Linear, StackedLinear  # what `of_features` knows; another layer may have taken its place
+def of_heads(stacked: Float[Tensor, "*m 3 h q b n"]) -> QueriesKeysValues:
+    """Return queries, keys and values as views of what is laid out as the kernels before and after read it."""
+    return unstacked(rearrange(stacked, "... three h q b n -> ... three b h n q"))
 
 
 class LinearProjection(nn.Module):
@@ -123,11 +117,13 @@ class LinearProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        if type(self.dense) in _DENSE and unhooked(self.dense):
-            out = of_features(self.dense, tokens)
-        else:
-            out = rearrange(self.dense(tokens.contiguous()), "... b n o -> ... o b n")
-        return unstacked(rearrange(out, "... (three h q) b n -> ... three h q b n", three=3, h=self.heads))
+        layer = self.dense
+        plain = type(layer) in (nn.Linear, StackedLinear) and unhooked(layer)
+        if plain and may_project(tokens, layer.weight, layer.bias):
+            dense = project(tokens, layer.weight, layer.bias)
+        else:  # one image in another layout would take another product than several
+            dense = layer(tokens.contiguous())
+        return unstacked(rearrange(dense, "... b n (three h q) -> ... three b h n q", three=3, h=self.heads))
 
 
 class CosineProjection(nn.Module):
@@ -140,7 +136,7 @@ class CosineProjection(nn.Module):
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
         features = rearrange(tokens, "... b n (h q) -> ... 1 h q b n", h=self.weights.shape[-3]).contiguous()
-        return unstacked(torch.cos(features + rearrange(self.weights, "... t 1 h 1 q -> ... t h q 1 1")))
+        return of_heads(torch.cos(features + rearrange(self.weights, "... t 1 h 1 q -> ... t h q 1 1")))
 
 
 class IdentityProjection(nn.Module):
@@ -173,7 +169,7 @@ class GivensProjection(nn.Module):
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
-        return unstacked(per_head(tokens, self.matrices()))
+        return of_heads(per_head(tokens, self.matrices()))
 
 
 class CirculantProjection(nn.Module):
@@ -197,4 +193,4 @@ class CirculantProjection(nn.Module):
         mixed = per_head(tokens, self.matrices())
         if self.bias is not None:
             mixed = mixed + rearrange(self.bias, "... t 1 h 1 q -> ... t h q 1 1")
-        return unstacked(mixed)
+        return of_heads(mixed)

@@ -22,29 +22,37 @@ class LayerNorm(nn.LayerNorm):
     """torch's layer normalisation over the last dimension, with third and higher derivatives corrected.
 
     torch (2.13) treats the mean and the deviation as constants in the gradient of its gradient, so that its third
-    derivatives are silently wrong. A stack of m models has weights `(m, d)` and tokens `(m, b, n, d)`.
+    derivatives are silently wrong. A stack of m models has weights `(m, d)` and tokens `(m, b, n, d)`. For `across` see
+    `layer_norm`.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, across: bool = False) -> None:
         super().__init__(dim)  # with weights, and of one dimension: what `_slopes` is written for
+        self.across = across
 
     def forward(self, input: Float[Tensor, "*lead d"]) -> Float[Tensor, "*lead d"]:  # noqa: A002 - torch's name
         """Return (x − mean)/√(variance + eps)·weight + bias."""
         if self.weight.ndim + 2 != input.ndim:
             return _by_torch(input, self.weight, self.bias, self.eps)
-        return layer_norm(input, self.weight, self.bias, self.eps)
+        return layer_norm(input, self.weight, self.bias, self.eps, across=self.across)
 
 
 def layer_norm(
-    tokens: Float[Tensor, "*m b n d"], weight: Float[Tensor, "*m d"], bias: Float[Tensor, "*m d"], eps: float
+    tokens: Float[Tensor, "*m b n d"],
+    weight: Float[Tensor, "*m d"],
+    bias: Float[Tensor, "*m d"],
+    eps: float,
+    *,
+    across: bool = False,
 ) -> Float[Tensor, "*m b n d"]:
     """Return (x − mean)/√(variance + eps)·weight + bias, mean and variance of each token's features.
 
-    A kernel reads float32 tokens whose `mT` is contiguous, and lays out what it returns, gradients included, alike.
+    A kernel reads float32 tokens whose `mT` is contiguous, and lays out what it returns, gradients included, alike; if
+    `across`, it lays out the result feature by feature, `(*m, d, b, n)`, as circuits read their inputs.
     """
     tokens, weight, bias = plain(tokens), plain(weight), plain(bias)
     if _is_for_kernel(tokens, weight, bias):
-        return _Normalised.apply(tokens.mT, weight, bias, eps).mT  # type: ignore[no-untyped-call]
+        return _Normalised.apply(tokens.mT, weight, bias, eps, across).mT  # type: ignore[no-untyped-call]
     return _by_torch(tokens, weight, bias, eps)
 
 
@@ -117,15 +125,15 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, tokens: Float[Tensor, "*m b d n"], weight: Float[Tensor, "*m d"], bias: Float[Tensor, "*m d"],
-        eps: float,
+        eps: float, across: bool,
     ) -> Float[Tensor, "*m b d n"]:  # fmt: skip
         """Return the normalised tokens."""
         from qvit.models import norm_kernel
 
         work = _Work(tokens)
-        out, kept = tokens.new_empty(tokens.shape), work.moments()
+        out, kept = _across(tokens) if across and tokens.ndim <= 4 else tokens.new_empty(tokens.shape), work.moments()
         given = work.tokens(tokens), work.weights(weight), work.weights(bias)
-        made = work.tokens(out), kept.numpy()
+        made = *work.laid_out(out), kept.numpy()
 
         def run(first: int, last: int) -> None:
             norm_kernel.forward(*given, np.float32(eps), work.share, work.room(), *made, first, last, IMAGES_A_PART)
@@ -143,17 +151,25 @@ class _Normalised(torch.autograd.Function):
         tokens, weight, kept = ctx.saved_tensors
         if torch.is_grad_enabled() or not unwatched(gradient):  # a second derivative is wanted, or many at once
             found, *others = _slopes(tokens.mT, weight, gradient.mT, ctx.eps)
-            return found.mT, *others, None
+            return found.mT, *others, None, None
         work = ctx.work
         found, sums = tokens.new_empty(tokens.shape), work.sums()
-        given = work.tokens(tokens), work.tokens(gradient.contiguous()), work.weights(weight), work.share
+        gradient = gradient if gradient.stride(-1) == 1 and gradient.ndim <= 4 else gradient.contiguous()
+        given = work.tokens(tokens), *work.laid_out(gradient), work.weights(weight), work.share
         made = kept.numpy(), work.tokens(found), sums.numpy()
 
         def run(first: int, last: int) -> None:
             norm_kernel.backward(*given, work.room(2), work.totals(), *made, first, last, IMAGES_A_PART)
 
         in_parts(run, work.parts, 16.0 * tokens.numel())
-        return found, *work.of_weights(sums, weight), None
+        return found, *work.of_weights(sums, weight), None, None
+
+
+def _across(tokens: Tensor) -> Tensor:
+    """Return an empty tensor `(*m, b, d, n)` in the memory of one `(*m, d, b, n)`."""
+    *lead, b, d, n = tokens.shape
+    steps = [n, b * n, 1] if not lead else [d * b * n, n, b * n, 1]
+    return torch.empty_strided(tokens.shape, steps, dtype=tokens.dtype, device=tokens.device)
 
 
 class _Averaged(torch.autograd.Function):
@@ -217,6 +233,15 @@ class _Work:
 
     def tokens(self, tokens: Tensor) -> np.ndarray:
         return tokens.detach().view(self.models, self.b, self.d, self.n).numpy()
+
+    def laid_out(self, tokens: Tensor) -> tuple[np.ndarray, tuple[int, int, int]]:
+        """Return all numbers of a tensor, and how far models, images and features are apart."""
+        tokens = tokens.detach()
+        if tokens.ndim > 4:
+            tokens = tokens.view(self.models, self.b, self.d, self.n)
+        length = 1 + sum((size - 1) * step for size, step in zip(tokens.shape, tokens.stride(), strict=True))
+        model, image, feature = (0, *tokens.stride())[-4:-1]
+        return tokens.as_strided((length,), (1,)).numpy(), (model, image, feature)
 
     def weights(self, weight: Tensor) -> np.ndarray:
         return weight.detach().reshape(self.models, self.d).contiguous().numpy()

@@ -17,8 +17,9 @@ from pydantic import Field
 from torch import nn
 
 from qvit.errors import ConfigError, ModelError, nearest
-from qvit.models.controls import Circulant, Cosine, Givens, Identity, Linear, QueriesKeysValues, Tokens, unstacked
+from qvit.models.controls import Circulant, Cosine, Givens, Identity, Linear, Tokens
 from qvit.models.limits import check_circuit
+from qvit.models.triples import QueriesKeysValues, unstacked
 from qvit.quantum import QuantumLinear, get_ansatz
 from qvit.quantum.ansatz import build_circuit
 from qvit.validate import validated
@@ -151,7 +152,7 @@ class QuantumProjection(nn.Module):
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
         angles = rearrange(tokens, "... b n (h q) -> b n ... 1 h q", h=self.heads)
-        return unstacked(rearrange(self.circuits(angles), "b n ... three h q -> ... three h q b n"))
+        return unstacked(rearrange(self.circuits(angles), "b n ... three h q -> ... three b h n q"))
 
 
 class UnluProjection(nn.Module):

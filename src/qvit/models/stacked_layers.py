@@ -1,6 +1,5 @@
 """Layers of a stack of models: those of torch, with an axis for the models in front of all that they have."""
 
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,17 +13,6 @@ def products(left: Float[Tensor, "m a b"], right: Float[Tensor, "m b c"]) -> Flo
     if left.shape[0] > 1:
         return left @ right
     return (left.expand(2, -1, -1) @ right.expand(2, -1, -1))[:1]
-
-
-def of_features(dense: nn.Linear, tokens: Float[Tensor, "*m b n i"]) -> Float[Tensor, "*m o b n"]:
-    """Return what a dense layer, of one model or a stack, makes of tokens, feature after feature in memory.
-
-    The kernels before and after it have tokens last, so that no matrix is turned on the way.
-    """
-    (b, n), rows = tokens.shape[-3:-1], rearrange(tokens, "... b n i -> ... i (b n)")
-    out = dense.weight @ rows if dense.weight.ndim == 2 else products(dense.weight, rows)
-    out = out if dense.bias is None else out + dense.bias[..., None]
-    return rearrange(out, "... o (b n) -> ... o b n", b=b, n=n)
 
 
 class StackedLinear(nn.Linear):

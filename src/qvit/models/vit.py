@@ -156,7 +156,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
-        self.norm_attention = LayerNorm(config.dim)
+        self.norm_attention = LayerNorm(config.dim, across=True)
         self.attention = Attention(config.projection.build(config.dim, config.heads), config.dim)
         self.norm_mlp = LayerNorm(config.dim)
         self.mlp = nn.Sequential(
