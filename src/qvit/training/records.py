@@ -48,7 +48,7 @@ class EpochRecord(_Judged):
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch whose weights are kept, and the weights."""
+    """The epoch whose weights are kept, the best one or the last, and the weights."""
 
     record: EpochRecord
     model: dict[str, Any]
