@@ -55,6 +55,22 @@ def test_the_text_has_all_that_is_known(run: Run) -> None:
     assert "scaled by the temperature" in card(run)
 
 
+def test_a_fold_that_was_held_out_is_no_test(run: Run) -> None:
+    path = run.folder / "config.json"
+    said = json.loads(path.read_text())
+    said["train"]["keep"] = "last"
+    path.write_text(json.dumps(said))
+    assert "- **Chosen**: epoch 1, the last one; seed 0." in card(Run(run.folder))
+    path.write_text(json.dumps(said | {"folds": 5, "fold": 2}))
+    text = card(Run(run.folder))
+    assert "| | held out: fold 2 of 5 |\n|---|---|\n| AUC | " in text
+    assert "its training and validation images but those of fold 2 of 5, drawn by its seed. Digest" in text
+    assert "On the images held out, each class against the rest" in text
+    assert "test images" not in text
+    [model] = header(text)["model-index"]  # type: ignore[misc]
+    assert model["results"][0]["dataset"]["split"] == "fold 2 of 5"
+
+
 def test_it_holds_no_paths(run: Run, tmp_path: Path) -> None:
     path = write_card(run)
     assert path == run.folder / NAME

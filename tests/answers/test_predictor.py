@@ -1,5 +1,6 @@
 """What is said of new images: the same as evaluation says, calibrated, with what is possible and what is unlike."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import qvit
-from answers.conftest import NAMES, images, pictures
+from answers.conftest import NAMES, copied, images, pictures
 from qvit.answers.calibrated import UNKNOWN, Answering
 from qvit.answers.predictor import CalibrationWarning, ImageWarning, Prediction, Predictor, load
 from qvit.errors import ConfigError, DataError, RunError
@@ -146,6 +147,23 @@ def test_runs_that_are_no_ensemble(trained: Callable[..., Path]) -> None:
         load([trained(), trained(channels=1)])
     with pytest.raises(RunError, match=r"^Expected at least one run folder, got none\.$"):
         load([])
+
+
+@pytest.mark.filterwarnings("ignore::qvit.answers.predictor.CalibrationWarning")
+def test_runs_of_several_folds_are_no_ensemble(trained: Callable[..., Path], tmp_path: Path) -> None:
+    """What one has not seen, another was trained on; whole runs neither."""
+    runs = [copied(trained(), tmp_path / name).folder for name in ("one", "two", "whole")]
+    for number, folder in enumerate(runs[:2], 1):
+        said = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(said | {"folds": 3, "fold": number}))
+    for pair in (runs[:2], runs[1:]):
+        with pytest.raises(RunError) as caught:
+            load(pair)
+        assert str(caught.value) == (
+            "Expected runs that held out the same images, by which their answers are calibrated together, but "
+            f"{pair[1]} held out others. Ask runs of different folds one by one."
+        )
+    assert len(load([runs[0], runs[0]]).members) == 2
 
 
 def test_a_run_without_its_data_answers_and_says_what_it_lacks(

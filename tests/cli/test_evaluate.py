@@ -133,3 +133,20 @@ def test_a_picture_needs_a_folder_before_anything_is_asked(qvit: Qvit, run: Path
     told = qvit("evaluate", run, "--picture", "nodir/p.png")
     assert (told.code, told.out) == (2, "")
     assert told.err == "Error: --picture needs a folder that is there, and nodir is none.\n"
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_fold_that_was_held_out_is_called_so(
+    qvit: Qvit, npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    of_fold = ("--set", "folds=2", "--set", "fold=1", "--set", "keep=last", "--set", "tta=never")
+    trained = qvit("train", npz, "--model", "vit_4q1h", "--epochs", 1, "--out", "run", *of_fold)
+    assert trained.code == 0
+    assert "1 of 2" in trained.out
+    assert "test AUC" not in trained.out
+    told = " ".join(qvit("evaluate", "run").out.split())
+    assert told.startswith("run on fold 1 of 2, which it held out ")
+    assert "0 images of fold 1 of 2, which it held out have an exact copy in another split." in told
+    assert " ".join(qvit("evaluate", "run", "--split", "train").out.split()).startswith("run on train ")
+    assert json.loads(qvit("evaluate", "run", "--json").out)["images"] == 20

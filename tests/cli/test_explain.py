@@ -109,3 +109,13 @@ def test_nothing_to_explain(qvit: Qvit, run: Path, words: list[str], tmp_path: P
 def test_a_run_of_any_name_is_drawn(qvit: Qvit, run: Path, pictures: list[str]) -> None:
     run.rename("a$\\bad$")
     assert qvit("explain", "a$\\bad$", pictures[0]).code == 0
+
+
+def test_runs_of_several_folds_are_not_compared(qvit: Qvit, run: Path) -> None:
+    """Their images may have equal labels and be others."""
+    shutil.copytree(run, run.with_name("fold"))
+    said = json.loads((run.with_name("fold") / "config.json").read_text())
+    (run.with_name("fold") / "config.json").write_text(json.dumps(said | {"folds": 2, "fold": 1}))
+    told = qvit("explain", run, "--split", "val", "--beside", run.with_name("fold"))
+    line = "Expected runs on the same images to compare, found other data. Leave --beside out."
+    assert (told.code, told.err.splitlines()[-1]) == (2, f"Error: {line}")

@@ -171,6 +171,7 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
         | {
             "model": ("phantom --model vit_8q1h", {"config.model": ("qvit_4q2h", "vit_8q1h")}),
             "seeds": ("phantom --seeds 2", {"seeds": (None, 2)}),
+            "folds": ("phantom --folds 4", {"folds": (None, 4)}),
             "memory": ("phantom --seeds 2 --memory 0.5", {"memory": (None, 0.5)}),
             "epochs": ("phantom --epochs 3", {"config.train.epochs": (100, 3)}),
             "out": ("phantom --out there", {"folder": ("runs/phantom-qvit_4q2h-s0", "there")}),
@@ -444,7 +445,7 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
         with Store.open(Path(name)):
             pass
     border = Border(monkeypatch)
-    for place in ("qvit.training.run.train_run", "qvit.cli.seeds.train_seeds", "qvit.distill.distill"):
+    for place in ("qvit.training.run.train_run", "qvit.cli.seeds.train_several", "qvit.distill.distill"):
         border.at(place)
     border.at("qvit.data.arrays.load_dataset", passes=lambda given: given["name"] == "small.npz")
     border.at(

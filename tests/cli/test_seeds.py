@@ -1,4 +1,4 @@
-"""`qvit train --seeds`: one command, a folder for each seed, one table; who failed is told."""
+"""`qvit train --seeds --folds`: one command, a folder for each run, one table; who failed is told."""
 
 import json
 from collections.abc import Callable
@@ -75,3 +75,72 @@ def test_models_that_cannot_be_stacked_are_trained_one_by_one(train: Qvit, tmp_p
     runs = [Run(tmp_path / "all" / f"s{seed}") for seed in range(2)]
     assert [run.finished for run in runs] == [True, True]
     assert not any("stacked" in run.config for run in runs)
+
+
+@pytest.mark.trains
+def test_each_fold_has_a_folder_and_all_have_a_table(train: Qvit, qvit: Qvit, tmp_path: Path) -> None:
+    told = train(tmp_path / "all", "--folds", 3, "--seeds", 2)
+    assert told.code == 0
+    folders = [tmp_path / "all" / f"s{seed}-f{fold}" for seed in range(2) for fold in (1, 2, 3)]
+    configs = [Run(folder).config for folder in folders]
+    assert [(one["seed"], one["fold"], one["folds"]) for one in configs] == [
+        (seed, fold, 3) for seed in range(2) for fold in (1, 2, 3)
+    ]
+    assert all(one["stacked"] and one["train"]["keep"] == "last" for one in configs)
+    assert {one["train"]["tta"] for one in configs} == {"always"}
+    assert "Means over folds" in told.out
+    assert "test AUC" not in told.out
+    for folder in folders:
+        assert f"{Run(folder).result.test.auc:.3f}" in told.out
+    assert "small-vit_4q1h, 2 seeds, 3 folds: epoch 1/1  loss" in told.err
+    again = train(tmp_path / "all", "--folds", 3, "--seeds", 2, "--resume", "--json")
+    said = json.loads(again.out)
+    assert said == json.loads(qvit("compare", *folders, "--json").out)
+    [mean] = said["means"]
+    assert (mean["folds"], mean["seeds"], mean["runs"]) == (3, [0, 1], 6)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_folds_are_trained_one_by_one_as_well(train: Qvit, tmp_path: Path) -> None:
+    told = train(tmp_path / "all", "--folds", 2, "--set", "dropout=0.5", "--set", "tta=never")
+    assert told.code == 0
+    assert "small-vit_4q1h-s0-f2: epoch 1/1" in told.err
+    runs = [Run(tmp_path / "all" / f"s0-f{fold}") for fold in (1, 2)]
+    assert [run.config["train"]["tta"] for run in runs] == ["never", "never"]
+    assert not any("stacked" in run.config for run in runs)
+
+
+@pytest.mark.usefixtures("untrained")
+def test_the_fold_that_fails_is_named_and_many_folders_are_not_listed(train: Qvit, tmp_path: Path) -> None:
+    place = tmp_path / "all" / "s0-f2"
+    place.mkdir(parents=True)
+    (place / "letter.txt").touch()
+    told = train(tmp_path / "all", "--folds", 9)
+    assert told.code == 2
+    assert "1 of 9 runs failed, the others are done. seed 0, fold 2: " in told.err
+    (place / "letter.txt").unlink()
+    again = train(tmp_path / "all", "--folds", 9, "--resume")
+    assert again.err.endswith(f"Everything is in {tmp_path / 'all' / 's0-f1'} to {tmp_path / 'all' / 's0-f9'}\n")
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ("--folds", 3, "--set", "fold=2"),
+            "--folds trains all folds, but the option fold was given as well; use one of them.",
+        ),
+        (
+            ("--folds", 3, "--set", "tta=auto"),
+            "A fold that is held out is measured, so nothing may be chosen by it: set keep=last, and tta=always or "
+            "tta=never, got keep=last and tta=auto.",
+        ),
+        (("--folds", 20, "--seeds", 51), "--seeds times --folds must be at most 1,000 runs, got 51 times 20."),
+        (("--folds", 50), "HERE: expected at least 50 images for 50 folds, found 40. Ask for fewer."),
+    ],
+)
+def test_folds_that_cannot_be(train: Qvit, npz: Path, tmp_path: Path, arguments: tuple[object, ...], line: str) -> None:
+    told = train(tmp_path / "all", *arguments)
+    assert (told.code, told.err.replace(str(npz), "HERE")) == (2, f"Error: {line}\n")
+    assert not (tmp_path / "all").exists()

@@ -156,6 +156,7 @@ WRONG: dict[str, Wrong] = {
     },
     "train": {
         "seeds": ("phantom --seeds 0", "--seeds must be from 1 to 1,000, got 0."),
+        "folds": ("phantom --folds 1", "folds must be from 2 to 100, got 1."),
         "memory": ("phantom --seeds 2 --memory 0", "--memory must be positive, got 0.0."),
         **OF_RUNS,
         "model": ("phantom --model qvit_4q3x", f"There is no model 'qvit_4q3x'. Did you mean 'qvit_4q2h'? {MODELS}"),
@@ -195,7 +196,7 @@ WRONG: dict[str, Wrong] = {
             "--teacher run small.npz --finetune seed=3",
             "There is no option 'seed' for finetune. Did you mean 'schedule'? A stage has the options of training: "
             "epochs, batch_size, lr, weight_decay, schedule, warmup, clip_norm, loss, label_smoothing, "
-            "class_weights, augment, tta, patience, device, threads.",
+            "class_weights, augment, tta, keep, patience, device, threads.",
         ),
         "cache": (
             "--teacher run small.npz --cache small.npz",

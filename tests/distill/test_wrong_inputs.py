@@ -227,6 +227,12 @@ ERRORS: dict[str, Row] = {
         ConfigError,
         "No teacher given; name at least one folder of a trained run.",
     ),
+    "a teacher that held out a fold": (
+        lambda w: Teacher.of_runs([w.make_run(folds=3, fold=2, keep="last", tta="never").folder]),
+        ConfigError,
+        "The run in {fold} is of fold 2 of 3: it was trained on images by which a student is chosen. Train a teacher "
+        "without folds.",
+    ),
     "a teacher that saves a lock": (
         lambda w: Teacher.of_module(nn.ModuleDict({"part": Saving({"a": [threading.Lock()]})})),
         ConfigError,
@@ -427,8 +433,9 @@ def test_is_refused_with_these_words(world: World, case: str) -> None:
     act, kind, told = ERRORS[case]
     with pytest.raises(kind) as caught:
         act(world)
+    fold = str(world.make_run(folds=3, fold=2, keep="last", tta="never").folder) if "{fold}" in told else ""
     key = next(iter(kept.name for kept in (world.tmp / "kept").glob("*")), "")
-    assert str(caught.value) == told.replace("{tmp}", str(world.tmp)).replace("{key}", key)
+    assert str(caught.value) == told.replace("{tmp}", str(world.tmp)).replace("{key}", key).replace("{fold}", fold)
     assert type(caught.value) is kind
     assert not (world.tmp / "cache").exists()
     assert all((made / "cache.json").exists() for made in (world.tmp / "kept").glob("*")), "nothing half-made is left"

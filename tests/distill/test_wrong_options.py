@@ -60,6 +60,11 @@ RESOLVED: list[tuple[dict[str, Any], str]] = [
     ({"finetune": "lr=1"}, PAIRS.format("finetune", "'lr=1'")),
     ({"pretrain": {1: 2}}, f"There is no option '1' for pretrain. {OF_STAGES}"),
     ({"temperature": 0}, "temperature must be positive, got 0.0."),
+    (
+        {"folds": 5, "fold": 1, "keep": "last", "tta": "always"},
+        "A student is not trained by folds: its teacher has seen the images that would be held out. Leave folds and "
+        "fold out.",
+    ),
 ]
 # What is said by the check of types, or of a run's options: only that it is asked.
 CHECKED: list[tuple[dict[str, Any], str]] = [

@@ -28,7 +28,13 @@ from qvit.evaluation.paired import (
     seeds_test,
 )
 from qvit.evaluation.ranking import critical_difference, friedman, rank
-from qvit.evaluation.statistics import _percentiles, bootstrap_interval, crossed_interval, mean_interval
+from qvit.evaluation.statistics import (
+    _percentiles,
+    bootstrap_interval,
+    crossed_interval,
+    folds_interval,
+    mean_interval,
+)
 from suite.messages import missing, raised
 
 NAME = "set_test_[AUC]0.500_[ACC]0.500@run.csv"
@@ -370,6 +376,7 @@ ROWS: list[Row] = [
         lambda: mean_interval([0.5], level=0.0),
         "A confidence level must lie between 0 and 1, such as 0.95, but came as 0.0.",
     ),
+    (lambda: folds_interval([0.5, 0.6], 1), "Values of folds come of at least 2, but folds came as 1."),
     (
         lambda: _percentiles(np.full(3, math.nan), 0.95, "AUC"),
         "None of 3 resamples held images with and without a class, so AUC has no interval. Take more resamples or "

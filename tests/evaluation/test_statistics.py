@@ -17,6 +17,7 @@ from qvit.evaluation.statistics import (
     Interval,
     bootstrap_interval,
     draw_counts,
+    folds_interval,
     mean_interval,
     resampled_metrics,
 )
@@ -189,6 +190,26 @@ def test_mean_interval_by_hand() -> None:
     assert (interval.value, interval.level) == (3.0, 0.95)
     assert interval.low == pytest.approx(3 - half, abs=1e-6)
     assert interval.high == pytest.approx(3 + half, abs=1e-6)
+
+
+def test_folds_interval_by_hand() -> None:
+    """Five folds: a fifth for five values, and a quarter for the images that they share."""
+    values = [1.0, 2.0, 3.0, 4.0, 5.0]
+    interval = folds_interval(values, 5)
+    half = 2.7764451 * math.sqrt(2.5 * (1 / 5 + 1 / 4))
+    assert interval == Interval(3.0, pytest.approx(3 - half, abs=1e-6), pytest.approx(3 + half, abs=1e-6), 0.95)
+    assert folds_interval([0.7], 5, level=0.9) == Interval(0.7, None, None, 0.9)
+
+
+def test_repeated_folds_gain_less_than_other_images_would() -> None:
+    """However often folds are drawn anew, what they share remains."""
+    once, often = ([0.6, 0.8] * times for times in (5, 5000))
+    t, deviation = 1.9602, 0.1
+    assert folds_interval(often, 2).high == pytest.approx(0.7 + t * deviation, abs=1e-4)
+    narrow, wide = mean_interval(once).high, folds_interval(once, 10).high
+    assert narrow is not None
+    assert wide is not None
+    assert wide - 0.7 == pytest.approx((narrow - 0.7) * math.sqrt(1 + 10 / 9))
 
 
 def test_mean_of_one_value_has_no_interval() -> None:

@@ -11,10 +11,12 @@ import pytest
 
 from qvit.distill import DistillConfig, Teacher, TeacherGuide
 from qvit.errors import RunError
-from qvit.evaluation.statistics import Interval, mean_interval
+from qvit.evaluation.statistics import Interval, folds_interval, mean_interval
 from qvit.report.compare import (
     COLUMNS,
     FEW,
+    FOLD_COLUMNS,
+    FOLDS_COLUMNS,
     GROUP_COLUMNS,
     as_json,
     caption,
@@ -23,6 +25,7 @@ from qvit.report.compare import (
     group_rows,
     read_row,
     read_rows,
+    tables,
 )
 from qvit.training.options import resolve
 from qvit.training.run import Run, train_run
@@ -95,7 +98,7 @@ def test_what_has_no_interval_is_explained(make_run: MakeRun) -> None:
     row = read_row(make_run(seed=4))
     assert (row.auc.why, row.acc.why) == ("", "")
     assert caption([row]) == "Intervals: 95 %, bootstrap over test images."
-    untold = replace(row, acc=Interval(row.acc.value, None, None, 0.95, FEW))
+    untold = replace(row, acc=Interval(row.acc.value, None, None, 0.95, FEW.format("test")))
     assert caption([row, untold]) == f"{caption([row])} None: too few test images to tell."
 
 
@@ -210,6 +213,48 @@ def test_where_a_run_started_from_is_found_again_or_not(make_run: MakeRun, learn
     assert names(*moved) == ["vit_4q1h (pre-trained)", name]
     shutil.rmtree(tmp_path / "moved" / "second")
     assert names(*moved) == [f"vit_4q1h (pre-trained, weights={one})" for one in digest]
+
+
+FOLD = {"folds": 3, "keep": "last", "tta": "never"}
+
+
+@pytest.mark.long
+def test_folds_are_averaged_by_themselves(make_run: MakeRun) -> None:
+    runs = [make_run(fold=fold, seed=seed, **FOLD) for seed in (0, 1) for fold in (1, 2, 3)]
+    rows = read_rows([*runs[:5], make_run(keep="last", tta="never")])
+    assert [(row.seed, row.fold, row.folds) for row in rows[2:]] == [(0, 3, 3), (1, 1, 3), (1, 2, 3), (0, None, None)]
+    assert {row.model for row in rows} == {"vit_4q1h"}, "the fold has a column"
+    held, whole = group_rows(rows)
+    assert (held.folds, held.seeds, held.runs) == (3, (0, 1), 5)
+    assert (whole.folds, whole.seeds, whole.runs) == (None, (0,), 1)
+    values = [row.auc.value for row in rows[:5]]
+    assert held.auc == folds_interval(values, 3)
+    assert len(set(values)) > 1, "the case is of no use if all folds agree"
+    assert (held.auc.low or 0) < (mean_interval(values).low or 0)
+    named = read_rows([runs[0], make_run()])
+    assert [row.model for row in named] == ["vit_4q1h (tta=never, keep=last)", "vit_4q1h (tta=auto, keep=best)"]
+
+
+@pytest.mark.long
+def test_tables_of_folds_do_not_speak_of_test(make_run: MakeRun) -> None:
+    rows = read_rows([make_run(fold=fold, **FOLD) for fold in (1, 2)])
+    [runs, means] = tables(rows, group_rows(rows))
+    assert (runs.title, means.title) == ("Folds held out", "Means over folds")
+    assert [dict(zip(FOLD_COLUMNS, row, strict=True))["fold"] for row in runs.rows] == ["1 of 3", "2 of 3"]
+    assert runs.caption == (
+        "After the last epoch, without the test images. Intervals: 95 %, bootstrap over held-out images."
+    )
+    shown = dict(zip(FOLDS_COLUMNS, means.rows[0], strict=True))
+    assert (shown["folds"], shown["seeds"], shown["runs"]) == ("3", "1", "2")
+    assert "wider as these share training images (Nadeau and Bengio 2003)" in means.caption
+    for table in (runs, means):
+        assert not any("test" in word or "val" in word for word in (*table.columns, table.title))
+    untold = replace(rows[0], auc=Interval(0.5, None, None, 0.95, FEW.format("held-out")))
+    assert caption([untold]).endswith(" None: too few held-out images to tell.")
+    whole = [make_run(), make_run(seed=1)]
+    all_rows = read_rows([*whole, make_run(fold=1, **FOLD)])
+    titles = [table.title for table in tables(all_rows, group_rows(all_rows))]
+    assert titles == ["Runs", "Means over seeds", "Folds held out"]
 
 
 def test_options_of_other_models_do_not_matter(make_run: MakeRun) -> None:

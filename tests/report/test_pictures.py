@@ -101,6 +101,23 @@ def test_every_task_in_colour_and_grey(
 
 
 @pytest.mark.long
+def test_what_was_held_out_is_not_called_test(make_run: MakeRun, drawn: list[Any], tmp_path: Path) -> None:
+    first, second = (make_run(folds=3, fold=fold, keep="last", tta="never") for fold in (1, 2))
+    draw_comparison([first], read_rows([first]), tmp_path / "p.png")
+    texts = texts_of(drawn[0])
+    assert texts[0] == "first, fold 1 of 3"
+    assert "held-out AUC" in texts
+    assert any(text.startswith("Images held out, true label") for text in texts)
+    assert not any("test" in text.lower() or "validation" in text for text in texts)
+    for others in ([first, second], [first, make_run()]):
+        with pytest.raises(RunError) as caught:
+            draw_comparison(others, read_rows(others), tmp_path / "q.png")
+        assert str(caught.value) == (
+            "A picture compares runs on the same images; these held out several folds. Leave --picture out."
+        )
+
+
+@pytest.mark.long
 def test_what_it_tells(make_run: MakeRun, drawn: list[Any], tmp_path: Path) -> None:
     runs = [make_run(), make_run(model="qvit_4q1h")]
     draw_comparison(runs, read_rows(runs), tmp_path / "p.png")

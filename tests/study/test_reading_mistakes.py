@@ -208,6 +208,16 @@ MISTAKES = [
     (SMALL + "options: {epochs: [3]}", "phantom qvit_4q2h scratch seed 0: Option epochs=[3]: Input should be …"),
     (SMALL + "options: {epochs: 0}", "phantom qvit_4q2h scratch seed 0: epochs must be at least 1, got 0."),
     (
+        SMALL + "options: {folds: 5, fold: 2, keep: last, tta: always}",
+        "phantom qvit_4q2h scratch seed 0: a study compares runs on test images, which a run of a fold never sees. "
+        "Leave folds and fold out; for folds use `qvit train DATASET --folds 5`.",
+    ),
+    (
+        member("folds: 5, fold: 2, keep: last, tta: always"),
+        "phantom resnet18 t seed 0: a study compares runs on test images, which a run of a fold never sees. "
+        "Leave folds and fold out; for folds use `qvit train DATASET --folds 5`.",
+    ),
+    (
         SMALL + "options: {dataset: phantom}",
         "options cannot set 'dataset': the study's datasets, models, seeds and regimes do.",
     ),
@@ -302,7 +312,7 @@ MISTAKES = [
         regime("teacher: t, pretrain: {epoch: 5}"),
         "phantom qvit_4q2h kd seed 0: There is no option 'epoch' for pretrain. Did you mean 'epochs'? A stage has "
         "the options of training: epochs, batch_size, lr, weight_decay, schedule, warmup, clip_norm, loss, "
-        "label_smoothing, class_weights, augment, tta, patience, device, threads.",
+        "label_smoothing, class_weights, augment, tta, keep, patience, device, threads.",
     ),
     (
         regime("teacher: t, transfer_set: breastmnst"),

@@ -187,6 +187,7 @@ def outcome(data: Dataset, config: TrainConfig) -> dict[str, Any]:
         "refused": None,
         "weights": [value.tolist() for value in state.model.values()],
         "epochs": state.epoch,
+        "kept": state.best.record.epoch,
         "averaged over": [record.tta for record in state.history],
         "threads": threads,
     }
@@ -206,6 +207,7 @@ BITES: dict[str, tuple[str, dict[str, Any], Any, str]] = {
     "class_weights": ("multi-label", {}, "balanced", "weights"),
     "augment": ("multi-class", {"augment": "none"}, "mirror", "weights"),
     "tta": ("multi-class", {"tta": "always"}, "never", "averaged over"),
+    "keep": ("multi-class", {"lr": 1e-30}, "last", "kept"),
     "patience": ("multi-class", {"lr": 1e-30}, 1, "epochs"),  # nothing moves, so that nothing gets better
     "device": ("multi-class", {}, "meta", "refused"),  # see below for one that is taken
     "threads": ("multi-class", {}, 2, "threads"),
@@ -221,12 +223,12 @@ def test_every_option_bites(make_data: MakeData, name: str) -> None:
     task, common, value, changed = BITES[name]
     data, config = (
         make_data(task),
-        replace(TINY, **({"epochs": 4 if name == "patience" else 1, "batch_size": 16} | common)),
+        replace(TINY, **({"epochs": 4 if name in ("keep", "patience") else 1, "batch_size": 16} | common)),
     )
     first, second = outcome(data, config), outcome(data, replace(config, **{name: value}))
     assert first[changed] != second[changed]
     if changed != "weights":
-        expected = {"epochs": 3, "tta": ["none"], "patience": 2, "device": "device='meta'", "threads": {2}}
+        expected = {"epochs": 3, "tta": ["none"], "keep": 4, "patience": 2, "device": "device='meta'", "threads": {2}}
         assert second[changed] == expected[name]
 
 
@@ -355,6 +357,15 @@ def test_keeps_the_epoch_of_the_best_validation_auc(make_data: MakeData, monkeyp
     assert not torch.equal(weights[1]["2.weight"], weights[2]["2.weight"])
     state.best.model["2.weight"].zero_()
     assert model[2].weight.abs().sum() > 0, "the model has a copy"
+
+
+def test_keeps_the_last_epoch_if_asked_to(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, aucs = make_data(), iter([0.5, 0.9, 0.7])
+    monkeypatch.setattr("qvit.training.together.validation_figures", lambda *args: figures(next(aucs)))
+    model, state = trained(data, replace(TINY, epochs=3, keep="last"))
+    assert state.best.record == state.history[2]
+    assert [record.val_auc for record in state.history] == [0.5, 0.9, 0.7]
+    assert all(torch.equal(value, state.model[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(

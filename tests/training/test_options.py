@@ -37,6 +37,8 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "size": (12, ("size",)),
     "task": ("ordinal", ("task",)),
     "stacked": (True, ("stacked",)),
+    "folds": (4, ("folds",)),
+    "fold": (2, ("fold",)),
     "epochs": (2, ("train", "epochs")),
     "batch_size": (16, ("train", "batch_size")),
     "lr": (0.01, ("train", "lr")),
@@ -49,6 +51,7 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "class_weights": ("balanced", ("train", "class_weights")),
     "augment": ("none", ("train", "augment")),
     "tta": ("never", ("train", "tta")),
+    "keep": ("last", ("train", "keep")),
     "patience": (5, ("train", "patience")),
     "device": ("cpu:0", ("train", "device")),
     "threads": (2, ("train", "threads")),
@@ -80,7 +83,10 @@ IMPORTS: dict[str, Any] = {
     "bits": 12,
     "max_bad": 2,
 }
+NOTHING_CHOSEN = {"keep": "last", "tta": "never"}
 COMPANIONS: dict[str, dict[str, Any]] = {
+    "folds": {"fold": 1} | NOTHING_CHOSEN,
+    "fold": {"folds": 3} | NOTHING_CHOSEN,
     "bias": {"model": "vit_4q1h"},
     "network": {"model": "givens_4q1h"},
     "resize": {"model": "resnet18", "width": 0.0625},
@@ -171,6 +177,8 @@ RUN_BITES: dict[str, tuple[Any, str]] = {
     "size": (12, "size"),  # of a file of one's own, that of the file
     "task": ("ordinal", "task"),
     "stacked": (True, "stacked"),
+    "folds": (4, "predictions"),
+    "fold": (2, "predictions"),
     "importing": (ImportOptions(fit="pad"), "pictures"),  # not tried here: an .npz file takes none
     "model_options": ({"depth": 2}, "names of weights"),
     "train": (TrainConfig(epochs=1, lr=0.01), "weights"),
@@ -187,6 +195,8 @@ def test_the_bites_of_every_part_are_tried() -> None:
 def test_every_part_bites(make_npz: Callable[..., Path], tmp_path: Path, part: str) -> None:
     make_npz(name="other.npz", seed=1)
     plain = RunConfig(str(make_npz()), model="vit_4q1h", task="multi-class", train=TrainConfig(epochs=1, tta="never"))
+    if "fold" in part:
+        plain = replace(plain, folds=3, fold=1, train=replace(plain.train, keep="last"))
     value, changed = RUN_BITES[part]
     value = str(tmp_path / value) if part == "dataset" else value
     left = []
@@ -233,6 +243,10 @@ def test_converts_the_models_options_too() -> None:
 
 INTEGER = "Input should be a valid integer, unable to parse string as an integer."
 NUMBER = "Input should be a valid number"
+ONE_ALONE = (
+    "A run of a fold needs folds, how many there are, and fold, the one that is held out, got folds={} and fold={}. "
+    "For all of them use `qvit train DATASET --folds 5`."
+)
 # For each option, what it does not take, and all that is said of it; the edges of what it takes.
 REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
     "dataset": [
@@ -253,6 +267,13 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
     ],
     "task": [(3, "Option task=3: Input should be a valid string.")],
     "stacked": [("yes", "Option stacked='yes': Input should be true or false, found text.")],
+    "folds": [
+        ("five", f"Option folds='five': {INTEGER}"),
+        (1, "folds must be from 2 to 100, got 1."),
+        (101, "folds must be from 2 to 100, got 101."),
+        (5, ONE_ALONE.format(5, None)),
+    ],
+    "fold": [("a", f"Option fold='a': {INTEGER}"), (1, ONE_ALONE.format(None, 1))],
     "label": [(3, "Option label=3: Input should be a valid string.")],
     "group_by": [(3, "Option group_by=3: Input should be a valid string.")],
     "fit": [("stretch", "Option fit='stretch': Input should be 'crop' or 'pad'.")],
@@ -317,6 +338,7 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
         ("maybe", "Option tta='maybe': Input should be 'auto', 'always' or 'never'."),
         (False, "Option tta=False: Input should be 'auto', 'always' or 'never'."),  # what YAML makes of `off`
     ],
+    "keep": [("first", "Option keep='first': Input should be 'best' or 'last'.")],
     "patience": [(0, "patience must be at least 1 or null, got 0.")],
     "device": [(3, "Option device=3: Input should be a valid string.")],
     "threads": [(0, "threads must be at least 1, got 0."), (1025, "threads must be at most 1,024, got 1025.")],
@@ -324,6 +346,7 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
 TAKEN_VALUES: dict[str, list[Any]] = {
     "seed": [0, 2**63 - 1],
     "size": [1, 10_000],
+    "folds": [2, 100],
     "shares": [(0.98, 0.01, 0.01)],
     "split_seed": [0, 2**63 - 1],
     "bits": [8, 16],
@@ -360,8 +383,33 @@ def test_refuses_wrong_types_and_values(key: str, value: Any, told: str) -> None
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in TAKEN_VALUES.items() for value in values])
 def test_takes_what_is_just_within_bounds(key: str, value: Any) -> None:
-    run = resolve({"dataset": "phantom", key: value})
+    run = resolve({"dataset": "phantom"} | (COMPANIONS["folds"] if key == "folds" else {}) | {key: value})
     assert {**vars(run.train), **vars(run.importing), **vars(run)}[key] == value
+
+
+FOLD = {"folds": 3, "fold": 3} | NOTHING_CHOSEN
+CHOSEN = (
+    "A fold that is held out is measured, so nothing may be chosen by it: set keep=last, and tta=always or tta=never, "
+    "got keep={} and tta={}."
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"fold": 0}, "fold must be from 1 to 3, got 0."),
+        ({"fold": 4}, "fold must be from 1 to 3, got 4."),
+        ({"keep": "best"}, CHOSEN.format("best", "never")),
+        ({"tta": "auto"}, CHOSEN.format("last", "auto")),
+        ({"patience": 3}, "patience must be null with keep=last, as nothing is chosen then, got 3."),
+    ],
+)
+def test_nothing_is_chosen_by_a_fold(options: dict[str, Any], told: str) -> None:
+    run = resolve({"dataset": "phantom"} | FOLD)
+    assert str(run.held_out) == "fold 3 of 3"
+    with pytest.raises(ConfigError) as caught:
+        resolve({"dataset": "phantom"} | FOLD | options)
+    assert str(caught.value) == told
 
 
 @pytest.mark.parametrize("value", [True, False])

@@ -93,6 +93,9 @@ def test_a_pipe_in_the_place_of_a_file(run: Run, name: str) -> None:
         ("config.json", "model", "../../x y", "model: String should match"),
         ("config.json", "origin", {"weights": "1"}, "holds no origin.found_at"),
         ("config.json", "guide", [1], "guide"),
+        ("config.json", "folds", 1, "folds: Input should be greater than or equal to 2"),
+        ("config.json", "folds", 5, "is damaged (it tells of fold None of 5); train the run again."),
+        ("config.json", "fold", 2, "is damaged (it tells of fold 2 of None); train the run again."),
         ("config.json", "train", [], "train: Input should be a valid dictionary"),
         ("config.json", "train.epochs", "many", "Option epochs='many'"),
         ("config.json", "train.epoch", 3, "no option of training 'epoch'"),
@@ -136,7 +139,7 @@ def test_what_a_later_version_adds_to_a_configuration_is_kept(run: Run, inner: s
 def test_options_left_out_are_those_of_old(run: Run) -> None:
     """As by a version that did not have them yet."""
     said = json.loads((run.folder / "config.json").read_text())
-    del said["train"]["threads"], said["model_config"]["dropout"], said["origin"], said["guide"]
+    del said["train"]["threads"], said["train"]["keep"], said["model_config"]["dropout"], said["origin"], said["guide"]
     (run.folder / "config.json").write_text(json.dumps(said))
     assert evaluate_run(run) == run.result.test
     assert len(read_rows([run])) == 1

@@ -146,6 +146,14 @@ def test_one_that_diverges_says_where_and_keeps_its_best_weights(make_data: Make
         assert all(torch.equal(value, one.state.best.model[key]) for key, value in model.state_dict().items())
 
 
+def test_each_keeps_what_it_was_asked_to(make_data: MakeData) -> None:
+    """Nothing moves, so that the first epoch is the best."""
+    data, config = make_data(), replace(TINY, epochs=3, lr=1e-30)
+    members = [Member(data, replace(config, keep=keep), seed) for seed, keep in enumerate(("best", "last", "best"))]
+    trained(members)
+    assert [one.state.best.record.epoch for one in members if one.state.best] == [1, 3, 1]
+
+
 def test_goes_on_bit_for_bit(make_data: MakeData) -> None:
     """Members of a stack that was stopped may have got differently far."""
     data = make_data()

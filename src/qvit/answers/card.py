@@ -70,7 +70,7 @@ def _header(run: Run, info: DatasetInfo | None, name: str) -> dict[str, Any]:
     task = {"type": "image-classification", "name": run.config["task"]}
     results = {
         "task": task,
-        "dataset": {"name": info.title if info else name, "type": name, "split": "test"},
+        "dataset": {"name": info.title if info else name, "type": name, "split": str(run.fold or "test")},
         "metrics": metrics,
     }
     return {
@@ -89,20 +89,29 @@ def _what(run: Run, needs: Needs, info: DatasetInfo | None, name: str) -> str:
     classes = "labels" if needs.task == "multi-label" else "classes"
     data = f"{info.title} ({info.citation}), {info.licence}" if info else f"{name}, data of the author of this model"
     averaged = "" if needs.symmetries == "none" else f", averaged over the symmetries {needs.symmetries}"
+    fold = (
+        "" if run.fold is None else f": its training and validation images but those of {run.fold}, drawn by its seed"
+    )
+    chosen = "the last one" if run.training.keep == "last" else "by its AUC on the validation images"
     lines = [
         f"- **Images**: {needs.size} x {needs.size} pixels, {kind}; others are cut or padded and averaged to that.",
         f"- **Answers**: {needs.task}; {len(needs.classes)} {classes}: {_text('; '.join(needs.classes))}{averaged}.",
         f"- **Size**: {result.parameters:,} parameters.",
-        f"- **Trained on**: {_text(data)}. Digest of the data: `{config['data_digest']}`.",
-        f"- **Chosen**: epoch {result.best_epoch}, by its AUC on the validation images; seed {config['seed']}.",
+        f"- **Trained on**: {_text(data)}{fold}. Digest of the data: `{config['data_digest']}`.",
+        f"- **Chosen**: epoch {result.best_epoch}, {chosen}; seed {config['seed']}.",
     ]
     return "\n".join(lines)
 
 
 def _measured(run: Run, needs: Needs) -> str:
-    figures = run.result.val, run.result.test
-    rows = ["| | validation | test |", "|---|---|---|"]
-    rows += [f"| {title} | {' | '.join(_value(each, name) for each in figures)} |" for name, title in TITLES.items()]
+    fold, figures = run.fold, {"validation": run.result.val, "test": run.result.test}
+    where = "test images" if fold is None else "images held out"
+    if fold is not None:  # which is both
+        figures = {f"held out: {fold}": run.result.test}
+    rows = [f"| | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
+    rows += [
+        f"| {title} | {' | '.join(_value(each, name) for each in figures.values())} |" for name, title in TITLES.items()
+    ]
     text = "## Measured\n\n" + "\n".join(rows) + "\n\nIn brackets: 95 %, bootstrap over images; none if they are few."
     by_class = run.result.test
     found, rates = by_class.sensitivity_by_class, by_class.specificity_by_class
@@ -111,7 +120,7 @@ def _measured(run: Run, needs: Needs) -> str:
     lines = ["| class | sensitivity | specificity |", "|---|---|---|"]
     for name, one, other in zip(needs.classes[-len(found) :], found, rates, strict=True):
         lines.append(f"| {_text(name)} | {_three(one)} | {_three(other)} |")
-    return f"{text}\n\nOn the test images, each class against the rest:\n\n" + "\n".join(lines)
+    return f"{text}\n\nOn the {where}, each class against the rest:\n\n" + "\n".join(lines)
 
 
 def _value(figures: Figures, measure: str) -> str:

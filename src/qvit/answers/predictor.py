@@ -95,6 +95,11 @@ class Predictor:
                 raise RunError(f"Expected runs that tell the same classes apart, but those of {run} are others.")
             if (member.needs.size, member.needs.channels) != (self.needs.size, self.needs.channels):
                 raise RunError(f"Expected runs on images of one size and kind, but those of {run} are others.")
+            if member.run.fold != self.members[0].run.fold:
+                raise RunError(
+                    "Expected runs that held out the same images, by which their answers are calibrated together, but "
+                    f"{run} held out others. Ask runs of different folds one by one."
+                )
         known = [evidence_of(member.run, root=root, file=data) for member in self.members]
         self._evidence = [evidence for evidence in known if evidence is not None]
         if len(self._evidence) < len(known):

@@ -36,20 +36,14 @@ def compare(
 
 
 def print_runs(runs: Sequence["Run"], *, json: bool) -> list["Row"]:
-    """Print a table of finished runs, and one of means if there are several seeds, or both as JSON; return the rows."""
-    from qvit.report.compare import COLUMNS, GROUP_COLUMNS, as_json, caption, cells, group_cells, group_rows, read_rows
+    """Print tables of finished runs, and of means over seeds and folds, or all as JSON; return the rows."""
+    from qvit.report.compare import as_json, group_rows, read_rows, tables
 
     rows = read_rows(runs)
     groups = group_rows(rows)
     if json:
         print_json(as_json(rows, groups))
     else:
-        print_table("Runs", COLUMNS, [cells(row) for row in rows], caption=caption(rows))
-    if not json and any(len(group.seeds) > 1 for group in groups):
-        print_table(
-            "Means over seeds",
-            GROUP_COLUMNS,
-            [group_cells(group) for group in groups],
-            caption="Intervals: 95 %, Student's t over seeds, the same test images for all.",
-        )
+        for table in tables(rows, groups):
+            print_table(table.title, table.columns, table.rows, caption=table.caption)
     return rows

@@ -69,6 +69,8 @@ def evaluate(
         raise ConfigError("--label and --group-by are for other data than the run was trained on, given with --data.")
     split = split or "test"
     found = evaluate_split(opened, split, root=root, file=data, copies=copies)
+    if opened.fold is not None and split != "train":
+        split = f"{opened.fold}, which it held out"
     title = f"{run} on {split}"
     if json:
         print_json(_told(found.measured) | _told_apart(found.apart))

@@ -110,8 +110,9 @@ def _of_split(
 
     from qvit.answers.explaining import of_split, picked
 
-    parts = [one.members[0].run.load_data(root, file=data)[split] for one in predictors.values()]
-    if any(not np.array_equal(part.labels, parts[0].labels) for part in parts):
+    runs = [one.members[0].run for one in predictors.values()]
+    parts = [run.load_data(root, file=data)[split] for run in runs]
+    if len({run.fold for run in runs}) > 1 or any(not np.array_equal(part.labels, parts[0].labels) for part in parts):
         raise RunError("Expected runs on the same images to compare, found other data. Leave --beside out.")
     shown = picked(next(iter(predictors.values())), parts[0])
     pairs = zip(predictors.values(), parts, strict=True)

@@ -40,6 +40,10 @@ def train(
         int | None,
         typer.Option(help="Train with so many seeds, from --seed on, all at once.", show_default="1"),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(help="Divide training and validation images, and hold out each part once.", show_default="none"),
+    ] = None,
     memory: Memory = 1.0,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs.", show_default="100")] = None,
     out: Out = None,
@@ -62,6 +66,10 @@ def train(
     With --seeds there is a run folder for each seed, in the folder of --out or in runs. The models are trained
     together, as a stack, which takes a fraction of the time; each is the one that it would be in any other stack.
 
+    With --folds 5, training and validation images are divided into five parts, anew for each seed. Each part is held
+    out once, and measured after the last epoch of a run on the others (keep=last, tta=always). Groups such as patients
+    are not divided. Test images are not looked at.
+
     --set takes options of training (lr, batch_size, augment, tta, …), of the model (depth, patch_size, pool, mlp_dim,
 
     n_layers, …), and of pictures (fit, channels, shares, split_seed, frames, bits, max_bad).
@@ -69,10 +77,11 @@ def train(
     named = {"dataset": dataset_option(dataset, data), "model": model, "seed": seed, "epochs": epochs}
     named |= {"task": task, "size": size, "label": label, "group_by": group_by}
     options = gather(config, assign, named)
-    if seeds is not None:
-        from qvit.cli.seeds import train_seeds
+    if seeds is not None or folds is not None:
+        from qvit.cli.seeds import train_several
 
-        train_seeds(options, seeds, out, memory=memory, root=root, resume=resume, offline=offline, json=json)
+        common: dict[str, Any] = {"root": root, "resume": resume, "offline": offline, "json": json}
+        train_several(options, 1 if seeds is None else seeds, folds, out, memory=memory, **common)
     else:
         _run(options, out, root=root, resume=resume, offline=offline, json=json)
 
@@ -121,21 +130,22 @@ def _run(
     options: dict[str, Any], out: Path | None, *, root: Path | None, resume: bool, offline: bool, json: bool
 ) -> None:
     with heavy_imports():
-        from qvit.report.compare import COLUMNS, caption, cells, read_row
+        from qvit.report.compare import read_row, tables
         from qvit.training.folder import short_name
         from qvit.training.options import resolve
         from qvit.training.run import train_run
 
     resolved = resolve(options)
-    name = f"{name_of(resolved.dataset)}-{short_name(resolved.model)}-s{resolved.seed}"
+    name = f"{name_of(resolved.dataset)}-{short_name(resolved.model)}-{resolved.called}"
     folder = out or Path("runs") / name
     with epoch_progress(name, resolved.train.epochs, quiet=json) as on_epoch:
         run = train_run(resolved, folder, root=root, download=not offline, resume=resume, on_epoch=on_epoch)
     if not speaks():  # another process, which may not have the folder on its machine
         return
     if json:
-        print_json({"folder": str(run.folder), **asdict(run.result), "seconds": round(run.seconds, 2)})
+        fold = {} if run.fold is None else {"held_out": str(run.fold)}
+        print_json({"folder": str(run.folder)} | fold | asdict(run.result) | {"seconds": round(run.seconds, 2)})
         return
-    row = read_row(run)
-    print_table("Result", COLUMNS, [cells(row)], caption=caption([row]))
+    (table,) = tables([read_row(run)])
+    print_table("Result", table.columns, table.rows, caption=table.caption)
     say(f"Everything is in {run.folder}")

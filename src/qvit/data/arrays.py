@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ class Split:
         images, labels = self.batch(list(map(operator.index, indices)))
         return list(zip(images, labels, strict=True))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the images, (n, c, h, w), for which none is read."""
+        return self.images.shape
+
     def __getstate__(self) -> dict[str, Any]:
         return {"images": view_of(self.images) if self.mapped else self.images, "labels": self.labels}
 
@@ -82,11 +88,15 @@ class Split:
 
         Raises DataError if the file behind mapped images was shortened meanwhile.
         """
-        step = max(1, _CHUNK // max(1, self.images[0].size)) if len(self) else 1
-        for start in range(0, len(self), step):
+        starts = self._starts()
+        for start in starts:
             if self.mapped:
                 check_whole(self.images)
-            yield start, self.images[start : start + step]
+            yield start, self.images[start : start + starts.step]
+
+    def _starts(self) -> range:
+        """Return where each part of the images starts."""
+        return range(0, len(self), max(1, _CHUNK // max(1, math.prod(self.shape[1:]))))
 
     def batch(self, index: ArrayLike | Tensor) -> tuple[UInt8[Tensor, "b c h w"], Int64[Tensor, "b k"]]:
         """Return copies of the images (b, c, h, w) and labels (b, k) at whole-number positions, in order.
@@ -94,14 +104,7 @@ class Split:
         Raises DataError for positions that are not whole numbers or lie outside the split, and if the file behind
         mapped images was shortened meanwhile.
         """
-        rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
-        if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
-            raise DataError(f"Expected a list of whole-number positions, got {rows.dtype} {rows.shape}.")
-        rows = rows.astype(np.int64)
-        if rows.size and not -len(self) <= rows.min() <= rows.max() < len(self):
-            raise DataError(
-                f"Expected positions below {len(self)}, the images of this split, got {rows.min()} to {rows.max()}."
-            )
+        rows = self._positions(index)
         if self.mapped:
             check_whole(self.images)
             # Read in the file's order: one sweep over the disk instead of one jump per image.
@@ -112,13 +115,25 @@ class Split:
             images = self.images[rows]
         return torch.from_numpy(images), torch.from_numpy(self.labels[rows])
 
+    def _positions(self, index: ArrayLike | Tensor) -> Int64[np.ndarray, " b"]:
+        """Return positions as an array; raises DataError for those that `batch` refuses."""
+        rows = np.asarray(index.cpu() if isinstance(index, Tensor) else index)
+        if rows.ndim != 1 or (rows.dtype.kind not in "iu" and rows.size):
+            raise DataError(f"Expected a list of whole-number positions, got {rows.dtype} {rows.shape}.")
+        rows = rows.astype(np.int64)
+        if rows.size and not -len(self) <= rows.min() <= rows.max() < len(self):
+            raise DataError(
+                f"Expected positions below {len(self)}, the images of this split, got {rows.min()} to {rows.max()}."
+            )
+        return rows
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A dataset's description and its three splits.
 
     `size` is the side in pixels, `path` its file, if any, and `groups` the group, such as the patient, of each image of
-    each split, if known.
+    each split, if known. `whole` is the dataset that this one is a fold of, None for one that is whole.
     """
 
     info: DatasetInfo
@@ -128,6 +143,7 @@ class Dataset:
     test: Split
     path: Path | None = None
     groups: Groups | None = None
+    whole: "Dataset | None" = None
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -141,7 +157,7 @@ class Dataset:
         BLAKE2b of the names of the classes and the shapes of the images as JSON, and then of the bytes of train, val
         and test in turn: images (n, c, h, w), then labels (n, k) as int64, lowest byte first.
         """
-        shapes = {name: split.images.shape for name, split in self.splits.items()}
+        shapes = {name: split.shape for name, split in self.splits.items()}
         said = {"classes": list(self.info.labels), "images": shapes}
         found = hashlib.blake2b(json.dumps(said).encode(), digest_size=16)
         for split in self.splits.values():
@@ -181,9 +197,9 @@ def load_dataset(
     Raises ConfigError for an unknown name, size or task, and DataError for a file that is missing or invalid.
     """
     source = open_source(Asked(name, size, root, download, task, importing))
-    splits = {split: Split(source.images(split), source.labels[split]) for split in SPLITS}
+    train, val, test = (Split(source.images(split), source.labels[split]) for split in SPLITS)
     source.check_unchanged()
-    return Dataset(source.info, source.size, path=source.path, groups=source.groups, **splits)
+    return Dataset(source.info, source.size, train, val, test, source.path, source.groups)
 
 
 def verify(

@@ -107,12 +107,12 @@ def find_duplicates(dataset: Dataset, *, across_only: bool = False, accepted: fl
 
     Raises DataError for images that are not square, and if the file behind mapped images was shortened meanwhile.
     """
-    side = dataset.train.images.shape[2:]
+    side = dataset.train.shape[2:]
     if side[0] != side[1]:
         raise DataError(f"Expected square images, got {side[0]} x {side[1]} pixels. Crop or pad them.")
     images = _Images(dataset)
     known = _known(dataset.train)
-    metric = likeness.fit(known, dataset.train.images.shape[1])
+    metric = likeness.fit(known, dataset.train.shape[1])
     keys, described = [], []
     for split in dataset.splits.values():
         for _, part in split.parts():
@@ -159,7 +159,7 @@ class _Images:
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "1 c s s"]:
         split, place = self.place(index)
-        return torch.from_numpy(np.array(self.dataset[split].images[place : place + 1]))
+        return self.dataset[split].batch([place])[0]
 
     def pair(self, first: int, second: int, distance: float, turn: int, *, exact: bool) -> Pair:
         return Pair(self.place(first), self.place(second), distance, TURNS[turn], exact)

@@ -66,6 +66,11 @@ class DistillationConfig:
     scratch: bool = True
 
     def __post_init__(self) -> None:
+        if self.student.held_out is not None:
+            raise ConfigError(
+                "A student is not trained by folds: its teacher has seen the images that would be held out. "
+                "Leave folds and fold out."
+            )
         if self.mixtures is not None and not 0 <= self.mixtures <= MOST_MIXTURES:
             expected = "zero or more" if self.mixtures < 0 else f"at most {MOST_MIXTURES:,}"
             raise ConfigError(f"mixtures must be {expected} images, got {self.mixtures}.")

@@ -46,6 +46,11 @@ class Teacher:
         runs = tuple(Run(printable(folder, raised=RunError)) for folder in folders)
         for run in runs:
             _ = run.result  # raises for an unfinished run, saying what to do
+            if run.fold is not None:
+                raise ConfigError(
+                    f"The run in {run.folder} is of {run.fold}: it was trained on images by which a student is chosen. "
+                    "Train a teacher without folds."
+                )
         members = tuple(run.load_model().to(device) for run in runs)
         names = dict.fromkeys(run.config["model"] for run in runs)
         name = " + ".join(names) if len(runs) == 1 else f"{len(runs)} × {' + '.join(names)}"

@@ -15,7 +15,7 @@ from qvit.evaluation.paired import (
     superiority,
 )
 from qvit.evaluation.ranking import Ranking, friedman, rank
-from qvit.evaluation.statistics import Interval, bootstrap_interval, crossed_interval, mean_interval
+from qvit.evaluation.statistics import Interval, bootstrap_interval, crossed_interval, folds_interval, mean_interval
 
 __all__ = [
     "AbsentClassWarning",
@@ -30,6 +30,7 @@ __all__ = [
     "crossed_interval",
     "delong_test",
     "evaluate",
+    "folds_interval",
     "friedman",
     "hedges_g",
     "holm",

@@ -1,4 +1,4 @@
-"""Confidence intervals: over test images (bootstrap), over seeds (Student's t), and over both at once.
+"""Confidence intervals: over test images (bootstrap), over seeds (Student's t), over both at once, and over folds.
 
 A bootstrap resample is a row of counts of how often each image was drawn; `evaluation.sampled` computes metrics from
 them. Resamples run in blocks, so that memory does not grow with their number.
@@ -263,13 +263,35 @@ def mean_interval(values: Sequence[float], *, level: float = 0.95) -> Interval:
     values, values that are not finite, and a level outside (0, 1).
     Source: Student 1908.
     """
+    return _student_interval(values, 1 / max(1, len(values)), level)
+
+
+def folds_interval(values: Sequence[float], folds: int, *, level: float = 0.95) -> Interval:
+    """Return the mean of one value per fold, of one or several divisions into `folds`, with a corrected t interval.
+
+    Models of two folds have most of their training images in common, so that their values do not vary as much as they
+    would with other images, and Student's interval is too narrow. The variance of the mean of J values is taken as
+    (1/J + t) s², where s² is their sample variance, and t is the images held out over those trained on, 1/(folds − 1),
+    with J − 1 degrees of freedom. That is a rule of thumb: no estimate of this variance is free of bias for all data.
+
+    A single value has no interval. Raises MetricError as `mean_interval` does, and for fewer than two folds.
+    Sources: Nadeau and Bengio 2003, Inference for the Generalization Error, for one held-out part drawn again and
+    again; Bouckaert and Frank 2004, Evaluating the Replicability of Significance Tests, for repeated folds; Bengio and
+    Grandvalet 2004, No Unbiased Estimator of the Variance of K-Fold Cross-Validation.
+    """
+    if folds < 2:
+        raise MetricError(f"Values of folds come of at least 2, but folds came as {folds}.")
+    return _student_interval(values, 1 / max(1, len(values)) + 1 / (folds - 1), level)
+
+
+def _student_interval(values: Sequence[float], share: float, level: float) -> Interval:
+    """Return the mean, with an interval for the case that its variance is a `share` of that of the values."""
     check_level(level)
     spread = deviation(values)
-    count = len(values)
-    mean = math.fsum(values) / count
+    mean = math.fsum(values) / len(values)
     if spread is None:
         return Interval(mean, None, None, level)
     from scipy.special import stdtrit  # heavy, and needed by few
 
-    half = float(stdtrit(count - 1, (1 + level) / 2)) * spread / math.sqrt(count)
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * spread * math.sqrt(share)
     return Interval(mean, mean - half, mean + half, level)

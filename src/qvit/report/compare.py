@@ -1,4 +1,4 @@
-"""The rows of a comparison, read from finished run folders."""
+"""The rows of a comparison, read from finished run folders, and the tables they make."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 
 from qvit.data.registry import is_path, name_of
 from qvit.errors import RunError
-from qvit.evaluation.statistics import Interval, mean_interval
+from qvit.evaluation.statistics import Interval, folds_interval, mean_interval
 from qvit.report.words import shown
 from qvit.training.folder import Run, flatten
 from qvit.training.places import FOUND_AT, located
@@ -17,11 +17,21 @@ from qvit.training.stored import Origin
 
 LEVEL = 0.95
 DIGITS = 8  # of a digest that is shown
-INTERVALS = "Intervals: 95 %, bootstrap over test images."
-FEW = "too few test images to tell"  # how a figure varies over images
+INTERVALS = "Intervals: 95 %, bootstrap over {} images."
+OVER_SEEDS = "Intervals: 95 %, Student's t over seeds, the same test images for all."
+OVER_FOLDS = "Intervals: 95 %, Student's t over runs, wider as these share training images (Nadeau and Bengio 2003)."
+FEW = "too few {} images to tell"  # how a figure varies over images
 GENERATIONS = 8  # the longest chain of runs started from one another that is described
 PRETRAIN = "pretrain"  # the prefix of options of the run that a run started from
-SHOWN = ("model", "dataset", "size", "seed", "parameters")  # keys of config.json that have a column of their own
+SHOWN = (
+    "model",
+    "dataset",
+    "size",
+    "seed",
+    "folds",
+    "fold",
+    "parameters",
+)  # keys of config.json that have a column of their own
 COLUMNS = [
     "model",
     "dataset",
@@ -34,11 +44,13 @@ COLUMNS = [
     "seconds",
 ]
 GROUP_COLUMNS = ["model", "dataset", "seeds", "parameters", "test AUC", "test ACC", "val AUC", "seconds"]
+FOLD_COLUMNS = ["model", "dataset", "seed", "fold", "parameters", "AUC", "ACC", "seconds"]
+FOLDS_COLUMNS = ["model", "dataset", "folds", "seeds", "runs", "parameters", "AUC", "ACC", "seconds"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run: what it was, and its figures on the test split with bootstrap intervals.
+    """One run: what it was, and its figures on the test split, or the `fold` held out, with bootstrap intervals.
 
     `model` is its name, followed in brackets by what it learned from besides labels, as "(pre-trained on resnet18)".
     """
@@ -52,11 +64,16 @@ class Row:
     val_auc: float
     best_epoch: int
     seconds: float
+    folds: int | None = None
+    fold: int | None = None
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ only in the seed: means with Student-t intervals."""
+    """Runs that differ only in the seed: means with Student-t intervals.
+
+    With `folds` they may differ in the fold, too, and intervals are those of `folds_interval`.
+    """
 
     model: str
     dataset: str
@@ -66,27 +83,36 @@ class Group:
     acc: Interval
     val_auc: Interval
     seconds: float
+    folds: int | None = None
+    runs: int = 1
 
 
 def read_row(run: Run) -> Row:
     """Return the row of one finished run; raises `RunError` otherwise."""
     config, result = run.config, run.result
-    own = is_path(config["dataset"])
+    own, what = is_path(config["dataset"]), _measured("fold" in config)
     return Row(
         model=_named(config["model"], _lessons(run)),
         dataset=run.dataset if config["size"] == 28 or own else f"{run.dataset}_{config['size']}",
         seed=config["seed"],
         parameters=result.parameters,
-        auc=_interval(result.test.auc, result.test.auc_interval),
-        acc=_interval(result.test.acc, result.test.acc_interval),
+        auc=_interval(result.test.auc, result.test.auc_interval, what),
+        acc=_interval(result.test.acc, result.test.acc_interval, what),
         val_auc=result.val.auc,
         best_epoch=result.best_epoch,
         seconds=run.seconds,
+        folds=config.get("folds"),
+        fold=config.get("fold"),
     )
 
 
-def _interval(value: float, ends: Ends) -> Interval:
-    return Interval(value, *ends, LEVEL, FEW if None in ends else "")
+def _interval(value: float, ends: Ends, what: str) -> Interval:
+    return Interval(value, *ends, LEVEL, FEW.format(what) if None in ends else "")
+
+
+def _measured(held_out: bool) -> str:
+    """Return which images figures are of."""
+    return "held-out" if held_out else "test"
 
 
 def read_rows(runs: Sequence[Run]) -> list[Row]:
@@ -178,56 +204,95 @@ def _short(key: str) -> str:
 
 
 def group_rows(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
-    """Average rows that differ only in the seed, in order of first appearance."""
-    members: dict[tuple[str, str, int], dict[int, Row]] = {}
+    """Average rows that differ only in the seed, and fold, in order of first appearance."""
+    members: dict[tuple[str, str, int, int | None], dict[tuple[int, int | None], Row]] = {}
     for row in rows:
-        members.setdefault((row.model, row.dataset, row.parameters), {})[row.seed] = row
+        members.setdefault((row.model, row.dataset, row.parameters, row.folds), {})[row.seed, row.fold] = row
+
+    def mean(values: list[float], folds: int | None) -> Interval:
+        return mean_interval(values, level=level) if folds is None else folds_interval(values, folds, level=level)
+
     return [
         Group(
             model=model,
             dataset=dataset,
-            seeds=tuple(sorted(by_seed)),
+            seeds=tuple(sorted({seed for seed, _ in alike})),
             parameters=parameters,
-            auc=mean_interval([row.auc.value for row in by_seed.values()], level=level),
-            acc=mean_interval([row.acc.value for row in by_seed.values()], level=level),
-            val_auc=mean_interval([row.val_auc for row in by_seed.values()], level=level),
-            seconds=sum(row.seconds for row in by_seed.values()) / len(by_seed),
+            auc=mean([row.auc.value for row in alike.values()], folds),
+            acc=mean([row.acc.value for row in alike.values()], folds),
+            val_auc=mean([row.val_auc for row in alike.values()], folds),
+            seconds=sum(row.seconds for row in alike.values()) / len(alike),
+            folds=folds,
+            runs=len(alike),
         )
-        for (model, dataset, parameters), by_seed in members.items()
+        for (model, dataset, parameters, folds), alike in members.items()
     ]
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table as text."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    caption: str
+
+
+def tables(rows: Sequence[Row], groups: Sequence[Group] = ()) -> list[Table]:
+    """Return the tables of runs and of means: on test images, and on folds that were held out, each if there are any.
+
+    There are means of several seeds, or of several folds.
+    """
+    whole, held = ([row for row in rows if (row.folds is None) == plain] for plain in (True, False))
+    seeds = [group for group in groups if group.folds is None]
+    folds = [group for group in groups if group.folds is not None]
+    made = []
+    if whole:
+        made.append(Table("Runs", COLUMNS, [cells(row) for row in whole], caption(whole)))
+    if any(len(group.seeds) > 1 for group in seeds):
+        made.append(Table("Means over seeds", GROUP_COLUMNS, [group_cells(group) for group in seeds], OVER_SEEDS))
+    if held:
+        made.append(Table("Folds held out", FOLD_COLUMNS, [cells(row) for row in held], caption(held)))
+    if any(group.runs > 1 for group in folds):
+        made.append(Table("Means over folds", FOLDS_COLUMNS, [group_cells(group) for group in folds], OVER_FOLDS))
+    return made
+
+
 def cells(row: Row) -> list[str]:
-    """Return a row as text, in the order of `COLUMNS`."""
+    """Return a row as text, in the order of `COLUMNS`, or `FOLD_COLUMNS`."""
+    seconds = f"{row.seconds:.1f}"
     return [
         row.model,
         name_of(row.dataset),  # for a user's own file the name without its folder
         str(row.seed),
+        *([] if row.folds is None else [f"{row.fold} of {row.folds}"]),
         f"{row.parameters:,}",
         shown(row.auc),
         shown(row.acc),
-        f"{row.val_auc:.3f}",
-        str(row.best_epoch),
-        f"{row.seconds:.1f}",
+        *([f"{row.val_auc:.3f}", str(row.best_epoch), seconds] if row.folds is None else [seconds]),
     ]
 
 
 def caption(rows: Sequence[Row]) -> str:
     """Return a caption that says what the intervals are, and why some rows have none."""
     none = any(interval.why for row in rows for interval in (row.auc, row.acc))
-    return f"{INTERVALS} None: {FEW}." if none else INTERVALS
+    held = any(row.folds is not None for row in rows)
+    told = INTERVALS.format(_measured(held)) + (f" None: {FEW.format(_measured(held))}." if none else "")
+    return f"After the last epoch, without the test images. {told}" if held else told
 
 
 def group_cells(group: Group) -> list[str]:
-    """Return a group as text, in the order of `GROUP_COLUMNS`."""
+    """Return a group as text, in the order of `GROUP_COLUMNS`, or `FOLDS_COLUMNS`."""
+    seeds = str(len(group.seeds))
     return [
         group.model,
         name_of(group.dataset),
-        str(len(group.seeds)),
+        *([seeds] if group.folds is None else [str(group.folds), seeds, str(group.runs)]),
         f"{group.parameters:,}",
         shown(group.auc),
         shown(group.acc),
-        shown(group.val_auc),
+        *([shown(group.val_auc)] if group.folds is None else []),
         f"{group.seconds:.1f}",
     ]
 

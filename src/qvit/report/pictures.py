@@ -47,6 +47,8 @@ def draw_comparison(
     """
     if len({(Path(run.config["dataset"]).name, run.config["data_digest"]) for run in runs}) > 1:
         raise RunError("A picture compares runs on one dataset; these are on several. Leave --picture out.")
+    if len({run.fold for run in runs}) > 1:
+        raise RunError("A picture compares runs on the same images; these held out several folds. Leave --picture out.")
     if len(runs) > MAX_MODELS:
         raise RunError(f"A picture shows up to {MAX_MODELS} runs, got {len(runs)}. Leave some out.")
     from matplotlib import rc_context
@@ -75,6 +77,7 @@ def _draw(runs: Sequence[Run], rows: Sequence[Row], path: Path, data: Dataset) -
 
 def _draw_curves(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str], rows: Sequence[Row]) -> None:
     loss, auc = figure.subplots(2, 1, sharex=True)
+    judged, measured = ("validation", "test") if runs[0].fold is None else ("held-out", "held-out")
     for run, name, row, colour in zip(runs, names, rows, COLOURS, strict=False):
         history = run.history
         epochs = [record.epoch for record in history]
@@ -84,9 +87,9 @@ def _draw_curves(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str],
             [record.val_loss for record in history],
             color=colour,
             ls=":",
-            label=f"{name}, validation",
+            label=f"{name}, {judged}",
         )
-        label = f"{name} ({row.parameters:,} parameters): test AUC {row.auc.value:.3f}"
+        label = f"{name} ({row.parameters:,} parameters): {measured} AUC {row.auc.value:.3f}"
         auc.plot(epochs, [record.val_auc for record in history], color=colour, label=label)
         if row.best_epoch > len(history):
             raise RunError(
@@ -95,7 +98,7 @@ def _draw_curves(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str],
         best = history[row.best_epoch - 1]
         auc.plot(best.epoch, best.val_auc, "o", color=colour, ms=7)
     loss.set_ylabel("loss")
-    auc.set_ylabel("validation AUC")
+    auc.set_ylabel(f"{judged} AUC")
     auc.xaxis.get_major_locator().set_params(integer=True)
     auc.set_xlabel("epoch (dot: the checkpoint that was kept)")
     for axes in (loss, auc):
@@ -111,8 +114,9 @@ def _draw_grid(figure: "SubFigure", runs: Sequence[Run], names: Sequence[str], d
     images = data.test.batch(picked)[0].permute(0, 2, 3, 1).numpy()
     labels = data.test.labels[picked]
     decisions = [_decisions(run, data)[picked] for run in runs]
+    what = "Test images" if data.whole is None else "Images held out"
     figure.suptitle(
-        "Test images, true label, and predictions: ✓ right, ✗ wrong\n"
+        f"{what}, true label, and predictions: ✓ right, ✗ wrong\n"
         + "   ".join(f"{place}: {name}" for place, name in enumerate(names, 1)),
         fontsize=10,
     )

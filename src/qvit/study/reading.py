@@ -156,6 +156,11 @@ def _check_options(jobs: Iterable[Job]) -> None:
             continue
         seen.add(key)
         run = job.run
+        if run.held_out is not None:
+            raise ConfigError(
+                f"{job.name}: a study compares runs on test images, which a run of a fold never sees. Leave folds and "
+                "fold out; for folds use `qvit train DATASET --folds 5`."
+            )
         try:
             model_config(run.model, img_size=run.size, **run.model_options)
         except ModelError:

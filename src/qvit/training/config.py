@@ -22,8 +22,9 @@ class TrainConfig:
     peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", or
     one of `losses.LOSSES`. `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a
     group of `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group: "always",
-    "never", or "auto" where the validation AUC is better for it. `patience`: stop after so many epochs without a
-    better checkpoint. `threads`: CPU threads of torch in a process; small models are fastest on one.
+    "never", or "auto" where the validation AUC is better for it. `keep`: the weights of the "best" epoch by validation
+    AUC, or of the "last". `patience`: stop after so many epochs without a better checkpoint. `threads`: CPU threads of
+    torch in a process; small models are fastest on one.
     Raises `ConfigError` for values out of range.
     """
 
@@ -39,6 +40,7 @@ class TrainConfig:
     class_weights: Literal["none", "balanced"] = "none"
     augment: Literal["auto", "none", "mirror", "d4"] = "auto"
     tta: Literal["auto", "always", "never"] = "auto"
+    keep: Literal["best", "last"] = "best"
     patience: int | None = None
     device: str = "cpu"
     threads: int = 1
@@ -58,3 +60,5 @@ class TrainConfig:
         )
         require(0.0 <= self.label_smoothing < 1.0, "label_smoothing", "in [0, 1)", self.label_smoothing)
         require(self.patience is None or self.patience >= 1, "patience", "at least 1 or null", self.patience)
+        together = self.patience is None or self.keep == "best"
+        require(together, "patience", "null with keep=last, as nothing is chosen then", self.patience)

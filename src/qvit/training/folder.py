@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.folds import Fold, hold_out
 from qvit.data.options import ImportOptions
 from qvit.data.registry import is_path, name_of
 from qvit.data.source import Asked, imported_before
@@ -50,6 +51,10 @@ class Run:
     def config(self) -> ConfigFile:
         """What determines the run, from config.json."""
         found: ConfigFile = self._json("config.json", ConfigFile)
+        found["train"] = asdict(TrainConfig()) | found["train"]  # earlier versions had fewer options
+        if ("fold" in found) != ("folds" in found) or found.get("fold", 0) > found.get("folds", 0):
+            told = f"it tells of fold {found.get('fold')} of {found.get('folds')}"
+            raise RunError(f"{self.folder / 'config.json'} is damaged ({told}); train the run again.")
         return found
 
     @property
@@ -67,6 +72,12 @@ class Run:
     def training(self) -> TrainConfig:
         """The options of training."""
         return validated(TrainConfig, self.config["train"])
+
+    @property
+    def fold(self) -> Fold | None:
+        """The fold that was held out, of a run that took part in a cross-validation."""
+        config = self.config
+        return Fold(config["fold"], config["folds"], config["seed"]) if "fold" in config else None
 
     @property
     def finished(self) -> bool:
@@ -130,7 +141,7 @@ class Run:
     def load_data(
         self, root: str | Path | None = None, *, file: str | Path | None = None, download: bool = True
     ) -> Dataset:
-        """Return the data the run was trained on.
+        """Return the data the run was trained on. A fold that was held out is validation and test split there.
 
         `root` is the folder of the official files, `file` the new path of the user's own file; one moved together with
         the run is found without it. Raises `RunError` if the data have changed since or are no longer there.
@@ -155,7 +166,7 @@ class Run:
                 f"The run in {self.folder} was trained on other data: expected {name} with digest "
                 f"{config['data_digest']}, found {data.digest}{'' if file is None else f' in {file}'}."
             )
-        return data
+        return data if self.fold is None else hold_out(data, self.fold)
 
     def is_of(self, file: str | Path, root: str | Path | None = None) -> bool:
         """Return whether a user's own file or folder holds the data the run was trained on, wherever it lies now."""

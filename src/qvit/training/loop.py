@@ -39,7 +39,7 @@ def fit(
     on_epoch: Callable[[TrainState], None] | None = None,
     team: Team = ALONE,
 ) -> TrainState:
-    """Train `model` in place on `data.train`; leave it with the weights of the best validation AUC.
+    """Train `model` in place on `data.train`; leave it with the weights of the best validation AUC, or the last ones.
 
     Continues from `state` if one is given. `on_epoch(state)` is called after each epoch. Among epochs with equal
     validation AUC, the one with the lower validation loss is kept; `state.best.record.tta` says over which symmetries
@@ -124,7 +124,8 @@ def train_epoch(trained: Together) -> tuple[list[float], Float[Tensor, " m"]]:
 
 
 def _check_outputs(model: nn.Module, data: Dataset, config: TrainConfig) -> None:
-    one = Split(data.train.images[:1], data.train.labels[:1])
+    images, labels = data.train.batch([0])
+    one = Split(images.numpy(), labels.numpy())
     outputs = predict_logits(model, one, device=config.device).shape[-1]
     if outputs != data.info.num_classes:
         raise ModelError(

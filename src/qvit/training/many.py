@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qvit.data.arrays import Dataset
+from qvit.data.folds import folds_of
 from qvit.errors import ConfigError, QvitError
 from qvit.models.stack import bytes_of_training
 from qvit.models.vit import ViT, ViTConfig
@@ -67,7 +68,7 @@ def train_many(
     _check(asked)
     threads = asked[0].config.train.threads
     outcomes: list[Run | QvitError | None] = [None] * len(asked)
-    known: dict[str, Dataset] = {}
+    known: dict[str, tuple[Dataset, ...]] = {}
     with surroundings(threads), ExitStack() as held:
         going: list[_Going] = []
         for place, one in enumerate(asked):
@@ -122,7 +123,7 @@ def _told(on_epoch: OnEpochOf, place: int) -> Callable[[EpochRecord, float], Non
 
 def _take(
     asked: Asked,
-    known: dict[str, Dataset],
+    known: dict[str, tuple[Dataset, ...]],
     held: ExitStack,
     *,
     root: str | Path | None,
@@ -134,10 +135,7 @@ def _take(
     config, run = asked.config, Run(Path(asked.folder))
     config.check_without_data()
     check_device(config.train.device)
-    key = repr(replace(config, model="", seed=0, model_options={}, train=type(config.train)()))
-    if key not in known:
-        known[key] = config.load_data(root, download=download)
-    data = known[key]
+    data = _data(config, known, root, download=download)
     architecture = to_build(config, data, None, download=download)
     check_measurable(data)
     make_loss(data.info.task, name=config.train.loss)
@@ -148,6 +146,23 @@ def _take(
         (run.folder / "state.pt").unlink(missing_ok=True)
         return Run(run.folder)
     return _Going(asked, run, data, model)
+
+
+def _data(
+    config: RunConfig, known: dict[str, tuple[Dataset, ...]], root: str | Path | None, *, download: bool
+) -> Dataset:
+    """Return a run's data; what it has in common with other runs is loaded, and divided into folds, once."""
+    plain = {"model": "", "model_options": {}, "train": type(config.train)(), "folds": None, "fold": None}
+    whole = repr(replace(config, **plain, seed=0))  # type: ignore[arg-type]
+    if whole not in known:
+        known[whole] = (config.load_whole(root, download=download),)
+    fold = config.held_out
+    if fold is None:
+        return known[whole][0]
+    folds = f"{whole}, {fold.count} folds of seed {fold.seed}"
+    if folds not in known:
+        known[folds] = folds_of(known[whole][0], fold.count, seed=fold.seed)
+    return known[folds][fold.number - 1]
 
 
 def _train(going: Sequence[_Going], memory: float) -> list[tuple[int, Run | QvitError]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qvit.data.arrays import Dataset, load_dataset
+from qvit.data.folds import MOST_FOLDS, Fold, hold_out
 from qvit.data.options import DEFAULTS, IMPORT_KEYS, LARGEST_SEED, ImportOptions, check_side
 from qvit.data.registry import SIZES, DatasetInfo, get_info, is_path
 from qvit.documents import parse_yaml, read_yaml
@@ -15,7 +16,7 @@ from qvit.models.vit import ViTConfig
 from qvit.models.zoo import SAID_BY_NAME, ModelConfig, model_config
 from qvit.training.config import TrainConfig
 from qvit.training.losses import make_loss
-from qvit.validate import validated
+from qvit.validate import require, validated
 
 GIVEN = ("in_chans", "num_classes", "img_size", "arch", *SAID_BY_NAME)  # by the data, and by the model's name
 
@@ -27,7 +28,9 @@ class RunConfig:
     `dataset` is a name, or the path of an `.npz` file, or of a folder or table of pictures, `size` the side of its
     images in pixels, `task` that of the user's own data (inferred if None), `importing` how pictures become a dataset,
     `model` a name of `models.zoo`, `model_options` fields of `ViTConfig` and its projection or of `NetworkConfig`,
-    `seed` fixes initial weights, order of the images, augmentation and dropout. `stacked`: the model is computed as in
+    `seed` fixes initial weights, order of the images, augmentation, dropout and folds. With `folds`, training and
+    validation images are divided into so many, and the run is trained without `fold`, from 1, and measured on that (see
+    `data.folds`); nothing may be chosen by it. `stacked`: the model is computed as in
     a stack (`models.stack`), whether there are others in it or not. Numbers then differ in rounding from those of a
     model alone, which after many epochs is another model.
     """
@@ -38,6 +41,8 @@ class RunConfig:
     size: int = 28
     task: str | None = None
     stacked: bool = False
+    folds: int | None = None
+    fold: int | None = None
     importing: ImportOptions = DEFAULTS
     model_options: dict[str, Any] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -48,8 +53,41 @@ class RunConfig:
         if self.seed > LARGEST_SEED:
             raise ConfigError(f"seed must be at most {LARGEST_SEED}, got {self.seed}.")
         check_side(self.size)
+        self._check_folds()
+
+    def _check_folds(self) -> None:
+        if self.folds is not None:
+            require(2 <= self.folds <= MOST_FOLDS, "folds", f"from 2 to {MOST_FOLDS}", self.folds)
+        if self.folds is None or self.fold is None:
+            if self.folds != self.fold:
+                raise ConfigError(
+                    f"A run of a fold needs folds, how many there are, and fold, the one that is held out, got "
+                    f"folds={self.folds} and fold={self.fold}. For all of them use `qvit train DATASET --folds 5`."
+                )
+            return
+        require(1 <= self.fold <= self.folds, "fold", f"from 1 to {self.folds}", self.fold)
+        if self.train.keep != "last" or self.train.tta == "auto":
+            raise ConfigError(
+                "A fold that is held out is measured, so nothing may be chosen by it: set keep=last, and tta=always or "
+                f"tta=never, got keep={self.train.keep} and tta={self.train.tta}."
+            )
+
+    @property
+    def held_out(self) -> Fold | None:
+        """The fold that is held out, None of a run on the whole data."""
+        return None if self.folds is None or self.fold is None else Fold(self.fold, self.folds, self.seed)
+
+    @property
+    def called(self) -> str:
+        """What tells the run from others of its model and data, in names of files: s0, or s0-f1 of a fold."""
+        return f"s{self.seed}" if self.fold is None else f"s{self.seed}-f{self.fold}"
 
     def load_data(self, root: str | Path | None = None, *, download: bool = True) -> Dataset:
+        """Return what the run is trained and measured on, the dataset or a fold; raises as `load_whole` and a fold."""
+        data, fold = self.load_whole(root, download=download), self.held_out
+        return data if fold is None else hold_out(data, fold)
+
+    def load_whole(self, root: str | Path | None = None, *, download: bool = True) -> Dataset:
         """Return the dataset; `root`, `download` and errors are those of `load_dataset`."""
         return load_dataset(
             self.dataset, size=self.size, root=root, download=download, task=self.task, importing=self.importing
@@ -75,7 +113,7 @@ class RunConfig:
         )
 
 
-RUN_KEYS = ("dataset", "model", "seed", "size", "task", "stacked")
+RUN_KEYS = ("dataset", "model", "seed", "size", "task", "stacked", "folds", "fold")
 TRAIN_KEYS = tuple(f.name for f in fields(TrainConfig))
 
 

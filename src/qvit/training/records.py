@@ -61,7 +61,7 @@ def _line(record: EpochRecord) -> str:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch whose weights are kept, and the weights."""
+    """The epoch whose weights are kept, the best one or the last, and the weights."""
 
     record: EpochRecord
     model: dict[str, Any]

@@ -1,6 +1,7 @@
 """Train and evaluate one model into a run folder, and resume it after any interruption."""
 
 import hashlib
+import math
 import os
 import warnings
 from collections.abc import Callable
@@ -132,7 +133,7 @@ def take_folder(
 ) -> bool:
     """Make a run's folder its own, for as long as `held` is open; return whether the run is finished already."""
     if is_path(config.dataset):
-        remember(data.digest, expanded(config.dataset))
+        remember(described["data_digest"], expanded(config.dataset))
     check_recordable(described)
     make_folder(run.folder)
     held.enter_context(sole_user(run.folder))
@@ -191,7 +192,7 @@ def describe(
         "dataset": recorded(expanded(config.dataset), run.folder) if is_path(config.dataset) else data.info.name,
         "size": data.size,
         "task": data.info.task,
-        "data_digest": data.digest,
+        "data_digest": (data.whole or data).digest,
         "classes": list(data.info.labels),
         "model": config.model,
         "model_config": asdict(model.config),
@@ -205,6 +206,13 @@ def describe(
         described["importing"] = config.importing.changed
     if config.stacked:
         described["stacked"] = True
+    if config.folds is not None and config.fold is not None:
+        if guide is not None or origin is not None:
+            raise ConfigError(
+                "A run of a fold learns from labels alone: another model may have seen the images that are held out. "
+                "Leave out the guide and the run to start from, or folds and fold."
+            )
+        described |= {"folds": config.folds, "fold": config.fold}
     return described
 
 
@@ -345,7 +353,7 @@ def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: Ep
 
     def write() -> None:
         figures = {name: figures_of(data[name].labels, scores[name], data.info.task) for name in scores}
-        flag, suffix = flag_of(run.config["dataset"]), f"{short_name(config.model)}-s{config.seed}"
+        flag, suffix = flag_of(run.config["dataset"]), f"{short_name(config.model)}-{config.called}"
         for name, found in figures.items():
             write_result(run.folder, flag, data.size, name, scores[name], found.auc, found.acc, suffix)
         result = Result(count_parameters(model), best.epoch, group, **figures)
@@ -413,6 +421,8 @@ def _apart(data: Dataset, split: str, predicted: Predicted) -> Apart:
     from qvit.data.duplicates import find_duplicates  # compiles kernels, which training does not need
     from qvit.data.findings import EARLIER
 
+    if data.whole is not None:  # the fold that is held out is validation and test split, all copies of each other
+        data, split = replace(data, val=Split(data.val.images[:0], data.val.labels[:0])), split.replace("val", "test")
     found = find_duplicates(data, across_only=True)
     copies = found.flagged(split, within=EARLIER[split])
     labels = predicted.labels[~copies]
@@ -423,9 +433,10 @@ def _apart(data: Dataset, split: str, predicted: Predicted) -> Apart:
 
 def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[torch.Tensor, " c"]]:
     """Return mean and standard deviation of each channel `(c,)` on the 0–1 scale, reading the images in parts."""
-    pixels = split.images[0, 0].size
-    total = square = torch.zeros(split.images.shape[1], dtype=torch.int64)
-    for part in np.array_split(np.arange(len(split)), 1 + split.images.size // STATISTICS_BYTES):
+    shape = split.shape
+    pixels = math.prod(shape[2:])
+    total = square = torch.zeros(shape[1], dtype=torch.int64)
+    for part in np.array_split(np.arange(len(split)), 1 + math.prod(shape) // STATISTICS_BYTES):
         images = split.batch(part)[0]
         total = total + images.sum((0, 2, 3), dtype=torch.int64)
         square = square + images.int().square().sum((0, 2, 3), dtype=torch.int64)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from qvit.data.arrays import Dataset
 from qvit.errors import QvitError
@@ -36,12 +36,13 @@ class TrainState:
         model: dict[str, Any],
         objective: dict[str, Any],
         optimizer: dict[str, Any],
+        keep: Literal["best", "last"] = "best",
     ) -> None:
-        """Record an epoch, with copies of what has been learned, and keep its weights if they are the best so far."""
+        """Record an epoch, with copies of what has been learned, and keep its weights: always, or if they are best."""
         self.epoch = record.epoch
         self.history.append(record)
         self.model, self.objective, self.optimizer = copied(model), copied(objective), optimizer
-        if self.best is None or record.merit > self.best.record.merit:
+        if keep == "last" or self.best is None or record.merit > self.best.record.merit:
             self.best = Best(record, self.model)
         self.seconds.append(seconds)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeVar
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
+from qvit.data.folds import MOST_FOLDS
 from qvit.data.options import ImportOptions
 from qvit.data.registry import Task
 from qvit.documents import one_line
@@ -90,6 +91,8 @@ class ConfigFile(TypedDict):
     parameters: NotRequired[Whole]
     seed: Whole
     stacked: NotRequired[bool]
+    folds: NotRequired[Annotated[int, Field(ge=2, le=MOST_FOLDS)]]
+    fold: NotRequired[Count]
     train: Annotated[dict[str, Any], AfterValidator(_training)]
     origin: NotRequired[Origin | None]
     guide: NotRequired[dict[str, Any] | None]

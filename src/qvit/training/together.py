@@ -114,7 +114,8 @@ class Alone(Together):
     def update(self, place: int, record: EpochRecord, seconds: float) -> None:
         """Record an epoch."""
         learned = {"model": self.module.state_dict(), "objective": self._own.state_dict()}
-        self.members[place].state.update(record, seconds, **learned, optimizer=self.optimizer.state_dict())
+        one = self.members[place]
+        one.state.update(record, seconds, **learned, optimizer=self.optimizer.state_dict(), keep=one.config.keep)
 
 
 class Stack(Together):
@@ -186,7 +187,8 @@ class Stack(Together):
     def update(self, place: int, record: EpochRecord, seconds: float) -> None:
         """Record an epoch; nothing is recorded of a member that has failed."""
         learned = {"model": member(self.module.state_dict(), place), "objective": member(self._own.state_dict(), place)}
-        self.members[place].state.update(record, seconds, **learned, optimizer=self.optimizer.state_of(place))
+        one, optimizer = self.members[place], self.optimizer.state_of(place)
+        one.state.update(record, seconds, **learned, optimizer=optimizer, keep=one.config.keep)
 
 
 def check_shared(members: Sequence[Member]) -> None:
