@@ -18,6 +18,7 @@ from qvit.distill import DistillationObjective, DistillConfig, Teacher, TeacherG
 from qvit.distill.guide import KD_LOSSES_OF_TASK
 from qvit.models.stack import part, stacked
 from qvit.training.batches import Batch, load_batch
+from qvit.training.checkpoint import load_state
 from qvit.training.config import TrainConfig
 from qvit.training.losses import LOSSES_OF_TASK, make_loss
 from qvit.training.objective import stacked_objective, supervised
@@ -25,6 +26,7 @@ from qvit.training.options import resolve
 from qvit.training.places import recorded, with_places
 from qvit.training.run import Run, train_run
 from qvit.training.seeding import ORDER, generator
+from qvit.training.state import TrainState
 from qvit.training.step import make_optimizer, train_step
 
 MakeData = Callable[..., Dataset]
@@ -262,10 +264,10 @@ def test_runs_end_to_end_with_an_ensemble(
     how = DistillConfig(alpha=0.5, feature_weight=1.0)
     guide = TeacherGuide(teacher, how, cache=tmp_path / "cache")
     settings = resolve({"dataset": str(make_npz()), "model": "vit_4q1h", "epochs": 2, "batch_size": 8})
-    states: list[dict[str, Any]] = []
+    states: list[TrainState] = []
 
     def on_epoch(record: dict[str, Any], _seconds: float) -> None:
-        states.append(torch.load(tmp_path / "run" / "state.pt", weights_only=True))
+        states.append(load_state(tmp_path / "run" / "state.pt"))
 
     run = train_run(settings, tmp_path / "run", guide=guide, on_epoch=on_epoch)
     assert snapshot(*members) == before
@@ -284,14 +286,15 @@ def test_runs_end_to_end_with_an_ensemble(
     assert saved.keys() == student.state_dict().keys()
     assert len(states) == 2
     for state in states:
-        assert state["model"].keys() == state["best"]["model"].keys() == saved.keys()
-        assert {name: tuple(value.shape) for name, value in state["objective"].items()} == {
+        assert state.best is not None
+        assert state.model.keys() == state.best.model.keys() == saved.keys()
+        assert {name: tuple(value.shape) for name, value in state.objective.items()} == {
             "map.weight": (8 + 4, 4),
             "map.bias": (12,),
         }
         trained = len(list(student.parameters())) + 2
-        assert len(state["optimizer"]["state"]) == trained
-    assert not torch.equal(states[0]["objective"]["map.weight"], states[1]["objective"]["map.weight"])
+        assert len(state.optimizer["state"]) == trained
+    assert not torch.equal(states[0].objective["map.weight"], states[1].objective["map.weight"])
     assert {path.suffix for path in run.folder.iterdir()} == {".json", ".jsonl", ".csv", ".safetensors"}
 
 
