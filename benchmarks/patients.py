@@ -20,8 +20,9 @@ import numpy as np
 
 from qvit.data.arrays import Dataset, load_dataset
 from qvit.evaluation.metrics import auc
+from qvit.training.evaluated import evaluate_split
 from qvit.training.options import resolve
-from qvit.training.run import evaluate_split, train_run
+from qvit.training.run import train_run
 
 Array = np.ndarray[Any, Any]
 DIVISIONS, RESAMPLES = 20, 1000

@@ -23,9 +23,9 @@ from qvit.report.page import Written
 from qvit.study.estimate import Planned, PlannedRuns
 from qvit.study.runner import Summary
 from qvit.study.store import Store
+from qvit.training.evaluated import Apart, Evaluated
 from qvit.training.measured import Measured, Predicted
 from qvit.training.records import Figures
-from qvit.training.run import Apart, Evaluated
 
 Change = tuple[str, dict[str, tuple[Any, Any]]]  # arguments, and what they change: as it is without them, and with
 
@@ -197,6 +197,8 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             {
                 "teacher": ("--teacher u", {"folders": (["t"], ["t", "u"])}),
                 "student": ("--student vit_8q1h", {"config.student.model": ("qvit_4q2h", "vit_8q1h")}),
+                "seeds": ("--seeds 2", {"seeds": (None, 2)}),
+                "memory": ("--seeds 2 --memory 0.5", {"memory": (None, 0.5)}),
                 "epochs": ("--epochs 3", {"config.student.train.epochs": (100, 3)}),
                 "kd_loss": ("--kd-loss mse", {"config.how.kd_loss": ("soft", "mse")}),
                 "temperature": ("--temperature 3", {"config.how.temperature": (2.0, 3.0)}),
@@ -445,14 +447,15 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
         with Store.open(Path(name)):
             pass
     border = Border(monkeypatch)
-    for place in ("qvit.training.run.train_run", "qvit.cli.seeds.train_several", "qvit.distill.distill"):
+    several = "qvit.cli.seeds.train_several", "qvit.cli.distill._distil_several"
+    for place in ("qvit.training.run.train_run", *several, "qvit.distill.distill"):
         border.at(place)
     border.at("qvit.data.arrays.load_dataset", passes=lambda given: given["name"] == "small.npz")
     border.at(
         "qvit.data.duplicates.find_duplicates", gives=Duplicates((), 0.5, 0.0, {"train": 24, "val": 16, "test": 20})
     )
     border.at("qvit.data.arrays.verify", gives=REPORT)
-    border.at("qvit.training.run.evaluate_split", gives=Evaluated(MEASURED, Apart(1, FIGURES, exact_only=False)))
+    border.at("qvit.training.evaluated.evaluate_split", gives=Evaluated(MEASURED, Apart(1, FIGURES, exact_only=False)))
     border.at("qvit.report.drawing.write_picture", gives=None)
     border.at("qvit.report.pictures.draw_comparison", gives=None)
     border.at("qvit.answers.external.evaluate_external")

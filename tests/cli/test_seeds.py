@@ -1,4 +1,4 @@
-"""`qvit train --seeds --folds`: one command, a folder for each run, one table; who failed is told."""
+"""`--seeds` and `--folds`: one command, a folder for each run, one table; who failed is told."""
 
 import json
 from collections.abc import Callable
@@ -144,3 +144,53 @@ def test_folds_that_cannot_be(train: Qvit, npz: Path, tmp_path: Path, arguments:
     told = train(tmp_path / "all", *arguments)
     assert (told.code, told.err.replace(str(npz), "HERE")) == (2, f"Error: {line}\n")
     assert not (tmp_path / "all").exists()
+
+
+@pytest.fixture
+def distil(qvit: Qvit, npz: Path, tmp_path: Path) -> Qvit:
+    """Distil a teacher for an epoch a stage."""
+
+    def run(*more: object) -> Any:
+        short = ["--student", "vit_4q1h", "--epochs", 1, "--mixtures", 0, "--finetune", "epochs=1"]
+        places = ["--teacher", tmp_path / "teacher", "--out", tmp_path / "kd", "--cache", tmp_path / "cache"]
+        return qvit("distill", npz, *short, *places, *more)
+
+    return run
+
+
+@pytest.mark.trains
+@pytest.mark.slow("trains a teacher, and two students in three stages, twice")
+def test_students_of_several_seeds_are_distilled_together(train: Qvit, distil: Qvit, tmp_path: Path) -> None:
+    assert train(tmp_path / "teacher").code == 0
+    told = distil("--seed", 5, "--seeds", 2)
+    assert told.code == 0, told.err
+    folders = [tmp_path / "kd" / f"s{seed}" for seed in (5, 6)]
+    for folder in folders:
+        assert (folder / "distillation.json").exists()
+        assert Run(folder / "finetune").config["stacked"] is True
+        assert f"{Run(folder / 'finetune').result.test.auc:.3f}" in told.out
+    assert "Means over seeds" in told.out
+    for words in ("vit_4q1h (taught by vit_4q1h)", "vit_4q1h (pre-trained on vit_4q1h)"):
+        assert words in told.out
+    for stage in ("scratch", "pretrain", "finetune"):
+        assert told.err.count(f"{stage}: epoch 1/1") == 1, "how far the furthest is"
+    assert told.err.count("Asking the teacher about 24 views") == 1
+    assert told.err.endswith(f"Everything is in {folders[0]}, {folders[1]}\n")
+    (tmp_path / "kd" / "s7").mkdir()
+    (tmp_path / "kd" / "s7" / "letter.txt").touch()
+    more = distil("--seed", 5, "--seeds", 3, "--resume", "--json")
+    assert more.code == 2
+    assert [run["seed"] for run in json.loads(more.out)["runs"]] == [5, 6] * 3
+    assert "1 of 3 runs failed, the others are done. seed 7: " in more.err
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("untrained")
+def test_students_that_cannot_be_stacked_are_distilled_one_by_one(train: Qvit, distil: Qvit, tmp_path: Path) -> None:
+    assert train(tmp_path / "teacher").code == 0
+    told = distil("--seeds", 2, "--set", "dropout=0.5", "--no-scratch")
+    assert told.code == 0, told.err
+    assert "These students are distilled one after the other: dropout draws from one random stream" in told.err
+    runs = [Run(tmp_path / "kd" / f"s{seed}" / "finetune") for seed in range(2)]
+    assert [run.finished for run in runs] == [True, True]
+    assert not any("stacked" in run.config for run in runs)

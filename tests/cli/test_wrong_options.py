@@ -167,6 +167,8 @@ WRONG: dict[str, Wrong] = {
     },
     "distill": {
         **OF_RUNS,
+        "seeds": ("--teacher run small.npz --seeds 0", "--seeds must be from 1 to 1,000, got 0."),
+        "memory": ("--teacher run small.npz --seeds 2 --memory 0", "--memory must be positive, got 0.0."),
         "out": (
             "--teacher run small.npz --out small.npz",
             "Cannot use small.npz as a folder of runs: Not a directory. Choose another with --out.",

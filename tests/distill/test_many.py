@@ -35,10 +35,10 @@ def test_each_student_is_that_of_a_distillation_by_itself(
     told: list[tuple[int, str, int, int]] = []
     asked, cache = students("many", 3, **options), tmp_path / "cache"
 
-    def hear(place: int, stage: str, record: Any, epochs: int) -> None:
-        told.append((place, stage, record.epoch, epochs))
+    def on_stage(stage: str, epochs: int) -> Callable[[int, Any, float], None]:
+        return lambda place, record, _seconds: told.append((place, stage, record.epoch, epochs))
 
-    found = distill_many(asked, run_teacher, cache=cache, on_epoch=hear)
+    found = distill_many(asked, run_teacher, cache=cache, on_stage=on_stage)
     stages = asked[0].config.stages
     assert told == [(place, stage, 1, 1) for stage in stages for place in range(3)]
     alone = distill(asked[1].config, run_teacher, tmp_path / "alone" / "s1", cache=cache)
@@ -47,7 +47,9 @@ def test_each_student_is_that_of_a_distillation_by_itself(
     assert found[1].measures == alone.measures
     assert list(found[1].runs) == list(stages)
     assert len({(one.folder / stages[-1] / "model.safetensors").read_bytes() for one in asked}) == 3
-    again = distill_many(asked, run_teacher, cache=cache, resume=True, on_epoch=lambda *_: pytest.fail("all is done"))
+    told.clear()
+    again = distill_many(asked, run_teacher, cache=cache, resume=True, on_stage=on_stage)
+    assert told == [], "all is done"
     assert [isinstance(one, Distillation) for one in again] == [True] * 3
 
 
@@ -65,7 +67,7 @@ def test_what_was_interrupted_goes_on_bit_for_bit(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        distill_many(parts, run_teacher, cache=tmp_path / "cache", on_epoch=stop)
+        distill_many(parts, run_teacher, cache=tmp_path / "cache", on_stage=lambda *_: stop)
     assert (parts[0].folder / "pretrain" / "state.pt").exists()
     assert not (parts[1].folder / "pretrain" / "state.pt").exists()
     distill_many(parts, run_teacher, cache=tmp_path / "cache", resume=True)

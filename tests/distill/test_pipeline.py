@@ -32,9 +32,10 @@ from qvit.distill import (
 )
 from qvit.distill.pipeline import RESULT
 from qvit.errors import DataError, ModelError, RunError
+from qvit.training.evaluated import evaluate_run
 from qvit.training.folder import Run
 from qvit.training.places import FOUND_AT, recorded, with_places
-from qvit.training.run import evaluate_run, train_run
+from qvit.training.run import train_run
 
 pytestmark = pytest.mark.usefixtures("uncounted")
 Settings = Callable[..., DistillationConfig]

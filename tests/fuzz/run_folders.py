@@ -18,9 +18,11 @@ from qvit.models import model_config
 from qvit.models.zoo import count_parameters
 from qvit.report.compare import as_json, cells, group_rows, read_rows
 from qvit.training.checkpoint import load_state
+from qvit.training.described import weights_digest
+from qvit.training.evaluated import evaluate_run
 from qvit.training.folder import Run
 from qvit.training.options import resolve
-from qvit.training.run import evaluate_run, train_run, weights_digest
+from qvit.training.run import train_run
 
 Folder = dict[str, bytes]
 DIGITS = "@digits@"  # stands for a number of 5,000 digits, which json cannot write

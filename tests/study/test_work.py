@@ -126,7 +126,7 @@ def test_students_of_a_stack_learn_from_their_teachers(tmp_path: Path, monkeypat
     def distill_many(students: Any, teacher: Any, **options: Any) -> list[Any]:
         asked.append({"students": students, "teacher": teacher} | options)
         for place, student in enumerate(students):
-            options["on_epoch"](place, "finetune", SimpleNamespace(epoch=1), 7)
+            options["on_stage"]("finetune", 7)(place, SimpleNamespace(epoch=1), 0.5)
             finish(student.folder / "finetune")
             (student.folder / "distillation.json").write_text("{}")
         return [None, RunError("no")]

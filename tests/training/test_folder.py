@@ -14,8 +14,8 @@ from qvit.errors import ConfigError, QvitError, RunError
 from qvit.models import model_config
 from qvit.models.zoo import build
 from qvit.training.checkpoint import load_weights, save_weights
+from qvit.training.evaluated import evaluate_run
 from qvit.training.folder import Run, flag_of
-from qvit.training.run import evaluate_run
 
 
 def refusal(attempt: Callable[[], Any], kind: type[Exception] = RunError) -> str:

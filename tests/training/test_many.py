@@ -12,10 +12,11 @@ import pytest
 
 from qvit.data.arrays import Split
 from qvit.errors import ConfigError, ModelError, QvitError, RunError, TrainingError
+from qvit.training.evaluated import evaluate_run
 from qvit.training.folder import Run
 from qvit.training.many import Asked, train_many
 from qvit.training.options import RunConfig
-from qvit.training.run import evaluate_run, train_run
+from qvit.training.run import train_run
 
 pytestmark = pytest.mark.trains
 MakeConfig = Callable[..., RunConfig]

@@ -22,10 +22,11 @@ from qvit.evaluation.metrics import evaluate
 from qvit.evaluation.statistics import bootstrap_interval
 from qvit.models import model_config
 from qvit.training import loop
+from qvit.training.evaluated import evaluate_run, evaluate_split
 from qvit.training.options import RunConfig, resolve
 from qvit.training.prediction import predict
 from qvit.training.records import Validation
-from qvit.training.run import Run, build_model, evaluate_run, evaluate_split, train_run
+from qvit.training.run import Run, build_model, train_run
 from qvit.training.together import Together
 
 MakeConfig = Callable[..., RunConfig]

@@ -13,9 +13,11 @@ from qvit.data.arrays import load_dataset
 from qvit.errors import ConfigError, RunError
 from qvit.evaluation.metrics import auc
 from qvit.report.compare import read_row
+from qvit.training.evaluated import evaluate_split
 from qvit.training.folder import Run
+from qvit.training.objective import Guide
 from qvit.training.options import RunConfig
-from qvit.training.run import Guide, evaluate_split, train_run
+from qvit.training.run import train_run
 
 MakeConfig = Callable[..., RunConfig]
 Kept = Callable[[Path], dict[str, bytes]]

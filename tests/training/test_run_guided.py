@@ -22,12 +22,13 @@ from qvit.models import Network, NetworkConfig, create_model
 from qvit.training.batches import Batch, load_batch
 from qvit.training.checkpoint import load_state
 from qvit.training.config import TrainConfig
+from qvit.training.evaluated import evaluate_run
 from qvit.training.folder import flatten, short_name
 from qvit.training.loop import fit
-from qvit.training.objective import Objective, supervised
+from qvit.training.objective import Guide, Objective, supervised
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
-from qvit.training.run import Guide, PretrainedWarning, Run, build_model, evaluate_run, train_run
+from qvit.training.run import PretrainedWarning, Run, build_model, train_run
 from qvit.training.seeding import GUIDE, INIT, NOISE, ORDER, generator, seeded
 from qvit.training.step import make_optimizer
 

@@ -10,8 +10,9 @@ import pytest
 
 from qvit.errors import QvitError
 from qvit.evaluation.metrics import AbsentClassWarning
+from qvit.training.evaluated import evaluate_run
 from qvit.training.options import RunConfig, resolve
-from qvit.training.run import evaluate_run, train_run
+from qvit.training.run import train_run
 
 MakeConfig = Callable[..., RunConfig]
 MakeNpz = Callable[..., Path]

@@ -18,9 +18,11 @@ from qvit.errors import ConfigError, MetricError, QvitError, RunError
 from qvit.report.compare import group_rows, read_rows
 from qvit.report.pictures import draw_comparison
 from qvit.training.checkpoint import load_state, load_weights
+from qvit.training.described import weights_digest
+from qvit.training.evaluated import evaluate_run
 from qvit.training.folder import Run
 from qvit.training.options import RunConfig
-from qvit.training.run import evaluate_run, train_run, weights_digest
+from qvit.training.run import train_run
 
 MakeConfig = Callable[..., RunConfig]
 DEEP = '{"a": ' * 3000 + "1" + "}" * 3000

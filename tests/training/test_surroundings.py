@@ -16,10 +16,11 @@ from torch import nn
 from qvit.data.arrays import Dataset
 from qvit.models import model_config
 from qvit.training.config import TrainConfig
+from qvit.training.evaluated import evaluate_run
 from qvit.training.loop import fit
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict
-from qvit.training.run import build_model, evaluate_run, train_run
+from qvit.training.run import build_model, train_run
 from qvit.training.seeding import seeded
 from qvit.training.surroundings import surroundings
 

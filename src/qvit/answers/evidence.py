@@ -26,8 +26,8 @@ from qvit.errors import FileError, QvitError, RunError
 from qvit.evaluation import novelty
 from qvit.files import open_regular, remedy, write_atomic
 from qvit.models.zoo import Model
+from qvit.training.described import weights_digest
 from qvit.training.folder import Run
-from qvit.training.run import weights_digest
 from qvit.training.stored import STRICT, Count, Name, checked
 from qvit.training.surroundings import surroundings
 

@@ -15,8 +15,8 @@ from qvit.answers.spread import File
 from qvit.answers.views import answer
 from qvit.errors import RunError
 from qvit.models.zoo import Model
+from qvit.training.described import weights_digest
 from qvit.training.folder import Run
-from qvit.training.run import weights_digest
 from qvit.training.surroundings import surroundings
 
 Key = tuple[tuple[str, str], ...]  # of each model, its folder and the digest of its weights

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from qvit.cli.console import OnEpoch, epoch_progress, heavy_imports, print_json, print_table, say
+from qvit.cli.console import epoch_progress, heavy_imports, print_json, print_table, say
 from qvit.cli.data import Root
 from qvit.cli.options import (
     Assign,
@@ -17,6 +18,7 @@ from qvit.cli.options import (
     GroupBy,
     Json,
     Label,
+    Memory,
     Offline,
     Seed,
     Size,
@@ -24,13 +26,15 @@ from qvit.cli.options import (
     dataset_option,
     gather,
 )
+from qvit.cli.seeds import check_several, conclude, furthest_progress, unstackable_of
 from qvit.data.registry import name_of
 from qvit.files import expanded
 
 if TYPE_CHECKING:
+    from qvit.distill import DistillationConfig, Teacher
     from qvit.distill.measures import Measures, Network
 
-OnStage = Callable[[str, int], OnEpoch | None]
+OnStage = Callable[[str, int], Any]
 OnViews = Callable[[int, int], None]
 COLUMNS = ["", "parameters", "FLOPs", "AUC", "ACC", "ECE", "agreement", "KL", "gap closed: AUC", "ACC"]
 CAPTION = (
@@ -48,6 +52,10 @@ def distill(
         str | None, typer.Option(help="A model's name, see `qvit models`.", show_default="qvit_4q2h")
     ] = None,
     seed: Seed = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Distil so many students, of --seed and the numbers after it, together.")
+    ] = None,
+    memory: Memory = 1.0,
     epochs: Annotated[
         int | None, typer.Option(help="Epochs from scratch and on the teacher.", show_default="100")
     ] = None,
@@ -104,7 +112,8 @@ def distill(
 
     The teacher is a trained run (see `qvit teacher`) or several. Its outputs are computed once and kept.
 
-    Each stage is a run folder of its own: scratch, pretrain and finetune, or joint.
+    Each stage is a run folder of its own: scratch, pretrain and finetune, or joint. With --seeds, several students are
+    trained together, each into a folder with its seed: --out, or runs, then holds these.
 
     --set takes options of training, of the model, and of distillation (beta, feature_weight, attention_weight).
     """
@@ -141,17 +150,20 @@ def distill(
     device = resolved.student.train.device
     check_device(device)  # before the teacher is moved there
 
-    name = f"{name_of(resolved.student.dataset)}-{short_name(resolved.student.model)}-kd-s{resolved.student.seed}"
+    name = f"{name_of(resolved.student.dataset)}-{short_name(resolved.student.model)}-kd"
+    common: dict[str, Any] = {"root": root, "download": not offline, "resume": resume, "cache": cache}
+    if seeds is not None:
+        check_several(seeds, memory)
+        _distil_several(name, resolved, Teacher.of_runs(teachers, device=device), seeds, out, memory, common, json=json)
+        return
+    name = f"{name}-s{resolved.student.seed}"
     folder = out or Path("runs") / name
     with _progress(quiet=json) as (on_stage, on_views):
         done = run_distillation(
             resolved,
             Teacher.of_runs(teachers, device=device),
             folder,
-            root=root,
-            download=not offline,
-            resume=resume,
-            cache=cache,
+            **common,
             on_stage=on_stage,
             on_views=on_views,
         )
@@ -160,6 +172,47 @@ def distill(
         return
     print_table(f"{name}: test images", COLUMNS, _rows(done.measures), caption=CAPTION)
     say(f"Everything is in {done.folder}; the distilled student is {done.final.folder}")
+
+
+def _distil_several(
+    name: str,
+    first: "DistillationConfig",
+    teacher: "Teacher",
+    seeds: int,
+    out: Path | None,
+    memory: float,
+    common: dict[str, Any],
+    *,
+    json: bool,
+) -> None:
+    """Distil students with `seeds` seeds from that of the first one on, together if they can be stacked."""
+    from qvit.distill import AskedStudent, Distillation, distill_many
+    from qvit.distill import distill as run_distillation
+
+    reason = unstackable_of(first.student, common["root"], download=common["download"])
+    numbers = range(first.student.seed, first.student.seed + seeds)
+    asked = [
+        AskedStudent(
+            replace(first, student=replace(first.student, seed=seed, stacked=reason is None)),
+            Path("runs") / f"{name}-s{seed}" if out is None else out / f"s{seed}",
+        )
+        for seed in numbers
+    ]
+    done: list[Any] = []
+    if reason is not None:
+        say(f"These students are distilled one after the other: {reason}.")
+        for one in asked:
+            with _progress(quiet=json) as (on_stage, on_views):
+                told: dict[str, Any] = {"on_stage": on_stage, "on_views": on_views}
+                done.append(run_distillation(one.config, teacher, one.folder, **common, **told))
+    else:
+        with _progress(quiet=json, several=True) as (on_stage, on_views):
+            told = {"on_stage": on_stage, "on_views": on_views}
+            done += distill_many(asked, teacher, **common, memory=memory, **told)
+    whole = [one for one in done if isinstance(one, Distillation)]
+    runs = [one.runs[stage] for stage in first.stages for one in whole]
+    ended = {f"seed {seed}": one for seed, one in zip(numbers, done, strict=True)}
+    conclude(ended, runs, [one.folder for one in asked], json=json)
 
 
 def _teachers(named: list[Path] | None, configured: Any) -> list[Path]:
@@ -174,14 +227,14 @@ def _teachers(named: list[Path] | None, configured: Any) -> list[Path]:
 
 
 @contextmanager
-def _progress(*, quiet: bool) -> Iterator[tuple[OnStage, OnViews | None]]:
-    """Yield callbacks that show one stage after another on stderr."""
+def _progress(*, quiet: bool, several: bool = False) -> Iterator[tuple[OnStage, OnViews | None]]:
+    """Yield callbacks that show one stage after another on stderr, of `several` students how far the furthest is."""
     with ExitStack() as shown:
         told: list[int] = []
 
-        def on_stage(stage: str, epochs: int) -> OnEpoch | None:
+        def on_stage(stage: str, epochs: int) -> Any:
             shown.close()
-            return shown.enter_context(epoch_progress(stage, epochs, quiet=quiet))
+            return shown.enter_context((furthest_progress if several else epoch_progress)(stage, epochs, quiet=quiet))
 
         def on_views(_done: int, total: int) -> None:
             if not told:

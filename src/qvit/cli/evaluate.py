@@ -15,10 +15,10 @@ from qvit.errors import ConfigError
 
 if TYPE_CHECKING:
     from qvit.answers.external import External
+    from qvit.training.evaluated import Apart
     from qvit.training.folder import Run
     from qvit.training.measured import Measured
     from qvit.training.records import Figures
-    from qvit.training.run import Apart
 
 
 def evaluate(
@@ -53,8 +53,8 @@ def evaluate(
     --group-by says what the groups are.
     """
     from qvit.answers.hub import folder_of
+    from qvit.training.evaluated import evaluate_split
     from qvit.training.folder import Run
-    from qvit.training.run import evaluate_split
 
     check_picture(picture)
     if picture is not None and not picture.parent.is_dir():

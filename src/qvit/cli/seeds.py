@@ -1,7 +1,7 @@
 """`qvit train --seeds --folds`: train a model several times as one stack, each time into a run folder of its own."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -43,14 +43,12 @@ def train_several(
         from qvit.training.folder import Run, short_name
         from qvit.training.options import resolve
 
-    if not 1 <= seeds <= MOST:
-        raise ConfigError(f"--seeds must be from 1 to {MOST:,}, got {seeds}.")
-    require(0.0 < memory < math.inf, "--memory", "positive", memory)
+    check_several(seeds, memory)
     first = resolve(options if folds is None else _of_folds(options, folds))
     if seeds * (folds or 1) > MOST:
         raise ConfigError(f"--seeds times --folds must be at most {MOST:,} runs, got {seeds} times {folds}.")
     name = f"{name_of(first.dataset)}-{short_name(first.model)}"
-    reason = _unstackable(first, root, download=not offline)
+    reason = unstackable_of(first, root, download=not offline)
     configs = [
         replace(first, seed=seed, fold=fold, stacked=reason is None)
         for seed in range(first.seed, first.seed + seeds)
@@ -64,15 +62,28 @@ def train_several(
     else:
         say(f"These models are trained one after the other: {reason}.")
         outcomes = _one_by_one(configs, folders, name, quiet=json, **common)
-    failed = {_told(one): done for one, done in zip(configs, outcomes, strict=True) if isinstance(done, QvitError)}
-    if len(failed) == len(outcomes):
+    done = {_told(one): ended for one, ended in zip(configs, outcomes, strict=True)}
+    conclude(done, [one for one in outcomes if isinstance(one, Run)], folders, json=json)
+
+
+def conclude(done: Mapping[str, object], runs: "Sequence[Run]", folders: Sequence[Path], *, json: bool) -> None:
+    """Print the results of several trainings, of which `done` tells what became of each; raises as `train_several`."""
+    failed = {which: ended for which, ended in done.items() if isinstance(ended, QvitError)}
+    if len(failed) == len(done):
         raise next(iter(failed.values()))
-    print_runs([one for one in outcomes if isinstance(one, Run)], json=json)
+    print_runs(runs, json=json)
     if failed:
         told = "; ".join(f"{which}: {error}" for which, error in failed.items())
-        raise TrainingError(f"{len(failed)} of {len(configs)} runs failed, the others are done. {told}")
+        raise TrainingError(f"{len(failed)} of {len(done)} runs failed, the others are done. {told}")
     few = len(folders) <= LISTED
     say(f"Everything is in {', '.join(map(str, folders)) if few else f'{folders[0]} to {folders[-1]}'}")
+
+
+def check_several(seeds: int, memory: float) -> None:
+    """Raise `ConfigError` for numbers of seeds or gigabytes that cannot be."""
+    if not 1 <= seeds <= MOST:
+        raise ConfigError(f"--seeds must be from 1 to {MOST:,}, got {seeds}.")
+    require(0.0 < memory < math.inf, "--memory", "positive", memory)
 
 
 def _of_folds(options: dict[str, Any], folds: int) -> dict[str, Any]:
@@ -97,7 +108,7 @@ def _together(
     from qvit.training.many import Asked, train_many
 
     asked = [Asked(config, folder) for config, folder in zip(configs, folders, strict=True)]
-    with _progress(label, configs[0], quiet=quiet) as on_epoch:
+    with furthest_progress(label, configs[0].train.epochs, quiet=quiet) as on_epoch:
         return train_many(asked, **common, memory=memory, on_epoch=on_epoch)
 
 
@@ -113,7 +124,7 @@ def _one_by_one(
     return done
 
 
-def _unstackable(config: "RunConfig", root: Path | None, *, download: bool) -> str | None:
+def unstackable_of(config: "RunConfig", root: Path | None, *, download: bool) -> str | None:
     """Return why the models of a configuration have to be trained one by one; None if they can be stacked."""
     from qvit.models.stack import unstackable
 
@@ -123,9 +134,9 @@ def _unstackable(config: "RunConfig", root: Path | None, *, download: bool) -> s
 
 
 @contextmanager
-def _progress(label: str, config: "RunConfig", *, quiet: bool) -> Iterator["OnEpochOf | None"]:
+def furthest_progress(label: str, epochs: int, *, quiet: bool) -> Iterator["OnEpochOf | None"]:
     """Yield a callback that shows how far the model is that is furthest."""
-    with epoch_progress(label, config.train.epochs, quiet=quiet) as tell:
+    with epoch_progress(label, epochs, quiet=quiet) as tell:
         furthest = 0
 
         def callback(_place: int, record: Any, seconds: float) -> None:

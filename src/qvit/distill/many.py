@@ -18,16 +18,13 @@ from qvit.distill.pipeline import (
     load,
 )
 from qvit.distill.teacher import Teacher
-from qvit.distill.teacher_cache import cache_folder
+from qvit.distill.teacher_cache import OnViews, cache_folder
 from qvit.errors import ConfigError, QvitError, RunError
 from qvit.files import printable
 from qvit.training.config import MEMORY
 from qvit.training.folder import Run
-from qvit.training.many import Asked, train_many
-from qvit.training.records import EpochRecord
+from qvit.training.many import Asked, OnEpochOf, train_many
 from qvit.training.surroundings import surroundings
-
-OnStageEpoch = Callable[[int, Stage, EpochRecord, int], None]  # place in the list, stage, record, epochs of the stage
 
 
 @dataclass(frozen=True)
@@ -47,17 +44,19 @@ def distill_many(
     resume: bool = False,
     cache: Path | None = None,
     memory: float = MEMORY,
-    on_epoch: OnStageEpoch | None = None,
+    on_stage: Callable[[Stage, int], OnEpochOf | None] | None = None,
+    on_views: OnViews | None = None,
 ) -> list[Distillation | QvitError]:
     """Distil a teacher into students that differ in their seed alone; return each one's distillation, or its error.
 
-    Each becomes what `distill` would make of it, whose options are the same; the stages are trained by
-    `training.many.train_many`, and what it says of stacks holds. A student that fails in one stage has no further ones;
-    the others go on. Raises `ConfigError` for students that are not alike, and as `distill` does for what concerns all.
+    Each becomes what `distill` would make of it. Options are the same, but that the function of a stage is told first
+    which student an epoch is of. The stages are trained by `training.many.train_many`, and what it says of stacks is
+    true here. A student that fails in one stage has no further ones; the others go on. Raises `ConfigError` for
+    students that are not alike, and as `distill` does for what concerns all.
     """
     first = _check_alike(asked)
     with surroundings(first.student.train.threads):
-        data, guide = load(first, teacher, root=root, download=download, cache=cache, on_views=None)
+        data, guide = load(first, teacher, root=root, download=download, cache=cache, on_views=on_views)
         check(first, guide, data)
         if first.how.alpha:
             check_cache(cache or cache_folder())
@@ -74,7 +73,7 @@ def distill_many(
                 download=download,
                 resume=resume,
                 memory=memory,
-                on_epoch=None if on_epoch is None else _told(on_epoch, going, stage, first.of(stage).train.epochs),
+                on_epoch=_of_all(on_stage(stage, first.of(stage).train.epochs) if on_stage else None, going),
             )
             for place, outcome in zip(going, runs, strict=True):
                 students[place].keep(stage, outcome)
@@ -120,7 +119,6 @@ def _check_alike(asked: Sequence[AskedStudent]) -> DistillationConfig:
     return asked[0].config
 
 
-def _told(
-    on_epoch: OnStageEpoch, going: Sequence[int], stage: Stage, epochs: int
-) -> Callable[[int, EpochRecord, float], None]:
-    return lambda place, record, _seconds: on_epoch(going[place], stage, record, epochs)
+def _of_all(on_epoch: OnEpochOf | None, going: Sequence[int]) -> OnEpochOf | None:
+    """Return a function of the place among those that still go on, from one of the place among all."""
+    return None if on_epoch is None else lambda place, record, seconds: on_epoch(going[place], record, seconds)

@@ -9,10 +9,10 @@ from qvit.data.registry import is_path, name_of
 from qvit.errors import RunError
 from qvit.evaluation.statistics import Interval, folds_interval, mean_interval
 from qvit.report.words import shown
+from qvit.training.described import weights_digest
 from qvit.training.folder import Run, flatten
 from qvit.training.places import FOUND_AT, located
 from qvit.training.records import Ends
-from qvit.training.run import weights_digest
 from qvit.training.stored import Origin
 
 LEVEL = 0.95

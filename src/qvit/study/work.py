@@ -88,7 +88,7 @@ def _distill_many(work: Work, told: Callable[[int, str, EpochRecord, int], None]
         resume=True,
         cache=work.outputs,
         memory=work.memory,
-        on_epoch=told,
+        on_stage=lambda stage, epochs: lambda place, record, _: told(place, stage, record, epochs),
     )
 
 

@@ -12,24 +12,15 @@ from qvit.models.stack import bytes_of_training
 from qvit.models.vit import ViT, ViTConfig
 from qvit.training.batches import default_batch_size
 from qvit.training.config import MEMORY
+from qvit.training.described import describe
 from qvit.training.folder import Run
 from qvit.training.loop import fit_many
 from qvit.training.losses import make_loss
 from qvit.training.machine import check_device
+from qvit.training.objective import Guide
 from qvit.training.options import RunConfig
 from qvit.training.records import EpochRecord
-from qvit.training.run import (
-    Guide,
-    check_measurable,
-    describe,
-    fill,
-    finish,
-    fresh,
-    kept_state,
-    recorder,
-    take_folder,
-    to_build,
-)
+from qvit.training.run import check_measurable, fill, finish, fresh, kept_state, recorder, take_folder, to_build
 from qvit.training.state import Member, TrainState
 from qvit.training.surroundings import surroundings
 from qvit.training.together import check_state

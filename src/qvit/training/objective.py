@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
 from qvit.errors import ModelError
+from qvit.models.zoo import Model
 from qvit.training.batches import Batch
 from qvit.training.config import TrainConfig
 from qvit.training.losses import Loss, balanced_weights, make_loss
@@ -89,3 +90,18 @@ def stacked_objective(objectives: Sequence[Any]) -> Stackable:
             f"{kinds}. Train these models one by one."
         )
     return first.stacked(others)
+
+
+@runtime_checkable
+class Guide(Protocol):
+    """What a run learns from instead of the labels, or besides them; see `qvit.distill`."""
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What config.json records of the guide: all that determines the run."""
+
+    def prepare(self, model: Model, data: Dataset, config: TrainConfig, *, seed: int) -> tuple[Dataset, Objective]:
+        """Return the data to train on, with the validation split of `data`, and what to minimise.
+
+        With several processes each calls this, the first one of a machine before the others.
+        """

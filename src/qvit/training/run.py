@@ -1,50 +1,46 @@
 """Train and evaluate one model into a run folder, and resume it after any interruption."""
 
-import hashlib
 import math
 import os
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
 
-import qvit
 from qvit.data.arrays import Dataset, Split
 from qvit.data.registry import is_path
-from qvit.documents import one_line
-from qvit.errors import ConfigError, DataError, FileError, RunError
+from qvit.errors import ConfigError, DataError
 from qvit.evaluation.medmnist_files import write_result
-from qvit.files import expanded, open_regular, remedy, sole_user, write_atomic
+from qvit.files import expanded, sole_user, write_atomic
 from qvit.models import Network, NetworkConfig, count_parameters
 from qvit.models.pretrained import imagenet_weights, load_imagenet
 from qvit.models.stack import unstackable
 from qvit.models.vit import ViT
 from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
-from qvit.training.config import TrainConfig
+from qvit.training.described import describe
 from qvit.training.distributed import ALONE, Team, assemble
-from qvit.training.folder import Run, flag_of, named_classes, short_name
+from qvit.training.folder import Run, flag_of, short_name
 from qvit.training.loop import fit, fit_many
 from qvit.training.losses import make_loss
 from qvit.training.machine import check_device
-from qvit.training.measured import Measured, Predicted, figures_of, measure
-from qvit.training.objective import Objective
+from qvit.training.measured import figures_of
+from qvit.training.objective import Guide
 from qvit.training.options import RunConfig
-from qvit.training.places import recorded, remember, with_places
+from qvit.training.places import remember
 from qvit.training.prediction import predict
 from qvit.training.record import check_recordable, claim, dump, make_folder, write_history
-from qvit.training.records import EpochRecord, Figures, Result
+from qvit.training.records import EpochRecord, Result
 from qvit.training.saved import check_tensors
 from qvit.training.seeding import INIT, seeded
 from qvit.training.state import Member, TrainState
-from qvit.training.stored import ConfigFile, Origin
+from qvit.training.stored import ConfigFile
 from qvit.training.surroundings import surroundings
 
 OnEpoch = Callable[[EpochRecord, float], None]
@@ -53,21 +49,6 @@ STATISTICS_BYTES = 2**25  # of images at a time
 
 class PretrainedWarning(UserWarning):
     """Published weights that were asked for and are not available."""
-
-
-@runtime_checkable
-class Guide(Protocol):
-    """What a run learns from instead of the labels, or besides them; see `qvit.distill`."""
-
-    @property
-    def described(self) -> dict[str, Any]:
-        """What config.json records of the guide: all that determines the run."""
-
-    def prepare(self, model: Model, data: Dataset, config: TrainConfig, *, seed: int) -> tuple[Dataset, Objective]:
-        """Return the data to train on, with the validation split of `data`, and what to minimise.
-
-        With several processes each calls this, the first one of a machine before the others.
-        """
 
 
 def train_run(
@@ -181,60 +162,6 @@ def to_build(config: RunConfig, data: Dataset, earlier: Run | None, *, download:
         warnings.warn(message, PretrainedWarning, stacklevel=5)  # where `train_run` was called
         return replace(architecture, pretrained=None)
     return architecture
-
-
-def describe(
-    run: Run, config: RunConfig, data: Dataset, model: Model, guide: Guide | None, origin: Run | None
-) -> ConfigFile:
-    """Return the contents of config.json."""
-    described: ConfigFile = {
-        "qvit_version": qvit.__version__,
-        "dataset": recorded(expanded(config.dataset), run.folder) if is_path(config.dataset) else data.info.name,
-        "size": data.size,
-        "task": data.info.task,
-        "data_digest": (data.whole or data).digest,
-        "classes": list(data.info.labels),
-        "model": config.model,
-        "model_config": asdict(model.config),
-        "parameters": count_parameters(model),
-        "seed": config.seed,
-        "train": asdict(config.train),
-        "origin": None if origin is None else _describe_origin(origin, model.config, run.folder),
-        "guide": None if guide is None else with_places(guide.described, lambda place: recorded(place, run.folder)),
-    }
-    if config.importing.changed:
-        described["importing"] = config.importing.changed
-    if config.stacked:
-        described["stacked"] = True
-    if config.folds is not None and config.fold is not None:
-        if guide is not None or origin is not None:
-            raise ConfigError(
-                "A run of a fold learns from labels alone: another model may have seen the images that are held out. "
-                "Leave out the guide and the run to start from, or folds and fold."
-            )
-        described |= {"folds": config.folds, "fold": config.fold}
-    return described
-
-
-def _describe_origin(origin: Run, architecture: ModelConfig, folder: Path) -> Origin:
-    if not origin.finished:
-        raise RunError(f"Cannot start from the run in {origin.folder}, which is not finished.")
-    if origin.architecture != architecture:
-        raise ConfigError(
-            f"Cannot start from the run in {origin.folder}: its model ({origin.config['model']}) is not built like "
-            "this one. Use the same model, options and dataset."
-        )
-    return {"weights": weights_digest(origin), "found_at": recorded(origin.folder, folder)}
-
-
-def weights_digest(run: Run) -> str:
-    """Return the SHA-256 of a finished run's weights; raises `RunError` where they are missing."""
-    try:
-        with open_regular(run.weights_path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileError, OSError) as error:
-        advice = remedy(error, "train the run again")
-        raise RunError(f"{run.weights_path} cannot be read ({one_line(error)}); {advice}.") from error
 
 
 def _train(
@@ -360,75 +287,6 @@ def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: Ep
         write_atomic(run.folder / "result.json", dump(asdict(result)))
 
     team.lead(write)
-
-
-def evaluate_run(
-    run: Run, split: str = "test", *, root: str | Path | None = None, file: str | Path | None = None
-) -> Figures:
-    """Predict a split again from a run's weights; return all measures and the intervals of AUC and accuracy.
-
-    `root` and `file` tell where the data lie, as for `Run.load_data`. Raises `RunError` for a damaged run, and for
-    data that have changed or are not there any more.
-    """
-    return evaluate_split(run, split, root=root, file=file, copies=False).measured.figures
-
-
-@dataclass(frozen=True)
-class Apart:
-    """Figures of a split `without` its images that have a near-duplicate in train or val, of which there are `copies`.
-
-    `without` is None if there are none, or if too little is left to be measured. `exact_only` is whether only exact
-    copies were looked for, as there are too few training images to tell what is near.
-    """
-
-    copies: int
-    without: Figures | None
-    exact_only: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluated:
-    """A split of a run's data, predicted again: its measures, and those `apart` from near-duplicates, if asked for."""
-
-    measured: Measured
-    apart: Apart | None
-
-
-def evaluate_split(
-    run: Run,
-    split: str = "test",
-    *,
-    root: str | Path | None = None,
-    file: str | Path | None = None,
-    copies: bool = True,
-) -> Evaluated:
-    """Predict a split again as `evaluate_run` does, and measure it over images, and over groups if they are known.
-
-    With `copies`, also on the images of the split without a near-duplicate in another one: those of
-    `qvit.data.duplicates`, of images of test in train or val, and of val in train.
-    """
-    group = run.result.tta  # first, as its error says what to do about an unfinished run
-    with surroundings(run.training.threads):
-        data = run.load_data(root, file=file)
-        images, task = data[split], data.info.task
-        scores = predict(run.load_model(), images, task, group=group)
-        groups = None if data.groups is None else data.groups[split]
-        predicted = Predicted(task, named_classes(run), images.labels, scores, groups)
-        return Evaluated(measure(predicted), _apart(data, split, predicted) if copies else None)
-
-
-def _apart(data: Dataset, split: str, predicted: Predicted) -> Apart:
-    from qvit.data.duplicates import find_duplicates  # compiles kernels, which training does not need
-    from qvit.data.findings import EARLIER
-
-    if data.whole is not None:  # the fold that is held out is validation and test split, all copies of each other
-        data, split = replace(data, val=Split(data.val.images[:0], data.val.labels[:0])), split.replace("val", "test")
-    found = find_duplicates(data, across_only=True)
-    copies = found.flagged(split, within=EARLIER[split])
-    labels = predicted.labels[~copies]
-    measurable = copies.any() and len(labels) and not (labels == labels[0]).all()
-    without = figures_of(labels, predicted.scores[~copies], predicted.task) if measurable else None
-    return Apart(int(copies.sum()), without, exact_only=not found.cut)
 
 
 def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[torch.Tensor, " c"]]:
