@@ -8,6 +8,7 @@ import torch
 
 from qvit.data.arrays import Split
 from qvit.data.augment import apply_element
+from qvit.data.folds import Chosen
 from qvit.data.views import MOST, Views, views_of
 
 
@@ -55,3 +56,10 @@ def test_views_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert len(both) == 2
     both[split].under_all(one)
     assert moved == [1, 1]
+
+
+def test_whether_views_are_kept_is_told_without_reading_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images of a fold are copied when they are asked for, all of them if all are."""
+    fold = Chosen([split_of(4)], np.array([1, 3]))
+    monkeypatch.setattr(Chosen, "images", property(lambda _: pytest.fail("all images were read")))
+    assert Views(fold, "d4").batch(torch.tensor([1]), torch.tensor([0]))[1].tolist() == [[3]]

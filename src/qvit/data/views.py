@@ -1,5 +1,6 @@
 """Images of a split under the symmetries of a group, as training and validation see them epoch after epoch."""
 
+import math
 from collections.abc import Iterable
 from functools import cached_property
 
@@ -24,7 +25,7 @@ class Views:
 
     def __init__(self, split: Split, group: str, *, most: int = MOST) -> None:
         self.split, self.group = split, group
-        self._are_kept = 1 < group_size(group) <= most / max(1, split.images.nbytes) and not split.mapped
+        self._are_kept = 1 < group_size(group) <= most / max(1, math.prod(split.shape)) and not split.mapped
 
     @cached_property
     def _kept(self) -> UInt8[Tensor, "v c h w"]:
