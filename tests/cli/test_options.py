@@ -46,7 +46,7 @@ def test_every_choice_works_as_typed(tmp_path: Path, source: str) -> None:
 def test_choices_are_found() -> None:
     """Or the test above would test nothing."""
     assert {value for option, value in LITERALS if option == "tta"} == {"auto", "always", "never"}
-    assert {option for option, _ in LITERALS} == {"schedule", "loss", "class_weights", "augment", "tta"}
+    assert {option for option, _ in LITERALS} == {"schedule", "loss", "class_weights", "augment", "tta", "keep"}
 
 
 @pytest.mark.parametrize("content", ["", "\n", "# nothing yet\n", "---\n"])

@@ -15,9 +15,7 @@ _VECTORS_A_PART = 16
 _LANES = VECTOR_BYTES // 4
 
 
-def may_project(
-    tokens: Float[Tensor, "*m b n d"], weight: Float[Tensor, "*m o d"], bias: Float[Tensor, "*m o"] | None
-) -> bool:
+def may_project(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Return whether `project` may be called: plain tensors of float32 on the CPU that fit together, none too wide."""
     given = (tokens, weight) if bias is None else (tokens, weight, bias)
     return (

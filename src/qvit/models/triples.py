@@ -23,8 +23,11 @@ def unstacked(stacked: Float[Tensor, "*m 3 b h n q"]) -> QueriesKeysValues:
     return queries, keys, values
 
 
-def restacked(slices: Sequence[Float[Tensor, "*m b h n q"]]) -> Float[Tensor, "*m 3 b h n q"] | None:
-    """Return the tensor whose slices, at equal distances in memory, these are; None if there is no such tensor."""
+def restacked(slices: Sequence[Tensor]) -> Tensor | None:
+    """Return the tensor `(*m, 3, b, h, n, q)` whose slices `(*m, b, h, n, q)`, at equal distances in memory, these are.
+
+    None if there is no such tensor, as where they differ in their shapes.
+    """
     first, second, *_ = slices
     place, step = first.storage_offset(), second.storage_offset() - first.storage_offset()
     alike = all(
