@@ -69,6 +69,8 @@ ELSEWHERE = {  # modules without a file of their own, and where they are tested
     "study/stored": "report/test_arms.py",
     "training/config": "training/test_options.py",
     "training/batches": "training/test_step.py",
+    "training/described": "training/test_run.py",
+    "training/evaluated": "training/test_run.py",
     "training/machine": "training/test_step.py",
     "training/objective": "training/test_step.py",
     "training/records": "training/test_loop.py",

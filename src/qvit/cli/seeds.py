@@ -11,7 +11,6 @@ from qvit.cli.compare import print_runs
 from qvit.cli.console import epoch_progress, heavy_imports, say
 from qvit.data.registry import name_of
 from qvit.errors import ConfigError, QvitError, TrainingError
-from qvit.validate import require
 
 MOST = 1000
 LISTED = 8  # folders, if there are more, the first and the last are named
@@ -81,6 +80,8 @@ def conclude(done: Mapping[str, object], runs: "Sequence[Run]", folders: Sequenc
 
 def check_several(seeds: int, memory: float) -> None:
     """Raise `ConfigError` for numbers of seeds or gigabytes that cannot be."""
+    from qvit.validate import require
+
     if not 1 <= seeds <= MOST:
         raise ConfigError(f"--seeds must be from 1 to {MOST:,}, got {seeds}.")
     require(0.0 < memory < math.inf, "--memory", "positive", memory)
