@@ -22,6 +22,7 @@ entries:
 draws:
   recipes: [defaults]
   changes: [1, 2]
+  variants: 3
   kinds: [vit, cosine]
   sizes: [4q1h, 4q2h]
   options: {lr: [0.001, 0.003, 0.005], mlp_dim: [2, 4, 6], weight_decay: [0.0, 0.1]}

@@ -21,7 +21,7 @@ def table_of(verdict: Verdict) -> Table:
     for name in (verdict.chosen, verdict.first):
         if verdict.of(name) not in kept:
             kept.append(verdict.of(name))
-    others = sum(not one.baseline for one in verdict.standings) - len(kept)
+    others = sum(not one.baseline and one.failed is None for one in verdict.standings) - len(kept)
     kept += [one for one in verdict.standings if one.baseline and one.failed is None]
     failed = sum(one.failed is not None for one in verdict.standings)
     told = [f"{others} more are in tune.json."] if others > 0 else []

@@ -17,12 +17,12 @@ from qvit.documents import read_yaml
 from qvit.errors import CircuitError, ConfigError, FileError, ModelError, nearest
 from qvit.models.zoo import KINDS, MATCHED, ModelConfig, count_parameters, parse_name
 from qvit.training.losses import make_loss
-from qvit.training.options import RunConfig, option_keys, resolve
+from qvit.training.options import RunConfig, model_keys, option_keys, resolve
 from qvit.training.recipes import NOT_OF_RECIPES, Recipe, read_recipe
 
 KEYS = ("entries", "baselines", "draws")
 ENTRY_KEYS = ("recipe", "model", "options")
-DRAW_KEYS = ("recipes", "changes", "kinds", "sizes", "options")
+DRAW_KEYS = ("recipes", "changes", "variants", "kinds", "sizes", "options")
 USUAL = 1100  # parameters, unless the defaults have more
 FRUITLESS = 200  # draws in a row that give no new candidate, after which there are none
 NOTHING_CHOSEN = {"keep": "last", "tta": "always"}  # by a fold that is held out
@@ -44,14 +44,16 @@ class Menu:
     """What is tried.
 
     `entries` come first, the first of which is what others are compared with; `baselines` are models that are shown
-    beside them. Draws start from one of `recipes`, with a model of `kinds` and `sizes`, and so many `changes` of
-    `options`, each a list of values.
+    beside them. Draws start from one of `recipes`, with a model of `kinds` and `sizes`, and fewer than so many
+    `changes` of the model's `options` and of training's, each a list of values. Each model is drawn so many `variants`
+    of: models alike are trained together, which takes less time.
     """
 
     entries: tuple[Entry, ...]
     baselines: tuple[str, ...] = ()
     recipes: tuple[Recipe, ...] = ()
-    changes: tuple[int, ...] = (1,)
+    changes: tuple[int, ...] = (2,)
+    variants: int = 1
     kinds: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ()
     options: dict[str, list[Any]] = field(default_factory=dict)
@@ -88,7 +90,8 @@ def read_menu(path: str | Path | None = None) -> Menu:
         entries=entries,
         baselines=tuple(map(str, _several(said.get("baselines"), "baselines"))),
         recipes=tuple(read_recipe(str(one)) for one in _several(draws.get("recipes"), "recipes")),
-        changes=tuple(_counts(_several(draws.get("changes", [1]), "changes"))),
+        changes=tuple(_counts(_several(draws.get("changes", [2]), "changes"))),
+        variants=next(_counts([draws.get("variants", 1)], "variants")),
         kinds=tuple(_kind(one) for one in _several(draws.get("kinds"), "kinds")),
         sizes=tuple(map(str, _several(draws.get("sizes"), "sizes"))),
         options={_option(key): _several(values, key) for key, values in options.items()},
@@ -110,10 +113,10 @@ def _several(said: Any, what: str) -> list[Any]:
     return said or []
 
 
-def _counts(said: list[Any]) -> Iterator[int]:
+def _counts(said: list[Any], what: str = "changes") -> Iterator[int]:
     for number in said:
         if type(number) is not int or number < 1:
-            raise ConfigError(f"changes of the menu must be whole numbers of at least 1, got {number!r:.80}.")
+            raise ConfigError(f"{what} of the menu must be whole numbers of at least 1, got {number!r:.80}.")
         yield number
 
 
@@ -193,24 +196,29 @@ class Kitchen:
         fruitless, number = 0, 0
         while self.menu.recipes and fruitless < FRUITLESS:
             fruitless += 1
-            try:
-                made = self._drawn(source, f"draw-{number + 1}")
-            except (ConfigError, ModelError, CircuitError):  # options that do not fit together, or this task
-                continue
-            if made.parameters <= self.most and made.options not in seen:
-                fruitless, number = 0, number + 1
-                seen.append(made.options)
-                yield made
+            recipe, model = source.choice(self.menu.recipes), self._drawn_model(source)
+            of_model = self._changes(source, recipe, [key for key in self.menu.options if key in model_keys()])
+            for _ in range(self.menu.variants):
+                others = [key for key in self.menu.options if key not in model_keys()]
+                changes = of_model | self._changes(source, recipe, others)
+                try:
+                    made = self.candidate(f"draw-{number + 1}", changes, recipe, model)
+                except (ConfigError, ModelError, CircuitError):  # options that do not fit together, or this task
+                    continue
+                if made.parameters <= self.most and made.options not in seen:
+                    fruitless, number = 0, number + 1
+                    seen.append(made.options)
+                    yield made
 
-    def _drawn(self, source: random.Random, name: str) -> Candidate:
-        menu, recipe = self.menu, source.choice(self.menu.recipes)
-        changes: dict[str, Any] = {}
-        keys = source.sample(sorted(menu.options), min(source.choice(menu.changes), len(menu.options)))
-        for key in keys:
-            others = [value for value in menu.options[key] if value != recipe.options.get(key)]
+    def _changes(self, source: random.Random, recipe: Recipe, keys: Sequence[str]) -> dict[str, Any]:
+        """Draw fewer changes of some options than the menu says."""
+        changed = source.sample(sorted(keys), min(source.choice(self.menu.changes) - 1, len(keys)))
+        found = {}
+        for key in changed:
+            others = [value for value in self.menu.options[key] if value != recipe.options.get(key)]
             if others:
-                changes[key] = source.choice(others)
-        return self.candidate(name, changes, recipe, self._drawn_model(source))
+                found[key] = source.choice(others)
+        return found
 
     def _drawn_model(self, source: random.Random) -> str | None:
         """Return a model of the menu's sizes and kinds, or of the one kind that is wanted; None for the usual one."""

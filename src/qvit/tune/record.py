@@ -146,7 +146,7 @@ class Record:
 
 def _line(one: Judged) -> dict[str, Any]:
     scores = None if one.scores is None else [[float(str(value)) for value in row] for row in one.scores]
-    return vars(one) | {"scores": scores, "seconds": round(one.seconds, 4), "pace": round(one.pace, 4)}
+    return vars(one) | {"scores": scores}
 
 
 def begin_record(folder: Path, asked: dict[str, Any], *, resume: bool) -> Record:

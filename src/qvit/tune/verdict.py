@@ -35,7 +35,8 @@ class Standing:
     """Where a candidate stands: its mean AUC and accuracy over so many folds, each held out once.
 
     `low` and `high` are the ends of the interval of the AUC (see `folds_interval`), `ahead` its mean lead over the
-    first candidate on the same folds, and `error` the standard error of that; None of one fold, and of the first.
+    first candidate on the same folds, and `error` the standard error of that. Those of fewer folds than a division
+    has are None, as too few to tell, and so is the lead of the first.
     """
 
     name: str
@@ -193,7 +194,8 @@ def _ahead(one: dict[int, Judged], other: dict[int, Judged], folds: int) -> tupl
 
 def _standing(one: Candidate, found: dict[int, Judged], first: dict[int, Judged], folds: int) -> Standing:
     values = [found[place].auc for place in sorted(found)]
-    interval = folds_interval(values, folds)
+    interval, enough = folds_interval(values, folds), len(values) >= folds
+    low, high = (interval.low, interval.high) if enough else (None, None)
     ahead, error = (None, None) if found is first else _ahead(found, first, folds)
     return Standing(
         name=one.name,
@@ -201,11 +203,11 @@ def _standing(one: Candidate, found: dict[int, Judged], first: dict[int, Judged]
         parameters=max(told.parameters for told in found.values()),  # a baseline stores as many as it needs
         folds=len(values),
         auc=interval.value,
-        low=interval.low,
-        high=interval.high,
+        low=None if low is None else max(0.0, low),
+        high=None if high is None else min(1.0, high),
         acc=float(np.mean([told.acc for told in found.values()])),
         ahead=ahead,
-        error=error,
+        error=error if enough else None,
         seconds=sum(told.seconds for told in found.values()) / len(values),
         baseline=one.baseline,
     )

@@ -58,7 +58,7 @@ class Trainer:
                 _judged(cell, model, member, fold)
                 for cell, model, member, fold in zip(batch.cells, made, members, folds, strict=True)
             ]
-            share = (time.perf_counter() - began) / len(told)
+            share = round((time.perf_counter() - began) / len(told), 4)
         return [replace(one, seconds=share, pace=one.pace or share) for one in told]
 
     def fold(self, config: RunConfig, root: Path | None) -> Dataset:
@@ -127,6 +127,7 @@ def _judged(cell: Cell, model: Any, member: Member, fold: Dataset) -> Judged:
         figures = [measure(fold.val.labels, scores, task) for measure in (auc, accuracy)]
     except QvitError as error:
         return Judged(cell.candidate, cell.place, error=str(error))
-    pace = median(member.state.seconds) * len(member.state.seconds) if member.state.seconds else 0.0
+    seconds = member.state.seconds
+    pace = round(median(seconds) * len(seconds), 4) if seconds else 0.0
     counted: dict[str, Any] = {"pace": pace, "parameters": count_parameters(model)}
     return Judged(cell.candidate, cell.place, figures[0], figures[1], **counted, scores=scores)
