@@ -33,7 +33,7 @@ def test_a_table_sentences_and_a_recipe(tune: Qvit, qvit: Qvit, npz: Path, tmp_p
     assert told.code == 0, told.err
     for words in ("Recipes", "defaults lr=0.02", "draw-1", "won", "Expect an AUC of", "One reading of 20 test images"):
         assert words in told.out
-    assert "[8/8] rung 1: " in told.err
+    assert "[12/12] rung 1: " in told.err
     assert told.err.endswith(f"Recipe: {tmp_path / 'tuned' / 'recipe.yaml'}\n")
     names = {path.name for path in (tmp_path / "tuned").iterdir() if not path.name.startswith(".")}
     assert names == {"tune.json", "trials.jsonl", "recipe.yaml", "front.svg", "front.png", "runs"}
@@ -57,8 +57,7 @@ def test_minutes_are_kept_and_a_tuning_goes_on(tune: Qvit, tmp_path: Path) -> No
     told = tune("--minutes", 0.001, "--json")
     assert told.code == 0, told.err
     said = json.loads(told.out)
-    assert said["rungs"][0]["folds"] == 2
-    assert said["rungs"][1]["folds"] == 3
+    assert [rung["folds"] for rung in said["rungs"]] == [3], "each image judges each candidate once in any case"
     assert tune("--minutes", 0.001).code == 2
     again = tune("--minutes", 0.001, "--resume", "--json")
     assert json.loads(again.out)["verdict"] == said["verdict"]

@@ -58,6 +58,6 @@ def test_what_is_far_below_is_named_and_not_drawn() -> None:
     poor = standing("commonest", 0.5, 2, baseline=True)
     verdict = replace(VERDICT, chosen="defaults", standings=(BEST, FIRST, PLAIN, poor), front=("logistic", "draw-7"))
     found = drawn(verdict)
-    assert found["axis"][1][0] == pytest.approx(0.8 - module.ROOM)
+    assert found["axis"][1][0] == pytest.approx(0.75 - module.ROOM), "where the interval of the chosen one ends"
     assert "commonest, 0.500" in found
     assert "draw-7, 0.870" not in found, "only the chosen one and the first have names"

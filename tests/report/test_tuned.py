@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from qvit.evaluation.selection import Corrected
 from qvit.report.tuned import SHOWN, sentences, table_of
 from qvit.tune.verdict import Standing, Verdict
 
@@ -28,7 +27,8 @@ VERDICT = Verdict(
     gain=0.06,
     error=0.012,
     shown=True,
-    expected=Corrected(0.862, 0.82, 0.9, 0.95, 0.06, (0.1, 0.9)),
+    expected=0.862,
+    between=(0.82, 0.9),
     reading=(0.79, 0.93),
     images=156,
     most=1100,

@@ -16,7 +16,7 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize(("folds", "expected"), [(5, (2, 5, 10, 15)), (3, (2, 3, 6, 9)), (2, (2, 4, 6))])
+@pytest.mark.parametrize(("folds", "expected"), [(5, (5, 10, 15)), (2, (2, 4, 6))])
 def test_rungs_have_more_and_more_folds(folds: int, expected: tuple[int, ...]) -> None:
     assert steps(folds) == expected
 
@@ -61,7 +61,7 @@ def test_time_left_says_how_many() -> None:
     assert plan.models(1.0) == pytest.approx((600 - 50 - 10) * 2 / 1.15)
     many, few = plan.candidates(6, 0.5), plan.candidates(6, 4.0)
     assert many == MOST
-    assert few == affordable(plan.models(4.0) + 12, steps(5))
+    assert few == affordable(plan.models(4.0) + 30, steps(5))
     assert 6 < few < MOST
     assert plan.candidates(6, 1e6) == 6, "what stands in the menu is tried in any case"
     clock.now = 10_000.0
@@ -75,13 +75,12 @@ def test_what_was_used_before_counts() -> None:
     ).models(0.1)
 
 
-def test_rungs_end_when_there_is_no_time_but_each_image_is_held_out_once() -> None:
+def test_rungs_end_when_there_is_no_time() -> None:
     clock = Clock()
     plan = Timed(100.0, steps(5), workers=1, clock=clock)
     assert plan.entrants(1, 20, 0.01) == 10
-    assert plan.entrants(4, 10, 0.01) == 0
-    assert plan.entrants(1, 1, 0.01) == 1
+    assert plan.entrants(3, 10, 0.01) == 0
+    assert plan.entrants(1, 1, 0.01) == 0, "there is nobody to compare with"
+    assert LEAST <= plan.entrants(1, 20, 2.0) < 10, "fewer than half, where the time is short"
     clock.now = 99.0
-    assert [plan.entrants(rung, 20, 1.0) for rung in (1, 2, 3)] == [2, 0, 0]
-    clock.now = 0.0
-    assert LEAST <= plan.entrants(2, 20, 2.0) < 10, "fewer than half, where the time is short"
+    assert [plan.entrants(rung, 20, 1.0) for rung in (1, 2)] == [0, 0]

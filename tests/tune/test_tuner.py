@@ -47,8 +47,8 @@ def trials(folder: Path) -> list[dict[str, Any]]:
 def test_a_tuning_ends_in_a_recipe_a_run_and_a_record(go: Callable[..., Tuned], npz: Path, tmp_path: Path) -> None:
     epochs: list[int] = []
     found = go(on_epoch=lambda place, record, seconds: epochs.append(record.epoch), seeds=2)
-    assert [(rung.folds, rung.entrants) for rung in found.rungs] == [(2, 5), (3, 3), (6, 3), (9, 3)]
-    assert found.trainings == 5 * 2 + 3 * 1 + 3 * 3 + 3 * 3
+    assert [(rung.folds, rung.entrants) for rung in found.rungs] == [(3, 5), (6, 3), (9, 3)]
+    assert found.trainings == 5 * 3 + 3 * 3 + 3 * 3
     assert 0 < found.share <= 1
     assert epochs == [1, 1]
     # the recipe is what was chosen, and trains the run that was read
@@ -175,8 +175,8 @@ def test_minutes_and_numbers_make_plans(go: Callable[..., Tuned], npz: Path, mon
             go(name, **more)
     (timed, most), (plan, few) = seen
     assert isinstance(timed, Timed)
-    assert (timed.seconds, timed.folds, timed.workers, most) == (120.0, (2, 3, 6, 9), 1, 1100)
-    assert [rung.entrants for rung in plan.rungs] == [5, 3, 3, 3]
+    assert (timed.seconds, timed.folds, timed.workers, most) == (120.0, (3, 6, 9), 1, 1100)
+    assert [rung.entrants for rung in plan.rungs] == [5, 3, 3]
     assert few == 50
 
 

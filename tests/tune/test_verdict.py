@@ -10,7 +10,7 @@ from qvit.data.arrays import Dataset
 from qvit.data.folds import folds_of
 from qvit.errors import TrainingError
 from qvit.evaluation.metrics import auc
-from qvit.evaluation.selection import Rung, bias_corrected, folds_error
+from qvit.evaluation.selection import Rung, bias_corrected, errors_of, folds_error
 from qvit.evaluation.statistics import folds_interval
 from qvit.tune.menu import Candidate
 from qvit.tune.trials import Judged
@@ -18,7 +18,7 @@ from qvit.tune.verdict import Held, Verdict, held_of, verdict_of
 from tune.conftest import candidate
 
 IMAGES, FOLDS = 120, 3
-RUNGS = [Rung(2, 3), Rung(3, 2), Rung(6, 2)]
+RUNGS = [Rung(3, 3), Rung(6, 2)]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def verdict(names: list[Candidate], judged: Any, held: Held, rungs: Any = RUNGS,
 
 
 def test_one_that_is_far_ahead_is_chosen(held: Held, judge: Callable[..., Any]) -> None:
-    judged = judge(one=(0.5, 6), two=(2.5, 6), three=(1.0, 2))
+    judged = judge(one=(0.5, 6), two=(2.5, 6), three=(1.0, 3))
     names = [candidate("one"), candidate("two"), candidate("three")]
     found = verdict(names, judged, held)
     assert (found.chosen, found.best, found.first, found.shown) == ("two", "two", "one", True)
@@ -70,36 +70,40 @@ def test_one_that_is_far_ahead_is_chosen(held: Held, judge: Callable[..., Any]) 
         for name in ("one", "two", "three")
     ]
     expected = bias_corrected(held.labels, "binary", held.rows, scores, RUNGS, seed=0)
-    assert found.expected == expected
-    assert found.gain == expected.gain
+    assert (found.expected, found.gain) == (expected.value, expected.gain)
+    errors = errors_of(held.labels, "binary", held.rows, scores[1], images=50, folds=FOLDS)
+    ends = [expected.value - 1.959964 * errors.expected, min(1.0, expected.value + 1.959964 * errors.expected)]
+    assert found.between == pytest.approx(ends)
     low, high = found.reading
-    assert low < expected.low < expected.value < expected.high < high, "a reading of 50 images adds chance of its own"
+    assert low < found.between[0] < found.expected < found.between[1] <= high, "a reading adds chance of its own"
+    assert low == pytest.approx(expected.value - 1.959964 * errors.reading)
     assert [one.name for one in found.standings] == ["two", "one", "three"]
-    assert (found.of("three").folds, found.of("three").low, found.of("three").error) == (2, None, None)
+    assert found.of("three").folds == 3
+    few = verdict(names[:2], judge(one=(0.5, 6), two=(2.5, 2)), held)
+    assert (few.of("two").folds, few.of("two").low, few.of("two").error) == (2, None, None), "too few to tell"
     assert (found.of("one").ahead, found.of("one").error) == (None, None)
     assert found.as_json()["standings"][0]["name"] == "two"
 
 
 def test_the_first_stays_where_nothing_is_ahead_by_more_than_noise(held: Held, judge: Callable[..., Any]) -> None:
     judged = judge(one=(1.0, 6), two=(1.02, 6))
-    names, rungs = [candidate("one"), candidate("two")], [Rung(2, 2), Rung(3, 2), Rung(6, 2)]
+    names, rungs = [candidate("one"), candidate("two")], [Rung(3, 2), Rung(6, 2)]
     judged["two", 3] = judge(two=(1.6, 6))["two", 3]  # ahead on one fold: that is noise
     found = verdict(names, judged, held, rungs)
     assert (found.chosen, found.best, found.shown) == ("one", "two", False)
     scores: Any = [[judged["one", place].scores.astype(float) for place in range(6)]]
     alone = bias_corrected(held.labels, "binary", held.rows, scores, [Rung(6, 1)], seed=0)
-    assert found.expected == alone, "nobody was chosen, so chance has not helped"
+    assert found.expected == alone.value, "nobody was chosen, so chance has not helped"
     behind = verdict(names, judge(one=(1.5, 6), two=(1.0, 6)), held, rungs)
     assert (behind.chosen, behind.best, behind.error) == ("one", "one", 0.0)
 
 
 def test_who_has_too_many_parameters_is_not_chosen(held: Held, judge: Callable[..., Any]) -> None:
-    judged, rungs = judge(one=(2.0, 6), two=(1.0, 6)), [Rung(2, 2), Rung(3, 2), Rung(6, 2)]
+    judged, rungs = judge(one=(2.0, 6), two=(1.0, 6)), [Rung(3, 2), Rung(6, 2)]
     names = [candidate("one", parameters=500), candidate("two", parameters=100)]
     found = verdict(names, judged, held, rungs, most=200)
     assert (found.chosen, found.best) == ("two", "two")
     assert found.gain < 0
-    assert found.expected.chosen[0] == 0.0
     with pytest.raises(TrainingError) as caught:
         verdict(names[:1], judged, held, [Rung(6, 1)], most=200)
     assert str(caught.value) == "No candidate of at most 200 parameters could be trained. Allow more."

@@ -24,7 +24,7 @@ from qvit.errors import MetricError
 from qvit.evaluation.influence import image_covariance
 from qvit.evaluation.inputs import check_inputs
 from qvit.evaluation.sampled import METRICS
-from qvit.evaluation.statistics import check_level, deviation, draw_counts
+from qvit.evaluation.statistics import deviation, draw_counts
 
 RESAMPLES = 500
 Rows = Sequence[NDArray[np.int64]]  # places of the images of each fold
@@ -43,14 +43,11 @@ class Rung:
 class Corrected:
     """What the choice is worth on images that it was not made by.
 
-    `value` is the AUC expected of the chosen one, `low` and `high` the ends of the interval; `gain` is its lead over
-    the first candidate. `chosen` is the share of resamples in which each candidate was chosen.
+    `value` is the AUC expected of the chosen one, `gain` its lead over the first candidate. `chosen` is the share of
+    resamples in which each candidate was chosen.
     """
 
     value: float
-    low: float
-    high: float
-    level: float
     gain: float
     chosen: tuple[float, ...]
 
@@ -99,27 +96,26 @@ def bias_corrected(
     first: bool = True,
     groups: Shaped[np.ndarray, " n"] | None = None,
     resamples: int = RESAMPLES,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Corrected:
     """Return the AUC that the chosen candidate will have on new images, free of what chance adds to the best of many.
 
     Each resample draws images with replacement, or whole `groups`, and repeats the halving by the AUC of the images
-    drawn, fold by fold; who wins is judged by the images that were not drawn. The value is the mean over resamples, the
-    interval holds the middle `level` of them. It is somewhat wide, as about a third of the images judge. A candidate
-    that was dropped early is judged, where a resample would have kept it, by the few folds that it has. `first` is as
-    in `halved`.
+    drawn, fold by fold; who wins is judged by the images that were not drawn, on the folds of the first rung. On these
+    all candidates were judged. On later folds only those were that did well on all images, those not drawn among them:
+    who was dropped and would have been kept by a resample did badly on the others, so that the few folds that it has
+    would make the value too low (by 0.02 in a simulation), and later folds of the others make it too high. The first
+    rung should hold out every image once. `first` is as in `halved`.
 
-    Raises MetricError for no candidates, a level outside (0, 1), and if no resample leaves images of two classes out.
+    Raises MetricError for no candidates, and if no resample leaves images of two classes out.
     Source: Tsamardinos et al. 2018, Bootstrapping the out-of-sample predictions for efficient and accurate
     cross-validation, algorithms 4 and 6 (with repetitions: scores are averaged, not predictions).
     """
-    check_level(level)
     if not scores or not rungs:
         raise MetricError("There are no candidates to choose from: expected at least one, judged on at least one fold.")
     inside, outside = _resampled(labels, task, rows, scores, groups, resamples, seed)
     winner = halved(inside, rungs, first=first)
-    left = mean_of(outside[:, : rungs[-1].folds])
+    left = mean_of(outside[:, : rungs[0].folds])
     told, others = left[winner, np.arange(left.shape[1])], left[0]
     known = ~np.isnan(told)
     if not known.any():
@@ -127,11 +123,10 @@ def bias_corrected(
             f"None of {resamples} resamples leaves out images with and without a class, so what the choice is worth "
             "cannot be told. Take more images, or more folds."
         )
-    low, high = np.quantile(told[known], [(1 - level) / 2, (1 + level) / 2])
     both = known & ~np.isnan(others)
     gain = float((told[both] - others[both]).mean()) if both.any() else 0.0
     shares = np.bincount(winner, minlength=len(scores)) / len(winner)
-    return Corrected(float(told[known].mean()), float(low), float(high), level, gain, tuple(shares.tolist()))
+    return Corrected(float(told[known].mean()), gain, tuple(shares.tolist()))
 
 
 def _resampled(
@@ -171,7 +166,15 @@ def folds_error(values: Sequence[float], folds: int) -> float | None:
     return None if spread is None else spread * math.sqrt(1 / len(values) + 1 / (folds - 1))
 
 
-def reading_error(
+@dataclass(frozen=True)
+class Errors:
+    """Standard deviations of a candidate's mean AUC over folds: from its expected AUC, and from a test AUC."""
+
+    expected: float
+    reading: float
+
+
+def errors_of(
     labels: Int[np.ndarray, "n k"],
     task: str,
     rows: Rows,
@@ -181,12 +184,13 @@ def reading_error(
     seeds: int = 1,
     folds: int = 1,
     groups: Shaped[np.ndarray, " n"] | None = None,
-) -> float:
-    """Return the standard deviation of: a candidate's mean AUC over folds, minus its AUC on `images` test images.
+) -> Errors:
+    """Return how far a candidate's mean AUC over folds is from its AUC on all images like these, and on some of them.
 
-    Three variances are summed: that of the mean, over images such as these; that of one reading of so many images like
-    these, at the same share of each class; and that of `seeds` trainings, from the spread over repetitions of `folds`
-    folds each, if there are several. The first two are those of the images' influences, summed by `groups`.
+    From the expected one it differs by the variance over random images, and by that over trainings. One reading of
+    `images` test images by `seeds` models adds the variances of these: the images are taken to be like those of the
+    folds, with the same share of each class. Variances over images are those of their influences, summed by `groups`;
+    those over trainings come from the spread over repetitions of `folds` folds each, if there are several.
     """
     shared, own = np.zeros(len(labels)), []
     known = [(j, told) for j, told in enumerate(scores) if told is not None]
@@ -201,8 +205,9 @@ def reading_error(
         shared[place] += influence / len(known)
         own.append(_spread(influence, owner[place], strata[place], groups is not None) * len(place) / images)
     repeated = [float(np.mean(values[start : start + folds])) for start in range(0, len(values), folds)]
-    trained = folds * (deviation(repeated) or 0.0) ** 2 / seeds if len(values) == folds * len(repeated) else 0.0
-    return math.sqrt(_spread(shared, owner, strata, groups is not None) + float(np.mean(own)) + trained)
+    trained = (deviation(repeated) or 0.0) ** 2 if len(values) == folds * len(repeated) else 0.0
+    expected = _spread(shared, owner, strata, groups is not None) + trained / len(repeated)
+    return Errors(math.sqrt(expected), math.sqrt(expected + float(np.mean(own)) + folds * trained / seeds))
 
 
 def _spread(

@@ -48,8 +48,10 @@ def _draw(figure: "Figure", axes: "Axes", verdict: Verdict, title: str, test: fl
             label=f"{verdict.images:,} test images, {test:.3f}",
         )  # fmt: skip
     top = max([one.auc for one in known] + ([] if test is None else [test]))
-    low = min(one.auc for one in known if one.auc >= top - DEEPEST)
-    axes.set_ylim(min([low] + ([] if test is None else [test])) - ROOM, min(1.0, top + ROOM))
+    lowest = [one.auc for one in known if one.auc >= top - DEEPEST] + ([] if test is None else [test])
+    ends = [verdict.of_chosen.low, verdict.of_chosen.high, verdict.of(verdict.first).low]
+    ends = [end for end in ends if end is not None and end >= top - DEEPEST]
+    axes.set_ylim(min(lowest + ends) - ROOM, min(1.0, max([top, *ends]) + ROOM))
     number_parameters(axes, [max(1, one.parameters) for one in known])
     axes.set_xlabel("parameters (log scale)")
     axes.set_ylabel("AUC of folds held out")

@@ -47,10 +47,10 @@ def _cells(one: Standing, verdict: Verdict) -> list[str]:
 def sentences(tuned: Tuned) -> list[str]:
     """Return what was found, a sentence each: who is chosen and why, what to expect, and what the test images said."""
     verdict, name = tuned.verdict, name_of(tuned.dataset)
-    one, expected = verdict.of_chosen, verdict.expected
+    one, (low, high) = verdict.of_chosen, verdict.between
     return [
         *_choice(verdict),
-        f"Expect an AUC of {expected.value:.3f} [{expected.low:.3f}, {expected.high:.3f}] on new images like those of "
+        f"Expect an AUC of {verdict.expected:.3f} [{low:.3f}, {high:.3f}] on new images like those of "
         f"{name}" + ("." if verdict.chosen == verdict.first else f"; {one.auc:.3f} over folds is what chance helped."),
         f"One reading of {verdict.images:,} test images should fall between {verdict.reading[0]:.3f} and "
         f"{verdict.reading[1]:.3f}, in 19 of 20 cases. It is {tuned.test:.3f}"

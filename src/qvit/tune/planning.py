@@ -1,7 +1,7 @@
 """How many candidates are tried on how many folds: fixed numbers, those of an earlier time, or what minutes allow.
 
-Rungs have ever more folds and ever fewer candidates: two folds of the first division of the images, all of it, then
-two divisions, then three. After each rung about half of the candidates go on.
+Rungs have ever more folds and ever fewer candidates: those of the first division of the images, so that every image
+judges all candidates, then of two divisions, then of three. After each rung about half of the candidates go on.
 """
 
 import time
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from qvit.evaluation.selection import Rung
 
 DIVISIONS = 3  # of the images into folds, on the last rung
-FIRST = 2  # folds of the first rung
 LEAST = 3  # candidates that go on, if there are as many
 MOST = 96  # candidates, unless a number is asked for
 MARGIN = 1.15  # by which things take longer than they did
@@ -20,7 +19,7 @@ OF_FINAL = 8.0  # a training by itself, validated after every epoch, in training
 
 def steps(folds: int) -> tuple[int, ...]:
     """Return the number of folds of each rung, counted through all divisions into `folds`."""
-    return (*([FIRST] if folds > FIRST else []), *(folds * division for division in range(1, DIVISIONS + 1)))
+    return tuple(folds * division for division in range(1, DIVISIONS + 1))
 
 
 def halving(candidates: int, rungs: int) -> list[int]:
@@ -99,12 +98,12 @@ class Timed:
         return max(entries, affordable(rest, self.folds))
 
     def entrants(self, rung: int, before: int, pace: float) -> int:
-        """Return how many candidates go on, 0 if there is no time: at least two to the first whole division."""
+        """Return how many candidates go on, 0 if there is no time for two."""
         if rung >= len(self.folds):
             return 0
         wanted = halving(before, 2)[1]
         fitting = affordable(self.models(pace), self.folds[rung:], self.folds[rung - 1], wanted)
-        return max(min(2, before), fitting) if rung == 1 else fitting if fitting > 1 else 0
+        return fitting if fitting > 1 else 0
 
 
 def fixed(candidates: int, folds: Sequence[int]) -> Plan:

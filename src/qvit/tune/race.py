@@ -230,7 +230,8 @@ class Race:
         share = max(FEWEST_IN_STACK, -(-len(cells) // (3 * self.workers)))
         batches = []
         for key, group in groups.items():
-            size = min(most.get(key, 1), share)
+            number = max(-(-len(group) // most.get(key, 1)), len(group) // share)
+            size = -(-len(group) // number)
             for start in range(0, len(group), size):
                 self._batches += 1
                 batches.append(Batch(f"stack {self._batches}", tuple(group[start : start + size]), self.root))

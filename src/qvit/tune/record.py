@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired
 
 import numpy as np
-from pydantic import AfterValidator, Field, with_config
+from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
 from qvit.documents import one_line, parse_json, read_json
@@ -32,19 +32,13 @@ MOST_BYTES = 1 << 30  # of trials.jsonl
 MAY_DIFFER = ("dataset", "minutes")  # of what was asked, when a tuning goes on
 
 
-def _options(values: dict[str, Any]) -> dict[str, Any]:
-    if not all(isinstance(key, str) for key in values):
-        raise ValueError("options have names")
-    return values
-
-
 @with_config(STRICT)
 class CandidateFile(TypedDict):
     """A candidate in tune.json."""
 
     name: Name
     about: str
-    options: Annotated[dict[str, Any], AfterValidator(_options)]
+    options: dict[str, Any]
     parameters: Whole
     baseline: bool
 

@@ -226,7 +226,7 @@ def _recipe(asked: Asked, data: Dataset, verdict: Verdict, record: Record, rungs
     tried = sum(not other.baseline for other in record.candidates)
     options = next(other.options for other in record.candidates if other.name == verdict.chosen)
     kept = {key: value for key, value in options.items() if key not in DATA_KEYS and key != "recipe"}
-    expected = verdict.expected
+    low, high = verdict.between
     about = (
         f"{one.about} ({one.parameters:,} parameters), the best of {tried} recipes for {name}."
         if verdict.chosen != verdict.first
@@ -235,8 +235,8 @@ def _recipe(asked: Asked, data: Dataset, verdict: Verdict, record: Record, rungs
     )
     source = (
         f"qvit tune on {data.info.title}, seed {asked.seed}: AUC {one.auc:.3f} over {one.folds} folds of training and "
-        f"validation images, {verdict.of(verdict.first).auc:.3f} by {verdict.first}; {expected.value:.3f} "
-        f"[{expected.low:.3f}, {expected.high:.3f}] expected of new images."
+        f"validation images, {verdict.of(verdict.first).auc:.3f} by {verdict.first}; {verdict.expected:.3f} "
+        f"[{low:.3f}, {high:.3f}] expected of new images."
     )
     plain = "".join(mark if mark.isascii() and (mark.isalnum() or mark in "._-") else "-" for mark in name)
     return Recipe(f"tuned-{plain}"[:100], about, source, kept)

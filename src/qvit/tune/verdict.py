@@ -15,13 +15,12 @@ from qvit.data.arrays import Dataset
 from qvit.data.folds import DIVIDED, Chosen, folds_of
 from qvit.errors import TrainingError
 from qvit.evaluation.selection import (
-    Corrected,
     Rung,
     bias_corrected,
+    errors_of,
     folds_error,
     front,
     halved,
-    reading_error,
 )
 from qvit.evaluation.statistics import folds_interval
 from qvit.tune.menu import Candidate
@@ -60,9 +59,9 @@ class Verdict:
 
     `best` has the best mean of the last rung. Its lead counts as `gain`, once chance is taken off that helped the best
     of many (see `selection.bias_corrected`); it is chosen if that exceeds a standard error. `shown` says whether
-    the lead exceeds two. `expected` is the AUC on new images; one reading of `images` test images falls between
-    `reading` in 19 of 20 cases. `baseline` is the best plain baseline, if it has a better mean than the chosen one.
-    `most` is how many parameters a recipe may have.
+    the lead exceeds two. `expected` is the AUC on new images, `between` its 95 % interval; one reading of `images` test
+    images falls between `reading` in 19 of 20 cases. `baseline` is the best plain baseline, if it has a better mean
+    than the chosen one. `most` is how many parameters a recipe may have.
     """
 
     chosen: str
@@ -71,7 +70,8 @@ class Verdict:
     gain: float
     error: float | None
     shown: bool
-    expected: Corrected
+    expected: float
+    between: tuple[float, float]
     reading: tuple[float, float]
     images: int
     most: int
@@ -90,7 +90,7 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         """Return the verdict as plain values."""
-        return asdict(self) | {"front": list(self.front), "reading": list(self.reading)}
+        return asdict(self) | {name: list(getattr(self, name)) for name in ("front", "between", "reading")}
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def verdict_of(
         place = 0
         expected = bias_corrected(*sides, scores[:1], [Rung(last, 1)], **common)
     told: dict[str, Any] = {"images": images, "seeds": seeds, "folds": held.folds, "groups": held.groups}
-    spread = Z * reading_error(*sides, scores[place], **told)
+    errors = errors_of(*sides, scores[place], **told)
     standings = [_standing(one, table[one.name], table[first.name], held.folds) for one in known]
     chosen = competing[place].name
     return Verdict(
@@ -164,14 +164,19 @@ def verdict_of(
         gain=gain,
         error=error,
         shown=gain > Z * (error or 0.0) and best is not first,
-        expected=expected,
-        reading=(max(0.0, expected.value - spread), min(1.0, expected.value + spread)),
+        expected=expected.value,
+        between=_within(expected.value, errors.expected),
+        reading=_within(expected.value, errors.reading),
         images=images,
         most=most,
         front=_front(standings, last),
         baseline=_better(standings, chosen),
         standings=(*_sorted(standings), *(_failed(one, judged) for one in candidates if one.name not in table)),
     )
+
+
+def _within(value: float, error: float) -> tuple[float, float]:
+    return max(0.0, value - Z * error), min(1.0, value + Z * error)
 
 
 def _sorted(standings: Sequence[Standing]) -> list[Standing]:
