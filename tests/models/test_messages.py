@@ -178,7 +178,24 @@ ROWS: list[tuple[Call, type[QvitError], str]] = [
     (of(ViTConfig, dropout=1.0), ModelError, "dropout must be in [0, 1), got 1.0."),
     (of(ViTConfig, dropout=-0.1), ModelError, "dropout must be in [0, 1), got -0.1."),
     (of(ViTConfig, dropout=math.nan), ModelError, "dropout must be in [0, 1), got nan."),
-    (of(ViTConfig, pool="max"), ModelError, "pool must be 'mean' or 'cls', got 'max'."),
+    (
+        of(ViTConfig, pool="min"),
+        ModelError,
+        "pool must be 'mean', 'max', 'meanmax', 'all', 'cls' or 'attention', got 'min'.",
+    ),
+    (
+        of(ViTConfig, positions="rope"),
+        ModelError,
+        "positions must be 'learned', 'factored', 'row', 'mirror', 'd4' or 'sincos', got 'rope'.",
+    ),
+    (of(ViTConfig, features="hog"), ModelError, "features must be 'raw', 'dct' or 'contrast', got 'hog'."),
+    (
+        of(ViTConfig, features="dct", patch_size=2),
+        ModelError,
+        "features='dct' describe patches of at least 3 pixels, got patch_size=2; use larger patches, or "
+        "features='raw'.",
+    ),
+    (of(ViTConfig, attention_scale=0.0), ModelError, "attention_scale must be positive, got 0.0."),
     (
         of(ViTConfig, patch_size=5),
         ModelError,
@@ -225,7 +242,8 @@ ROWS: list[tuple[Call, type[QvitError], str]] = [
         of(model_config, "qvit_4q2h", dept=2),
         ConfigError,
         "Models have no option 'dept'. Did you mean 'depth'? Known: img_size, in_chans, num_classes, patch_size, "
-        "depth, mlp_dim, pool, dropout, ansatz, bias, engine, n_layers, network.",
+        "depth, loops, mlp_dim, features, positions, pool, attention_scale, learned_scale, dropout, ansatz, "
+        "bias, engine, n_layers, network, readout.",
     ),
     (
         of(model_config, "vit_1q4h_matched"),
@@ -257,7 +275,12 @@ ROWS: list[tuple[Call, type[QvitError], str]] = [
     (
         of(make_projection, "cosine", bias=True),
         ConfigError,
-        "The cosine projection has no option 'bias' (it takes no options).",
+        "The cosine projection has no option 'bias' (it takes readout).",
+    ),
+    (
+        of(model_config, "identity_4q2h", bias=True),
+        ConfigError,
+        "The identity projection has no option 'bias' (it takes no options).",
     ),
     (
         of(create_model, "qvit_4q2h", ansatz="dense_ring"),

@@ -27,6 +27,10 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("identity_4q2h", {}),
     ("frozen_4q2h", {}),
     ("no_entangler_4q2h", {"n_layers": 2}),
+    ("qvit_4q2h", {"features": "contrast", "pool": "all", "attention_scale": 4.0, "loops": 2}),
+    ("vit_4q2h", {"features": "dct", "pool": "attention", "learned_scale": True, "positions": "factored"}),
+    ("cosine_3q2h", {"readout": "zz", "pool": "meanmax", "positions": "sincos"}),
+    ("qvit_4q1h", {"readout": "zz", "pool": "cls", "positions": "d4"}),
 ]
 
 

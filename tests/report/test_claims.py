@@ -62,7 +62,7 @@ def many(make_study: MakeStudy) -> Results:
 @pytest.mark.long
 def test_pairs(many: Results) -> None:
     found = {family.key: pairs_of(family) for family in families(many)}
-    assert list(found) == ["classical", "controls", "distillation", "heads", "qubits", "layers"]
+    assert list(found) == ["classical", "controls", "distillation", "heads", "qubits", "layers", "options"]
     assert all(len(pairs) == len(set(pairs)) for pairs in found.values())
     deep, matched = "qvit_4q1h (2 layers)", "vit_4q1h_matched (2 layers)"
     classical = [*((f"qvit_{size}", f"vit_{size}_matched") for size in SIZES), (deep, matched)]
@@ -98,6 +98,12 @@ def test_pairs(many: Results) -> None:
             ("no_entangler_4q1h (2 layers)", "no_entangler_4q1h"),
         ]
     )
+
+
+@pytest.mark.long
+def test_options_are_compared_with_none(many: Results) -> None:
+    [asked] = [family for family in families(many) if family.key == "options"]
+    assert set(pairs_of(asked)) == both([("qvit_8q2h (dropout=0.25)", "qvit_8q2h")])
 
 
 def test_pairs_of_gains(many: Results) -> None:

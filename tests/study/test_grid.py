@@ -40,6 +40,18 @@ def test_what_a_name_says() -> None:
     assert (resnet.kind, resnet.qubits, resnet.heads, resnet.layers) == ("resnet18", None, None, None)
 
 
+def test_lists_of_options_are_axes() -> None:
+    models = "{kind: [qvit, vit], options: {features: [null, dct], lr: [0.1, 0.2], depth: 2}}"
+    assert labels(models) == [
+        f"{kind}_4q2h ({''.join(features)}lr={lr}, depth=2)"
+        for features in ("", "features=dct, ")
+        for lr in (0.1, 0.2)
+        for kind in ("qvit", "vit")
+    ]
+    [first, *_] = parse(f"datasets: phantom\nmodels: {models}").models
+    assert first.options == {"lr": 0.1, "depth": 2}
+
+
 def test_labels() -> None:
     models = (
         "[{name: qvit_4q2h, label: 'ours,   of old'}, {name: qvit_4q2h, options: {depth: 2, n_layers: 3, lr: 0.1}}]"

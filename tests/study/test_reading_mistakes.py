@@ -128,6 +128,11 @@ MISTAKES = [
     ),
     (models("{kind: qvit, options: {n_layers: many}}"), "n_layers must be whole numbers of at least 1, got 'many'."),
     (models("{kind: qvit, options: {n_layers: null}}"), "n_layers must be whole numbers of at least 1, got None."),
+    (models("{kind: qvit, options: {depth: [1, 2, 1]}}"), "depth names 1 twice."),
+    (
+        models("{kind: qvit, label: one, options: {depth: [1, 2]}}"),
+        "The label 'one' would be that of 2 models; give each an entry of its own.",
+    ),
     (models("{kind: qvit, options: [lr]}"), "a model's options must hold `key: value` lines, got ['lr']."),
     (
         models("{kind: qvit, options: {seed: 3}}"),

@@ -51,6 +51,7 @@ ELSEWHERE = {  # modules without a file of their own, and where they are tested
     "models/block_kernel": "models/test_block.py",
     "models/dense_kernel": "models/test_dense.py",
     "models/embedding_kernel": "models/test_embedding.py",
+    "models/features_kernel": "models/test_features.py",
     "models/head_kernel": "models/test_block.py",
     "models/reverse": "models/test_derivatives.py",
     "models/stacked_layers": "models/test_stack.py",

@@ -1,7 +1,8 @@
 """Vision transformers whose attention projections are circuits or classical maps, and networks to learn from."""
 
 from qvit.models.networks import Network, NetworkConfig
-from qvit.models.vit import Preprocess, ViT, ViTConfig
+from qvit.models.preprocess import Preprocess
+from qvit.models.vit import ViT, ViTConfig
 from qvit.models.zoo import count_parameters, create_model, list_models, model_config
 
 __all__ = [

@@ -67,7 +67,7 @@ def cost_of(model: Model | ModelConfig, *, accuracy: float = 0.01) -> Cost:
         flops=classical + simulated,
         hardware=hardware_cost(
             [(call.layer.ansatz, call.layer.circuit, call.evaluations) for call in calls],
-            blocks=config.depth if isinstance(config, ViTConfig) else 1,
+            blocks=config.depth * config.loops if isinstance(config, ViTConfig) else 1,
             accuracy=accuracy,
         ),
     )

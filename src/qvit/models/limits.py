@@ -21,6 +21,7 @@ LARGEST = {
     "dim": 16_384,
     "heads": 1024,
     "depth": 256,
+    "loops": 256,
     "mlp_dim": 65_536,
     "n_layers": 256,
 }

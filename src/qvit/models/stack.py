@@ -38,8 +38,11 @@ def bytes_of_training(config: ViTConfig, batch: int) -> int:
     times, and nine times for each block. Heads that no kernel of ours is for keep their scores.
     """
     pixels = config.img_size**2 * (2 * config.in_chans + 8)
-    tokens = 4 * config.tokens * config.dim * (12 + 9 * config.depth)
-    scores = 20 * config.heads * config.tokens**2 * config.depth if config.dim // config.heads > NARROW else 0
+    if config.features != "raw":  # whose pixels are numbers of four bytes, there six times
+        pixels += 24 * config.in_chans * config.img_size**2
+    depth = config.depth * config.loops
+    tokens = 4 * config.tokens * (config.dim * (12 + 6 * depth) + 3 * config.values * depth)
+    scores = 20 * config.heads * config.tokens**2 * depth if config.values // config.heads > NARROW else 0
     return batch * (pixels + tokens + scores)
 
 

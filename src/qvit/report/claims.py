@@ -117,6 +117,7 @@ def families(results: Results) -> list[Family]:
         ("heads", "Are two heads better than one?", list(_ablation(results, "heads")), []),
         ("qubits", "Are more qubits better?", list(_ablation(results, "qubits")), []),
         ("layers", "Are more circuit layers better?", list(_ablation(results, "layers")), []),
+        ("options", "What are options worth?", list(_with_options(results)), []),
     ]
     found = [family(results, key, question, pairs, together) for key, question, pairs, together in asked if pairs]
     return [one for one in found if one.findings]
@@ -263,6 +264,15 @@ def _ablation(results: Results, field: str) -> Iterator[Pair]:
         if smaller:
             other = max(smaller, key=lambda one: int(getattr(one, field)))
             yield Pair((arm,), (other,), arm.title, other.title)
+
+
+def _with_options(results: Results) -> Iterator[Pair]:
+    """Yield each arm that has options of its own paired with the arm that has none, all else being equal."""
+    plain = [arm for arm in results.arms if arm.options == Arm.options]
+    for arm in results.arms:
+        for other in plain if arm.options != Arm.options else ():
+            if arm.shares(other, "name", "layers", "regime"):
+                yield Pair((arm,), (other,), arm.title, other.title)
 
 
 def gain_differences(results: Results) -> Family | None:

@@ -39,6 +39,8 @@ from qvit.study.database import OnWait
 from qvit.study.spec import SCRATCH
 
 MOST_ARMS = 4  # in a chart of curves
+# Families of arms that differ in one thing, and what their sections are called.
+ABLATIONS = {"heads": "Heads", "qubits": "Qubits", "layers": "Layers of circuits", "options": "Options"}
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,7 @@ def build_sections(results: Results, asked: list[Family], first: list[Family]) -
     if "distillation" in by_key:
         sections.append(_distillation(results, by_key["distillation"]))
     sections += [
-        _family_section(results, by_key[key], title, against=True)
-        for key, title in (("heads", "Heads"), ("qubits", "Qubits"), ("layers", "Layers of circuits"))
-        if key in by_key
+        _family_section(results, by_key[key], title, against=True) for key, title in ABLATIONS.items() if key in by_key
     ]
     # Numbered, since a file's name may not be usable in a link, or may be that of another section.
     sections += [_dataset(results, test, f"dataset-{k}") for k, test in enumerate(results.tests, 1)]

@@ -1,7 +1,8 @@
-"""The models of a study: names, or grids of kind × qubits × heads × layers."""
+"""The models of a study: names, or grids of kind × qubits × heads × layers × options."""
 
 from collections import Counter
 from itertools import product
+from math import prod
 from typing import Any
 
 from qvit.errors import ConfigError, nearest
@@ -27,15 +28,15 @@ def models_of(said: Any) -> list[StudyModel]:
 
 
 def _models(entry: Any) -> list[StudyModel]:
-    """Return the models of one entry: a name, or a grid of kind × qubits × heads × layers."""
+    """Return the models of one entry: a name, or a grid of kind × qubits × heads × layers × options."""
     if isinstance(entry, str):
         return [model_named(entry, {}, None)]
     said = values.mapping(entry, "an entry of models", KEYS)
-    options, label = values.options(said.get("options"), "a model's options"), said.get("label")
+    several, label = _axes(values.options(said.get("options"), "a model's options")), said.get("label")
     layers = [values.whole(n, "layers", least=1) for n in values.several(said.get("layers", 1), "layers")]
     if ("name" in said) == ("kind" in said):
         raise ConfigError(f"An entry of models has either a name or a kind, got {entry!r}.")
-    if "layers" in said and "n_layers" in options:
+    if "layers" in said and any("n_layers" in options for options in several):
         raise ConfigError(f"An entry of models has either layers or the option n_layers, got {entry!r}.")
     if "name" in said:
         if {"qubits", "heads"} & said.keys():
@@ -54,12 +55,25 @@ def _models(entry: Any) -> list[StudyModel]:
             for h, q, kind in product(heads, qubits, kinds)
         ]
     grid = [(name, n) for n in layers for name in names if n == layers[0] or _takes_layers(name)]
-    if label is not None and len(grid) > 1:
-        raise ConfigError(f"The label {label!r} would be that of {len(grid)} models; give each an entry of its own.")
+    values.check_number(len(grid) * len(several), "models", MOST_MODELS)
+    if label is not None and len(grid) * len(several) > 1:
+        number = len(grid) * len(several)
+        raise ConfigError(f"The label {label!r} would be that of {number} models; give each an entry of its own.")
     deep = {name for name in names if _takes_layers(name)}
     return [
-        model_named(name, options | {"n_layers": n} if n > 1 and name in deep else options, label) for name, n in grid
+        model_named(name, options | {"n_layers": n} if n > 1 and name in deep else options, label)
+        for options in several
+        for name, n in grid
     ]
+
+
+def _axes(options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return options in which every list has become one of its values, in all combinations; null leaves one out."""
+    axes = [values.several(value, key) if isinstance(value, list) else [value] for key, value in options.items()]
+    values.check_number(prod(map(len, axes)), "models", MOST_MODELS)
+    listed = {key for key, value in options.items() if isinstance(value, list)}
+    found = [dict(zip(options, chosen, strict=True)) for chosen in product(*axes)]
+    return [{key: value for key, value in one.items() if value is not None or key not in listed} for one in found]
 
 
 def _takes_layers(name: str) -> bool:
