@@ -19,19 +19,20 @@ class Pool(NamedTuple):
     function: Callable[[Tensor], Tensor] | None
 
 
-def _spread(tokens: Tensor) -> Tensor:
-    return tokens.var(dim=-2, correction=0).clamp_min(_LEAST).sqrt()
+def _most(tokens: Tensor) -> Tensor:
+    return tokens.max(dim=-2).values  # of equal ones the first has the gradient, which is quicker than to divide it
 
 
 def _all(tokens: Tensor) -> Tensor:
-    vectors = tokens.mean(dim=-2), _spread(tokens), tokens.amax(dim=-2), tokens.amin(dim=-2)
-    return torch.cat(vectors, dim=-1)
+    variance, mean = torch.var_mean(tokens, dim=-2, correction=0)
+    spread = variance.clamp_min(_LEAST).sqrt()
+    return torch.cat((mean, spread, _most(tokens), tokens.min(dim=-2).values), dim=-1)
 
 
 POOLS: dict[str, Pool] = {
     "mean": Pool(1, lambda tokens: tokens.mean(dim=-2)),
-    "max": Pool(1, lambda tokens: tokens.amax(dim=-2)),
-    "meanmax": Pool(2, lambda tokens: torch.cat((tokens.mean(dim=-2), tokens.amax(dim=-2)), dim=-1)),
+    "max": Pool(1, _most),
+    "meanmax": Pool(2, lambda tokens: torch.cat((tokens.mean(dim=-2), _most(tokens)), dim=-1)),
     "all": Pool(4, _all),  # mean, standard deviation, maximum, minimum
     "cls": Pool(1, lambda tokens: tokens[..., 0, :]),  # a token of its own, which comes first
     "attention": Pool(1, None),
