@@ -232,7 +232,7 @@ MISTAKES = [
     ),
     (
         SMALL + "options: {temperature: 2}",
-        "phantom qvit_4q2h scratch seed 0: There is no option 'temperature'. Known options: …",
+        "phantom qvit_4q2h scratch seed 0: There is no option 'temperature'. Did you mean 'features'? Known options: …",
     ),
     # teachers
     (SMALL + "teachers: []", "teachers must hold `key: value` lines, got []."),
@@ -360,7 +360,7 @@ MISTAKES = [
     ),
     (
         override("where: {regime: scratch}, set: {temperature: 2}"),
-        "phantom qvit_4q2h scratch seed 0: There is no option 'temperature'. Known options: …",
+        "phantom qvit_4q2h scratch seed 0: There is no option 'temperature'. Did you mean 'features'? Known options: …",
     ),
     (
         override("where: {regime: kd}, set: {teacher: t}"),

@@ -47,7 +47,7 @@ def check_features(kind: str, patch: int) -> None:
         )
 
 
-def patch_features(images: Images, kind: str, patch: int) -> Float[Tensor, "*m b k y x"]:
+def patch_features(images: Images, kind: str, patch: int) -> Float[Tensor, "*m b k v u"]:
     """Return the features of every patch and channel, k = c·f, those of a channel together, as maps of the image.
 
     Bytes are taken as 0 to 1. Coefficients are of the orthonormal transform (DCT-II), by degree and then by row,
@@ -88,7 +88,7 @@ def _by_kernel(images: Tensor, kind: str, patch: int) -> Tensor:
     return out
 
 
-def _by_torch(images: Images, kind: str, patch: int) -> Float[Tensor, "*m b k y x"]:
+def _by_torch(images: Images, kind: str, patch: int) -> Float[Tensor, "*m b k v u"]:
     """Return the same by operations that torch can trace, transform and differentiate to any order."""
     pixels = images if images.is_floating_point() else images.to(torch.float32) / 255.0
     patches = rearrange(pixels, "... (y i) (x j) -> ... y x i j", i=patch, j=patch)
@@ -143,7 +143,7 @@ def _waves(p: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _cosines(p: int, count: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "p*p f"]:
+def _cosines(p: int, count: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "pixels f"]:
     with torch.inference_mode(False):  # kept beyond this call
         waves, degrees = _waves(p), _degrees(p, count)[0].reshape(-1, 2).astype(int)
         basis = np.stack([np.outer(waves[v], waves[u]).ravel() for v, u in degrees], axis=-1)

@@ -57,10 +57,10 @@ class PatchFeatures(Preprocess):
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(std.clamp_min(LEAST))
 
-    def features(self, images: Images) -> Float[Tensor, "*m b k y x"]:
+    def features(self, images: Images) -> Float[Tensor, "*m b k v u"]:
         """Return the features of every patch as they are."""
         return patch_features(plain(images), self.kind, self.patch).to(self.feature_mean.dtype)
 
-    def forward(self, images: Images) -> Float[Tensor, "*m b k y x"]:
+    def forward(self, images: Images) -> Float[Tensor, "*m b k v u"]:
         """Return the features of every patch, of mean 0 and deviation 1."""
         return normalised(self.features(images), self.feature_mean, self.feature_std)
