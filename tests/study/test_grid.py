@@ -48,3 +48,20 @@ def test_labels() -> None:
     [_, other] = parse(f"datasets: phantom\nmodels: {models}").models
     assert other.layers == 3
     assert labels("{name: [qvit_4q2h, vit_4q2h], layers: [1, 2]}") == ["qvit_4q2h", "vit_4q2h", "qvit_4q2h (2 layers)"]
+
+
+def test_options_may_have_several_values_each() -> None:
+    models = (
+        "{kind: [qvit, cosine], layers: [1, 2], options: {distort: [0, 1.5], lr: 0.1, keep: last, average: [1, 3]}}"
+    )
+    found = parse(f"datasets: phantom\nmodels: {models}").models
+    plain = [
+        f"{name} (distort={distort}, lr=0.1, keep=last, average={average}{layers})"
+        for distort in (0, 1.5)
+        for average in (1, 3)
+        for name, layers in (("qvit_4q2h", ""), ("cosine_4q2h", ""), ("qvit_4q2h", ", 2 layers"))
+    ]
+    assert [model.label for model in found] == plain
+    assert found[4].options == {"distort": 0, "lr": 0.1, "keep": "last", "average": 3}
+    trained = parse(f"datasets: phantom\nmodels: {models}").jobs[4].run.train
+    assert (trained.distort, trained.average) == (0.0, 3)

@@ -1,9 +1,11 @@
-"""The models of a study: names, or grids of kind × qubits × heads × layers."""
+"""The models of a study: names, or grids of kind × qubits × heads × layers × options."""
 
+import math
 from collections import Counter
 from itertools import product
 from typing import Any
 
+from qvit.data.options import IMPORT_KEYS
 from qvit.errors import ConfigError, nearest
 from qvit.models.projections import PROJECTIONS
 from qvit.models.zoo import KINDS, MATCHED, parse_name
@@ -27,7 +29,7 @@ def models_of(said: Any) -> list[StudyModel]:
 
 
 def _models(entry: Any) -> list[StudyModel]:
-    """Return the models of one entry: a name, or a grid of kind × qubits × heads × layers."""
+    """Return the models of one entry: a name, or a grid of kind × qubits × heads × layers × options."""
     if isinstance(entry, str):
         return [model_named(entry, {}, None)]
     said = values.mapping(entry, "an entry of models", KEYS)
@@ -53,12 +55,18 @@ def _models(entry: Any) -> list[StudyModel]:
             f"{kind.removesuffix(MATCHED)}_{q}q{h}h{MATCHED * kind.endswith(MATCHED)}"
             for h, q, kind in product(heads, qubits, kinds)
         ]
+    axes = {key: values.several(v, key) for key, v in options.items() if isinstance(v, list) and key not in IMPORT_KEYS}
     grid = [(name, n) for n in layers for name in names if n == layers[0] or _takes_layers(name)]
-    if label is not None and len(grid) > 1:
-        raise ConfigError(f"The label {label!r} would be that of {len(grid)} models; give each an entry of its own.")
+    number = len(grid) * math.prod(map(len, axes.values()))
+    values.check_number(number, "models", MOST_MODELS)
+    if label is not None and number > 1:
+        raise ConfigError(f"The label {label!r} would be that of {number} models; give each an entry of its own.")
+    changes = [options | dict(zip(axes, chosen, strict=True)) for chosen in product(*axes.values())]
     deep = {name for name in names if _takes_layers(name)}
     return [
-        model_named(name, options | {"n_layers": n} if n > 1 and name in deep else options, label) for name, n in grid
+        model_named(name, own | {"n_layers": n} if n > 1 and name in deep else own, label)
+        for own in changes
+        for name, n in grid
     ]
 
 
