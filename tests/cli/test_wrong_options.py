@@ -198,7 +198,7 @@ WRONG: dict[str, Wrong] = {
             "--teacher run small.npz --finetune seed=3",
             "There is no option 'seed' for finetune. Did you mean 'schedule'? A stage has the options of training: "
             "epochs, batch_size, lr, weight_decay, schedule, warmup, clip_norm, loss, label_smoothing, "
-            "class_weights, augment, tta, keep, patience, device, threads.",
+            "class_weights, augment, distort, mixup, tta, keep, average, patience, device, threads.",
         ),
         "cache": (
             "--teacher run small.npz --cache small.npz",

@@ -40,18 +40,6 @@ def test_what_a_name_says() -> None:
     assert (resnet.kind, resnet.qubits, resnet.heads, resnet.layers) == ("resnet18", None, None, None)
 
 
-def test_lists_of_options_are_axes() -> None:
-    models = "{kind: [qvit, vit], options: {features: [null, dct], lr: [0.1, 0.2], depth: 2}}"
-    assert labels(models) == [
-        f"{kind}_4q2h ({''.join(features)}lr={lr}, depth=2)"
-        for features in ("", "features=dct, ")
-        for lr in (0.1, 0.2)
-        for kind in ("qvit", "vit")
-    ]
-    [first, *_] = parse(f"datasets: phantom\nmodels: {models}").models
-    assert first.options == {"lr": 0.1, "depth": 2}
-
-
 def test_labels() -> None:
     models = (
         "[{name: qvit_4q2h, label: 'ours,   of old'}, {name: qvit_4q2h, options: {depth: 2, n_layers: 3, lr: 0.1}}]"
@@ -60,3 +48,29 @@ def test_labels() -> None:
     [_, other] = parse(f"datasets: phantom\nmodels: {models}").models
     assert other.layers == 3
     assert labels("{name: [qvit_4q2h, vit_4q2h], layers: [1, 2]}") == ["qvit_4q2h", "vit_4q2h", "qvit_4q2h (2 layers)"]
+
+
+def test_options_may_have_several_values_each() -> None:
+    models = (
+        "{kind: [qvit, cosine], layers: [1, 2], options: {distort: [0, 1.5], lr: 0.1, keep: last, average: [1, 3]}}"
+    )
+    found = parse(f"datasets: phantom\nmodels: {models}").models
+    plain = [
+        f"{name} (distort={distort}, lr=0.1, keep=last, average={average}{layers})"
+        for distort in (0, 1.5)
+        for average in (1, 3)
+        for name, layers in (("qvit_4q2h", ""), ("cosine_4q2h", ""), ("qvit_4q2h", ", 2 layers"))
+    ]
+    assert [model.label for model in found] == plain
+    assert found[4].options == {"distort": 0, "lr": 0.1, "keep": "last", "average": 3}
+    trained = parse(f"datasets: phantom\nmodels: {models}").jobs[4].run.train
+    assert (trained.distort, trained.average) == (0.0, 3)
+
+
+def test_null_leaves_an_option_out() -> None:
+    models = "{kind: [qvit, vit], options: {features: [null, dct], depth: 2}}"
+    assert labels(models) == [
+        f"{kind}_4q2h ({features}depth=2)" for features in ("", "features=dct, ") for kind in ("qvit", "vit")
+    ]
+    [first, *_] = parse(f"datasets: phantom\nmodels: {models}").models
+    assert first.options == {"depth": 2}

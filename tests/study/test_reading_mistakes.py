@@ -129,10 +129,6 @@ MISTAKES = [
     (models("{kind: qvit, options: {n_layers: many}}"), "n_layers must be whole numbers of at least 1, got 'many'."),
     (models("{kind: qvit, options: {n_layers: null}}"), "n_layers must be whole numbers of at least 1, got None."),
     (models("{kind: qvit, options: {depth: [1, 2, 1]}}"), "depth names 1 twice."),
-    (
-        models("{kind: qvit, label: one, options: {depth: [1, 2]}}"),
-        "The label 'one' would be that of 2 models; give each an entry of its own.",
-    ),
     (models("{kind: qvit, options: [lr]}"), "a model's options must hold `key: value` lines, got ['lr']."),
     (
         models("{kind: qvit, options: {seed: 3}}"),
@@ -177,6 +173,15 @@ MISTAKES = [
     (
         models("{kind: [qvit, vit], label: ours}"),
         "The label 'ours' would be that of 2 models; give each an entry of its own.",
+    ),
+    (
+        models("{name: qvit_4q2h, label: ours, options: {distort: [0, 1], lr: 0.1}}"),
+        "The label 'ours' would be that of 2 models; give each an entry of its own.",
+    ),
+    (models("{name: qvit_4q2h, options: {distort: []}}"), "distort must name at least one."),
+    (
+        models("{kind: qvit, qubits: [2, 4], options: {epochs: %s, lr: %s}}" % ((list(range(1, 26)),) * 2)),
+        "models must be at most 1,000 in number, got 1,250; make several studies of it.",
     ),
     (models("[qvit_4q2h, qvit_4q2h]"), "models names 'qvit_4q2h' twice."),
     (models("[qvit_4q2h, {kind: qvit}]"), "models names 'qvit_4q2h' twice; give one a label."),
@@ -317,7 +322,7 @@ MISTAKES = [
         regime("teacher: t, pretrain: {epoch: 5}"),
         "phantom qvit_4q2h kd seed 0: There is no option 'epoch' for pretrain. Did you mean 'epochs'? A stage has "
         "the options of training: epochs, batch_size, lr, weight_decay, schedule, warmup, clip_norm, loss, "
-        "label_smoothing, class_weights, augment, tta, keep, patience, device, threads.",
+        "label_smoothing, class_weights, augment, distort, mixup, tta, keep, average, patience, device, threads.",
     ),
     (
         regime("teacher: t, transfer_set: breastmnst"),

@@ -50,8 +50,11 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "label_smoothing": (0.1, ("train", "label_smoothing")),
     "class_weights": ("balanced", ("train", "class_weights")),
     "augment": ("none", ("train", "augment")),
+    "distort": (1.5, ("train", "distort")),
+    "mixup": (0.2, ("train", "mixup")),
     "tta": ("never", ("train", "tta")),
     "keep": ("last", ("train", "keep")),
+    "average": (3, ("train", "average")),
     "patience": (5, ("train", "patience")),
     "device": ("cpu:0", ("train", "device")),
     "threads": (2, ("train", "threads")),
@@ -93,6 +96,7 @@ NOTHING_CHOSEN = {"keep": "last", "tta": "never"}
 COMPANIONS: dict[str, dict[str, Any]] = {
     "folds": {"fold": 1} | NOTHING_CHOSEN,
     "fold": {"folds": 3} | NOTHING_CHOSEN,
+    "average": {"keep": "last"},
     "bias": {"model": "vit_4q1h"},
     "network": {"model": "givens_4q1h"},
     "resize": {"model": "resnet18", "width": 0.0625},
@@ -333,18 +337,32 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
         (0.0, "clip_norm must be positive or null, got 0.0."),
         (float("inf"), "clip_norm must be positive or null, got inf."),
     ],
-    "loss": [("mse", "Option loss='mse': Input should be 'auto', 'ce', 'bce' or 'emd'.")],
+    "loss": [("mse", "Option loss='mse': Input should be 'auto', 'ce', 'bce', 'emd' or 'ce+emd'.")],
     "label_smoothing": [
         (1.0, "label_smoothing must be in [0, 1), got 1.0."),
         (-0.1, "label_smoothing must be in [0, 1), got -0.1."),
     ],
     "class_weights": [("equal", "Option class_weights='equal': Input should be 'none' or 'balanced'.")],
     "augment": [("d5", "Option augment='d5': Input should be 'auto', 'none', 'mirror' or 'd4'.")],
+    "distort": [
+        (-0.1, "distort must be from 0 (off) to 5, got -0.1."),
+        (5.1, "distort must be from 0 (off) to 5, got 5.1."),
+        (float("nan"), "distort must be from 0 (off) to 5, got nan."),
+    ],
+    "mixup": [
+        (-0.2, "mixup must be 0 (off) or from 0.001 to 100, got -0.2."),
+        (0.0009, "mixup must be 0 (off) or from 0.001 to 100, got 0.0009."),
+        (100.1, "mixup must be 0 (off) or from 0.001 to 100, got 100.1."),
+    ],
     "tta": [
         ("maybe", "Option tta='maybe': Input should be 'auto', 'always' or 'never'."),
         (False, "Option tta=False: Input should be 'auto', 'always' or 'never'."),  # what YAML makes of `off`
     ],
     "keep": [("first", "Option keep='first': Input should be 'best' or 'last'.")],
+    "average": [
+        (0, "average must be at least 1, got 0."),
+        (2, "average must be 1 with keep=best, as that keeps one epoch (set keep=last, too), got 2."),
+    ],
     "patience": [(0, "patience must be at least 1 or null, got 0.")],
     "device": [(3, "Option device=3: Input should be a valid string.")],
     "threads": [(0, "threads must be at least 1, got 0."), (1025, "threads must be at most 1,024, got 1025.")],
@@ -364,6 +382,9 @@ TAKEN_VALUES: dict[str, list[Any]] = {
     "warmup": [0.0, 0.999],
     "clip_norm": [None, 1e-300, 1e300],
     "label_smoothing": [0.0, 0.999],
+    "distort": [0.0, 5.0],
+    "mixup": [0.0, 0.001, 100.0],
+    "average": [1],
     "patience": [None, 1],
     "threads": [1, 1024],
 }
@@ -416,6 +437,22 @@ def test_nothing_is_chosen_by_a_fold(options: dict[str, Any], told: str) -> None
     with pytest.raises(ConfigError) as caught:
         resolve({"dataset": "phantom"} | FOLD | options)
     assert str(caught.value) == told
+
+
+def test_no_more_epochs_are_averaged_than_there_are() -> None:
+    for average in (7, 8):
+        options = {"dataset": "phantom", "epochs": 7, "keep": "last", "average": average}
+        if average == 7:
+            assert resolve(options).train.average == 7
+        else:
+            with pytest.raises(ConfigError, match=r"^average must be at most epochs, 7, got 8\.$"):
+                resolve(options)
+
+
+def test_the_last_epochs_are_averaged() -> None:
+    config = TrainConfig(epochs=5, keep="last", average=3)
+    assert [config.averaged(epoch) for epoch in range(1, 6)] == [1, 1, 1, 2, 3]
+    assert [TrainConfig(epochs=3).averaged(epoch) for epoch in range(1, 4)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("value", [True, False])

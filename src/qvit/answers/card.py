@@ -93,6 +93,8 @@ def _what(run: Run, needs: Needs, info: DatasetInfo | None, name: str) -> str:
         "" if run.fold is None else f": its training and validation images but those of {run.fold}, drawn by its seed"
     )
     chosen = "the last one" if run.training.keep == "last" else "by its AUC on the validation images"
+    if run.training.average > 1:
+        chosen += f", with the mean of the weights after each of the last {run.training.average} epochs"
     lines = [
         f"- **Images**: {needs.size} x {needs.size} pixels, {kind}; others are cut or padded and averaged to that.",
         f"- **Answers**: {needs.task}; {len(needs.classes)} {classes}: {_text('; '.join(needs.classes))}{averaged}.",

@@ -70,9 +70,9 @@ def train(
     out once, and measured after the last epoch of a run on the others (keep=last, tta=always). Groups such as patients
     are not divided. Test images are not looked at.
 
-    --set takes options of training (lr, batch_size, augment, tta, …), of the model (depth, patch_size, pool, mlp_dim,
+    --set takes options of training (lr, batch_size, augment, distort, mixup, tta, average, …), of the model (depth,
 
-    n_layers, …), and of pictures (fit, channels, shares, split_seed, frames, bits, max_bad).
+    patch_size, pool, mlp_dim, n_layers, …), and of pictures (fit, channels, shares, split_seed, frames, bits, max_bad).
     """
     named = {"dataset": dataset_option(dataset, data), "model": model, "seed": seed, "epochs": epochs}
     named |= {"task": task, "size": size, "label": label, "group_by": group_by}

@@ -229,7 +229,8 @@ class _Timer:
     def _time(self, run: RunConfig, info: DatasetInfo, batch: int, together: int) -> tuple[float, float]:
         architecture = self._architecture(run, info)
         alike = replace(architecture, num_classes=2)  # the time that classes, and losses, take is next to nothing
-        key = alike, batch, run.train.threads, run.train.device, run.stacked, together
+        changed = run.train.distort > 0.0, run.train.mixup > 0.0
+        key = alike, batch, changed, run.train.threads, run.train.device, run.stacked, together
         if key not in self._timed:
             with warnings.catch_warnings(), surroundings(run.train.threads), seeded(0, alone=False):
                 warnings.simplefilter("ignore", CircuitWarning)

@@ -5,6 +5,7 @@ from itertools import product
 from math import prod
 from typing import Any
 
+from qvit.data.options import IMPORT_KEYS
 from qvit.errors import ConfigError, nearest
 from qvit.models.projections import PROJECTIONS
 from qvit.models.zoo import KINDS, MATCHED, parse_name
@@ -55,9 +56,9 @@ def _models(entry: Any) -> list[StudyModel]:
             for h, q, kind in product(heads, qubits, kinds)
         ]
     grid = [(name, n) for n in layers for name in names if n == layers[0] or _takes_layers(name)]
-    values.check_number(len(grid) * len(several), "models", MOST_MODELS)
-    if label is not None and len(grid) * len(several) > 1:
-        number = len(grid) * len(several)
+    number = len(grid) * len(several)
+    values.check_number(number, "models", MOST_MODELS)
+    if label is not None and number > 1:
         raise ConfigError(f"The label {label!r} would be that of {number} models; give each an entry of its own.")
     deep = {name for name in names if _takes_layers(name)}
     return [
@@ -69,9 +70,9 @@ def _models(entry: Any) -> list[StudyModel]:
 
 def _axes(options: dict[str, Any]) -> list[dict[str, Any]]:
     """Return options in which every list has become one of its values, in all combinations; null leaves one out."""
-    axes = [values.several(value, key) if isinstance(value, list) else [value] for key, value in options.items()]
+    listed = {key for key, value in options.items() if isinstance(value, list) and key not in IMPORT_KEYS}
+    axes = [values.several(value, key) if key in listed else [value] for key, value in options.items()]
     values.check_number(prod(map(len, axes)), "models", MOST_MODELS)
-    listed = {key for key, value in options.items() if isinstance(value, list)}
     found = [dict(zip(options, chosen, strict=True)) for chosen in product(*axes)]
     return [{key: value for key, value in one.items() if value is not None or key not in listed} for one in found]
 
