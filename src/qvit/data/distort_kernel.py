@@ -1,24 +1,42 @@
 """Images seen through affine maps, and with other contrast, compiled: every pixel is interpolated between four.
 
-`images` and `out` are bytes, `(b · c · h · w)`; a row of `maps` (b, 7), of doubles, says that pixel (column j, row i)
-of a result shows the place (m₀·j + m₁·i + m₂, m₃·j + m₄·i + m₅) of its image, in pixels, and by what factor differences
-to the image's mean grow. Places outside are moved to the edge.
+`images` and `out` are bytes, `(b · c · h · w)`; a row of `distortions` (b, 5), of doubles, says what an image's angle,
+size, shifts and contrast are, in units of the most that happens at strength 1. Places outside are moved to the edge.
 
 Of each channel, `fours` holds each pixel with those to its right, below, and right below, in four bytes: so one
-number is fetched for a pixel of the result, and what is done with it goes through vectors. The other arrays in the
-room, one number for each pixel, are the places and what is fetched from them, and the distances to their left and upper
-neighbours.
+number is fetched for a pixel of the result, and what is done with it goes through vectors. What is beyond an edge does
+not matter there, as places at an edge are no way towards it. The other arrays in the room, one number for each pixel,
+are the places and what is fetched from them, and the distances to their left and upper neighbours.
 """
+
+import math
 
 import numpy as np
 
 from qvit.cpu.compiled import jit
 
+# The most that happens to an image at strength 1.
+TURN = math.radians(8)
+ZOOM = 1.1  # the most it is enlarged or shrunk
+SHIFT = 0.07  # of the side
+CONTRAST = 0.1
+
 
 @jit
-def _find(maps, n, h, w, places, right, down):
+def _map(distortions, n, h, w):
+    """Return the numbers by which pixel (j, i) of a result shows the place (a·j + b·i + c, d·j + e·i + f)."""
+    angle, size = TURN * distortions[n, 0], ZOOM ** distortions[n, 1]
+    cosine, sine = math.cos(angle) / size, math.sin(angle) / size
+    middle_x, middle_y = 0.5 * (w - 1), 0.5 * (h - 1)
+    from_x, from_y = middle_x + w * SHIFT * distortions[n, 2], middle_y + h * SHIFT * distortions[n, 3]
+    c, f = middle_x - cosine * from_x + sine * from_y, middle_y - sine * from_x - cosine * from_y
+    return cosine, -sine, c, sine, cosine, f
+
+
+@jit
+def _find(distortions, n, h, w, places, right, down):
     """Find for each pixel of a result which pixel of the image is left above what it shows, and how far."""
-    a, b, c, d, e, f = maps[n, 0], maps[n, 1], maps[n, 2], maps[n, 3], maps[n, 4], maps[n, 5]
+    a, b, c, d, e, f = _map(distortions, n, h, w)
     number, zero = np.float32, np.float32(0)
     last_x, last_y = number(w - 1), number(h - 1)
     for i in range(h):
@@ -34,17 +52,17 @@ def _find(maps, n, h, w, places, right, down):
 
 
 @jit
-def _gather(images, base, h, w, fours):
-    """Put each pixel of a channel together with its neighbours; beyond an edge its pixels are repeated."""
-    byte = np.uint32
-    for i in range(h):
-        row, below, at = base + np.uint64(i * w), base + np.uint64(min(i + 1, h - 1) * w), np.uint64(i * w)
-        for j in range(np.uint64(w - 1)):
-            upper = byte(images[row + j]) | byte(images[row + j + np.uint64(1)]) << byte(8)
-            lower = byte(images[below + j]) | byte(images[below + j + np.uint64(1)]) << byte(8)
-            fours[at + j] = upper | lower << byte(16)
-        j = np.uint64(w - 1)
-        fours[at + j] = (byte(images[row + j]) | byte(images[below + j]) << byte(16)) * byte(257)
+def _gather(images, base, w, area, fours):
+    """Put each pixel of a channel together with its neighbours; beyond an edge that may be any."""
+    byte, one, last = np.uint32, np.uint64(1), area - np.uint64(1)
+    inner = area - w - one if area > w else np.uint64(0)
+    right, below, both = base + one, base + w, base + w + one  # sums inside the loop keep it from being vectorised
+    for j in range(inner):
+        upper = byte(images[base + j]) | byte(images[right + j]) << byte(8)
+        fours[j] = upper | byte(images[below + j]) << byte(16) | byte(images[both + j]) << byte(24)
+    for j in range(inner, area):
+        upper = byte(images[base + j]) | byte(images[base + min(j + one, last)]) << byte(8)
+        fours[j] = upper | byte(images[base + min(j + w, last)]) << byte(16)
 
 
 @jit
@@ -64,20 +82,20 @@ def _interpolate(found, right, down, factor, offset, area, base, out):
 
 
 @jit
-def distort_images(images, maps, channels, h, w, out, fours, found, places, right, down, first, last):
+def distort_images(images, distortions, channels, h, w, out, fours, found, places, right, down, first, last):
     """Write images `first` to `last`, distorted; rounded to the nearest byte."""
-    area = np.uint64(h * w)
+    width, area = np.uint64(w), np.uint64(h * w)
     size = np.uint64(channels) * area
     for n in range(first, last):
         begin, total = np.uint64(n) * size, np.uint64(0)
         for k in range(size):
             total += np.uint64(images[begin + k])
-        mean = float(total) / float(size)
-        offset = np.float32((1.0 - maps[n, 6]) * mean + 0.5)
-        _find(maps, n, h, w, places, right, down)
+        contrast = 1.0 + CONTRAST * distortions[n, 4]
+        offset = np.float32((1.0 - contrast) * (float(total) / float(size)) + 0.5)
+        _find(distortions, n, h, w, places, right, down)
         for channel in range(channels):
             base = begin + np.uint64(channel) * area
-            _gather(images, base, h, w, fours)
+            _gather(images, base, width, area, fours)
             for j in range(area):
                 found[j] = fours[np.uint32(places[j])]
-            _interpolate(found, right, down, np.float32(maps[n, 6]), offset, area, base, out)
+            _interpolate(found, right, down, np.float32(contrast), offset, area, base, out)
