@@ -1,10 +1,13 @@
 """The models of a study: names, or grids of kind × qubits × heads × layers."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
 from qvit.errors import ConfigError, nearest
+from qvit.models.baselines import BASELINES
+from qvit.models.dsconv import DSCONV
 from qvit.models.projections import PROJECTIONS
 from qvit.models.zoo import KINDS, MATCHED, parse_name
 from qvit.study import values
@@ -60,6 +63,21 @@ def _models(entry: Any) -> list[StudyModel]:
     return [
         model_named(name, options | {"n_layers": n} if n > 1 and name in deep else options, label) for name, n in grid
     ]
+
+
+def baselines_of(models: Sequence[StudyModel]) -> list[StudyModel]:
+    """Return the plain baselines that a study is given besides its own models, without those that it has.
+
+    The convolutional network has the parameter count of the first QViT, if there is one.
+    """
+    first = next((model for model in models if model.kind == "qvit"), None)
+    plain = [model_named(name, {}, None) for name in BASELINES]
+    if first is None:
+        plain.append(model_named(DSCONV, {}, None))
+    else:
+        plain.append(model_named(f"{DSCONV}_{first.qubits}q{first.heads}h{MATCHED}", first.options, None))
+    labels = {model.label for model in models}
+    return [model for model in plain if model.label not in labels]
 
 
 def _takes_layers(name: str) -> bool:
