@@ -15,7 +15,6 @@ from qvit.answers.explaining import KINDS, of_split, picked, unlearnt
 from qvit.answers.maps import maps_of
 from qvit.answers.predictor import load
 from qvit.errors import ConfigError, DataError
-from qvit.models import BaselineConfig
 from qvit.training.folder import Run
 
 
@@ -116,14 +115,6 @@ def test_what_cannot_be_explained(run: Run, tmp_path: Path, monkeypatch: pytest.
         predictor.explain(paths, target="blue")
     with pytest.raises(ConfigError, match=r"^Expected one run to explain, got 2\. Explain them one by one\.$"):
         load([run.folder, run.folder]).explain(paths)
-    plain = load(run.folder)
-    monkeypatch.setattr(plain.members[0].model, "config", BaselineConfig("nearest"))
-    with pytest.raises(ConfigError) as caught:
-        plain.explain(paths)
-    assert str(caught.value) == (
-        "Expected a network to explain, got nearest, a plain baseline: it decides by numbers that are pooled over the "
-        "whole image, and has no gradients. Explain a network, such as qvit_4q2h."
-    )
     paths[1].write_bytes(b"text")
     with pytest.raises(DataError, match=r"01\.png: expected a PNG, .* found text"):
         predictor.explain(paths)

@@ -74,9 +74,9 @@ def test_cost_of_a_model(qvit: Qvit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "circuits to run" not in qvit("models", "--cost", "vit_4q1h").out
 
 
-@pytest.mark.parametrize(("name", "count"), [("logistic", "665"), ("nearest", "depends on the training images")])
+@pytest.mark.parametrize(("name", "count"), [("logistic", "1,400"), ("nearest", "depends on the training images")])
 def test_cost_of_a_baseline(qvit: Qvit, name: str, count: str) -> None:
     """As many numbers as are stored, where that is known before it is fitted."""
     assert re.search(rf"│ parameters +│ +{count} │", qvit("models", "--cost", name).out)
     row = json.loads(qvit("models", "--cost", name, "--json").out)
-    assert row["parameters"] == (665 if count == "665" else None)
+    assert row["parameters"] == (1400 if count == "1,400" else None)

@@ -45,13 +45,13 @@ def test_a_fresh_one_knows_nothing(name: str, images: Images) -> None:
         model(pixels[:, :1])
 
 
-@pytest.mark.parametrize(("name", "count"), [("logistic", 4 * (132 + 1)), ("commonest", 4)])
+@pytest.mark.parametrize(("name", "count"), [("logistic", 4 * (279 + 1)), ("commonest", 4)])
 def test_numbers_that_are_known_before_fitting(name: str, count: int) -> None:
     config = model_config(name, num_classes=4)
     assert isinstance(config, BaselineConfig)
     assert config.counted
     assert count_parameters(config) == count == cost_of(config).parameters
-    assert cost_of(config).flops == cost_of(config).classical_flops == (2 * 4 * 132 if name == "logistic" else 0)
+    assert cost_of(config).flops == cost_of(config).classical_flops == (2 * 4 * 279 if name == "logistic" else 0)
     assert cost_of(config).hardware is None
 
 
@@ -66,9 +66,9 @@ def test_numbers_that_depend_on_what_is_fitted(name: str) -> None:
 def test_the_cost_of_nearest_images_grows_with_them() -> None:
     model = create_model("nearest", num_classes=2)
     assert isinstance(model, Baseline)
-    model.head.fitted({"reference": torch.rand(9, 132), "labels": torch.zeros(9, 1)})
-    assert cost_of(model).parameters == 9 * 132 + 9 + 2 * 132 + 1
-    assert cost_of(model).flops == 2 * 9 * 132
+    model.head.fitted({"reference": torch.rand(9, 279), "labels": torch.zeros(9, 1)})
+    assert cost_of(model).parameters == 9 * 279 + 9 + 2 * 279 + 1
+    assert cost_of(model).flops == 2 * 9 * 279
     with pytest.raises(ConfigError, match="accuracy"):
         cost_of(model, accuracy=2.0)
 
@@ -78,8 +78,8 @@ def test_the_cost_of_nearest_images_grows_with_them() -> None:
     [
         ("logistic", lambda arrays: arrays.pop("head.bias")),
         ("logistic", lambda arrays: arrays.update(more=torch.zeros(1))),
-        ("logistic", lambda arrays: arrays.update({"head.weight": torch.zeros(2, 131)})),
-        ("nearest", lambda arrays: arrays.update({"head.reference": torch.zeros(4, 131)})),
+        ("logistic", lambda arrays: arrays.update({"head.weight": torch.zeros(2, 278)})),
+        ("nearest", lambda arrays: arrays.update({"head.reference": torch.zeros(4, 278)})),
         ("nearest", lambda arrays: arrays.update({"head.labels": torch.zeros(4, dtype=torch.int32)})),
         ("extra_trees", lambda arrays: arrays.update({"head.leaves": torch.zeros(1, 2, dtype=torch.float64)})),
         ("extra_trees", lambda arrays: arrays.update({"head.feature": torch.zeros((), dtype=torch.int32)})),
@@ -104,6 +104,6 @@ def test_arrays_of_no_length(name: str) -> None:
     arrays = {key: value[:0] if value.ndim else value for key, value in Baseline(config).state_dict().items()}
     arrays |= {key: value for key, value in Baseline(config).state_dict().items() if key.startswith("pre")}
     if name == "nearest":
-        arrays |= {"head.center": torch.zeros(132), "head.spread": torch.ones(132)}
+        arrays |= {"head.center": torch.zeros(279), "head.spread": torch.ones(279)}
     with pytest.raises(ModelError, match="Expected the arrays of a fitted baseline"):
         check_arrays(arrays, config)

@@ -43,6 +43,7 @@ def test_features_of_an_image_by_plain_loops() -> None:
         columns = list(zip(*each, strict=True))
         for pool in (np.mean, np.std, max, min):
             expected += [pool(column) for column in columns]
+        expected += [channel[y : y + 4, x : x + 4].mean() * 4 for y in range(0, 28, 4) for x in range(0, 28, 4)]
     found = pooled_features(torch.from_numpy(image[None]))
     assert found.shape == (1, number_of_features(2)) == (1, len(expected))
     assert found[0].numpy() == pytest.approx(np.array(expected), abs=1e-12)
@@ -54,9 +55,9 @@ def test_cosines_are_scipys() -> None:
 
 
 def test_images_of_other_sizes_are_averaged_first() -> None:
-    small = torch.rand(3, 1, 28, 28)
+    small = torch.rand(3, 1, 28, 28, dtype=torch.float64)
     large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert torch.allclose(pooled_features(large), pooled_features(small), atol=1e-6)
+    assert torch.allclose(pooled_features(large), pooled_features(small), atol=1e-9)
     assert pooled_features(torch.rand(2, 3, 5, 5)).shape == (2, number_of_features(3))
     assert pooled_features(torch.rand(0, 3, 28, 28)).shape == (0, number_of_features(3))
 

@@ -68,7 +68,9 @@ def test_whether_a_plain_baseline_is_ahead(make_study: MakeStudy, best: float, v
     def skill(job: Job) -> float:
         if job.model.kind == "qvit":
             return 1.5
-        return best if job.model.kind == "extra_trees" and "a.npz" in job.dataset else 0.1
+        if job.model.kind != "extra_trees" or "a.npz" not in job.dataset:
+            return 0.1
+        return best + 0.3 * (-1) ** job.seed * (best == 1.55)  # a little better on average, now better and now worse
 
     [told] = answers(load_results(make_study(WITH_BASELINES, skill=skill, images=60)))
     assert (told.question, told.verdict, told.tone) == (PLAINLY, verdict, tone)

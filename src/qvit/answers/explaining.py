@@ -12,7 +12,6 @@ from qvit.answers.maps import Maps, alike, maps_of, randomised
 from qvit.answers.reading import block, named
 from qvit.data.arrays import Split
 from qvit.errors import ConfigError, DataError
-from qvit.models.baselines import BaselineConfig
 from qvit.training.surroundings import surroundings
 
 if TYPE_CHECKING:
@@ -89,12 +88,6 @@ def _check(predictor: "Predictor", target: str | None) -> None:
         raise DataError(f"Expected a class that the run knows ({', '.join(names)}), got '{target}'.")
     if len(predictor.members) > 1:
         raise ConfigError(f"Expected one run to explain, got {len(predictor.members)}. Explain them one by one.")
-    config = predictor.members[0].model.config
-    if isinstance(config, BaselineConfig):
-        raise ConfigError(
-            f"Expected a network to explain, got {config.arch}, a plain baseline: it decides by numbers that are "
-            "pooled over the whole image, and has no gradients. Explain a network, such as qvit_4q2h."
-        )
 
 
 def picked(predictor: "Predictor", split: Split, *, each: int = SHOWN) -> list[Picked]:

@@ -54,7 +54,7 @@ class Rule(nn.Module):
             value, own = state_dict.get(prefix + name), self._buffers[name]
             if isinstance(value, Tensor) and own is not None:
                 self._buffers[name] = own.new_empty(value.shape)
-        super()._load_from_state_dict(state_dict, prefix, *more)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *more)
 
 
 class Constant(Rule):

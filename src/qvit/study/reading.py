@@ -16,9 +16,9 @@
     overrides:
       - {where: {dataset: breastmnist, model: "qvit_*"}, set: {lr: 0.003}}
 
-Only `datasets` and `models` are needed. Plain baselines join the models, unless it says `baselines: never`. Every
-option of `qvit train` may stand under `options`, `set` and a model's `options`, those of `qvit distill` in a regime too,
-those of `qvit teacher` in a teacher.
+Only `datasets` and `models` are needed. Plain baselines join the models, unless it says `baselines: never`.
+Every option of `qvit train` may stand under `options`, `set` and a model's `options`, those of `qvit distill` in a
+regime too, those of `qvit teacher` in a teacher.
 """
 
 from collections import Counter

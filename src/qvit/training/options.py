@@ -93,6 +93,11 @@ class RunConfig:
         return None if self.folds is None or self.fold is None else Fold(self.fold, self.folds, self.seed)
 
     @property
+    def epochs(self) -> int:
+        """How many epochs there are at most; a plain baseline is fitted in one."""
+        return 1 if self.model in BASELINES else self.train.epochs
+
+    @property
     def called(self) -> str:
         """What tells the run from others of its model and data, in names of files: s0, or s0-f1 of a fold."""
         return f"s{self.seed}" if self.fold is None else f"s{self.seed}-f{self.fold}"
@@ -133,7 +138,8 @@ RUN_KEYS = ("dataset", "model", "seed", "size", "task", "stacked", "folds", "fol
 
 def model_keys() -> tuple[str, ...]:
     """Return the options that models take, apart from those given by the data and the model's name."""
-    own = dict.fromkeys(f.name for kind in (ViTConfig, *OTHERS) for f in fields(kind) if f.name not in GIVEN)
+    kinds: tuple[type[Any], ...] = (ViTConfig, *OTHERS)
+    own = dict.fromkeys(f.name for kind in kinds for f in fields(kind) if f.name not in GIVEN)
     return (*own, *projection_options())
 
 
