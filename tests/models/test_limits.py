@@ -23,6 +23,11 @@ BOUNDS = {
     "loops": 256,
     "mlp_dim": 65_536,
     "n_layers": 256,
+    "filters": 4096,
+    "pooled": 65_536,
+    "stages": 64,
+    "trees": 10_000,
+    "neighbours": 10_000,
 }
 
 

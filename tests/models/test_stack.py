@@ -135,6 +135,10 @@ def test_what_cannot_be_stacked_says_why() -> None:
     )
     network = NetworkConfig("resnet18", **like)  # type: ignore[arg-type]
     assert unstackable(network) == "resnet18 is not a ViT of ours: its layers have no axis for several models"
+    assert unstackable(model_config("dsconv")) == (
+        "dsconv is not a ViT of ours: its layers have no axis for several models"
+    )
+    assert unstackable(model_config("nearest")) == "nearest is fitted, not trained, and takes no steps"
 
 
 def test_memory_grows_with_all_that_takes_some() -> None:

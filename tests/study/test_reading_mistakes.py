@@ -27,17 +27,17 @@ MISTAKES = [
     (
         SMALL + "dataset: phantom",
         "a study has no key 'dataset'. Did you mean 'datasets'? Known: title, description, datasets, models, "
-        "seeds, options, teachers, regimes, overrides, stack.",
+        "baselines, seeds, options, teachers, regimes, overrides, stack.",
     ),
     (
         SMALL + "5: x",
-        "a study has no key '5'. Known: title, description, datasets, models, seeds, options, teachers, regimes, "
-        "overrides, stack.",
+        "a study has no key '5'. Known: title, description, datasets, models, baselines, seeds, options, teachers, "
+        "regimes, overrides, stack.",
     ),
     (
         SMALL + '"a\\nb": x',
-        "a study has no key 'a b'. Known: title, description, datasets, models, seeds, options, teachers, regimes, "
-        "overrides, stack.",
+        "a study has no key 'a b'. Known: title, description, datasets, models, baselines, seeds, options, teachers, "
+        "regimes, overrides, stack.",
     ),
     (SMALL + "title: 5", "title must be text, got 5."),
     (SMALL + "title: false", "title must be text, got False."),
@@ -206,6 +206,7 @@ MISTAKES = [
     (SMALL + "seeds: [1, 1]", "seeds names 1 twice."),
     (SMALL + "seeds: [0, 9223372036854775808]", "seeds must be at most 9223372036854775807, got 9223372036854775808."),
     (SMALL + "seeds: [-1]", "seeds must be whole numbers of at least 0, got -1."),
+    (SMALL + "baselines: no", "baselines must be auto or never, got 'no'."),
     (SMALL + "stack: always", "stack must be auto or never, got 'always'."),
     # options
     (SMALL + "options: []", "options must hold `key: value` lines, got []."),

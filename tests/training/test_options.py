@@ -79,6 +79,12 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "width": (0.0625, ("model_config", "width")),
     "precision": ("bfloat16", ("model_config", "precision")),
     "pretrained": ("imagenet", ("model_config", "pretrained")),
+    "filters": (5, ("model_config", "filters")),
+    "pooled": (7, ("model_config", "pooled")),
+    "stages": (3, ("model_config", "stages")),
+    "penalty": (0.5, ("model_config", "penalty")),
+    "trees": (7, ("model_config", "trees")),
+    "neighbours": (4, ("model_config", "neighbours")),
 }
 # A value other than the default for every option of an import.
 IMPORTS: dict[str, Any] = {
@@ -93,6 +99,7 @@ IMPORTS: dict[str, Any] = {
     "max_bad": 2,
 }
 NOTHING_CHOSEN = {"keep": "last", "tta": "never"}
+NO_STEPS = {"epochs": 100, "batch_size": None}  # as if they were left out
 COMPANIONS: dict[str, dict[str, Any]] = {
     "folds": {"fold": 1} | NOTHING_CHOSEN,
     "fold": {"folds": 3} | NOTHING_CHOSEN,
@@ -104,6 +111,10 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "width": {"model": "resnet18"},
     "precision": {"model": "resnet18", "width": 0.0625},
     "pretrained": {"model": "resnet18"},  # published weights have full width
+    **{key: {"model": "dsconv"} for key in ("filters", "pooled", "stages")},
+    "penalty": {"model": "logistic"} | NO_STEPS,
+    "trees": {"model": "extra_trees"} | NO_STEPS,
+    "neighbours": {"model": "nearest"} | NO_STEPS,
 }
 
 
@@ -141,7 +152,8 @@ def test_every_key_reaches_the_run(
 
     for name in ("load_imagenet", "imagenet_weights"):  # tests touch no network
         monkeypatch.setattr(f"qvit.training.run.{name}", lambda network, **_: None)
-    monkeypatch.setattr("qvit.training.run.fit", arrive)
+    for name in ("fit", "fit_baseline"):
+        monkeypatch.setattr(f"qvit.training.run.{name}", arrive)
     monkeypatch.setattr(
         "qvit.training.run.fit_many",
         lambda models, members: arrive(models[0], members[0].data, members[0].config, seed=members[0].seed),

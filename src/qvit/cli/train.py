@@ -138,7 +138,7 @@ def _run(
     resolved = resolve(options)
     name = f"{name_of(resolved.dataset)}-{short_name(resolved.model)}-{resolved.called}"
     folder = out or Path("runs") / name
-    with epoch_progress(name, resolved.train.epochs, quiet=json) as on_epoch:
+    with epoch_progress(name, resolved.epochs, quiet=json) as on_epoch:
         run = train_run(resolved, folder, root=root, download=not offline, resume=resume, on_epoch=on_epoch)
     if not speaks():  # another process, which may not have the folder on its machine
         return

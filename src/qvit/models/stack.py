@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models.attention import NARROW
+from qvit.models.baselines import BaselineConfig
 from qvit.models.stacked_layers import StackedLinear, StackedPatches
 from qvit.models.vit import ViT, ViTConfig
 from qvit.models.zoo import ModelConfig
@@ -24,6 +25,8 @@ M = TypeVar("M", bound=nn.Module)
 
 def unstackable(config: ModelConfig) -> str | None:
     """Return why models of this configuration cannot be stacked, in words; None if they can."""
+    if isinstance(config, BaselineConfig):
+        return f"{config.arch} is fitted, not trained, and takes no steps"
     if not isinstance(config, ViTConfig):
         return f"{config.arch} is not a ViT of ours: its layers have no axis for several models"
     if config.dropout > 0.0:

@@ -18,8 +18,8 @@ from qvit.files import write_atomic
 from qvit.report import charts
 from qvit.report.answer import Line, answer
 from qvit.report.arms import Arm, Results, TestSet, load_results
-from qvit.report.claims import ALPHA, NO_DIFFERENCE, Family, families, gain_differences, headline, ranking
-from qvit.report.controls import CONTROLS
+from qvit.report.claims import ALPHA, NO_DIFFERENCE, PLAIN, Family, families, gain_differences, headline, ranking
+from qvit.report.controls import BASELINES, CONTROLS
 from qvit.report.drawing import Chart
 from qvit.report.forest import forest
 from qvit.report.formats import Table, write_tables
@@ -106,6 +106,8 @@ def build_sections(results: Results, asked: list[Family], first: list[Family]) -
         sections.append(_worth(results, by_key, first))
     if "classical" in by_key:
         sections.append(_family_section(results, by_key["classical"], "Quantum and classical"))
+    if PLAIN in by_key:
+        sections.append(_family_section(results, by_key[PLAIN], "Plain baselines"))
     if "distillation" in by_key:
         sections.append(_distillation(results, by_key["distillation"]))
     sections += [
@@ -140,6 +142,10 @@ def _main(results: Results) -> Section:
         for metric in METRICS
         if (why := test.untold(metric))
     ]
+    if not any(arm.kind in BASELINES for arm in results.arms):
+        text.append(
+            "This study has no plain baselines, such as logistic regression: whether one would do as well is not known."
+        )
     if any(test.synthetic for test in results.tests):
         text.append("Some images are synthetic: the figures say nothing of medicine.")
     return Section("results", "Results", tuple(text), tuple(t for t in tables if t is not None), tuple(pictures))

@@ -1,12 +1,15 @@
 """The models of a study: names, or grids of kind × qubits × heads × layers × options."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import product
 from math import prod
 from typing import Any
 
 from qvit.data.options import IMPORT_KEYS
 from qvit.errors import ConfigError, nearest
+from qvit.models.baselines import BASELINES
+from qvit.models.dsconv import DSCONV
 from qvit.models.projections import PROJECTIONS
 from qvit.models.zoo import KINDS, MATCHED, parse_name
 from qvit.study import values
@@ -75,6 +78,21 @@ def _axes(options: dict[str, Any]) -> list[dict[str, Any]]:
     values.check_number(prod(map(len, axes)), "models", MOST_MODELS)
     found = [dict(zip(options, chosen, strict=True)) for chosen in product(*axes)]
     return [{key: value for key, value in one.items() if value is not None or key not in listed} for one in found]
+
+
+def baselines_of(models: Sequence[StudyModel]) -> list[StudyModel]:
+    """Return the plain baselines that a study is given besides its own models, without those that it has.
+
+    The convolutional network has the parameter count of the first QViT, if there is one.
+    """
+    first = next((model for model in models if model.kind == "qvit"), None)
+    plain = [model_named(name, {}, None) for name in BASELINES]
+    if first is None:
+        plain.append(model_named(DSCONV, {}, None))
+    else:
+        plain.append(model_named(f"{DSCONV}_{first.qubits}q{first.heads}h{MATCHED}", first.options, None))
+    labels = {model.label for model in models}
+    return [model for model in plain if model.label not in labels]
 
 
 def _takes_layers(name: str) -> bool:

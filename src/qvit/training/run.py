@@ -14,7 +14,7 @@ from qvit.data.registry import is_path
 from qvit.errors import ConfigError, DataError
 from qvit.evaluation.medmnist_files import write_result
 from qvit.files import expanded, sole_user, write_atomic
-from qvit.models import Network, NetworkConfig, count_parameters
+from qvit.models import Baseline, BaselineConfig, Network, NetworkConfig, count_parameters
 from qvit.models.pretrained import imagenet_weights, load_imagenet
 from qvit.models.stack import unstackable
 from qvit.models.vit import ViT
@@ -22,6 +22,7 @@ from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
 from qvit.training.described import describe
 from qvit.training.distributed import ALONE, Team, assemble
+from qvit.training.fitted import check_alone, fit_baseline
 from qvit.training.folder import Run, flag_of, short_name
 from qvit.training.loop import fit, fit_many
 from qvit.training.losses import make_loss
@@ -76,6 +77,8 @@ def train_run(
         data = team.in_turn(lambda: _load(config, root, download=download))
         run = Run(Path(folder))
         architecture = team.lead(lambda: to_build(config, data, origin or _earlier(run, resume), download=download))
+        if isinstance(architecture, BaselineConfig):
+            check_alone(config.model, guide, origin, team)
         if config.stacked and team.count > 1:
             raise ConfigError("stacked: a stack is trained by one process. Leave stacked out, or start one process.")
         check_measurable(data)
@@ -179,7 +182,11 @@ def _train(
     if isinstance(objective, nn.Module):
         team.spread(objective)
     record = recorder(run, on_epoch)
-    if config.stacked:
+    if isinstance(model, Baseline):
+        done = fit_baseline(model, data, config.train, seed=config.seed)
+        if on_epoch is not None:
+            on_epoch(done.history[-1], done.seconds[-1])
+    elif config.stacked:
         one = Member(to_learn, config.train, config.seed, objective, state or TrainState(), record)
         assert isinstance(model, ViT), "others are refused"
         fit_many([model], [one])
