@@ -13,8 +13,9 @@ from torch import Tensor
 from qvit.errors import ModelError, nearest
 from qvit.models.limits import check_size
 from qvit.models.pooled_features import number_of_features, pooled_features
+from qvit.models.preprocess import Preprocess
 from qvit.models.rules import Constant, Linear, Nearest, Rule, Trees
-from qvit.models.vit import Classifier, Preprocess, check_images
+from qvit.models.vit import Classifier, check_images
 
 RULES: dict[str, type[Rule]] = {
     "logistic": Linear,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models.limits import MOST_WEIGHTS, check_at_most, check_size
-from qvit.models.vit import Classifier, Preprocess, check_images
+from qvit.models.preprocess import Preprocess
+from qvit.models.vit import Classifier, check_images
 
 DSCONV = "dsconv"
 SEEN = 28  # pixels: larger images are averaged to between so many and twice as many
