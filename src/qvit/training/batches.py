@@ -70,21 +70,23 @@ def shuffled(split: Split, config: TrainConfig, order: torch.Generator) -> tuple
 class Draws(NamedTuple):
     """What is drawn for a batch, a row for each image: where it is, how it is changed, and what it is mixed with.
 
-    `places` are in the split, `partners` in the batch; the others are as in `Batch`, `data.distort` and `data.mixup`.
+    `places` are in the split, `partners` in the batch; the others are as in `Batch`, `data.distort` and `data.mixup`,
+    None where no image is distorted, or mixed. In a stack all have an axis in front.
     """
 
     places: Tensor
     elements: Tensor
-    distortions: Tensor
-    partners: Tensor
-    shares: Tensor
+    distortions: Tensor | None
+    partners: Tensor | None
+    shares: Tensor | None
 
 
-def draw(index: Tensor, group: str, order: torch.Generator, strength: float, alpha: float) -> Draws:
-    """Draw what becomes of the images at `index`; what is off draws nothing, and changes no other draw."""
-    elements = random_elements(len(index), group, order)
-    distortions = random_distortions(len(index), strength, order)
-    return Draws(index, elements, distortions, *random_partners(len(index), alpha, order))
+def draw(places: Tensor, group: str, order: torch.Generator, strength: float | None, alpha: float | None) -> Draws:
+    """Draw what becomes of the images at `places`; what is off, 0 or None, draws nothing."""
+    b = len(places)
+    elements = random_elements(b, group, order)
+    distortions = None if strength is None else random_distortions(b, strength, order)
+    return Draws(places, elements, distortions, *((None, None) if alpha is None else random_partners(b, alpha, order)))
 
 
 def load_batch(
@@ -102,40 +104,34 @@ def load_batch(
     `strength` is that of `distort`, and `alpha` that of `mixup`, see `TrainConfig`. All processes of a team draw the
     same, and mix images with partners in the whole batch.
     """
-    drawn = draw(index, views.group, order, strength, alpha)
-    own = team.share(torch.arange(len(index)))
-    return _load(views.batch, drawn, own, device, distorts=strength > 0.0, mixes=alpha > 0.0)
+    drawn = draw(index, views.group, order, strength or None, alpha or None)
+    return _load(views.batch, drawn, team.share(torch.arange(len(index))), device)
 
 
 def _load(
-    load: Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]],
-    drawn: Draws,
-    own: Tensor,
-    device: str,
-    *,
-    distorts: bool,
-    mixes: bool,
+    load: Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]], drawn: Draws, own: Tensor, device: str
 ) -> Batch:
     """Return the batch of the rows `own` (*m, b) of what was drawn; `load` reads images by places and elements.
 
-    Images are changed on the CPU, whose bytes do not depend on the processor, whatever the device.
+    Images are changed on the CPU, where bytes do not depend on the processor, whatever the device.
     """
-
-    def changed(rows: Tensor) -> tuple[Tensor, Tensor]:
-        images, labels = load(drawn.places[rows], drawn.elements[rows], "cpu" if distorts or mixes else device)
-        return distort(images, drawn.distortions[rows]) if distorts else images, labels
-
-    if not mixes:
-        images, labels = (values.unflatten(0, own.shape).to(device) for values in changed(own.flatten()))
-        return Batch(images, labels, drawn.places[own], drawn.elements[own])
+    index, elements = drawn.places[own], drawn.elements[own]
+    if drawn.partners is None or drawn.shares is None:
+        at = "cpu" if drawn.distortions is not None else device
+        images, labels = load(index.flatten(), elements.flatten(), at)
+        if drawn.distortions is not None:
+            images = distort(images, drawn.distortions[own.flatten()]).to(device)
+        return Batch(images.unflatten(0, own.shape), labels.to(device).unflatten(0, own.shape), index, elements)
     partners, shares = drawn.partners[own], drawn.shares[own]
-    rows, at = torch.unique(torch.stack([own, partners]), return_inverse=True)  # partners may be in others' shares
-    images, labels = changed(rows)
-    mine, theirs = (images.index_select(0, places.flatten()) for places in at)
+    rows, places = torch.unique(torch.stack([own, partners]), return_inverse=True)  # some may be in others' shares
+    images, labels = load(drawn.places[rows], drawn.elements[rows], "cpu")
+    if drawn.distortions is not None:
+        images = distort(images, drawn.distortions[rows])
+    mine, theirs = (images.index_select(0, at.flatten()) for at in places)
     mixed = mix(mine, theirs, shares.flatten()).unflatten(0, own.shape).to(device)
-    others = Batch(mixed, labels[at[1]].to(device), drawn.places[partners], drawn.elements[partners])
-    shares, labels = shares.to(device), labels[at[0]].to(device)
-    return Batch(mixed, labels, drawn.places[own], drawn.elements[own], shares, others)
+    labels, others = (labels[at].to(device) for at in places)
+    mates = Batch(mixed, others, drawn.places[partners], drawn.elements[partners])
+    return Batch(mixed, labels, index, elements, shares.to(device), mates)
 
 
 class Epoch:
@@ -158,10 +154,11 @@ class Epoch:
         how = {"strength": config.distort, "alpha": config.mixup}
         return load_batch(self.views, self.batches[step], self.order, config.device, team, **how)
 
-    def draw(self, step: int) -> Draws:
-        """Draw what becomes of the images of a step, as `load` does."""
+    def draw(self, step: int, *, distorts: bool, mixes: bool) -> Draws:
+        """Draw what becomes of the images of a step, as `load` does, also for a stack that distorts or mixes some."""
         config = self.member.config
-        return draw(self.batches[step], self.views.group, self.order, config.distort, config.mixup)
+        strength, alpha = config.distort if distorts else None, config.mixup if mixes else None
+        return draw(self.batches[step], self.views.group, self.order, strength, alpha)
 
 
 def alike(epochs: Sequence[Epoch], step: int) -> Iterator[list[int]]:
@@ -176,11 +173,14 @@ def load_together(epochs: Sequence[Epoch], step: int) -> Batch:
 
     Each holds the images that `Epoch.load` would return: every member draws from a stream of its own.
     """
-    drawn = Draws(*map(torch.stack, zip(*(epoch.draw(step) for epoch in epochs), strict=True)))
-    m, b = drawn.places.shape
-    own = torch.arange(m * b).view(m, b)
-    drawn = drawn._replace(partners=drawn.partners + own[:, :1])  # places in all batches
     configs, views = [epoch.member.config for epoch in epochs], [epoch.views for epoch in epochs]
+    changes = {"distorts": any(one.distort for one in configs), "mixes": any(one.mixup for one in configs)}
+    each = zip(*(epoch.draw(step, **changes) for epoch in epochs), strict=True)
+    drawn = Draws._make(None if values[0] is None else torch.cat(values) for values in each)
+    b = len(epochs[0].batches[step])
+    own = torch.arange(len(epochs) * b).view(-1, b)
+    if drawn.partners is not None:
+        drawn = drawn._replace(partners=drawn.partners + own[:, :1].expand_as(own).flatten())  # in all batches
 
     def load(index: Tensor, elements: Tensor, device: str) -> tuple[Tensor, Tensor]:
         if all(one is views[0] for one in views):
@@ -190,11 +190,4 @@ def load_together(epochs: Sequence[Epoch], step: int) -> Batch:
         images, labels = (torch.cat(values) for values in zip(*parts, strict=True))
         return images, labels
 
-    return _load(
-        load,
-        Draws(*(values.flatten(0, 1) for values in drawn)),
-        own,
-        configs[0].device,
-        distorts=any(config.distort > 0.0 for config in configs),
-        mixes=any(config.mixup > 0.0 for config in configs),
-    )
+    return _load(load, drawn, own, configs[0].device)
