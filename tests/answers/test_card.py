@@ -61,6 +61,9 @@ def test_a_fold_that_was_held_out_is_no_test(run: Run) -> None:
     said["train"]["keep"] = "last"
     path.write_text(json.dumps(said))
     assert "- **Chosen**: epoch 1, the last one; seed 0." in card(Run(run.folder))
+    path.write_text(json.dumps(said | {"train": said["train"] | {"epochs": 4, "average": 3}}))
+    told = "the last one, with the mean of the weights after each of the last 3 epochs; seed 0."
+    assert f"- **Chosen**: epoch 1, {told}" in card(Run(run.folder))
     path.write_text(json.dumps(said | {"folds": 5, "fold": 2}))
     text = card(Run(run.folder))
     assert "| | held out: fold 2 of 5 |\n|---|---|\n| AUC | " in text

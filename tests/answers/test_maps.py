@@ -106,6 +106,8 @@ def test_models_without_attention_or_circuits() -> None:
     assert set(other.shown) == {"saliency", "occlusion"}
     assert other.occlusion.shape == (6, 6), "of two pixels, as a seventh of twelve is rounded up"
     assert network.training, "as it was"
+    plain = maps_of(create_model("nearest", img_size=12, num_classes=3), IMAGE, "multi-class", 0)
+    assert set(plain.shown) == {"occlusion"}, "it has no gradients"
 
 
 def test_a_model_with_random_weights_keeps_its_preprocessing() -> None:

@@ -24,7 +24,9 @@ def test_models(qvit: Qvit, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (told.code, told.err) == (0, "")
     assert "Models for 5 classes of 3 × 28 × 28 images" in told.out
     sizes = f"Othersizesworktoo:{{{','.join(KINDS)}}}_{{qubits}}q{{heads}}h."
-    assert sizes in re.sub(r"\s", "", told.out)
+    said = re.sub(r"\s", "", told.out)
+    assert sizes in said
+    assert "dsconv,ordsconv_4q2h_matched.Plainbaselines:logistic,extra_trees,nearest,commonest." in said
     heads, _, row = [re.split(" *[│┃] *", line)[1:-1] for line in told.out.splitlines() if line[0] in "│┃"]
     assert heads == ["name", "width", "heads", "MLP", "parameters", "in Q, K, V"]
     assert row == ["qvit_4q2h", "8", "2", "8", "1117", "24"]
@@ -70,3 +72,11 @@ def test_cost_of_a_model(qvit: Qvit, monkeypatch: pytest.MonkeyPatch) -> None:
     network = json.loads(qvit("models", "--cost", "vit_4q1h", "--json").out)
     assert (network["hardware"], network["simulation_flops"]) == (None, 0)
     assert "circuits to run" not in qvit("models", "--cost", "vit_4q1h").out
+
+
+@pytest.mark.parametrize(("name", "count"), [("logistic", "1,400"), ("nearest", "depends on the training images")])
+def test_cost_of_a_baseline(qvit: Qvit, name: str, count: str) -> None:
+    """As many numbers as are stored, where that is known before it is fitted."""
+    assert re.search(rf"│ parameters +│ +{count} │", qvit("models", "--cost", name).out)
+    row = json.loads(qvit("models", "--cost", name, "--json").out)
+    assert row["parameters"] == (1400 if count == "1,400" else None)

@@ -29,7 +29,7 @@ def test_study_list(qvit: Qvit, study: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("qvit.study.reading.shipped_studies", lambda: ["smoke", str(study)])
     rows = json.loads(qvit("study", "list", "--json").out)
     assert rows == [
-        {"name": "smoke", "title": "Smoke test of a study", "runs": 37},
+        {"name": "smoke", "title": "Smoke test of a study", "runs": 37 + 3 * 5},
         {"name": "mine", "title": "Mine [bold]", "runs": 8},
     ]
     monkeypatch.setattr("qvit.study.reading.shipped_studies", lambda: [str(study)])
@@ -45,7 +45,7 @@ def study(npz: Path, tmp_path: Path) -> Path:
     """Two models, one of which cannot learn, and a dataset too many."""
     path = tmp_path / "mine.yaml"
     path.write_text(
-        f"title: Mine [bold]\ndatasets: [{npz.name}, phantom]\nseeds: 2\noptions: {{epochs: 1}}\n"
+        f"title: Mine [bold]\ndatasets: [{npz.name}, phantom]\nseeds: 2\nbaselines: never\noptions: {{epochs: 1}}\n"
         "models: [vit_4q1h, {name: vit_4q1h, label: wild, options: {lr: 1.0e+30}}]\n"
     )
     return path

@@ -23,7 +23,8 @@ KNOWN = (
 )
 MODELS = (
     "Names are {qvit|vit|cosine|identity|no_entangler|frozen|givens|circulant|unlu}_{qubits}q{heads}h, such "
-    "as qvit_4q2h; resnet18, resnet50, densenet121, efficientnet_b0, monai_vit; and timm/NAME."
+    "as qvit_4q2h; resnet18, resnet50, densenet121, efficientnet_b0, monai_vit, dsconv, logistic, extra_trees, "
+    "nearest, commonest; and timm/NAME."
 )
 WRITTEN = "it cannot be written (Not a directory). Choose another with --root or the environment variable QVIT_DATA."
 MISSING = "expected an .npz file, found nothing there. Check the path for a typing error."
@@ -198,7 +199,7 @@ WRONG: dict[str, Wrong] = {
             "--teacher run small.npz --finetune seed=3",
             "There is no option 'seed' for finetune. Did you mean 'schedule'? A stage has the options of training: "
             "epochs, batch_size, lr, weight_decay, schedule, warmup, clip_norm, loss, label_smoothing, "
-            "class_weights, augment, tta, keep, patience, device, threads.",
+            "class_weights, augment, distort, mixup, tta, keep, average, patience, device, threads.",
         ),
         "cache": (
             "--teacher run small.npz --cache small.npz",

@@ -20,6 +20,7 @@ from qvit.cpu import compiled
 from qvit.models.attention import NarrowAttention
 from qvit.models.dense import project
 from qvit.models.embedding import embed
+from qvit.models.features import patch_features
 from qvit.models.norm import layer_norm, norm_mean
 from qvit.quantum import Circuit, expectations, get_ansatz
 from qvit.quantum.engines import heisenberg_kernel
@@ -83,6 +84,14 @@ def layer_errors() -> list[float]:
     return [error(a, b) for a, b in zip(*results, strict=True)]
 
 
+def feature_errors() -> list[float]:
+    images = torch.randint(0, 256, (3, 2, 20, 20), dtype=torch.uint8)
+    return [
+        error(patch_features(images, kind, 5), patch_features((images / 255).requires_grad_(), kind, 5).detach())
+        for kind in ("dct", "contrast")
+    ]
+
+
 def registers() -> Counter[str]:
     """Return how often the widths occur in a kernel compiled here and now, as code from a file cannot be read."""
     fresh = numba.njit(**compiled._OPTIONS)(heisenberg_kernel.backward.py_func)
@@ -100,7 +109,7 @@ def main() -> None:
         for engine, ansatz, n in CIRCUITS:
             found += circuit_errors(engine, get_ansatz(ansatz).build(n, 2), dtype)
         if dtype is torch.float32:
-            found += layer_errors()
+            found += layer_errors() + feature_errors()
         errors[name] = max(found)
     _, name, _ = cpu_target.target_context.codegen().magic_tuple()
     json.dump({"processor": name, "errors": errors, "registers": registers()}, sys.stdout)

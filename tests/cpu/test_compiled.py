@@ -252,10 +252,11 @@ def test_two_processes_at_once(folder: Path) -> None:
 
 
 def test_the_kernels_are_kept_this_way() -> None:
-    from qvit.models import attention_kernel, dense_kernel, embedding_kernel, norm_kernel
+    from qvit.models import attention_kernel, dense_kernel, embedding_kernel, features_kernel, norm_kernel
     from qvit.quantum.engines import heisenberg_kernel, statevector_kernel
 
     layers = attention_kernel, dense_kernel, embedding_kernel, norm_kernel
     modules = (statevector_kernel, heisenberg_kernel, *layers)
     entries = [getattr(module, name) for module in modules for name in ("forward", "backward")]
+    entries.append(features_kernel.describe)
     assert all(isinstance(entry._cache, KeptOnDisk) for entry in entries)

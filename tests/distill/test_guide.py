@@ -74,6 +74,11 @@ def a_batch(data: Dataset, group: str = "d4", first: int = 0) -> Batch:
     return load_batch(Views(data.train, group), torch.arange(first, first + 7), generator(0, ORDER, 0), "cpu")
 
 
+def parts(batch: Batch) -> tuple[Tensor, ...]:
+    """What a batch whose images are not mixed is made of."""
+    return batch.images, batch.labels, batch.index, batch.elements
+
+
 def same_weights(first: nn.Module, second: nn.Module) -> bool:
     mine, others = first.state_dict(), second.state_dict()
     return mine.keys() == others.keys() and all(torch.equal(mine[name], others[name]) for name in mine)
@@ -141,6 +146,30 @@ def test_mixes_teacher_and_labels(
         kinds = 2 if task == "multi-label" else data.info.num_classes
         garbled = replace(batch, labels=(batch.labels + 1) % kinds)
         assert torch.equal(objective(model, garbled), found) == (alpha == 1.0)
+
+
+@pytest.mark.parametrize(("task", "kd_loss"), MEANT)
+def test_mixed_images_learn_from_the_answers_to_both(
+    make_data: MakeData, linear_teacher: MakeTeacher, school: School, task: str, kd_loss: Any
+) -> None:
+    """Those to the images without distortion, as the teacher has seen them."""
+    data = make_data(task)
+    teacher, views = linear_teacher(data, seed=1), Views(data.train, "d4")
+    batch = load_batch(views, torch.arange(7), generator(0, ORDER, 0), "cpu", strength=2.0, alpha=0.5)
+    assert batch.shares is not None
+    assert batch.partners is not None
+    for alpha in (0.3, 1.0):
+        how = DistillConfig(kd_loss=kd_loss, alpha=alpha, temperature=3.0, beta=1.5)
+        model, _, objective = school.prepare(data, teacher, how, replace(TINY, mixup=0.5))
+        assert objective.mixes
+        student, expected = model(batch.images), torch.zeros(7)
+        for shares, one in ((batch.shares, batch), (1.0 - batch.shares, batch.partners)):
+            taught = teacher.outputs(views.batch(one.index, one.elements)[0]).logits
+            target = one.labels[:, 0] if alpha == 0.3 else taught.argmax(dim=1)
+            of_labels = make_loss(task)(student, one.labels)
+            expected = expected + shares * alpha * MEANT[task, kd_loss](student, taught, target)
+            expected = expected + shares * (1 - alpha) * of_labels
+        torch.testing.assert_close(objective(model, batch), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_weights_of_classes_are_those_of_the_labels(
@@ -473,13 +502,13 @@ def test_each_student_of_a_stack_has_its_own_loss(
     guide = TeacherGuide(teacher, how, cache=school.cache)
     own = [guide.prepare(model, data, train, seed=seed)[1] for seed, model in enumerate(models)]
     batches = [a_batch(data, first=3 * seed) for seed in range(3)]
-    both = Batch(*(torch.stack([getattr(one, field.name) for one in batches]) for field in fields(Batch)))
+    both = Batch(*map(torch.stack, zip(*map(parts, batches), strict=True)))
     objective: Any = stacked_objective(own)
     found = objective(stacked(models), both)
     alone = torch.stack([objective(*each) for objective, *each in zip(own, models, batches, strict=True)])
     torch.testing.assert_close(found, alone)
     assert objective.taught is own[0].taught
-    two = Batch(*(getattr(both, field.name)[[2, 0]] for field in fields(Batch)))
+    two = Batch(*(one[[2, 0]] for one in parts(both)))
     losses = objective.part([2, 0])(part(stacked(models), [2, 0]), two)
     torch.testing.assert_close(losses, alone[[2, 0]])
     losses.sum().backward()

@@ -13,7 +13,14 @@ from qvit.errors import RunError, TrainingError
 
 pytestmark = [pytest.mark.trains, pytest.mark.usefixtures("uncounted")]
 # A map of features is trained with each student, and what is drawn for it is drawn by that student's seed.
-LIVELY: dict[str, Any] = {"stacked": True, "augment": "d4", "feature_weight": 0.5, "attention_weight": 0.5}
+LIVELY: dict[str, Any] = {
+    "stacked": True,
+    "augment": "d4",
+    "distort": 1.0,
+    "mixup": 0.5,
+    "feature_weight": 0.5,
+    "attention_weight": 0.5,
+}
 
 
 @pytest.fixture

@@ -65,6 +65,11 @@ RESOLVED: list[tuple[dict[str, Any], str]] = [
         "A student is not trained by folds: its teacher has seen the images that would be held out. Leave folds and "
         "fold out.",
     ),
+    (
+        {"model": "nearest"},
+        "nearest is fitted to labels, so it cannot be a student; use a network, such as qvit_4q2h. It can be a "
+        "teacher.",
+    ),
 ]
 # What is said by the check of types, or of a run's options: only that it is asked.
 CHECKED: list[tuple[dict[str, Any], str]] = [

@@ -139,6 +139,19 @@ def test_gradients_of_a_model_are_its_own() -> None:
     assert all(torch.equal(a[1], b) for a, b in zip(together, alone, strict=True))
 
 
+def test_scores_are_scaled() -> None:
+    tensors, found = given(SHAPES[1]), []
+    for function, dtype, scale, of_queries in (
+        *((mix, torch.float32, 3.0, 1.0), (mix, torch.float32, 1.0, 3.0)),
+        *((spelt_out, torch.float64, 3.0, 1.0), (spelt_out, torch.float64, 1.0, 3.0)),
+    ):
+        leaves = [each.to(dtype).detach().requires_grad_() for each in tensors]
+        out = function(leaves[0], of_queries * leaves[1], *leaves[2:4], MixWeights(*leaves[4:], scale=scale))
+        found.append([out.detach(), *torch.autograd.grad(out.square().sum(), leaves)])
+    for ours in found[:3]:
+        assert_near(ours, found[3], 2e-5)
+
+
 def test_second_derivatives_are_those_spelt_out() -> None:
     tensors = given(SHAPES[1])
     found = []
@@ -207,7 +220,7 @@ def test_one_tensor_may_stand_for_three_and_for_all_images() -> None:
 
 def test_tokens_last_are_read_where_they_are() -> None:
     tensors = given(SHAPES[0])
-    plan = planned(tensors[0].shape, tensors[1].shape, tensors[3].shape, 8)
+    plan = planned(tensors[0].shape, tensors[1].shape, tensors[3].shape, 8, 1.0)
     assert plan is not None
     call = Call(plan, [adjoining(tensor) for tensor in tensors[:4]], tensors[4:], 1e-5)
     assert call.memory[::2] == [tensor.data_ptr() for tensor in tensors]

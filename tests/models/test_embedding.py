@@ -9,7 +9,8 @@ from torch import Tensor
 
 from qvit.cpu import parts
 from qvit.models.embedding import IMAGES_A_PART, WIDEST, embed, normalised
-from qvit.models.vit import Preprocess, ViT, ViTConfig
+from qvit.models.preprocess import Preprocess
+from qvit.models.vit import ViT, ViTConfig
 
 Given = tuple[Tensor, Tensor, Tensor, list[Tensor]]
 KINDS = pytest.mark.parametrize("kind", [torch.uint8, torch.float32])

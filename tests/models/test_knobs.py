@@ -26,8 +26,13 @@ KNOBS: dict[str, tuple[Any, int | str]] = {
     "dim": (12, 1678),
     "heads": (4, "output"),
     "depth": (2, 1090 + 4 * 8 + 24 + 72 + 2 * 72),
+    "loops": (2, "output"),
     "mlp_dim": (11, 1090 + 3 * 17),
+    "features": ("contrast", 1090 - 3 * (16 - 8) * 8),
+    "positions": ("d4", 1090 - (49 - 10) * 8),
     "pool": ("cls", 1090 + 2 * 8),
+    "attention_scale": (9.0, "output"),
+    "learned_scale": (True, 1090 + 2),
     "dropout": (0.5, "output"),
     "projection": (Identity(), 1090 - 24),
 }
@@ -35,12 +40,16 @@ KNOBS: dict[str, tuple[Any, int | str]] = {
 PROJECTION_KNOBS: dict[tuple[str, str], tuple[Any, int | str]] = {
     ("quantum", "n_layers"): (2, 6 * 8),
     ("quantum", "ansatz"): ("no_entangler", "output"),
+    ("quantum", "readout"): ("zz", "pairs"),
     ("quantum", "engine"): ("subspace", "refusal"),  # engines agree, so only a refusal tells them apart
     ("linear", "bias"): (False, 3 * 64),
     ("no_entangler", "n_layers"): (2, 6 * 8),
+    ("cosine", "readout"): ("zz", "pairs"),
+    ("no_entangler", "readout"): ("zz", "pairs"),
     ("no_entangler", "engine"): ("subspace", "refusal"),
     ("frozen", "n_layers"): (2, "output"),
     ("frozen", "ansatz"): ("no_entangler", "output"),
+    ("frozen", "readout"): ("zz", "pairs"),
     ("frozen", "engine"): ("subspace", "refusal"),
     ("givens", "network"): ("butterfly", 6 * 4),
     ("circulant", "bias"): (True, 6 * 8),
@@ -73,8 +82,9 @@ def test_every_field_has_its_row() -> None:
 def test_what_is_there_unless_said() -> None:
     assert asdict(ViTConfig()) == {
         "img_size": 28, "in_chans": 3, "num_classes": 2, "patch_size": None, "dim": 8, "heads": 2, "depth": 1,
-        "mlp_dim": 8, "pool": "mean", "dropout": 0.0,
-        "projection": {"kind": "quantum", "n_layers": 1, "ansatz": "ry_ring", "engine": "auto"},
+        "loops": 1, "mlp_dim": 8, "features": "raw", "positions": "learned", "pool": "mean",
+        "attention_scale": 1.0, "learned_scale": False, "dropout": 0.0,
+        "projection": {"kind": "quantum", "n_layers": 1, "ansatz": "ry_ring", "readout": "z", "engine": "auto"},
     }  # fmt: skip
     assert asdict(NetworkConfig("resnet18")) == {
         "arch": "resnet18", "img_size": 28, "in_chans": 3, "num_classes": 2, "resize": None, "stem": "auto",
@@ -82,12 +92,12 @@ def test_what_is_there_unless_said() -> None:
     }  # fmt: skip
     assert create_model("vit_2q1h").config == ViTConfig(dim=2, heads=1, mlp_dim=2, projection=Linear())
     assert {kind: asdict(row()) for kind, row in PROJECTIONS.items()} == {
-        "quantum": {"kind": "quantum", "n_layers": 1, "ansatz": "ry_ring", "engine": "auto"},
+        "quantum": {"kind": "quantum", "n_layers": 1, "ansatz": "ry_ring", "readout": "z", "engine": "auto"},
         "linear": {"kind": "linear", "bias": True},
-        "cosine": {"kind": "cosine"},
+        "cosine": {"kind": "cosine", "readout": "z"},
         "identity": {"kind": "identity"},
-        "no_entangler": {"kind": "no_entangler", "n_layers": 1, "engine": "auto"},
-        "frozen": {"kind": "frozen", "n_layers": 1, "ansatz": "ry_ring", "engine": "auto"},
+        "no_entangler": {"kind": "no_entangler", "n_layers": 1, "readout": "z", "engine": "auto"},
+        "frozen": {"kind": "frozen", "n_layers": 1, "ansatz": "ry_ring", "readout": "z", "engine": "auto"},
         "givens": {"kind": "givens", "network": "pyramid"},
         "circulant": {"kind": "circulant", "bias": False},
         "unlu": {"kind": "unlu", "n_layers": 1, "engine": "auto"},
@@ -132,6 +142,9 @@ def test_every_option_of_a_projection_bites(kind: str, option: str, images: Imag
             run(changed, images(base))
     elif what == "output":
         assert_outputs_differ(base, changed, images)
+    elif what == "pairs":  # 10 values of a head for 4
+        assert count_parameters(changed) - count_parameters(base) == 2 * 6 * 8
+        assert run(changed, images(changed)).shape == (5, 2)
     else:
         assert count_parameters(base, within="attention.project.") != what
         assert count_parameters(changed, within="attention.project.") == what

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from qvit.errors import ModelError
-from qvit.models import NetworkConfig, ViTConfig, create_model
+from qvit.models import NetworkConfig, ViTConfig, count_parameters, create_model, model_config
 from qvit.models.limits import LARGEST, check_circuit, check_size
 
 BOUNDS = {
@@ -20,8 +20,14 @@ BOUNDS = {
     "dim": 16_384,
     "heads": 1024,
     "depth": 256,
+    "loops": 256,
     "mlp_dim": 65_536,
     "n_layers": 256,
+    "filters": 4096,
+    "pooled": 65_536,
+    "stages": 64,
+    "trees": 10_000,
+    "neighbours": 10_000,
 }
 
 
@@ -73,6 +79,22 @@ def test_a_wide_circuit_can_be_built() -> None:
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         assert create_model("qvit_40q1h", img_size=8).config.dim == 40
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"features": "dct", "positions": "mirror", "pool": "all"},
+        {"features": "contrast", "positions": "sincos", "pool": "cls", "readout": "zz"},
+        {"positions": "factored", "pool": "attention", "learned_scale": True, "depth": 2, "loops": 3},
+        {"positions": "d4", "pool": "cls"},
+    ],
+)
+def test_weights_are_counted_before_a_model_is_built(options: dict[str, Any]) -> None:
+    config = model_config("cosine_4q2h", in_chans=3, num_classes=4, **options)
+    assert isinstance(config, ViTConfig)
+    of_projections = 3 * config.dim * config.depth
+    assert count_parameters(config) == config.weights_without_circuits + of_projections
 
 
 def test_the_most_weights_and_patches_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,17 +16,20 @@ from torch import Tensor, nn
 
 import qvit.models
 from qvit.errors import ConfigError, DataError, ModelError, QvitError
-from qvit.models import Network, NetworkConfig, ViT, ViTConfig, create_model, model_config
+from qvit.models import BaselineConfig, DSConvConfig, Network, NetworkConfig, ViT, ViTConfig, create_model, model_config
+from qvit.models.baselines import check_arrays
 from qvit.models.cost import count_flops
 from qvit.models.hardware_cost import shots_for
 from qvit.models.pretrained import PUBLISHED, load_imagenet
 from qvit.models.projections import make_projection
+from qvit.models.rules import Nearest
 from qvit.models.stack import stacked
 from qvit.models.zoo import build_without_numbers, read_config
 from suite.messages import missing, raised
 
 Call = Callable[[Path, pytest.MonkeyPatch], object]
 KNOWN = "resnet18, resnet50, densenet121, efficientnet_b0, monai_vit"
+OTHERS = "dsconv, logistic, extra_trees, nearest, commonest"
 RESNET = f"PLACE/{PUBLISHED['resnet18'].file}"
 BY_HAND = (
     f"get it by hand from https://download.pytorch.org/models/{PUBLISHED['resnet18'].file} and save it as {RESNET}, "
@@ -178,7 +181,24 @@ ROWS: list[tuple[Call, type[QvitError], str]] = [
     (of(ViTConfig, dropout=1.0), ModelError, "dropout must be in [0, 1), got 1.0."),
     (of(ViTConfig, dropout=-0.1), ModelError, "dropout must be in [0, 1), got -0.1."),
     (of(ViTConfig, dropout=math.nan), ModelError, "dropout must be in [0, 1), got nan."),
-    (of(ViTConfig, pool="max"), ModelError, "pool must be 'mean' or 'cls', got 'max'."),
+    (
+        of(ViTConfig, pool="min"),
+        ModelError,
+        "pool must be 'mean', 'max', 'meanmax', 'all', 'cls' or 'attention', got 'min'.",
+    ),
+    (
+        of(ViTConfig, positions="rope"),
+        ModelError,
+        "positions must be 'learned', 'factored', 'row', 'mirror', 'd4' or 'sincos', got 'rope'.",
+    ),
+    (of(ViTConfig, features="hog"), ModelError, "features must be 'raw', 'dct' or 'contrast', got 'hog'."),
+    (
+        of(ViTConfig, features="dct", patch_size=2),
+        ModelError,
+        "features='dct' describe patches of at least 3 pixels, got patch_size=2; use larger patches, or "
+        "features='raw'.",
+    ),
+    (of(ViTConfig, attention_scale=0.0), ModelError, "attention_scale must be positive, got 0.0."),
     (
         of(ViTConfig, patch_size=5),
         ModelError,
@@ -197,7 +217,7 @@ ROWS: list[tuple[Call, type[QvitError], str]] = [
         of(model_config, "qvitt_4q2h"),
         ConfigError,
         "There is no model 'qvitt_4q2h'. Did you mean 'qvit_4q2h'? Names are {qvit|vit|cosine|identity|no_entangler|"
-        f"frozen|givens|circulant|unlu}}_{{qubits}}q{{heads}}h, such as qvit_4q2h; {KNOWN}; and timm/NAME.",
+        f"frozen|givens|circulant|unlu}}_{{qubits}}q{{heads}}h, such as qvit_4q2h; {KNOWN}, {OTHERS}; and timm/NAME.",
     ),
     (
         of(model_config, "qvit_6q3h_matched"),
@@ -225,7 +245,8 @@ ROWS: list[tuple[Call, type[QvitError], str]] = [
         of(model_config, "qvit_4q2h", dept=2),
         ConfigError,
         "Models have no option 'dept'. Did you mean 'depth'? Known: img_size, in_chans, num_classes, patch_size, "
-        "depth, mlp_dim, pool, dropout, ansatz, bias, engine, n_layers, network.",
+        "depth, loops, mlp_dim, features, positions, pool, attention_scale, learned_scale, dropout, ansatz, "
+        "bias, engine, n_layers, network, readout.",
     ),
     (
         of(model_config, "vit_1q4h_matched"),
@@ -257,7 +278,12 @@ ROWS: list[tuple[Call, type[QvitError], str]] = [
     (
         of(make_projection, "cosine", bias=True),
         ConfigError,
-        "The cosine projection has no option 'bias' (it takes no options).",
+        "The cosine projection has no option 'bias' (it takes readout).",
+    ),
+    (
+        of(model_config, "identity_4q2h", bias=True),
+        ConfigError,
+        "The identity projection has no option 'bias' (it takes no options).",
     ),
     (
         of(create_model, "qvit_4q2h", ansatz="dense_ring"),
@@ -447,6 +473,63 @@ ROWS: list[tuple[Call, type[QvitError], str]] = [
         DataError,
         "PLACE/resnet18-weights.pth does not fit resnet18: conv1.weight is missing (and 99 more). Train from scratch, "
         "or report this.",
+    ),
+    # --- baselines and the small convolutional network ---
+    (
+        of(BaselineConfig, "extra_tree"),
+        ModelError,
+        "There is no baseline 'extra_tree'. Did you mean 'extra_trees'? Known: logistic, extra_trees, nearest, "
+        "commonest.",
+    ),
+    *(
+        (of(BaselineConfig, "logistic", penalty=value), ModelError, f"penalty must be positive or null, got {value}.")
+        for value in (0.0, math.inf)
+    ),
+    (
+        of(BaselineConfig, "nearest", trees=7),
+        ModelError,
+        "trees is for extra_trees only; leave it out for 'nearest' (got 7).",
+    ),
+    (
+        lambda *_: check_arrays({}, BaselineConfig("nearest", in_chans=1)),
+        ModelError,
+        "Expected the arrays of nearest for 2 classes and 1 channels, found others. Fit it again.",
+    ),
+    (
+        lambda *_: Nearest(5, 2).fitted({"count": torch.tensor(2)}),
+        ModelError,
+        "Expected the arrays of a fitted baseline, found more nearest images than there are. Fit it again.",
+    ),
+    (
+        of(DSConvConfig, "dsconvs"),
+        ModelError,
+        "Expected arch='dsconv' of a depthwise separable network, got 'dsconvs'.",
+    ),
+    (
+        lambda *_: DSConvConfig().matched(20, 0.03),
+        ModelError,
+        "No depthwise separable network of 2 stages comes within 3% of 20 parameters; choose another size.",
+    ),
+    (
+        of(model_config, "dsconv_4q2h"),
+        ConfigError,
+        "There is no model 'dsconv_4q2h'. A dsconv has no qubits and heads: use dsconv, or dsconv_4q2h_matched, which "
+        "has the parameter count of qvit_4q2h.",
+    ),
+    (
+        of(model_config, "dsconv_4q2h_matched", filters=3),
+        ConfigError,
+        "The parameter count of 'dsconv_4q2h_matched' says the filters; leave it out, or use dsconv.",
+    ),
+    (
+        of(model_config, "logistic", matched=True),
+        ConfigError,
+        "Only a ViT, such as vit_4q2h, can be matched to its qvit, not 'logistic'.",
+    ),
+    (
+        of(model_config, "logistic", depth=2),
+        ConfigError,
+        "logistic has no option 'depth'. Known: img_size, in_chans, num_classes, penalty, trees, neighbours.",
     ),
     # --- stacks ---
     (of(stacked, []), ModelError, "Expected at least one model to stack, got none."),

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from qvit.errors import DataError
 from qvit.models.networks import NETWORKS, Network, NetworkConfig
+from qvit.models.preprocess import Preprocess
 from qvit.models.pretrained import PUBLISHED, _matched, load_imagenet
-from qvit.models.vit import Preprocess
 from qvit.models.zoo import build_without_numbers
 
 ARCHS = ("resnet18", "resnet50", "densenet121", "efficientnet_b0")

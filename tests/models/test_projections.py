@@ -256,6 +256,10 @@ SAID = {
     ("quantum", "n_layers"): ("3", 3),
     ("quantum", "ansatz"): ("reupload", "reupload"),
     ("quantum", "engine"): ("unitary", "unitary"),
+    ("quantum", "readout"): ("zz", "zz"),
+    ("cosine", "readout"): ("zz", "zz"),
+    ("no_entangler", "readout"): ("zz", "zz"),
+    ("frozen", "readout"): ("zz", "zz"),
     ("linear", "bias"): ("false", False),
     ("no_entangler", "n_layers"): ("2", 2),
     ("no_entangler", "engine"): ("reference", "reference"),
@@ -277,7 +281,7 @@ def test_every_option_can_be_said() -> None:
         made = make_projection(kind, **{option: said})
         assert made == replace(KINDS[kind](), **{option: meant})
         assert made != KINDS[kind]()
-    assert projections.projection_options() == ["ansatz", "bias", "engine", "n_layers", "network"]
+    assert projections.projection_options() == ["ansatz", "bias", "engine", "n_layers", "network", "readout"]
 
 
 @pytest.mark.parametrize(
@@ -292,10 +296,10 @@ def test_every_option_can_be_said() -> None:
         (
             "quantum",
             {"n_layer": 2},
-            "The quantum projection has no option 'n_layer' (it takes n_layers, ansatz, engine). "
+            "The quantum projection has no option 'n_layer' (it takes n_layers, ansatz, readout, engine). "
             "Did you mean 'n_layers'?",
         ),
-        ("cosine", {"bias": True}, "The cosine projection has no option 'bias' (it takes no options)."),
+        ("cosine", {"bias": True}, "The cosine projection has no option 'bias' (it takes readout)."),
     ],
 )
 def test_what_there_is_not(kind: str, options: dict[str, object], message: str) -> None:

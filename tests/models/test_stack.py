@@ -27,6 +27,10 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("identity_4q2h", {}),
     ("frozen_4q2h", {}),
     ("no_entangler_4q2h", {"n_layers": 2}),
+    ("qvit_4q2h", {"features": "contrast", "pool": "all", "attention_scale": 4.0, "loops": 2}),
+    ("vit_4q2h", {"features": "dct", "pool": "attention", "learned_scale": True, "positions": "factored"}),
+    ("cosine_3q2h", {"readout": "zz", "pool": "meanmax", "positions": "sincos"}),
+    ("qvit_4q1h", {"readout": "zz", "pool": "cls", "positions": "d4"}),
 ]
 
 
@@ -131,6 +135,10 @@ def test_what_cannot_be_stacked_says_why() -> None:
     )
     network = NetworkConfig("resnet18", **like)  # type: ignore[arg-type]
     assert unstackable(network) == "resnet18 is not a ViT of ours: its layers have no axis for several models"
+    assert unstackable(model_config("dsconv")) == (
+        "dsconv is not a ViT of ours: its layers have no axis for several models"
+    )
+    assert unstackable(model_config("nearest")) == "nearest is fitted, not trained, and takes no steps"
 
 
 def test_memory_grows_with_all_that_takes_some() -> None:

@@ -11,7 +11,7 @@ from qvit.distill import Teacher
 from qvit.distill.objectives import soft_targets
 from qvit.models import create_model
 from qvit.models.attention import attend
-from qvit.models.vit import Preprocess
+from qvit.models.preprocess import Preprocess
 from qvit.training.losses import make_loss
 
 MODELS = ["qvit_4q2h", "unlu_4q1h", "vit_4q2h", "cosine_4q2h", "givens_4q1h", "resnet18"]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from qvit.errors import ModelError
 from qvit.models import ViT, ViTConfig, create_model, zoo
 from qvit.models.controls import Linear
-from qvit.models.vit import Preprocess, default_patch_size
+from qvit.models.preprocess import Preprocess
+from qvit.models.vit import default_patch_size
 
 Images = Callable[..., Tensor]
 

@@ -146,6 +146,7 @@ def make_study(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         folder.mkdir()
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(reading, "_check_options", lambda jobs: None)  # builds every model
+            patched.setattr(reading, "DEFAULT_BASELINES", "never")  # studies have the models that they name
             study = parse_study(text, name=name, folder=folder.parent)
         identities = {id(job): sha256(repr((job.dataset, job.options)).encode()).hexdigest() for job in study.jobs}
         (folder / "labels").mkdir()

@@ -23,7 +23,7 @@ from qvit.report.claims import (
     means,
     ranking,
 )
-from qvit.report.controls import CONTROLS
+from qvit.report.controls import BASELINES, CONTROLS
 from qvit.study.spec import Job
 
 MakeStudy = Callable[..., Path]
@@ -41,6 +41,7 @@ models:
 teachers: {t: [{arch: vit_4q1h}]}
 regimes: {scratch: , kd: {teacher: t}}
 """
+TAUGHT = "teachers: {t: [{arch: vit_4q1h}]}\nregimes: {scratch: , kd: {teacher: t}}\n"
 SIZES = ("4q1h", "4q2h", "8q1h", "8q2h")
 TWO = "datasets: {}\nmodels: [qvit_4q1h, vit_4q1h_matched]\nseeds: {}\n"
 
@@ -59,10 +60,26 @@ def many(make_study: MakeStudy) -> Results:
     return load_results(make_study(MANY, images=9))
 
 
+def test_baselines_are_compared_with_the_mean_of_all_qvits(make_study: MakeStudy) -> None:
+    """Those from scratch; by hand, the mean of differences and their variance over images."""
+    text = "datasets: a.npz\nmodels: [qvit_4q1h, qvit_8q1h, vit_4q1h]\nbaselines: auto\nseeds: 3\n" + TAUGHT
+    results = load_results(make_study(text, images=40))
+    [plain] = [family for family in families(results) if family.key == "baselines"]
+    assert pairs_of(plain) == [(words, "mean of 2 QViTs") for kind, words in BASELINES.items() if kind != "dsconv"]
+    first = plain.of("auc")[0]
+    arms = {arm.title: arm for arm in results.arms}
+    assert first.sides == ((arms["logistic"],) * 2, (arms["qvit_4q1h"], arms["qvit_8q1h"]))
+    [test] = results.tests
+    cells = [results.cells[test.name, arms[name]] for name in ("logistic", "qvit_4q1h", "qvit_8q1h")]
+    by_hand = contrast(test.labels, [cell.scores for cell in cells], [1.0, -0.5, -0.5], test.task)
+    assert first.comparison.difference == pytest.approx(by_hand.difference)
+    assert first.comparison.p == pytest.approx(by_hand.p)
+
+
 @pytest.mark.long
 def test_pairs(many: Results) -> None:
     found = {family.key: pairs_of(family) for family in families(many)}
-    assert list(found) == ["classical", "controls", "distillation", "heads", "qubits", "layers"]
+    assert list(found) == ["classical", "controls", "distillation", "heads", "qubits", "layers", "options"]
     assert all(len(pairs) == len(set(pairs)) for pairs in found.values())
     deep, matched = "qvit_4q1h (2 layers)", "vit_4q1h_matched (2 layers)"
     classical = [*((f"qvit_{size}", f"vit_{size}_matched") for size in SIZES), (deep, matched)]
@@ -98,6 +115,12 @@ def test_pairs(many: Results) -> None:
             ("no_entangler_4q1h (2 layers)", "no_entangler_4q1h"),
         ]
     )
+
+
+@pytest.mark.long
+def test_options_are_compared_with_none(many: Results) -> None:
+    [asked] = [family for family in families(many) if family.key == "options"]
+    assert set(pairs_of(asked)) == both([("qvit_8q2h (dropout=0.25)", "qvit_8q2h")])
 
 
 def test_pairs_of_gains(many: Results) -> None:

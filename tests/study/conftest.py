@@ -16,6 +16,12 @@ from study.inline import InlinePool, MakeNpz, Mishap, pretend
 from suite.runs import few_will_do, make_npz, train_as_if  # noqa: F401 - fixtures
 
 
+@pytest.fixture(autouse=True)
+def as_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies have the models that they name; tests of baselines say `baselines: auto`."""
+    monkeypatch.setattr(reading, "DEFAULT_BASELINES", "never")
+
+
 @pytest.fixture
 def study(make_npz: MakeNpz) -> Callable[..., Study]:  # noqa: F811 - the fixture above
     """A study of tiny runs on a made-up file; what is given replaces parts of it."""

@@ -87,6 +87,12 @@ def test_each_model_is_timed_once_a_kind_of_images(timed: list[tuple[str, int, i
     assert told == [(k, 6) for k in range(1, 7)]
 
 
+def test_what_becomes_of_images_is_timed_too(timed: list[tuple[str, int, int]]) -> None:
+    models = "{name: vit_4q1h, options: {distort: [0, 1, 2], mixup: [0, 0.2]}}"
+    planned(f"datasets: breastmnist\nmodels: {models}\n{OPTIONS}")
+    assert len(timed) == 4, "each of the two is on or off"
+
+
 def test_as_many_are_timed_at_once_as_are_trained_together(timed: list[tuple[str, int, int]]) -> None:
     def at_once(models: str, seeds: int, more: str = "", **options: Any) -> list[int]:
         timed.clear()

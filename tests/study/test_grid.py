@@ -68,3 +68,29 @@ def test_recipes_are_an_axis(tmp_path: Path) -> None:
     assert (named.label, named.options["depth"]) == ("ours", 2)
     with pytest.raises(ConfigError, match=r"Study study: Cannot read the options file .*no: there is no such file"):
         parse("datasets: phantom\nmodels: {kind: qvit, recipe: no}")
+
+
+def test_options_may_have_several_values_each() -> None:
+    models = (
+        "{kind: [qvit, cosine], layers: [1, 2], options: {distort: [0, 1.5], lr: 0.1, keep: last, average: [1, 3]}}"
+    )
+    found = parse(f"datasets: phantom\nmodels: {models}").models
+    plain = [
+        f"{name} (distort={distort}, lr=0.1, keep=last, average={average}{layers})"
+        for distort in (0, 1.5)
+        for average in (1, 3)
+        for name, layers in (("qvit_4q2h", ""), ("cosine_4q2h", ""), ("qvit_4q2h", ", 2 layers"))
+    ]
+    assert [model.label for model in found] == plain
+    assert found[4].options == {"distort": 0, "lr": 0.1, "keep": "last", "average": 3}
+    trained = parse(f"datasets: phantom\nmodels: {models}").jobs[4].run.train
+    assert (trained.distort, trained.average) == (0.0, 3)
+
+
+def test_null_leaves_an_option_out() -> None:
+    models = "{kind: [qvit, vit], options: {features: [null, dct], depth: 2}}"
+    assert labels(models) == [
+        f"{kind}_4q2h ({features}depth=2)" for features in ("", "features=dct, ") for kind in ("qvit", "vit")
+    ]
+    [first, *_] = parse(f"datasets: phantom\nmodels: {models}").models
+    assert first.options == {"depth": 2}

@@ -205,6 +205,64 @@ def test_a_folder_does_not_hide_a_shipped_study(tmp_path: Path, monkeypatch: pyt
     assert len(read_study("paper").jobs) == 1, "but a file does"
 
 
+# --- plain baselines ---
+
+PLAIN = ["logistic", "extra_trees", "nearest", "commonest"]
+
+
+def test_every_study_has_baselines_unless_it_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    study = parse(SMALL + "seeds: 2")
+    assert [model.label for model in study.models] == ["qvit_4q2h", *PLAIN, "dsconv_4q2h_matched"]
+    assert [job.model.label for job in study.jobs] == 2 * ["qvit_4q2h", *PLAIN, "dsconv_4q2h_matched"]
+    assert [model.label for model in parse(SMALL + "baselines: never").models] == ["qvit_4q2h"]
+
+
+def test_the_convolutional_network_is_matched_to_the_first_qvit() -> None:
+    study = parse(
+        "datasets: phantom\nbaselines: auto\nmodels: [vit_4q1h, {name: qvit_8q1h, options: {depth: 2}}, qvit_4q1h]\n"
+    )
+    last = study.models[-1]
+    assert (last.label, last.options) == ("dsconv_8q1h_matched (depth=2)", {"depth": 2})
+    assert study.jobs[-1].options["depth"] == 2
+    assert "stacked" not in study.jobs[-1].options
+    assert parse("datasets: phantom\nbaselines: auto\nmodels: vit_4q1h").models[-1].label == "dsconv"
+
+
+def test_a_model_that_a_study_names_is_not_given_twice() -> None:
+    study = parse("datasets: phantom\nmodels: [nearest, qvit_4q2h, {name: vit_4q1h, label: logistic}]\nbaselines: auto")
+    assert [model.label for model in study.models] == [
+        "nearest",
+        "qvit_4q2h",
+        "logistic",
+        "extra_trees",
+        "commonest",
+        "dsconv_4q2h_matched",
+    ]
+
+
+def test_baselines_are_from_scratch_and_take_the_options_that_they_understand() -> None:
+    study = parse(
+        SMALL + TEACHERS + "baselines: auto\nregimes: {scratch: {warmup: 0.25}, kd: {teacher: t}}\n"
+        "options: {epochs: 3, depth: 2, tta: never, stacked: true}\n"
+        "overrides: [{where: {dataset: phantom}, set: {lr: 0.25, augment: none}}]"
+    )
+    given = {job.model.label: job.options for job in students(study) if job.model.label != "qvit_4q2h"}
+    assert list(given) == [*PLAIN, "dsconv_4q2h_matched"]
+    assert len(students(study)) == 2 + 5, "of each one run"
+    rest = {"dataset": "phantom", "seed": 0, "tta": "never", "augment": "none"}
+    for name in PLAIN:
+        assert given[name] == rest | {"model": name}
+    assert given["dsconv_4q2h_matched"] == rest | {
+        "model": "dsconv_4q2h_matched", "depth": 2, "epochs": 3, "warmup": 0.25, "lr": 0.25,
+    }  # fmt: skip
+
+
+def test_what_a_baseline_is_told_itself_is_not_dropped() -> None:
+    with pytest.raises(ConfigError, match="logistic is fitted, not trained by steps, so it takes no epochs"):
+        parse("datasets: phantom\nmodels: {name: logistic, options: {epochs: 3}}")
+
+
 # --- any study ---
 
 _kinds = st.lists(st.sampled_from(["qvit", "vit", "cosine", "unlu"]), min_size=1, max_size=3, unique=True)
@@ -255,12 +313,14 @@ def test_students_are_datasets_times_models_times_regimes_times_seeds(
 
 FULL = {
     "title": "One", "description": "what", "datasets": "phantom", "seeds": 2, "stack": "auto", "options": {"epochs": 3},
+    "baselines": "auto",
     "models": {"kind": "qvit"}, "teachers": {"t": [{"arch": "vit_4q1h"}]},
     "regimes": {"scratch": None, "kd": {"teacher": "t"}},
     "overrides": [{"where": {"seed": 0}, "set": {"lr": 0.25}}],
 }  # fmt: skip
 CHANGES: dict[str, Any] = {
     "title": "Other", "description": "other", "datasets": "breastmnist", "seeds": 3, "stack": "never",
+    "baselines": "never",
     "options": {"epochs": 4}, "models": {"kind": "vit"}, "teachers": {"t": [{"arch": "vit_8q1h"}]},
     "regimes": {"scratch": None},
     "overrides": [{"where": {"seed": 0}, "set": {"lr": 0.5}}],

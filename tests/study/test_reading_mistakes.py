@@ -27,17 +27,17 @@ MISTAKES = [
     (
         SMALL + "dataset: phantom",
         "a study has no key 'dataset'. Did you mean 'datasets'? Known: title, description, datasets, models, "
-        "seeds, options, teachers, regimes, overrides, stack.",
+        "baselines, seeds, options, teachers, regimes, overrides, stack.",
     ),
     (
         SMALL + "5: x",
-        "a study has no key '5'. Known: title, description, datasets, models, seeds, options, teachers, regimes, "
-        "overrides, stack.",
+        "a study has no key '5'. Known: title, description, datasets, models, baselines, seeds, options, teachers, "
+        "regimes, overrides, stack.",
     ),
     (
         SMALL + '"a\\nb": x',
-        "a study has no key 'a b'. Known: title, description, datasets, models, seeds, options, teachers, regimes, "
-        "overrides, stack.",
+        "a study has no key 'a b'. Known: title, description, datasets, models, baselines, seeds, options, teachers, "
+        "regimes, overrides, stack.",
     ),
     (SMALL + "title: 5", "title must be text, got 5."),
     (SMALL + "title: false", "title must be text, got False."),
@@ -128,6 +128,7 @@ MISTAKES = [
     ),
     (models("{kind: qvit, options: {n_layers: many}}"), "n_layers must be whole numbers of at least 1, got 'many'."),
     (models("{kind: qvit, options: {n_layers: null}}"), "n_layers must be whole numbers of at least 1, got None."),
+    (models("{kind: qvit, options: {depth: [1, 2, 1]}}"), "depth names 1 twice."),
     (models("{kind: qvit, options: [lr]}"), "a model's options must hold `key: value` lines, got ['lr']."),
     (
         models("{kind: qvit, options: {seed: 3}}"),
@@ -173,6 +174,15 @@ MISTAKES = [
         models("{kind: [qvit, vit], label: ours}"),
         "The label 'ours' would be that of 2 models; give each an entry of its own.",
     ),
+    (
+        models("{name: qvit_4q2h, label: ours, options: {distort: [0, 1], lr: 0.1}}"),
+        "The label 'ours' would be that of 2 models; give each an entry of its own.",
+    ),
+    (models("{name: qvit_4q2h, options: {distort: []}}"), "distort must name at least one."),
+    (
+        models("{kind: qvit, qubits: [2, 4], options: {epochs: %s, lr: %s}}" % ((list(range(1, 26)),) * 2)),
+        "models must be at most 1,000 in number, got 1,250; make several studies of it.",
+    ),
     (models("[qvit_4q2h, qvit_4q2h]"), "models names 'qvit_4q2h' twice."),
     (models("[qvit_4q2h, {kind: qvit}]"), "models names 'qvit_4q2h' twice; give one a label."),
     (models("[{name: qvit_4q2h, label: a}, {name: vit_4q2h, label: a}]"), "models names 'a' twice; give one a label."),
@@ -196,6 +206,7 @@ MISTAKES = [
     (SMALL + "seeds: [1, 1]", "seeds names 1 twice."),
     (SMALL + "seeds: [0, 9223372036854775808]", "seeds must be at most 9223372036854775807, got 9223372036854775808."),
     (SMALL + "seeds: [-1]", "seeds must be whole numbers of at least 0, got -1."),
+    (SMALL + "baselines: no", "baselines must be auto or never, got 'no'."),
     (SMALL + "stack: always", "stack must be auto or never, got 'always'."),
     # options
     (SMALL + "options: []", "options must hold `key: value` lines, got []."),
@@ -227,7 +238,7 @@ MISTAKES = [
     ),
     (
         SMALL + "options: {temperature: 2}",
-        "phantom qvit_4q2h scratch seed 0: There is no option 'temperature'. Known options: …",
+        "phantom qvit_4q2h scratch seed 0: There is no option 'temperature'. Did you mean 'features'? Known options: …",
     ),
     # teachers
     (SMALL + "teachers: []", "teachers must hold `key: value` lines, got []."),
@@ -312,7 +323,7 @@ MISTAKES = [
         regime("teacher: t, pretrain: {epoch: 5}"),
         "phantom qvit_4q2h kd seed 0: There is no option 'epoch' for pretrain. Did you mean 'epochs'? A stage has "
         "the options of training: epochs, batch_size, lr, weight_decay, schedule, warmup, clip_norm, loss, "
-        "label_smoothing, class_weights, augment, tta, keep, patience, device, threads.",
+        "label_smoothing, class_weights, augment, distort, mixup, tta, keep, average, patience, device, threads.",
     ),
     (
         regime("teacher: t, transfer_set: breastmnst"),
@@ -355,7 +366,7 @@ MISTAKES = [
     ),
     (
         override("where: {regime: scratch}, set: {temperature: 2}"),
-        "phantom qvit_4q2h scratch seed 0: There is no option 'temperature'. Known options: …",
+        "phantom qvit_4q2h scratch seed 0: There is no option 'temperature'. Did you mean 'features'? Known options: …",
     ),
     (
         override("where: {regime: kd}, set: {teacher: t}"),

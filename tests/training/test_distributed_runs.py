@@ -47,14 +47,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "grades": {
         "dataset": "ordinal",
         "task": "ordinal",
-        "loss": "emd",
+        "loss": "ce+emd",
+        "distort": 1.0,
+        "mixup": 0.5,
         "tta": "always",
         "augment": "mirror",
         "patience": 1,
         "clip_norm": 0.1,
     },
     "odd": {"weight_decay": 0.3, "tta": "never"},
-    "teacher": {"augment": "mirror"},
+    "teacher": {"augment": "mirror", "mixup": 0.5, "keep": "last", "average": 2},
 }
 
 

@@ -16,18 +16,18 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.augment import apply_element
 from qvit.errors import ConfigError, TrainingError
 from qvit.evaluation.metrics import auc
-from qvit.models import Preprocess, create_model
+from qvit.models import Preprocess, ViT, create_model
 from qvit.training.batches import Batch
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import Team
-from qvit.training.loop import fit
+from qvit.training.loop import fit, fit_many
 from qvit.training.objective import supervised
 from qvit.training.optimizer import AdamW
 from qvit.training.prediction import predict
 from qvit.training.records import EpochRecord, Validation
 from qvit.training.schedules import SCHEDULES
 from qvit.training.seeding import INIT, ORDER, generator, seeded
-from qvit.training.state import TrainState
+from qvit.training.state import Member, TrainState
 from qvit.training.step import train_step
 from qvit.training.validation import validation_figures
 
@@ -179,6 +179,7 @@ def outcome(data: Dataset, config: TrainConfig) -> dict[str, Any]:
         threads.add(torch.get_num_threads())
         return plain(model, batch)
 
+    objective.mixes = True  # type: ignore[attr-defined]
     try:
         state = fit(build(data), data, config, seed=0, objective=objective)
     except ConfigError as error:
@@ -188,6 +189,7 @@ def outcome(data: Dataset, config: TrainConfig) -> dict[str, Any]:
         "weights": [value.tolist() for value in state.model.values()],
         "epochs": state.epoch,
         "kept": state.best.record.epoch,
+        "weights kept": [value.tolist() for value in state.best.model.values()],
         "averaged over": [record.tta for record in state.history],
         "threads": threads,
     }
@@ -206,8 +208,11 @@ BITES: dict[str, tuple[str, dict[str, Any], Any, str]] = {
     "label_smoothing": ("multi-class", {}, 0.3, "weights"),
     "class_weights": ("multi-label", {}, "balanced", "weights"),
     "augment": ("multi-class", {"augment": "none"}, "mirror", "weights"),
+    "distort": ("multi-class", {"augment": "none"}, 1.0, "weights"),
+    "mixup": ("multi-class", {}, 0.2, "weights"),
     "tta": ("multi-class", {"tta": "always"}, "never", "averaged over"),
     "keep": ("multi-class", {"lr": 1e-30}, "last", "kept"),
+    "average": ("multi-class", {"keep": "last", "epochs": 2}, 2, "weights kept"),
     "patience": ("multi-class", {"lr": 1e-30}, 1, "epochs"),  # nothing moves, so that nothing gets better
     "device": ("multi-class", {}, "meta", "refused"),  # see below for one that is taken
     "threads": ("multi-class", {}, 2, "threads"),
@@ -227,7 +232,7 @@ def test_every_option_bites(make_data: MakeData, name: str) -> None:
     )
     first, second = outcome(data, config), outcome(data, replace(config, **{name: value}))
     assert first[changed] != second[changed]
-    if changed != "weights":
+    if "weights" not in changed:
         expected = {"epochs": 3, "tta": ["none"], "keep": 4, "patience": 2, "device": "device='meta'", "threads": {2}}
         assert second[changed] == expected[name]
 
@@ -366,6 +371,37 @@ def test_keeps_the_last_epoch_if_asked_to(make_data: MakeData, monkeypatch: pyte
     assert state.best.record == state.history[2]
     assert [record.val_auc for record in state.history] == [0.5, 0.9, 0.7]
     assert all(torch.equal(value, state.model[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_keeps_the_mean_of_the_last_weights_if_asked_to(make_data: MakeData, stacked: bool) -> None:
+    """What is chosen and said of it is found with the mean; the steps are those of a run without."""
+    data, config = make_data(), TrainConfig(epochs=5, batch_size=8, tta="auto", keep="last")
+
+    def run(average: int, on_epoch: Callable[[TrainState], None] | None = None) -> tuple[nn.Module, TrainState]:
+        one = Member(data, replace(config, average=average), 2, on_epoch=on_epoch)
+        if not stacked:
+            model = build(data)
+            return model, fit(model, data, one.config, seed=2, on_epoch=on_epoch)
+        with seeded(0, INIT):
+            vit = create_model("vit_4q1h", num_classes=4, img_size=data.size)
+        assert isinstance(vit, ViT)
+        fit_many([vit], [one])
+        return vit, one.state
+
+    weights = list[dict[str, Tensor]]()
+    model, state = run(3, lambda state: weights.append(state.model))
+    plain, other = run(1)
+    assert not same_weights(model, plain)
+    assert state.history == other.history
+    assert state.best is not None
+    for name, value in model.state_dict().items():
+        expected = torch.stack([one[name] for one in weights[-3:]]).double().mean(0)
+        torch.testing.assert_close(value.double(), expected, rtol=0, atol=1e-6)
+        assert torch.equal(value, state.best.model[name])
+    figures = validation_figures(model, data, config)
+    assert state.best.record == replace(state.history[-1], **vars(figures))
+    assert state.best.record.val_loss != state.history[-1].val_loss
 
 
 @pytest.mark.parametrize(

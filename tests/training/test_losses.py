@@ -1,6 +1,7 @@
 """Losses against loops written by hand, and at their limits."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from qvit.training.losses import (
     balanced_weights,
     binary_cross_entropy,
     cross_entropy,
+    cross_entropy_and_emd,
     make_loss,
     squared_emd,
 )
@@ -57,10 +59,15 @@ def slow_squared_emd(row: list[float], label: list[int], smoothing: float, weigh
     return loss * weights[label[0]]
 
 
+def slow_mean_of_both(row: list[float], label: list[int], smoothing: float, weights: list[float]) -> float:
+    return sum(slow(row, label, smoothing, weights) for slow in (slow_cross_entropy, slow_squared_emd)) / 2
+
+
 PAIRS: list[tuple[Callable[..., Tensor], Slow]] = [
     (cross_entropy, slow_cross_entropy),
     (binary_cross_entropy, slow_binary_cross_entropy),
     (squared_emd, slow_squared_emd),
+    (cross_entropy_and_emd, slow_mean_of_both),
 ]
 
 
@@ -141,11 +148,18 @@ def test_pos_weight_multiplies_the_positive_part_alone() -> None:
 
 @pytest.mark.parametrize(
     ("task", "name"),
-    [(task, name) for task, fit in LOSSES_OF_TASK.items() for name in ("ce", "bce", "emd", "mse") if name not in fit],
+    [
+        (task, name)
+        for task, fit in LOSSES_OF_TASK.items()
+        for name in ("ce", "bce", "emd", "ce+emd", "mse")
+        if name not in fit
+    ],
 )
 def test_refuses_a_loss_that_does_not_fit(task: str, name: str) -> None:
     fitting = " or ".join(LOSSES_OF_TASK[task])
-    with pytest.raises(ConfigError, match=f"loss='{name}' does not fit a {task} task; use {fitting}, or auto"):
+    with pytest.raises(
+        ConfigError, match=rf"loss='{re.escape(name)}' does not fit a {task} task; use {re.escape(fitting)}, or auto"
+    ):
         make_loss(task, name=name)
 
 

@@ -51,14 +51,23 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "label_smoothing": (0.1, ("train", "label_smoothing")),
     "class_weights": ("balanced", ("train", "class_weights")),
     "augment": ("none", ("train", "augment")),
+    "distort": (1.5, ("train", "distort")),
+    "mixup": (0.2, ("train", "mixup")),
     "tta": ("never", ("train", "tta")),
     "keep": ("last", ("train", "keep")),
+    "average": (3, ("train", "average")),
     "patience": (5, ("train", "patience")),
     "device": ("cpu:0", ("train", "device")),
     "threads": (2, ("train", "threads")),
     "patch_size": (6, ("model_config", "patch_size")),
     "depth": (2, ("model_config", "depth")),
     "mlp_dim": (5, ("model_config", "mlp_dim")),
+    "loops": (2, ("model_config", "loops")),
+    "features": ("dct", ("model_config", "features")),
+    "positions": ("row", ("model_config", "positions")),
+    "attention_scale": (4.0, ("model_config", "attention_scale")),
+    "learned_scale": (True, ("model_config", "learned_scale")),
+    "readout": ("zz", ("model_config", "projection", "readout")),
     "pool": ("cls", ("model_config", "pool")),
     "dropout": (0.25, ("model_config", "dropout")),
     "n_layers": (2, ("model_config", "projection", "n_layers")),
@@ -71,6 +80,12 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "width": (0.0625, ("model_config", "width")),
     "precision": ("bfloat16", ("model_config", "precision")),
     "pretrained": ("imagenet", ("model_config", "pretrained")),
+    "filters": (5, ("model_config", "filters")),
+    "pooled": (7, ("model_config", "pooled")),
+    "stages": (3, ("model_config", "stages")),
+    "penalty": (0.5, ("model_config", "penalty")),
+    "trees": (7, ("model_config", "trees")),
+    "neighbours": (4, ("model_config", "neighbours")),
 }
 # A value other than the default for every option of an import.
 IMPORTS: dict[str, Any] = {
@@ -85,9 +100,11 @@ IMPORTS: dict[str, Any] = {
     "max_bad": 2,
 }
 NOTHING_CHOSEN = {"keep": "last", "tta": "never"}
+NO_STEPS = {"epochs": 100, "batch_size": None}  # as if they were left out
 COMPANIONS: dict[str, dict[str, Any]] = {
     "folds": {"fold": 1} | NOTHING_CHOSEN,
     "fold": {"folds": 3} | NOTHING_CHOSEN,
+    "average": {"keep": "last"},
     "bias": {"model": "vit_4q1h"},
     "network": {"model": "givens_4q1h"},
     "resize": {"model": "resnet18", "width": 0.0625},
@@ -95,6 +112,10 @@ COMPANIONS: dict[str, dict[str, Any]] = {
     "width": {"model": "resnet18"},
     "precision": {"model": "resnet18", "width": 0.0625},
     "pretrained": {"model": "resnet18"},  # published weights have full width
+    **{key: {"model": "dsconv"} for key in ("filters", "pooled", "stages")},
+    "penalty": {"model": "logistic"} | NO_STEPS,
+    "trees": {"model": "extra_trees"} | NO_STEPS,
+    "neighbours": {"model": "nearest"} | NO_STEPS,
 }
 
 
@@ -132,7 +153,8 @@ def test_every_key_reaches_the_run(
 
     for name in ("load_imagenet", "imagenet_weights"):  # tests touch no network
         monkeypatch.setattr(f"qvit.training.run.{name}", lambda network, **_: None)
-    monkeypatch.setattr("qvit.training.run.fit", arrive)
+    for name in ("fit", "fit_baseline"):
+        monkeypatch.setattr(f"qvit.training.run.{name}", arrive)
     monkeypatch.setattr(
         "qvit.training.run.fit_many",
         lambda models, members: arrive(models[0], members[0].data, members[0].config, seed=members[0].seed),
@@ -336,18 +358,32 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
         (0.0, "clip_norm must be positive or null, got 0.0."),
         (float("inf"), "clip_norm must be positive or null, got inf."),
     ],
-    "loss": [("mse", "Option loss='mse': Input should be 'auto', 'ce', 'bce' or 'emd'.")],
+    "loss": [("mse", "Option loss='mse': Input should be 'auto', 'ce', 'bce', 'emd' or 'ce+emd'.")],
     "label_smoothing": [
         (1.0, "label_smoothing must be in [0, 1), got 1.0."),
         (-0.1, "label_smoothing must be in [0, 1), got -0.1."),
     ],
     "class_weights": [("equal", "Option class_weights='equal': Input should be 'none' or 'balanced'.")],
     "augment": [("d5", "Option augment='d5': Input should be 'auto', 'none', 'mirror' or 'd4'.")],
+    "distort": [
+        (-0.1, "distort must be from 0 (off) to 5, got -0.1."),
+        (5.1, "distort must be from 0 (off) to 5, got 5.1."),
+        (float("nan"), "distort must be from 0 (off) to 5, got nan."),
+    ],
+    "mixup": [
+        (-0.2, "mixup must be 0 (off) or from 0.001 to 100, got -0.2."),
+        (0.0009, "mixup must be 0 (off) or from 0.001 to 100, got 0.0009."),
+        (100.1, "mixup must be 0 (off) or from 0.001 to 100, got 100.1."),
+    ],
     "tta": [
         ("maybe", "Option tta='maybe': Input should be 'auto', 'always' or 'never'."),
         (False, "Option tta=False: Input should be 'auto', 'always' or 'never'."),  # what YAML makes of `off`
     ],
     "keep": [("first", "Option keep='first': Input should be 'best' or 'last'.")],
+    "average": [
+        (0, "average must be at least 1, got 0."),
+        (2, "average must be 1 with keep=best, as that keeps one epoch (set keep=last, too), got 2."),
+    ],
     "patience": [(0, "patience must be at least 1 or null, got 0.")],
     "device": [(3, "Option device=3: Input should be a valid string.")],
     "threads": [(0, "threads must be at least 1, got 0."), (1025, "threads must be at most 1,024, got 1025.")],
@@ -367,6 +403,9 @@ TAKEN_VALUES: dict[str, list[Any]] = {
     "warmup": [0.0, 0.999],
     "clip_norm": [None, 1e-300, 1e300],
     "label_smoothing": [0.0, 0.999],
+    "distort": [0.0, 5.0],
+    "mixup": [0.0, 0.001, 100.0],
+    "average": [1],
     "patience": [None, 1],
     "threads": [1, 1024],
 }
@@ -421,6 +460,22 @@ def test_nothing_is_chosen_by_a_fold(options: dict[str, Any], told: str) -> None
     assert str(caught.value) == told
 
 
+def test_no_more_epochs_are_averaged_than_there_are() -> None:
+    for average in (7, 8):
+        options = {"dataset": "phantom", "epochs": 7, "keep": "last", "average": average}
+        if average == 7:
+            assert resolve(options).train.average == 7
+        else:
+            with pytest.raises(ConfigError, match=r"^average must be at most epochs, 7, got 8\.$"):
+                resolve(options)
+
+
+def test_the_last_epochs_are_averaged() -> None:
+    config = TrainConfig(epochs=5, keep="last", average=3)
+    assert [config.averaged(epoch) for epoch in range(1, 6)] == [1, 1, 1, 2, 3]
+    assert [TrainConfig(epochs=3).averaged(epoch) for epoch in range(1, 4)] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("value", [True, False])
 @pytest.mark.parametrize("key", ["epochs", "seed", "lr", "patience", "size"])
 def test_yes_and_no_are_not_numbers(key: str, value: bool) -> None:
@@ -434,7 +489,7 @@ def test_yes_and_no_are_not_numbers(key: str, value: bool) -> None:
     [
         ({"depth": "deep"}, "Option depth='deep'"),
         ({"depth": 0}, "depth must be at least 1"),
-        ({"pool": "max"}, "Option pool='max'"),
+        ({"pool": "min"}, "Option pool='min'"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"mlp_dim": 0}, "mlp_dim"),
         ({"patch_size": 5}, "img_size=12 is not divisible by patch_size=5"),

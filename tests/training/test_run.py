@@ -200,7 +200,7 @@ def test_a_fresh_model_normalises_as_the_training_images_need(
     architecture = model_config("vit_4q1h", in_chans=channels, num_classes=4, img_size=12)
     whole = build_model(architecture, data, seed=0).preprocess
     if part is not None:
-        monkeypatch.setattr("qvit.training.run.STATISTICS_BYTES", part)
+        monkeypatch.setattr("qvit.training.statistics.STATISTICS_BYTES", part)
     found = build_model(architecture, data, seed=0).preprocess
     images = data.train.images.astype(np.float64) / 255.0
     np.testing.assert_allclose(found.mean.flatten(), images.mean((0, 2, 3)), rtol=0, atol=1e-6)

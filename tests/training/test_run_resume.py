@@ -49,6 +49,7 @@ def stop_after(epoch: int) -> Callable[[dict[str, Any], float], None]:
         ([1, 2], {"model": "qvit_4q1h"}),  # the last stop is after the last epoch
         ([1], {"schedule": "warmup_cosine", "class_weights": "balanced", "label_smoothing": 0.1}),
         ([1], {"schedule": "constant", "model": "cosine_4q1h", "tta": "never"}),
+        ([2, 3], {"epochs": 3, "keep": "last", "average": 3, "distort": 1.0, "mixup": 0.4}),  # in the mean, and after
     ],
 )
 def test_resumed_run_is_bit_identical(

@@ -9,7 +9,7 @@ from torch import nn
 
 from qvit.errors import ModelError
 from qvit.training.checkpoint import save_weights
-from qvit.training.saved import check_tensors, copied, on_cpu
+from qvit.training.saved import check_tensors, copied, on_cpu, running_mean
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
@@ -46,3 +46,30 @@ def test_copies_share_nothing_and_keep_what_quantised_parts_are_read_by() -> Non
     for value in (saved["weight"], saved["more"][0], saved["more"][1][0]):
         value.add_(1)
     assert (twin["weight"].sum(), twin["more"][0].sum(), twin["more"][1][0].sum()) == (2, 2, 1)
+
+
+def test_a_running_mean_is_that_of_all() -> None:
+    """Of whole numbers, and what is no tensor, the latest; it shares nothing with what it is made of."""
+    net, rng = nn.BatchNorm1d(3), torch.Generator().manual_seed(0)
+    saved = []
+    for count in range(1, 6):
+        net.weight.data.normal_(generator=rng)
+        net.running_var.normal_(generator=rng)
+        net.num_batches_tracked.fill_(count)
+        saved.append(copied(net.state_dict()) | {"half": torch.tensor([count]).half(), "more": count})
+    mean = saved[0]
+    for count, latest in enumerate(saved[1:], 2):
+        mean = running_mean(mean, latest, count)
+    for name in ("weight", "running_var", "bias"):
+        expected = torch.stack([one[name] for one in saved]).double().mean(0)
+        torch.testing.assert_close(mean[name].double(), expected, rtol=0, atol=1e-6)
+    assert mean["num_batches_tracked"].item() == 5
+    assert mean["half"].item() == 3.0
+    assert mean["half"].dtype == torch.float16
+    assert mean["more"] == 5
+    before = mean["weight"].clone()
+    again = running_mean(mean, saved[0], 2)
+    again["weight"].zero_()
+    again["num_batches_tracked"].zero_()
+    assert torch.equal(mean["weight"], before)
+    assert saved[0]["num_batches_tracked"].item() == 1

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset, Split
-from qvit.errors import ConfigError, ModelError, TrainingError
+from qvit.errors import ConfigError, MetricError, ModelError, TrainingError
 from qvit.models import ViT, create_model
 from qvit.training.batches import Batch
 from qvit.training.config import TrainConfig
 from qvit.training.loop import fit, fit_many
 from qvit.training.objective import supervised
 from qvit.training.optimizer import AdamW
+from qvit.training.records import Validation
 from qvit.training.seeding import INIT, seeded
 from qvit.training.state import Member, TrainState
 from qvit.training.step import make_optimizer
@@ -52,13 +53,13 @@ def same(first: Member, second: Member) -> bool:
 
 
 def some(data: Dataset) -> list[Member]:
-    """Members that differ in all in which they may: seed, rate, decay, norm, batches, epochs, patience, images."""
+    """Members that differ in all in which they may: seed, rate, decay, norm, batches, epochs, images, what is kept."""
     fold = replace(data, train=Split(data.train.images[:29], data.train.labels[:29]), val=data.test)
     return [
         Member(data, TINY, 0),
-        Member(data, replace(TINY, lr=0.02, weight_decay=0.3, clip_norm=None, epochs=2), 1),
-        Member(fold, replace(TINY, clip_norm=0.01), 2),
-        Member(data, replace(TINY, batch_size=5, schedule="constant", epochs=4), 3),
+        Member(data, replace(TINY, lr=0.02, weight_decay=0.3, clip_norm=None, epochs=2, distort=1.0), 1),
+        Member(fold, replace(TINY, clip_norm=0.01, mixup=0.4), 2),
+        Member(data, replace(TINY, batch_size=5, schedule="constant", epochs=4, keep="last", average=3), 3),
     ]
 
 
@@ -68,7 +69,7 @@ def some(data: Dataset) -> list[Member]:
     [
         ("multi-class", "qvit_4q1h", {}, {}),
         ("multi-label", "vit_4q1h", {"depth": 2}, {"class_weights": "balanced"}),
-        ("ordinal", "cosine_4q1h", {"pool": "cls"}, {"loss": "emd", "class_weights": "balanced"}),
+        ("ordinal", "cosine_4q1h", {"pool": "cls"}, {"loss": "ce+emd", "class_weights": "balanced"}),
         ("binary", "unlu_4q1h", {}, {"label_smoothing": 0.1, "class_weights": "balanced", "tta": "never"}),
     ],
 )
@@ -152,6 +153,22 @@ def test_each_keeps_what_it_was_asked_to(make_data: MakeData) -> None:
     members = [Member(data, replace(config, keep=keep), seed) for seed, keep in enumerate(("best", "last", "best"))]
     trained(members)
     assert [one.state.best.record.epoch for one in members if one.state.best] == [1, 3, 1]
+
+
+def test_one_whose_mean_cannot_be_judged_stops_no_other(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, config = make_data(), replace(TINY, epochs=2, keep="last", average=2)
+
+    def figures(model: nn.Module, data: Dataset, config: TrainConfig, *_: Any) -> Validation:
+        if config.lr == 0.25:
+            raise MetricError("not finite")
+        return Validation(1.0, 0.5, 0.25, "mirror")
+
+    monkeypatch.setattr("qvit.training.loop.validation_figures", figures)
+    members = [Member(data, replace(config, lr=lr), seed) for seed, lr in enumerate((0.25, 0.01))]
+    trained(members)
+    assert [str(one.error) for one in members] == ["not finite", "None"]
+    assert members[1].state.best is not None
+    assert members[1].state.best.record.tta == "mirror"
 
 
 def test_goes_on_bit_for_bit(make_data: MakeData) -> None:

@@ -10,6 +10,7 @@ from qvit.answers.evidence import load
 from qvit.answers.needs import Needs
 from qvit.data.registry import DATASETS, DatasetInfo, is_path, name_of
 from qvit.files import write_atomic
+from qvit.models.baselines import BaselineConfig
 from qvit.training.folder import Run
 from qvit.training.records import Figures
 
@@ -92,13 +93,18 @@ def _what(run: Run, needs: Needs, info: DatasetInfo | None, name: str) -> str:
     fold = (
         "" if run.fold is None else f": its training and validation images but those of {run.fold}, drawn by its seed"
     )
+    fitted = isinstance(run.architecture, BaselineConfig)
     chosen = "the last one" if run.training.keep == "last" else "by its AUC on the validation images"
+    if run.training.average > 1:
+        chosen += f", with the mean of the weights after each of the last {run.training.average} epochs"
     lines = [
         f"- **Images**: {needs.size} x {needs.size} pixels, {kind}; others are cut or padded and averaged to that.",
         f"- **Answers**: {needs.task}; {len(needs.classes)} {classes}: {_text('; '.join(needs.classes))}{averaged}.",
         f"- **Size**: {result.parameters:,} parameters.",
         f"- **Trained on**: {_text(data)}{fold}. Digest of the data: `{config['data_digest']}`.",
-        f"- **Chosen**: epoch {result.best_epoch}, {chosen}; seed {config['seed']}.",
+        f"- **Fitted** at once; seed {config['seed']}."
+        if fitted
+        else f"- **Chosen**: epoch {result.best_epoch}, {chosen}; seed {config['seed']}.",
     ]
     return "\n".join(lines)
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Float64, UInt8
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from qvit.models.baselines import Baseline
 from qvit.models.vit import Block, ViT
 from qvit.models.zoo import Model, build
 from qvit.training.prediction import evaluating, probabilities
@@ -26,13 +27,14 @@ class Maps:
     `rollout` is the share of each patch in the tokens that are pooled, by attention through all blocks and what each
     block leaves as it is; `saliency` the size of the logit's gradient, the largest of the colours; `occlusion` how much
     the probability falls if a patch gets the training images' mean colour. `heads` is the attention that patches
-    receive, by block and head. The maps of attention are None for networks without it.
+    receive, by block and head. The maps of attention are None for networks without it, the one of gradients is for
+    plain baselines, which have none.
 
     `wires` are the expectation values of quantum projections by block, kind (queries, keys, values) and wire, of each
     patch; None for other models.
     """
 
-    saliency: Float64[np.ndarray, "s s"]
+    saliency: Float64[np.ndarray, "s s"] | None
     occlusion: Float64[np.ndarray, "p p"]
     rollout: Float64[np.ndarray, "y x"] | None
     heads: Float64[np.ndarray, "l h y x"] | None
@@ -52,7 +54,7 @@ def maps_of(model: Model, image: UInt8[np.ndarray, "c s s"], task: str, target: 
     """
     images = torch.from_numpy(image[None])
     with evaluating(model):
-        saliency = _saliency(model, images, target)
+        saliency = None if isinstance(model, Baseline) else _saliency(model, images, target)
         with torch.no_grad():
             occlusion = _occlusion(model, images, task, target)
             if not isinstance(model, ViT):

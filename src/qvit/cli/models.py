@@ -33,6 +33,7 @@ def models(
     """List the models with their numbers of parameters, or say what one of them costs."""
     images: dict[str, Any] = {"in_chans": channels, "num_classes": classes, "img_size": size}
     with heavy_imports():
+        from qvit.models.baselines import BASELINES
         from qvit.models.zoo import KINDS, count_parameters, list_models, vit_config
     if cost is not None:
         _cost(cost, images, json)
@@ -54,26 +55,30 @@ def models(
             [str(row[key]) for key in ("name", "width", "heads", "mlp", "parameters", "parameters_in_projections")]
             for row in rows
         ],
-        caption=f"Other sizes work too: {{{','.join(KINDS)}}}_{{qubits}}q{{heads}}h. Parameters that are not "
-        "trained do not count. Cost of a model: --cost NAME.",
+        caption=f"Other sizes work too: {{{','.join(KINDS)}}}_{{qubits}}q{{heads}}h. A convolutional network of about "
+        f"a thousand parameters: dsconv, or dsconv_4q2h_matched. Plain baselines: {', '.join(BASELINES)}. Parameters "
+        "that are not trained do not count. Cost of a model: --cost NAME.",
     )
 
 
 def _cost(name: str, images: dict[str, Any], json: bool) -> None:
+    from qvit.models.baselines import BaselineConfig
     from qvit.models.cost import cost_of
     from qvit.models.vit import ViTConfig
     from qvit.models.zoo import model_config
 
     config = model_config(name, **images)
     cost = cost_of(config)
+    unknown = isinstance(config, BaselineConfig) and not config.counted
     if json:
         described = _described(name, config) if isinstance(config, ViTConfig) else {"name": name}
-        print_json(described | asdict(cost))
+        costs = asdict(cost)
+        print_json(described | (dict.fromkeys(costs) if unknown else costs))
         return
     print_table(
         f"{name} for {_images(images)}",
         ["of one image", "count"],
-        [[told, str(count)] for told, count in _lines(cost)],
+        [[told, "depends on the training images" if unknown else str(count)] for told, count in _lines(cost)],
         caption="A multiply-add is two FLOPs. " + CIRCUITS * (cost.hardware is not None) + "--json has more.",
     )
 

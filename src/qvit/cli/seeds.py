@@ -120,7 +120,7 @@ def _one_by_one(
 
     done = []
     for config, folder in zip(configs, folders, strict=True):
-        with epoch_progress(f"{name}-{config.called}", config.train.epochs, quiet=quiet) as tell:
+        with epoch_progress(f"{name}-{config.called}", config.epochs, quiet=quiet) as tell:
             done.append(train_run(config, folder, **common, on_epoch=tell))
     return done
 

@@ -70,9 +70,9 @@ def train(
     out once, and measured after the last epoch of a run on the others (keep=last, tta=always). Groups such as patients
     are not divided. Test images are not looked at.
 
-    --set takes options of training (lr, batch_size, augment, tta, …), of the model (depth, patch_size, pool, mlp_dim,
+    --set takes options of training (lr, batch_size, augment, distort, mixup, tta, average, …), of the model (depth,
 
-    n_layers, …), and of pictures (fit, channels, shares, split_seed, frames, bits, max_bad).
+    patch_size, pool, mlp_dim, n_layers, …), and of pictures (fit, channels, shares, split_seed, frames, bits, max_bad).
     """
     named = {"dataset": dataset_option(dataset, data), "model": model, "seed": seed, "epochs": epochs}
     named |= {"task": task, "size": size, "label": label, "group_by": group_by}
@@ -138,7 +138,7 @@ def _run(
     resolved = resolve(options)
     name = f"{name_of(resolved.dataset)}-{short_name(resolved.model)}-{resolved.called}"
     folder = out or Path("runs") / name
-    with epoch_progress(name, resolved.train.epochs, quiet=json) as on_epoch:
+    with epoch_progress(name, resolved.epochs, quiet=json) as on_epoch:
         run = train_run(resolved, folder, root=root, download=not offline, resume=resume, on_epoch=on_epoch)
     if not speaks():  # another process, which may not have the folder on its machine
         return

@@ -64,8 +64,12 @@ class DistillConfig:
 class DistillationObjective(nn.Module):
     """The weighted sum of a teacher's losses and the labels' loss, per example, as an objective of `training.fit`.
 
-    It owns the map of features, if there is one. It holds the teacher's outputs, not the teacher.
+    It owns the map of features, if there is one. It holds the teacher's outputs, not the teacher: those for each image
+    under its symmetry. With `distort` they remain those of the image without distortion; of mixed images (`mixup`) both
+    have their losses, by their shares.
     """
+
+    mixes = True
 
     def __init__(
         self,
@@ -86,10 +90,12 @@ class DistillationObjective(nn.Module):
 
     def forward(self, model: nn.Module, batch: Batch) -> Float[Tensor, "*m b"]:
         """Return the loss of each example."""
+        wanted = {"features": bool(self.config.feature_weight), "attention": bool(self.config.attention_weight)}
+        student = outputs(model, batch.images, **wanted)
+        return batch.losses(lambda one: self._losses(student, one))
+
+    def _losses(self, student: Outputs, batch: Batch) -> Float[Tensor, "*m b"]:
         config, teacher = self.config, self.taught.of(batch)
-        student = outputs(
-            model, batch.images, features=bool(config.feature_weight), attention=bool(config.attention_weight)
-        )
         loss = self._of_logits(student.logits, teacher.logits, batch.labels)
         if config.feature_weight:
             loss = loss + config.feature_weight * self._of_features(student, teacher)

@@ -23,6 +23,7 @@ from qvit.distill.teacher_cache import OnViews, cache_folder
 from qvit.errors import ConfigError, RunError, nearest
 from qvit.evaluation.metrics import evaluate
 from qvit.files import PART, printable, shown, write_atomic
+from qvit.models.baselines import BASELINES
 from qvit.models.zoo import build_without_numbers
 from qvit.training.config import TrainConfig
 from qvit.training.distributed import assemble
@@ -66,6 +67,11 @@ class DistillationConfig:
     scratch: bool = True
 
     def __post_init__(self) -> None:
+        if self.student.model in BASELINES:
+            raise ConfigError(
+                f"{self.student.model} is fitted to labels, so it cannot be a student; use a network, such as "
+                "qvit_4q2h. It can be a teacher."
+            )
         if self.student.held_out is not None:
             raise ConfigError(
                 "A student is not trained by folds: its teacher has seen the images that would be held out. "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qvit.cpu.parts import VECTOR_BYTES, in_parts
 from qvit.models.reverse import differentiable, replacing
+from qvit.models.triples import QueriesKeysValues
 from qvit.torch_private import plain, saved_elsewhere, transformed, unwatched
 
 # `NarrowAttention` is used for heads up to this wide, from this many scores on: with fewer its call costs too much.
@@ -26,17 +27,37 @@ class Attention(nn.Module):
     """softmax(QKᵀ/√k)·V over all tokens in each head, then a dense output projection (Vaswani et al. 2017).
 
     `project` maps `(*m, b, n, d)` to queries, keys `(*m, b, h, n, k)` and values `(*m, b, h, n, q)`; see
-    `models.projections`.
+    `models.projections`. There are `values` h·q, d if None. Scores are multiplied by `scale`, where softmax is flat
+    if queries and keys are short; with a number of `learned` heads each begins there and learns its own, `(h,)`.
     """
 
-    def __init__(self, project: nn.Module, dim: int) -> None:
+    def __init__(
+        self,
+        project: nn.Module,
+        dim: int,
+        *,
+        values: int | None = None,
+        scale: float = 1.0,
+        learned: int | None = None,
+    ) -> None:
         super().__init__()
         self.project = project
-        self.out = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim if values is None else values, dim)
+        self.scale = scale if learned is None else 1.0
+        self.scales = None if learned is None else nn.Parameter(torch.full((learned,), float(scale)))
 
     def forward(self, tokens: Float[Tensor, "*m b n d"]) -> Float[Tensor, "*m b n d"]:
         """Return what every token gathers from all tokens."""
-        return self.gather(*self.project(tokens))
+        return self.gather(*self.prepared(tokens))
+
+    def prepared(self, tokens: Float[Tensor, "*m b n d"], *, scaled: bool = True) -> QueriesKeysValues:
+        """Return queries, keys and values; a learned scale of scores is part of the queries, another if `scaled`."""
+        queries, keys, values = self.project(tokens)
+        if self.scales is not None:
+            queries = queries * self.scales[..., None, :, None, None]
+        elif scaled and self.scale != 1.0:
+            queries = queries * self.scale
+        return queries, keys, values
 
     def gather(
         self,
@@ -49,7 +70,7 @@ class Attention(nn.Module):
 
     def weights(self, tokens: Float[Tensor, "*m b n d"]) -> Float[Tensor, "*m b h n n"]:
         """Return how much each token (third axis) gathers from every token (last axis); rows sum to 1."""
-        queries, keys, _ = self.project(tokens)
+        queries, keys, _ = self.prepared(tokens)
         return (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(dim=-1)
 
 

@@ -19,7 +19,10 @@ Optional = tuple[Tensor | None, ...]
 
 
 class MixWeights(NamedTuple):
-    """Weights of a block after its projections: a dense layer for attention, norm, and two dense layers of the MLP."""
+    """Weights of a block after its projections: a dense layer for attention, norm, and two dense layers of the MLP.
+
+    `scale`, more than 0, multiplies the scores of attention.
+    """
 
     out_weight: Float[Tensor, "*m d c"]
     out_bias: Float[Tensor, "*m d"]
@@ -30,6 +33,7 @@ class MixWeights(NamedTuple):
     down_weight: Float[Tensor, "*m d f"]
     down_bias: Float[Tensor, "*m d"]
     eps: float = 1e-5
+    scale: float = 1.0
 
 
 def mix(
@@ -53,8 +57,8 @@ def mix_by_kernel(tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor,
     """Return the same as `mix` for tensors of which `may_mix` has said that the kernel may run; others crash it."""
     given = (tokens, queries, keys, values, *weights[:8])
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-        return _Mix.apply(*given, weights.eps)  # type: ignore[no-untyped-call]
-    return _call(given, weights.eps).forward(keep=False)[0]
+        return _Mix.apply(*given, *weights[8:])  # type: ignore[no-untyped-call]
+    return _call(given, weights[8:]).forward(keep=False)[0]
 
 
 def may_mix(tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor, weights: MixWeights) -> bool:
@@ -68,9 +72,9 @@ def may_mix(tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor, weigh
         and unwatched(*given)
         and all(tensor.dtype == torch.float32 for tensor in given)
         and not torch.is_autocast_enabled("cpu")
-        and weights.eps > 0.0
+        and min(weights[8:]) > 0.0
         and _fit(tokens, queries, keys, values, weights)
-        and _plan(tokens, queries, values, weights.up_bias) is not None
+        and _plan(tokens, queries, values, weights.up_bias, weights.scale) is not None
     )
 
 
@@ -87,7 +91,7 @@ def _fit(tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor, weights:
 
 def spelt_out(tokens: Tensor, queries: Tensor, keys: Tensor, values: Tensor, weights: MixWeights) -> Tensor:
     """Return the same as `mix` by operations that torch can transform and differentiate to any order."""
-    shares = (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(dim=-1)
+    shares = (queries @ keys.mT * (weights.scale / math.sqrt(queries.shape[-1]))).softmax(dim=-1)
     tokens = tokens + _dense((shares @ values).transpose(-3, -2).flatten(-2), weights.out_weight, weights.out_bias)
     moved = tokens - tokens.mean(dim=-1, keepdim=True)
     normal = moved * (moved.square().mean(dim=-1, keepdim=True) + weights.eps).rsqrt()
@@ -100,12 +104,13 @@ def _dense(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return features @ weight.mT[..., None, :, :] + bias[..., None, None, :]
 
 
-def _plan(tokens: Tensor, queries: Tensor, values: Tensor, up_bias: Tensor) -> Plan | None:
-    return planned(tokens.shape, queries.shape, values.shape, up_bias.shape[-1])
+def _plan(tokens: Tensor, queries: Tensor, values: Tensor, up_bias: Tensor, scale: float) -> Plan | None:
+    return planned(tokens.shape, queries.shape, values.shape, up_bias.shape[-1], scale)
 
 
-def _call(tensors: Sequence[Tensor], eps: float) -> Call:
-    plan = _plan(tensors[0], tensors[1], tensors[3], tensors[9])
+def _call(tensors: Sequence[Tensor], numbers: Sequence[float]) -> Call:
+    eps, scale = numbers
+    plan = _plan(tensors[0], tensors[1], tensors[3], tensors[9], scale)
     assert plan is not None
     return Call(plan, [adjoining(tensor) for tensor in tensors[:4]], tensors[4:12], eps)
 
@@ -115,36 +120,37 @@ class _Mix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        """Return the result for tokens, queries, keys, values, eight weights and ε."""
-        *tensors, eps = arguments
-        out, kept = _call(tensors, eps).forward(keep=True)
+        """Return the result for tokens, queries, keys, values, eight weights, ε and the scale."""
+        tensors, ctx.numbers = arguments[:-2], arguments[-2:]
+        out, kept = _call(tensors, ctx.numbers).forward(keep=True)
         ctx.save_for_backward(*tensors, kept)
-        ctx.eps = eps
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Optional:
-        """Return the gradients of all but ε."""
+        """Return the gradients of all but ε and the scale."""
         *tensors, kept = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:12]
         if torch.is_grad_enabled() or not unwatched(gradient):  # a second derivative is wanted, or many at once
-            return *_by_autograd(tensors, ctx.eps, gradient, wanted), None
+            return *_by_autograd(tensors, ctx.numbers, gradient, wanted), None, None
         through_attention, through_weights = any(wanted[1:4]), any(wanted[4:])
-        to_tensors, to_weights = _call(tensors, ctx.eps).backward(
+        to_tensors, to_weights = _call(tensors, ctx.numbers).backward(
             kept, adjoining(gradient), through_attention=through_attention, through_weights=through_weights
         )
         none: list[Tensor | None] = [None] * 8
         found = [*to_tensors, *none[: 4 - len(to_tensors)], *(to_weights or none)]
-        return *(slope if want else None for slope, want in zip(found, wanted, strict=True)), None
+        return *(slope if want else None for slope, want in zip(found, wanted, strict=True)), None, None
 
 
-def _by_autograd(tensors: list[Tensor], eps: float, gradient: Tensor, wanted: tuple[bool, ...]) -> Optional:
+def _by_autograd(
+    tensors: list[Tensor], numbers: Sequence[float], gradient: Tensor, wanted: tuple[bool, ...]
+) -> Optional:
     """Return gradients that can be differentiated again, if any is to be, or that stand for many."""
     again = torch.is_grad_enabled()
     with torch.enable_grad():
         if not again:
             tensors = [tensor.detach().requires_grad_(want) for tensor, want in zip(tensors, wanted, strict=True)]
-        weights: Any = (*tensors[4:], eps)
+        weights: Any = (*tensors[4:], *numbers)
         out = spelt_out(tensors[0], tensors[1], tensors[2], tensors[3], MixWeights(*weights))
         leaves = [tensor for tensor, want in zip(tensors, wanted, strict=True) if want]
         slopes = iter(torch.autograd.grad(out, leaves, gradient, create_graph=again))

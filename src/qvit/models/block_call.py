@@ -92,8 +92,8 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def planned(tokens: torch.Size, queries: torch.Size, values: torch.Size, f: int) -> Plan | None:
-    """Return a plan for tensors of these shapes and a hidden layer of `f`, or None if the kernel does not suit them."""
+def planned(tokens: torch.Size, queries: torch.Size, values: torch.Size, f: int, scale: float) -> Plan | None:
+    """Return a plan for tensors of these shapes, a hidden layer of `f` and a scale of scores, or None if none suits."""
     *m, b, n, d = tokens
     sizes = Sizes(m[0] if m else 1, b, n, d, f, queries[-3], queries[-1], values[-1])
     if not sizes.suit():
@@ -101,7 +101,7 @@ def planned(tokens: torch.Size, queries: torch.Size, values: torch.Size, f: int)
     work = _WORK * sizes.m * b * sizes.blocks * _LANES * (sizes.h * n + sizes.d + sizes.f)
     numbers = np.array([b, n, d, f, sizes.h, sizes.k, sizes.q])
     stops = [0, *itertools.accumulate(sizes.room())]
-    log2, plain = (np.float32(unit / math.sqrt(sizes.k)) for unit in (_LOG2_E, 1.0))
+    log2, plain = (np.float32(scale * unit / math.sqrt(sizes.k)) for unit in (_LOG2_E, 1.0))
     parts = -(-b // _IMAGES)
     return Plan(sizes, (0,) * sizes.w, parts, numbers, np.array(stops), stops[-1], (log2, plain), work)
 

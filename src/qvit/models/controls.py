@@ -23,6 +23,7 @@ from qvit.quantum.layer import uniform_angles
 from qvit.torch_private import unhooked
 
 Tokens = Float[Tensor, "*m b n d"]
+Readout = Literal["z", "zz"]  # of a head's features, or of their pairs as well
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,17 @@ class Linear:
 
 @dataclass(frozen=True)
 class Cosine:
-    """cos(x + w) feature by feature, 3·d parameters: what is left of a one-layer circuit without entangling gates."""
+    """cos(x + w) feature by feature, 3·d parameters: what is left of a one-layer circuit without entangling gates.
+
+    With the `readout` "zz" the products of two features of a head come after them, as ⟨ZᵢZⱼ⟩ of such a circuit are.
+    """
 
     kind: Literal["cosine"] = "cosine"
+    readout: Readout = "z"
 
     def build(self, dim: int, heads: int) -> nn.Module:
         """Return the module."""
-        return CosineProjection(dim, heads)
+        return CosineProjection(dim, heads, self.readout)
 
 
 @dataclass(frozen=True)
@@ -129,14 +134,20 @@ class LinearProjection(nn.Module):
 class CosineProjection(nn.Module):
     """cos(x + w) for each of Q, K and V; angles start at U(0, 2π) like those of a circuit."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, readout: Readout = "z") -> None:
         super().__init__()
         self.weights = nn.Parameter(uniform_angles(torch.empty(3, 1, heads, 1, dim // heads)))
+        self.pairs = readout == "zz"
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
         features = rearrange(tokens, "... b n (h q) -> ... 1 h q b n", h=self.weights.shape[-3]).contiguous()
-        return of_heads(torch.cos(features + rearrange(self.weights, "... t 1 h 1 q -> ... t h q 1 1")))
+        values = torch.cos(features + rearrange(self.weights, "... t 1 h 1 q -> ... t h q 1 1"))
+        if self.pairs:
+            first, second = torch.triu_indices(values.shape[-3], values.shape[-3], 1, device=values.device)
+            products_of_two = values.index_select(-3, first) * values.index_select(-3, second)
+            values = torch.cat((values, products_of_two), dim=-3)
+        return of_heads(values)
 
 
 class IdentityProjection(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from qvit.errors import CircuitError, ModelError
+from qvit.models.baselines import Baseline
 from qvit.models.hardware_cost import HardwareCost, hardware_cost
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import Model, ModelConfig, build_without_numbers, count_parameters
@@ -32,6 +33,9 @@ class Cost:
     one that the model names, or that "auto" chooses: "a + b" if circuits use different ones, "" without circuits.
     `simulation_flops_by_engine` has all engines that can run all circuits, except the reference. `hardware` is what a
     quantum computer needs instead of a simulation; None without circuits.
+
+    Of a plain baseline, parameters are the numbers stored, and FLOPs those of its rule, without its fixed features: 0
+    of trees, which compare. Both depend on what it was fitted to, so ask of the model, not of a configuration.
     """
 
     parameters: int
@@ -54,6 +58,9 @@ def cost_of(model: Model | ModelConfig, *, accuracy: float = 0.01) -> Cost:
     if not isinstance(model, nn.Module):
         model = build_without_numbers(model)
     config = model.config
+    if isinstance(model, Baseline):
+        rule, none = model.head, hardware_cost([], blocks=1, accuracy=accuracy)
+        return Cost(rule.numbers, 0, 0, rule.flops, "", 0, {}, rule.flops, none)
     classical, calls = _without_circuits(model, config.in_chans, config.img_size)
     simulated = sum(call.flops(call.engine) for call in calls)
     return Cost(
@@ -67,7 +74,7 @@ def cost_of(model: Model | ModelConfig, *, accuracy: float = 0.01) -> Cost:
         flops=classical + simulated,
         hardware=hardware_cost(
             [(call.layer.ansatz, call.layer.circuit, call.evaluations) for call in calls],
-            blocks=config.depth if isinstance(config, ViTConfig) else 1,
+            blocks=config.depth * config.loops if isinstance(config, ViTConfig) else 1,
             accuracy=accuracy,
         ),
     )

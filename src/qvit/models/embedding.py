@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from qvit.cpu.parts import VECTOR_BYTES, in_parts
+from qvit.models.stacked_layers import products
 from qvit.torch_private import plain, unwatched
 
 WIDEST = 64  # features
@@ -38,6 +39,27 @@ def embed(
     if _is_for_kernel(images, mean, std, weight, bias, *(() if positions is None else (positions,))):
         return _Embedded.apply(images, mean, std, weight, bias, positions).mT  # type: ignore[no-untyped-call]
     return _by_torch(images, mean, std, weight, bias, positions)
+
+
+def embed_maps(
+    maps: Float[Tensor, "*m b k y x"],
+    mean: Float[Tensor, "*m k"],
+    std: Float[Tensor, "*m k"],
+    weight: Float[Tensor, "*m d k 1 1"],
+    bias: Float[Tensor, "*m d"],
+    positions: Float[Tensor, "*m 1 n d"],
+) -> Float[Tensor, "*m b n d"]:
+    """Return positions + bias + weight · features for each point of maps, row by row; mean and deviation as in `embed`.
+
+    Tokens are last in memory, and what becomes of an image does not depend, bit for bit, on the others.
+    """
+    scaled = weight.flatten(-3) / std[..., None, :]
+    added = (bias - (scaled * mean[..., None, :]).sum(dim=-1))[..., None] + positions.squeeze(-3).mT
+    columns = maps.flatten(-2)
+    lead = columns.shape[:-2]
+    each = scaled[..., None, :, :].expand(*lead, *scaled.shape[-2:])
+    found = products(each.flatten(0, -3), columns.flatten(0, -3)).view(*lead, scaled.shape[-2], columns.shape[-1])
+    return (found + added[..., None, :, :]).mT
 
 
 def normalised(

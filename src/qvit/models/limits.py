@@ -21,8 +21,14 @@ LARGEST = {
     "dim": 16_384,
     "heads": 1024,
     "depth": 256,
+    "loops": 256,
     "mlp_dim": 65_536,
     "n_layers": 256,
+    "filters": 4096,
+    "pooled": 65_536,
+    "stages": 64,
+    "trees": 10_000,
+    "neighbours": 10_000,
 }
 MOST_TOKENS = 2**16  # in an image
 MOST_WEIGHTS = 2**31

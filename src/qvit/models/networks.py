@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from qvit.errors import ConfigError, ModelError, nearest
 from qvit.models.convolutions import unstride
 from qvit.models.limits import WIDEST, check_size
-from qvit.models.vit import Classifier, Preprocess, check_images, default_patch_size
+from qvit.models.preprocess import Preprocess
+from qvit.models.vit import Classifier, check_images, default_patch_size
 
 NETWORKS = ("resnet18", "resnet50", "densenet121", "efficientnet_b0", "monai_vit")
 TIMM = "timm/"

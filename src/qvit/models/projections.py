@@ -1,7 +1,8 @@
 """What turns tokens into queries, keys and values: the one place where quantum and classical models differ.
 
 A projection is a small immutable value; `build(dim, heads)` makes its module, which maps tokens `(b, n, d)` to queries
-and keys `(b, h, n, k)` and values `(b, h, n, d/h)`. All but `Unlu` have k = d/h. Every head of every projection sees
+and keys `(b, h, n, k)` and values `(b, h, n, q)`, where q = d/h unless more is read out of a circuit (`values_of`). All
+but `Unlu` have k = q. Every head of every projection sees
 the same interface, so two arms of a comparison share all other code. In a stack of models (see `models.stack`) all of
 these, and all parameters, have an axis m in front.
 """
@@ -17,11 +18,11 @@ from pydantic import Field
 from torch import nn
 
 from qvit.errors import ConfigError, ModelError, nearest
-from qvit.models.controls import Circulant, Cosine, Givens, Identity, Linear, Tokens
+from qvit.models.controls import Circulant, Cosine, Givens, Identity, Linear, Readout, Tokens
 from qvit.models.limits import check_circuit
 from qvit.models.triples import QueriesKeysValues, unstacked
-from qvit.quantum import QuantumLinear, get_ansatz
-from qvit.quantum.ansatz import build_circuit
+from qvit.quantum import QuantumLinear, Z, get_ansatz
+from qvit.quantum.ansatz import Ansatz, build_circuit, with_pairs
 from qvit.validate import validated
 
 __all__ = [
@@ -36,10 +37,12 @@ __all__ = [
     "Projection",
     "Quantum",
     "QueriesKeysValues",
+    "Readout",
     "Tokens",
     "Unlu",
     "make_projection",
     "projection_options",
+    "values_of",
 ]
 
 
@@ -47,13 +50,15 @@ __all__ = [
 class Quantum:
     """One circuit per head for each of Q, K and V, on q = d/h qubits; 3·h·q parameters per layer of "ry_ring".
 
-    `n_layers` and `ansatz` describe the circuit, `engine` how it is simulated (see `QuantumLinear`). Building raises
-    `ModelError` for an ansatz that does not take q features to q values, and warns as `QuantumLinear` does.
+    `n_layers` and `ansatz` describe the circuit, `engine` how it is simulated (see `QuantumLinear`). The `readout` "zz"
+    is not just all ⟨Zᵢ⟩ but all ⟨ZᵢZⱼ⟩ as well: q(q + 1)/2 values of a head for each of Q, K and V. Building raises
+    `ModelError` for an ansatz that does not take q features to q values ⟨Zᵢ⟩, and warns as `QuantumLinear` does.
     """
 
     kind: Literal["quantum"] = "quantum"
     n_layers: int = 1
     ansatz: str = "ry_ring"
+    readout: Readout = "z"
     engine: str = "auto"
 
     def build(self, dim: int, heads: int) -> nn.Module:
@@ -70,11 +75,13 @@ class NoEntangler:
 
     kind: Literal["no_entangler"] = "no_entangler"
     n_layers: int = 1
+    readout: Readout = "z"
     engine: str = "auto"
 
     def build(self, dim: int, heads: int) -> nn.Module:
         """Return the module."""
-        return QuantumProjection(Quantum(n_layers=self.n_layers, ansatz="no_entangler", engine=self.engine), dim, heads)
+        options = Quantum(n_layers=self.n_layers, ansatz="no_entangler", readout=self.readout, engine=self.engine)
+        return QuantumProjection(options, dim, heads)
 
 
 @dataclass(frozen=True)
@@ -87,11 +94,12 @@ class Frozen:
     kind: Literal["frozen"] = "frozen"
     n_layers: int = 1
     ansatz: str = "ry_ring"
+    readout: Readout = "z"
     engine: str = "auto"
 
     def build(self, dim: int, heads: int) -> nn.Module:
         """Return the module."""
-        options = Quantum(n_layers=self.n_layers, ansatz=self.ansatz, engine=self.engine)
+        options = Quantum(n_layers=self.n_layers, ansatz=self.ansatz, readout=self.readout, engine=self.engine)
         return QuantumProjection(options, dim, heads).requires_grad_(False)
 
 
@@ -125,6 +133,11 @@ def projection_options() -> list[str]:
     return sorted({name for row in PROJECTIONS.values() for name in row.__dataclass_fields__} - {"kind"})
 
 
+def values_of(projection: Any, width: int) -> int:
+    """Return how many values a projection gives of a head's `width` features."""
+    return width * (width + 1) // 2 if getattr(projection, "readout", "z") == "zz" else width
+
+
 def make_projection(kind: str, **options: Any) -> Any:
     """Return the projection value called `kind`; raises `ConfigError` for an unknown name or option."""
     if kind not in PROJECTIONS:
@@ -147,7 +160,9 @@ class QuantumProjection(nn.Module):
         self.heads = heads
         check_circuit(options.ansatz, dim // heads, options.n_layers)
         _check_fits(options, dim // heads)
-        self.circuits = _circuits(options, options.ansatz, dim // heads, (3, heads))
+        row = get_ansatz(options.ansatz)
+        row = with_pairs(row) if options.readout == "zz" else row
+        self.circuits = _circuits(options, row, dim // heads, (3, heads))
 
     def forward(self, tokens: Tokens) -> QueriesKeysValues:
         """Return queries, keys and values."""
@@ -178,7 +193,7 @@ class UnluProjection(nn.Module):
         return queries, torch.stack((k, k.square()), -1), values
 
 
-def _circuits(options: Quantum | Unlu, ansatz: str, width: int, groups: tuple[int, ...]) -> QuantumLinear:
+def _circuits(options: Quantum | Unlu, ansatz: str | Ansatz, width: int, groups: tuple[int, ...]) -> QuantumLinear:
     """Return circuits with parameters on torch's default device.
 
     Engines keep their tables for all models, so these must not be made on the meta device, where models are counted.
@@ -195,7 +210,7 @@ def _check_fits(options: Quantum, width: int) -> None:
         return  # QuantumLinear refuses these
     circuit = build_circuit(get_ansatz(options.ansatz), width, options.n_layers)
     have = circuit.n_inputs, len(circuit.observables)
-    if have != (width, width):
+    if have != (width, width) or (options.readout == "zz" and circuit.observables != tuple(map(Z, range(width)))):
         raise ModelError(
             f"The ansatz '{options.ansatz}' takes {have[0]} feature(s) to {have[1]} value(s) on {width} qubit(s), but "
             f"attention needs {width} to {width} in heads of width {width}; use another ansatz, such as 'ry_ring'."

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models.attention import NARROW
+from qvit.models.baselines import BaselineConfig
 from qvit.models.stacked_layers import StackedLinear, StackedPatches
 from qvit.models.vit import ViT, ViTConfig
 from qvit.models.zoo import ModelConfig
@@ -24,6 +25,8 @@ M = TypeVar("M", bound=nn.Module)
 
 def unstackable(config: ModelConfig) -> str | None:
     """Return why models of this configuration cannot be stacked, in words; None if they can."""
+    if isinstance(config, BaselineConfig):
+        return f"{config.arch} is fitted, not trained, and takes no steps"
     if not isinstance(config, ViTConfig):
         return f"{config.arch} is not a ViT of ours: its layers have no axis for several models"
     if config.dropout > 0.0:
@@ -38,8 +41,11 @@ def bytes_of_training(config: ViTConfig, batch: int) -> int:
     times, and nine times for each block. Heads that no kernel of ours is for keep their scores.
     """
     pixels = config.img_size**2 * (2 * config.in_chans + 8)
-    tokens = 4 * config.tokens * config.dim * (12 + 9 * config.depth)
-    scores = 20 * config.heads * config.tokens**2 * config.depth if config.dim // config.heads > NARROW else 0
+    if config.features != "raw":  # whose pixels are numbers of four bytes, there six times
+        pixels += 24 * config.in_chans * config.img_size**2
+    depth = config.depth * config.loops
+    tokens = 4 * config.tokens * (config.dim * (12 + 6 * depth) + 3 * config.values * depth)
+    scores = 20 * config.heads * config.tokens**2 * depth if config.values // config.heads > NARROW else 0
     return batch * (pixels + tokens + scores)
 
 

@@ -1,34 +1,27 @@
 """The vision transformer (Dosovitskiy et al. 2021); its projection makes it quantum or classical."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from math import inf
+from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.errors import ModelError
 from qvit.models.attention import Attention
 from qvit.models.block import MixWeights, may_mix, mix_by_kernel
-from qvit.models.embedding import embed, normalised
+from qvit.models.embedding import embed, embed_maps
+from qvit.models.features import Features, check_features, count_features
 from qvit.models.limits import MOST_TOKENS, MOST_WEIGHTS, check_at_most, check_size
 from qvit.models.norm import LayerNorm, norm_mean
-from qvit.models.projections import Projection, Quantum
+from qvit.models.pools import POOLS, AttentionPool, PoolName, check_pool
+from qvit.models.positions import Positions, check_positions, gathered, table_size, waves
+from qvit.models.preprocess import PatchFeatures, Preprocess
+from qvit.models.projections import Projection, Quantum, values_of
 from qvit.models.stacked_layers import StackedLinear, StackedPatches
-from qvit.torch_private import plain, unhooked
-
-# How the tokens `(…, n, d)` of an image become one vector `(…, d)`.
-POOLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda tokens: tokens.mean(dim=-2),
-    "cls": lambda tokens: tokens[..., 0, :],
-}
-if TYPE_CHECKING:  # mypy cannot make a type of a table; pydantic can, and checks what is given
-    Pool = str
-else:
-    Pool = Literal[tuple(POOLS)]
-Images = UInt8[Tensor, "*m b c y x"] | Float[Tensor, "*m b c y x"]
+from qvit.torch_private import unhooked
 
 
 def default_patch_size(img_size: int) -> int:
@@ -50,9 +43,12 @@ class ViTConfig:
     """Everything that determines a ViT.
 
     Sizes in pixels; `patch_size=None` means `default_patch_size(img_size)`. `dim` is the width d, split among
-    `heads`; `mlp_dim` the width of the MLP's hidden layer; `depth` the number of blocks; `pool` how tokens
-    become one vector; `dropout` the rate after attention and MLP. Raises `ModelError` for sizes that do not
-    fit together or exceed `models.limits`.
+    `heads`; `mlp_dim` the width of the MLP's hidden layer; `depth` the number of blocks, and `loops` how often they
+    are gone through, with the same weights; `dropout` the rate after attention and MLP. `features` says what is
+    embedded of a patch, its pixels or fixed features of them (`models.features`), `positions` how tokens learn their
+    place (`models.positions`), `pool` how tokens become one vector (`models.pools`). Scores of attention are
+    multiplied by `attention_scale`, an inverse temperature; with a `learned_scale` each head begins there.
+    Raises `ModelError` for sizes that do not fit together or exceed `models.limits`.
     """
 
     img_size: int = 28
@@ -62,21 +58,27 @@ class ViTConfig:
     dim: int = 8
     heads: int = 2
     depth: int = 1
+    loops: int = 1
     mlp_dim: int = 8
-    pool: Pool = "mean"
+    features: Features = "raw"
+    positions: Positions = "learned"
+    pool: PoolName = "mean"
+    attention_scale: float = 1.0
+    learned_scale: bool = False
     dropout: float = 0.0
     projection: Projection = field(default_factory=Quantum)
 
     def __post_init__(self) -> None:
-        for name in ("img_size", "in_chans", "num_classes", "dim", "heads", "depth", "mlp_dim"):
+        for name in ("img_size", "in_chans", "num_classes", "dim", "heads", "depth", "loops", "mlp_dim"):
             check_size(name, getattr(self, name))
         if self.dim % self.heads:
             raise ModelError(f"dim={self.dim} cannot be split among heads={self.heads}; use a multiple.")
         if not 0.0 <= self.dropout < 1.0:
             raise ModelError(f"dropout must be in [0, 1), got {self.dropout}.")
-        if self.pool not in tuple(POOLS):  # which takes values of any type
-            *others, last = (f"'{name}'" for name in POOLS)
-            raise ModelError(f"pool must be {', '.join(others)} or {last}, got '{self.pool}'.")
+        check_pool(self.pool)
+        check_positions(self.positions)
+        if not 0.0 < self.attention_scale < inf:
+            raise ModelError(f"attention_scale must be positive, got {self.attention_scale}.")
         if self.patch_size is not None:
             check_size("patch_size", self.patch_size)
         patch = self.patch
@@ -85,22 +87,41 @@ class ViTConfig:
                 f"img_size={self.img_size} is not divisible by patch_size={patch}; "
                 f"patches that fit: {', '.join(str(p) for p in _divisors(self.img_size))}."
             )
+        check_features(self.features, patch)
         check_at_most("The number of patches of an image", self.tokens, MOST_TOKENS)
         most_in_projections = 3 * self.depth * self.dim**2
         check_at_most("The number of weights", self.weights_without_circuits + most_in_projections, MOST_WEIGHTS)
 
     @property
+    def side(self) -> int:
+        """The number of patches along a side of an image."""
+        return self.img_size // self.patch
+
+    @property
     def tokens(self) -> int:
         """The number of tokens of an image."""
-        return (self.img_size // self.patch) ** 2 + (self.pool == "cls")
+        return self.side**2 + (self.pool == "cls")
+
+    @property
+    def values(self) -> int:
+        """The number of values that the projection gives of a token, all heads together."""
+        return self.heads * values_of(self.projection, self.dim // self.heads)
+
+    @property
+    def described(self) -> int:
+        """The numbers that describe a patch before it is embedded."""
+        return self.in_chans * (self.patch**2 if self.features == "raw" else count_features(self.features))
 
     @property
     def weights_without_circuits(self) -> int:
         """The number of weights outside the projections to queries, keys and values."""
-        width, hidden = self.dim, self.mlp_dim
-        embedding = width * (self.in_chans * self.patch**2 + 1 + self.tokens + (self.pool == "cls"))
-        block = 4 * width + width * (width + 1) + hidden * (width + 1) + width * (hidden + 1)
-        return embedding + self.depth * block + 2 * width + self.num_classes * (width + 1)
+        width, hidden, own = self.dim, self.mlp_dim, self.pool == "cls"
+        positions = 0 if self.positions == "sincos" else table_size(self.positions, self.side)
+        embedding = width * (self.described + 1 + positions + own * (1 + (positions > 0)))
+        block = 4 * width + width * (self.values + 1) + hidden * (width + 1) + width * (hidden + 1)
+        block += self.heads * self.learned_scale
+        head = self.num_classes * (POOLS[self.pool].vectors * width + 1) + width * (self.pool == "attention")
+        return embedding + self.depth * block + 2 * width + head
 
     @property
     def patch(self) -> int:
@@ -122,31 +143,8 @@ def check_images(images: Tensor, *, in_chans: int, img_size: int, models: tuple[
         raise ModelError(f"Expected uint8 images or floats in [0, 1], got {images.dtype}.")
 
 
-class Preprocess(nn.Module):
-    """Normalises images of bytes 0–255 or floats 0–1; part of the model, so that prediction cannot forget it.
-
-    `mean` and `std` `(c,)` on the 0–1 scale are buffers, saved with the weights; of a stack `(m, c)`.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, in_chans: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.full((in_chans,), 0.5))
-        self.register_buffer("std", torch.full((in_chans,), 0.5))
-
-    def set_statistics(self, mean: Float[Tensor, " c"], std: Float[Tensor, " c"]) -> None:
-        """Normalise by these statistics of the training images from now on."""
-        self.mean.copy_(mean)
-        self.std.copy_(std.clamp_min(1e-3))
-
-    def forward(self, images: Images) -> Float[Tensor, "*m b c y x"]:
-        """Return images of mean 0 and deviation 1, as far as `mean` and `std` describe them."""
-        return normalised(plain(images), self.mean, self.std)  # the one place where every network takes images in
-
-
-_EMBEDDINGS = {(nn.Conv2d, Preprocess), (StackedPatches, Preprocess)}  # layers that `embed` computes at once
+# Layers that `embed` computes at once.
+_EMBEDDINGS = {(layer, first) for layer in (nn.Conv2d, StackedPatches) for first in (Preprocess, PatchFeatures)}
 # The layers after the projections that `mix` computes at once.
 _PLAIN = {(dense, LayerNorm, dense, nn.GELU, dense) for dense in (nn.Linear, StackedLinear)}
 
@@ -157,7 +155,13 @@ class Block(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.norm_attention = LayerNorm(config.dim, across=True)
-        self.attention = Attention(config.projection.build(config.dim, config.heads), config.dim)
+        self.attention = Attention(
+            config.projection.build(config.dim, config.heads),
+            config.dim,
+            values=config.values,
+            scale=config.attention_scale,
+            learned=config.heads if config.learned_scale else None,
+        )
         self.norm_mlp = LayerNorm(config.dim)
         self.mlp = nn.Sequential(
             nn.Linear(config.dim, config.mlp_dim), nn.GELU(), nn.Linear(config.mlp_dim, config.dim)
@@ -167,11 +171,11 @@ class Block(nn.Module):
     def forward(self, tokens: Float[Tensor, "*m b n d"]) -> Float[Tensor, "*m b n d"]:
         """Return the tokens after attention and MLP, each added to what came in."""
         if self._is_plain():
-            queries, keys, values = self.attention.project(self.norm_attention(tokens))
+            queries, keys, values = self.attention.prepared(self.norm_attention(tokens), scaled=False)
             weights = self._weights()
             if may_mix(tokens, queries, keys, values, weights):
                 return mix_by_kernel(tokens, queries, keys, values, weights)
-            tokens = tokens + self.attention.gather(queries, keys, values)
+            tokens = tokens + self.attention.gather(queries * weights.scale, keys, values)
         else:
             tokens = tokens + self.dropout(self.attention(self.norm_attention(tokens)))
         return tokens + self.dropout(self.mlp(self.norm_mlp(tokens)))
@@ -186,7 +190,7 @@ class Block(nn.Module):
 
     def _weights(self) -> MixWeights:
         out, norm, up, down = self.attention.out, self.norm_mlp, self.mlp[0], self.mlp[2]
-        dense: Any = up.weight, up.bias, down.weight, down.bias, norm.eps
+        dense: Any = up.weight, up.bias, down.weight, down.bias, norm.eps, self.attention.scale
         return MixWeights(out.weight, out.bias, norm.weight, norm.bias, *dense)
 
 
@@ -231,26 +235,44 @@ class ViT(Classifier):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
-        self.num_classes, self.num_features = config.num_classes, config.dim
+        self.num_classes, self.num_features = config.num_classes, POOLS[config.pool].vectors * config.dim
         self.draws = config.dropout > 0.0
-        self.preprocess = Preprocess(config.in_chans)
-        self.patch_embed = nn.Conv2d(config.in_chans, config.dim, config.patch, stride=config.patch)
+        self.preprocess, cell = Preprocess(config.in_chans), config.patch
+        if config.features != "raw":  # maps of features, of which a patch is one point
+            self.preprocess, cell = PatchFeatures(config.in_chans, config.features, config.patch), 1
+        self.patch_embed = nn.Conv2d(config.described // cell**2, config.dim, cell, stride=cell)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim)) if config.pool == "cls" else None
-        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, config.tokens, config.dim), std=0.02))
+        self._add_positions(config)
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.depth)))
         self.norm = LayerNorm(config.dim)
-        self.head = nn.Linear(config.dim, config.num_classes)
+        self.pool = AttentionPool(config.dim) if config.pool == "attention" else None
+        self.head = nn.Linear(self.num_features, config.num_classes)
+
+    def _add_positions(self, config: ViTConfig) -> None:
+        """Add the table of positions `(1, k, d)`, the class token's first: to be learned, or not even to be saved."""
+        if config.positions == "sincos":
+            self.register_buffer("pos_embed", waves(config.side, config.dim), persistent=False)
+            return
+        size = table_size(config.positions, config.side) + (config.pool == "cls")
+        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, size, config.dim), std=0.02))
 
     @property
     def models(self) -> tuple[int, ...]:
         """The number of models of a stack, `(m,)`; of one model `()`."""
         return tuple(self.pos_embed.shape[:-3])
 
+    def positions(self) -> Float[Tensor, "*m 1 n d"]:
+        """Return what is added to the tokens of all patches, row by row, for their place."""
+        kind, table = self.config.positions, self.pos_embed
+        if kind == "sincos":
+            return table
+        return gathered(table if self.cls_token is None else table[..., 1:, :], kind, self.config.side)
+
     def forward(self, images: Tensor) -> Float[Tensor, "*m b k"]:
         """Return the logits of images `(*m, b, c, s, s)`; raises `ModelError` for another shape or dtype."""
         if self._averages_at_once():
             norm = self.norm
-            return self.head(norm_mean(self.blocks(self.embed(images)), norm.weight, norm.bias, norm.eps))
+            return self.head(norm_mean(self._through_blocks(images), norm.weight, norm.bias, norm.eps))
         return self.forward_head(self.forward_features(images))
 
     def _averages_at_once(self) -> bool:
@@ -263,7 +285,13 @@ class ViT(Classifier):
 
     def forward_features(self, images: Tensor) -> Float[Tensor, "*m b n d"]:
         """Return the normalised tokens of the last block, the class token first if there is one."""
-        return self.norm(self.blocks(self.embed(images)))
+        return self.norm(self._through_blocks(images))
+
+    def _through_blocks(self, images: Tensor) -> Float[Tensor, "*m b n d"]:
+        tokens = self.embed(images)
+        for _ in range(self.config.loops):
+            tokens = self.blocks(tokens)
+        return tokens
 
     def forward_with_attention(self, images: Tensor) -> tuple[Float[Tensor, "*m b n d"], Float[Tensor, "*m b y x"]]:
         """Return what `forward_features` does, and the share of attention each patch receives in the last block.
@@ -273,40 +301,48 @@ class ViT(Classifier):
         """
         last = self.blocks[-1]
         assert isinstance(last, Block)
-        tokens = self.blocks[:-1](self.embed(images))
+        tokens = self.embed(images)
+        for _ in range(self.config.loops - 1):
+            tokens = self.blocks(tokens)
+        tokens = self.blocks[:-1](tokens)
         received = last.attention.weights(last.norm_attention(tokens)).mean(dim=(-3, -2))
         patches = received if self.cls_token is None else received[..., 1:]
         patches = patches / patches.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(patches.dtype).tiny)
-        side = self.config.img_size // self.config.patch
-        return self.norm(last(tokens)), rearrange(patches, "... (y x) -> ... y x", y=side)
+        return self.norm(last(tokens)), rearrange(patches, "... (y x) -> ... y x", y=self.config.side)
 
     def embed(self, images: Tensor) -> Float[Tensor, "*m b n d"]:
         """Return the tokens that enter the first block."""
         check_images(images, in_chans=self.config.in_chans, img_size=self.config.img_size, models=self.models)
-        patches, prepared, own = self.patch_embed, self.preprocess, self.pos_embed if self.cls_token is None else None
+        patches, prepared, positions = self.patch_embed, self.preprocess, self.positions()
         if self._embeds_at_once():
             assert patches.bias is not None
-            statistics = prepared.mean, prepared.std
-            tokens = embed(images, *statistics, patches.weight, patches.bias, own, self.config.patch)
-            if own is not None:
-                return tokens
+            weights = patches.weight, patches.bias, positions
+            if isinstance(prepared, PatchFeatures):
+                maps, statistics = prepared.features(images), (prepared.feature_mean, prepared.feature_std)
+                tokens = embed_maps(maps, *statistics, *weights)
+            else:
+                tokens = embed(images, prepared.mean, prepared.std, *weights, self.config.patch)
         else:
-            tokens = rearrange(patches(prepared(images)), "... d y x -> ... (y x) d")
-        if self.cls_token is not None:
-            tokens = torch.cat((self.cls_token.expand(*tokens.shape[:-2], 1, -1), tokens), dim=-2)
-        # Positions come first, as the sum takes their layout in memory, token after token, not the convolution's.
-        return self.pos_embed + tokens
+            # Positions come first, as the sum takes their layout in memory, token after token, not the convolution's.
+            tokens = positions + rearrange(patches(prepared(images)), "... d y x -> ... (y x) d")
+        if self.cls_token is None:
+            return tokens
+        token = self.cls_token if self.config.positions == "sincos" else self.cls_token + self.pos_embed[..., :1, :]
+        return torch.cat((token.expand(*tokens.shape[:-2], 1, -1), tokens), dim=-2)
 
     def _embeds_at_once(self) -> bool:
         """Return whether normalising and embedding are one operation: nobody watches, and the layers are as built."""
-        patches, prepared, patch = self.patch_embed, self.preprocess, self.config.patch
+        patches, prepared, config = self.patch_embed, self.preprocess, self.config
         if (type(patches), type(prepared)) not in _EMBEDDINGS or patches.bias is None:
             return False
-        shape = self.config.dim, self.config.in_chans, patch, patch
+        patch = config.patch if config.features == "raw" else 1
+        shape = config.dim, config.described // patch**2, patch, patch
         built = patches.stride == (patch, patch) and patches.padding == (0, 0) and patches.weight.shape[-4:] == shape
         return built and unhooked(patches, prepared)
 
     def forward_head(self, tokens: Float[Tensor, "*m b n d"], *, pre_logits: bool = False) -> Float[Tensor, "*m b k"]:
-        """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(*m, b, d)`."""
-        pooled = POOLS[self.config.pool](tokens)
+        """Return the logits of pooled tokens, or with `pre_logits` the pooled features `(*m, b, num_features)`."""
+        pool = POOLS[self.config.pool].function or self.pool
+        assert pool is not None
+        pooled = pool(tokens)
         return pooled if pre_logits else self.head(pooled)

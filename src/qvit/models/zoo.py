@@ -11,6 +11,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from qvit.errors import CircuitError, ConfigError, ModelError, nearest
+from qvit.models.baselines import BASELINES, Baseline, BaselineConfig
+from qvit.models.dsconv import DSCONV, DSConv, DSConvConfig
 from qvit.models.networks import NETWORKS, TIMM, Network, NetworkConfig
 from qvit.models.projections import PROJECTIONS, Quantum, make_projection, projection_options
 from qvit.models.vit import ViT, ViTConfig
@@ -20,8 +22,9 @@ KINDS = {{"quantum": "qvit", "linear": "vit"}.get(kind, kind): kind for kind in 
 SIZES = ("4q1h", "4q2h", "8q1h", "8q2h")
 SAID_BY_NAME = ("dim", "heads", "projection")
 MATCH_TOLERANCE = 0.03
-ModelConfig = ViTConfig | NetworkConfig
-Model = ViT | Network
+ModelConfig = ViTConfig | NetworkConfig | DSConvConfig | BaselineConfig
+Model = ViT | Network | DSConv | Baseline
+OTHERS: tuple[type[Any], ...] = (NetworkConfig, DSConvConfig, BaselineConfig)  # kinds of configurations with an `arch`
 MATCHED = "_matched"
 _NAME = re.compile(rf"([a-z_]+)_([0-9]{{1,9}})q([0-9]{{1,9}})h({MATCHED})?")
 
@@ -72,7 +75,11 @@ def create_model(
     the kind is `vit`) describe the QViT to match; options that only the kind takes describe the model of that kind;
     options that both take (`n_layers`, if the kind is `unlu`) describe both.
 
-    `options` are fields of `ViTConfig` or of the projection, or of `NetworkConfig`, such as `depth=2`, `n_layers=2`.
+    `logistic`, `extra_trees`, `nearest` and `commonest` are plain baselines (`models.baselines`), which know nothing
+    until `training.run.train_run` fits them. `dsconv` is a convolutional network of about a thousand parameters;
+    `dsconv_4q2h_matched` has the parameter count of `qvit_4q2h`, which options of `ViTConfig` and circuits describe.
+
+    `options` are fields of `ViTConfig` or of the projection, or of the other kinds' configuration, such as `depth=2`.
     Raises `ConfigError` for unknown names and options, `ModelError` for sizes that do not fit together.
     """
     config = model_config(
@@ -83,7 +90,14 @@ def create_model(
 
 def build(config: ModelConfig) -> Model:
     """Return the model that a configuration describes, with fresh weights."""
-    return ViT(config) if isinstance(config, ViTConfig) else Network(config)
+    match config:
+        case ViTConfig():
+            return ViT(config)
+        case NetworkConfig():
+            return Network(config)
+        case DSConvConfig():
+            return DSConv(config)
+    return Baseline(config)
 
 
 def build_without_numbers(config: ModelConfig) -> Model:
@@ -108,7 +122,7 @@ def read_config(values: dict[str, Any]) -> ModelConfig:
 
     Raises `ConfigError` for unknown options and values of the wrong type; `ModelError` for impossible sizes.
     """
-    kind: type[ModelConfig] = NetworkConfig if "arch" in values else ViTConfig
+    kind = _kind_of(values["arch"]) if "arch" in values else ViTConfig
     known = {field.name for field in fields(kind)}
     strange = [str(key) for key in values if key not in known]
     projection = values.get("projection") if kind is ViTConfig else None
@@ -122,9 +136,17 @@ def read_config(values: dict[str, Any]) -> ModelConfig:
 
 def model_config(name: str, *, matched: bool = False, **options: Any) -> ModelConfig:
     """Return the configuration that `create_model` would build; the same arguments and errors."""
-    if name in NETWORKS or name.startswith(TIMM):
-        return _network_config(name, matched, options)
+    found = parse_name(name)
+    if found is not None and found.kind == DSCONV:
+        return _dsconv_config(name, found, matched, options)
+    if name in (*NETWORKS, DSCONV, *BASELINES) or name.startswith(TIMM):
+        return _other_config(name, matched, options)
     return vit_config(name, matched=matched, **options)
+
+
+def _kind_of(arch: object) -> type[Any]:
+    """Return the kind of configuration that a network has whose `arch` this is."""
+    return BaselineConfig if arch in BASELINES else DSConvConfig if arch == DSCONV else NetworkConfig
 
 
 def vit_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig:
@@ -132,9 +154,9 @@ def vit_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig
     found = parse_name(name)
     if found is None or found.kind not in KINDS:
         raise ConfigError(
-            f"There is no model '{name}'.{nearest(name, [*list_models(), *NETWORKS])} "
+            f"There is no model '{name}'.{nearest(name, [*list_models(), *NETWORKS, DSCONV, *BASELINES])} "
             f"Names are {{{'|'.join(KINDS)}}}_{{qubits}}q{{heads}}h, such as qvit_4q2h; "
-            f"{', '.join(NETWORKS)}; and {TIMM}NAME."
+            f"{', '.join((*NETWORKS, DSCONV, *BASELINES))}; and {TIMM}NAME."
         )
     matched = matched or found.matched
     if matched and found.kind == "qvit":
@@ -157,23 +179,45 @@ def vit_config(name: str, *, matched: bool = False, **options: Any) -> ViTConfig
     return _match(plain, count_parameters(quantum), MATCH_TOLERANCE)
 
 
-def _network_config(name: str, matched: bool, options: dict[str, Any]) -> NetworkConfig:
+def _other_config(name: str, matched: bool, options: dict[str, Any]) -> Any:
     if matched:
         raise ConfigError(f"Only a ViT, such as vit_4q2h, can be matched to its qvit, not '{name}'.")
-    known = [field.name for field in fields(NetworkConfig) if field.name != "arch"]
+    kind = _kind_of(name)
+    known = [field.name for field in fields(kind) if field.name != "arch"]
     for key in options:
         if key not in known:
             raise ConfigError(f"{name} has no option '{key}'.{nearest(key, known)} Known: {', '.join(known)}.")
-    return validated(NetworkConfig, {"arch": name, **options})
+    return validated(kind, {"arch": name, **options})
+
+
+def _dsconv_config(name: str, found: ModelName, matched: bool, options: dict[str, Any]) -> DSConvConfig:
+    """Return the network matched to a QViT; what is no option of its own describes the QViT."""
+    qvit = f"qvit_{found.qubits}q{found.heads}h"
+    if not (matched or found.matched):
+        raise ConfigError(
+            f"There is no model '{name}'. A {DSCONV} has no qubits and heads: use {DSCONV}, or {name}{MATCHED}, which "
+            f"has the parameter count of {qvit}."
+        )
+    for key in ("filters", "pooled"):
+        if key in options:
+            raise ConfigError(f"The parameter count of '{name}' says the {key}; leave it out, or use {DSCONV}.")
+    own = {field.name for field in fields(DSConvConfig)}
+    images = {key: value for key, value in options.items() if key in own}
+    described = {key: value for key, value in options.items() if key not in own or key in _vit_fields()}
+    quantum = count_parameters(vit_config(qvit, **described))
+    return validated(DSConvConfig, images).matched(quantum, MATCH_TOLERANCE)
 
 
 def count_parameters(model: nn.Module | ModelConfig, *, within: str = "") -> int:
     """Return the number of trainable parameters of a model, or of the one that a configuration describes.
 
-    Only parameters with `within` in their name count: "attention.project." selects those that make Q, K and V.
+    Only parameters with `within` in their name count: "attention.project." selects those that make Q, K and V. Those of
+    a plain baseline are the numbers that it stores, once it is fitted.
     """
     if not isinstance(model, nn.Module):
         model = build_without_numbers(model)
+    if isinstance(model, Baseline) and not within:
+        return model.head.numbers
     return sum(p.numel() for name, p in model.named_parameters() if p.requires_grad and within in name)
 
 

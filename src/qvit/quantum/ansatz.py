@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from qvit.errors import CircuitError, nearest
@@ -104,6 +104,18 @@ def _unlu_qk(n: int, n_layers: int) -> Circuit:
     last = 3 * n * n_layers
     gates = (*_unlu_gates(n, n_layers), *ring(range(n)), Gate("RY", (0,), w(last)))
     return Circuit(n, n, last + 1, gates, (Z(0),))
+
+
+@lru_cache(maxsize=64)  # so that a family has one, by which its circuits are kept
+def with_pairs(ansatz: Ansatz) -> Ansatz:
+    """Return the same family read out further: after its own n values ⟨Zᵢ⟩ all n(n−1)/2 ⟨ZᵢZⱼ⟩, i < j."""
+
+    def build(n: int, n_layers: int) -> Circuit:
+        circuit = ansatz.build(n, n_layers)
+        pairs = tuple(Z(i) @ Z(j) for i in range(n) for j in range(i + 1, n))
+        return replace(circuit, observables=circuit.observables + pairs)
+
+    return replace(ansatz, name=f"{ansatz.name}+zz", build=build)
 
 
 def _pyramid_pairs(n: int) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qvit.report.claims import NO_DIFFERENCE, Family, Finding
+from qvit.report.claims import NO_DIFFERENCE, PLAIN, Family, Finding
 from qvit.report.controls import CONTROLS
 from qvit.report.words import p_value, signed
 
@@ -21,6 +21,7 @@ class Line:
     tone: Tone
 
 
+PLAINLY = "Is a plain baseline ahead of the QViT?"
 UNTOLD = Line(
     "Does the quantum part help?",
     "This study cannot tell",
@@ -39,6 +40,7 @@ def answer(first: Sequence[Family], asked: Sequence[Family], titles: dict[str, s
     controls = [by_key[key] for key, control in CONTROLS.items() if control.isolates and key in by_key]
     lines = [_lead(controls)] if controls else [UNTOLD] if by_key else []
     lines += [_line(by_key[key], titles) for key, control in CONTROLS.items() if control.is_told and key in by_key]
+    lines += [_plain(family, titles) for family in asked if family.key == PLAIN and family.of("auc")]
     return lines + [_teacher(family) for family in asked if family.key == "distillation" and family.of("auc")]
 
 
@@ -95,6 +97,26 @@ def _verdict(finding: Finding) -> tuple[str, Tone]:
     if not finding.shown:
         return NO_DIFFERENCE, "none"
     return ("the QViT is better", "better") if finding.comparison.difference > 0 else ("the QViT is worse", "worse")
+
+
+def _plain(family: Family, titles: dict[str, str]) -> Line:
+    """Say on which datasets which plain baselines are ahead of the QViTs, the furthest first, and by how much."""
+    findings = sorted(family.of("auc"), key=lambda one: -one.comparison.difference)
+    ahead: dict[str | None, list[str]] = {one.dataset: [] for one in findings if one.comparison.difference > 0}
+    if not ahead:
+        best = findings[0]
+        return Line(
+            PLAINLY, "no", f"the best is {best.a} on {titles[best.dataset or '']}, test AUC {signed(best)}", "none"
+        )
+    for one in findings:
+        if one.comparison.difference > 0:
+            ahead[one.dataset].append(f"{one.a} {signed(one)}{', shown' * one.shown}")
+    shown = {one.dataset for one in findings if one.shown and one.comparison.difference > 0}
+    total = len({one.dataset for one in findings})
+    verdict = f"{f'yes, shown on {len(shown)}' if shown else f'{NO_DIFFERENCE}, but ahead on {len(ahead)}'} of {total}"
+    told = "; ".join(f"{titles[name or '']}: {', '.join(each)}" for name, each in ahead.items())
+    figures = f"those ahead by mean test AUC, minus {findings[0].b}: {told}"
+    return Line(PLAINLY, f"{verdict} datasets", figures, "worse" if shown else "none")
 
 
 def _teacher(family: Family) -> Line:

@@ -16,12 +16,12 @@ from qvit.evaluation.paired import Comparison, contrast, hedges_g, holm, mean_co
 from qvit.evaluation.ranking import Friedman, Ranking, friedman, rank
 from qvit.evaluation.sampled import METRICS
 from qvit.report.arms import LEVEL, Arm, Results, TestSet
-from qvit.report.controls import CONTROLS, TWIN
+from qvit.report.controls import BASELINES, CONTROLS, TWIN
 from qvit.study.spec import SCRATCH
 
 ALPHA = round(1 - LEVEL, 9)  # rounded, as 1 − 0.95 is slightly more than 0.05
 NO_DIFFERENCE = "no difference shown"
-CLASSICAL, GAINS = "classical", "gains"  # keys of families
+CLASSICAL, GAINS, PLAIN = "classical", "gains", "baselines"  # keys of families
 
 Sides = tuple[tuple[Arm, ...], tuple[Arm, ...]]
 
@@ -113,10 +113,12 @@ def families(results: Results) -> list[Family]:
             list(_controls(results)),
             list(_all_sizes(results, [kind for kind in CONTROLS if kind != TWIN])),
         ),
+        (PLAIN, "Is a plain baseline better than the quantum vision transformers?", list(_plain(results)), []),
         ("distillation", "What is pre-training on a teacher worth?", list(_distilled(results)), []),
         ("heads", "Are two heads better than one?", list(_ablation(results, "heads")), []),
         ("qubits", "Are more qubits better?", list(_ablation(results, "qubits")), []),
         ("layers", "Are more circuit layers better?", list(_ablation(results, "layers")), []),
+        ("options", "What are options worth?", list(_with_options(results)), []),
     ]
     found = [family(results, key, question, pairs, together) for key, question, pairs, together in asked if pairs]
     return [one for one in found if one.findings]
@@ -239,6 +241,16 @@ def _controls(results: Results) -> Iterator[Pair]:
             yield from (pair for pair in twins(results, kind) if pair.a[0].regime == SCRATCH)
 
 
+def _plain(results: Results) -> Iterator[Pair]:
+    """Yield each plain baseline paired with the mean of all QViTs, both from scratch."""
+    scratch = [arm for arm in results.arms if arm.regime == SCRATCH]
+    ours = tuple(arm for arm in scratch if arm.kind == "qvit")
+    for arm in scratch:
+        if arm.kind in BASELINES and ours:
+            name = "QViT" if len(ours) == 1 else f"mean of {len(ours)} QViTs"
+            yield Pair((arm,) * len(ours), ours, BASELINES[arm.kind], name)
+
+
 def _distilled(results: Results) -> Iterator[Pair]:
     for arm in results.arms:
         if arm.regime == SCRATCH:
@@ -263,6 +275,15 @@ def _ablation(results: Results, field: str) -> Iterator[Pair]:
         if smaller:
             other = max(smaller, key=lambda one: int(getattr(one, field)))
             yield Pair((arm,), (other,), arm.title, other.title)
+
+
+def _with_options(results: Results) -> Iterator[Pair]:
+    """Yield each arm that has options of its own paired with the arm that has none, all else being equal."""
+    plain = [arm for arm in results.arms if arm.options == Arm.options]
+    for arm in results.arms:
+        for other in plain if arm.options != Arm.options else ():
+            if arm.shares(other, "name", "layers", "regime"):
+                yield Pair((arm,), (other,), arm.title, other.title)
 
 
 def gain_differences(results: Results) -> Family | None:

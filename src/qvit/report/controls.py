@@ -1,4 +1,7 @@
-"""The models that QViTs are compared with: one row per kind that has something else in the circuits' place."""
+"""The models that QViTs are compared with: one row per kind that has something else in the circuits' place.
+
+Plain baselines are compared with, too: whether a model as simple as these would do.
+"""
 
 from dataclasses import dataclass
 
@@ -36,4 +39,15 @@ CONTROLS = {
         Control("circulant_matched", "circular convolutions, same parameter count"),
         Control("unlu_matched", "the circuits of Unlu et al., same parameter count"),
     )
+}
+
+
+# The plain baselines, by kind, in words; none has anything of a QViT, so they are no controls.
+BASELINES = {
+    "logistic": "logistic regression",
+    "extra_trees": "extra trees",
+    "nearest": "nearest images",
+    "commonest": "the commonest class",
+    "dsconv": "a convolutional network of about a thousand parameters",
+    "dsconv_matched": "a convolutional network, same parameter count",
 }

@@ -18,8 +18,8 @@ from qvit.files import write_atomic
 from qvit.report import charts
 from qvit.report.answer import Line, answer
 from qvit.report.arms import Arm, Results, TestSet, load_results
-from qvit.report.claims import ALPHA, NO_DIFFERENCE, Family, families, gain_differences, headline, ranking
-from qvit.report.controls import CONTROLS
+from qvit.report.claims import ALPHA, NO_DIFFERENCE, PLAIN, Family, families, gain_differences, headline, ranking
+from qvit.report.controls import BASELINES, CONTROLS
 from qvit.report.drawing import Chart
 from qvit.report.forest import forest
 from qvit.report.formats import Table, write_tables
@@ -39,6 +39,8 @@ from qvit.study.database import OnWait
 from qvit.study.spec import SCRATCH
 
 MOST_ARMS = 4  # in a chart of curves
+# Families of arms that differ in one thing, and what their sections are called.
+ABLATIONS = {"heads": "Heads", "qubits": "Qubits", "layers": "Layers of circuits", "options": "Options"}
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,12 @@ def build_sections(results: Results, asked: list[Family], first: list[Family]) -
         sections.append(_worth(results, by_key, first))
     if "classical" in by_key:
         sections.append(_family_section(results, by_key["classical"], "Quantum and classical"))
+    if PLAIN in by_key:
+        sections.append(_family_section(results, by_key[PLAIN], "Plain baselines"))
     if "distillation" in by_key:
         sections.append(_distillation(results, by_key["distillation"]))
     sections += [
-        _family_section(results, by_key[key], title, against=True)
-        for key, title in (("heads", "Heads"), ("qubits", "Qubits"), ("layers", "Layers of circuits"))
-        if key in by_key
+        _family_section(results, by_key[key], title, against=True) for key, title in ABLATIONS.items() if key in by_key
     ]
     # Numbered, since a file's name may not be usable in a link, or may be that of another section.
     sections += [_dataset(results, test, f"dataset-{k}") for k, test in enumerate(results.tests, 1)]
@@ -140,6 +142,10 @@ def _main(results: Results) -> Section:
         for metric in METRICS
         if (why := test.untold(metric))
     ]
+    if not any(arm.kind in BASELINES for arm in results.arms):
+        text.append(
+            "This study has no plain baselines, such as logistic regression: whether one would do as well is not known."
+        )
     if any(test.synthetic for test in results.tests):
         text.append("Some images are synthetic: the figures say nothing of medicine.")
     return Section("results", "Results", tuple(text), tuple(t for t in tables if t is not None), tuple(pictures))

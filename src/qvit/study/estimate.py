@@ -20,6 +20,8 @@ from qvit.data.transfer import load_images
 from qvit.data.views import Views
 from qvit.distill.pipeline import FEW, DistillationConfig
 from qvit.errors import CircuitWarning
+from qvit.models.baselines import BaselineConfig
+from qvit.models.pooled_features import number_of_features
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import ModelConfig, build, count_parameters
 from qvit.study.driver import MOST_IN_STACK
@@ -29,6 +31,7 @@ from qvit.timing import median_milliseconds
 from qvit.training.batches import default_batch_size
 from qvit.training.config import MEMORY
 from qvit.training.distributed import ALONE
+from qvit.training.fitted import LEAVES, MOST_ROWS, MOST_TO_CHOOSE
 from qvit.training.many import most_together
 from qvit.training.options import RunConfig
 from qvit.training.prediction import predict_logits, predict_stack
@@ -41,6 +44,9 @@ ENOUGH = 0.4  # seconds for timing one model
 STEPS = 20  # at most
 VIEWS = 256  # images predicted to time prediction
 START = 0.5  # seconds of a run besides training: reading, evaluating with intervals, writing
+# Seconds of fitting a baseline on a processor of 2020: for each tree, row and doubling of rows; for each row, feature
+# and class; for each pair of images and feature.
+FITTING = {"extra_trees": 2e-7, "logistic": 3e-6, "nearest": 2e-10}
 BYTES = {"score": 21, "epoch": 260, "weight": 4, "run": 6000}  # bytes on disk per score, epoch, weight and run
 
 
@@ -176,6 +182,9 @@ class _Timer:
         config, info = job.resolved(), self._info(job.run)
         total = 0.0
         for run, images in _stages(config, info.splits["train"], self._root):
+            architecture = self._architecture(run, info)
+            if isinstance(architecture, BaselineConfig):
+                return START + _fitting(architecture, info, group_size(_group(info, run))), 1
             batch = run.train.batch_size or default_batch_size(images)
             together = self._most(run, info, batch, together)
             step, view = self._time(run, info, batch, together)
@@ -191,6 +200,8 @@ class _Timer:
         total = 0.0
         for run, _ in _stages(config, info.splits["train"], self._root):
             architecture = self._architecture(run, info)
+            if isinstance(architecture, BaselineConfig):
+                return BYTES["run"] + scores * BYTES["score"] + _numbers(architecture, info) * BYTES["weight"]
             if architecture not in self._weights:
                 self._weights[architecture] = count_parameters(architecture)
             total += BYTES["run"] + scores * BYTES["score"] + run.train.epochs * BYTES["epoch"]
@@ -229,12 +240,34 @@ class _Timer:
     def _time(self, run: RunConfig, info: DatasetInfo, batch: int, together: int) -> tuple[float, float]:
         architecture = self._architecture(run, info)
         alike = replace(architecture, num_classes=2)  # the time that classes, and losses, take is next to nothing
-        key = alike, batch, run.train.threads, run.train.device, run.stacked, together
+        changed = run.train.distort > 0.0, run.train.mixup > 0.0
+        key = alike, batch, changed, run.train.threads, run.train.device, run.stacked, together
         if key not in self._timed:
             with warnings.catch_warnings(), surroundings(run.train.threads), seeded(0, alone=False):
                 warnings.simplefilter("ignore", CircuitWarning)
                 self._timed[key] = _time(run, architecture, info, batch, together)
         return self._timed[key]
+
+
+def _fitting(baseline: BaselineConfig, info: DatasetInfo, elements: int) -> float:
+    """Return about how many seconds a baseline takes to be fitted and to predict; nothing is timed."""
+    images, features = info.splits["train"], number_of_features(info.channels)
+    rows, asked = max(images, min(images * elements, MOST_ROWS)), elements * (info.splits["val"] + info.splits["test"])
+    each = FITTING.get(baseline.arch, 0.0)
+    return each * {
+        "extra_trees": baseline.trees * rows * math.log2(rows + 1),
+        "logistic": rows * features * info.num_classes,
+        "nearest": (asked + min(images, MOST_TO_CHOOSE)) * images * features,
+    }.get(baseline.arch, 0.0)
+
+
+def _numbers(baseline: BaselineConfig, info: DatasetInfo) -> int:
+    """Return about how many numbers a baseline stores."""
+    images, features, classes = info.splits["train"], number_of_features(info.channels), info.num_classes
+    return {
+        "extra_trees": baseline.trees * min(images, LEAVES) * (6 + classes),
+        "nearest": images * (features + 1),
+    }.get(baseline.arch, (features + 1) * classes)
 
 
 def _group(info: DatasetInfo, run: RunConfig) -> str:

@@ -1,11 +1,16 @@
-"""The models of a study: names, or grids of kind × qubits × heads × layers."""
+"""The models of a study: names, or grids of kind × qubits × heads × layers × options."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
+from qvit.data.options import IMPORT_KEYS
 from qvit.errors import ConfigError, nearest
+from qvit.models.baselines import BASELINES
+from qvit.models.dsconv import DSCONV
 from qvit.models.projections import PROJECTIONS
 from qvit.models.zoo import KINDS, MATCHED, parse_name
 from qvit.study import values
@@ -48,15 +53,15 @@ def _by_recipes(entry: Any, folder: Path) -> list[StudyModel]:
 
 
 def _models(entry: Any) -> list[StudyModel]:
-    """Return the models of one entry: a name, or a grid of kind × qubits × heads × layers."""
+    """Return the models of one entry: a name, or a grid of kind × qubits × heads × layers × options."""
     if isinstance(entry, str):
         return [model_named(entry, {}, None)]
     said = values.mapping(entry, "an entry of models", KEYS)
-    options, label = values.options(said.get("options"), "a model's options"), said.get("label")
+    several, label = _axes(values.options(said.get("options"), "a model's options")), said.get("label")
     layers = [values.whole(n, "layers", least=1) for n in values.several(said.get("layers", 1), "layers")]
     if ("name" in said) == ("kind" in said):
         raise ConfigError(f"An entry of models has either a name or a kind, got {entry!r}.")
-    if "layers" in said and "n_layers" in options:
+    if "layers" in said and any("n_layers" in options for options in several):
         raise ConfigError(f"An entry of models has either layers or the option n_layers, got {entry!r}.")
     if "name" in said:
         if {"qubits", "heads"} & said.keys():
@@ -75,12 +80,40 @@ def _models(entry: Any) -> list[StudyModel]:
             for h, q, kind in product(heads, qubits, kinds)
         ]
     grid = [(name, n) for n in layers for name in names if n == layers[0] or _takes_layers(name)]
-    if label is not None and len(grid) > 1:
-        raise ConfigError(f"The label {label!r} would be that of {len(grid)} models; give each an entry of its own.")
+    number = len(grid) * len(several)
+    values.check_number(number, "models", MOST_MODELS)
+    if label is not None and number > 1:
+        raise ConfigError(f"The label {label!r} would be that of {number} models; give each an entry of its own.")
     deep = {name for name in names if _takes_layers(name)}
     return [
-        model_named(name, options | {"n_layers": n} if n > 1 and name in deep else options, label) for name, n in grid
+        model_named(name, options | {"n_layers": n} if n > 1 and name in deep else options, label)
+        for options in several
+        for name, n in grid
     ]
+
+
+def _axes(options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return options in which every list has become one of its values, in all combinations; null leaves one out."""
+    listed = {key for key, value in options.items() if isinstance(value, list) and key not in IMPORT_KEYS}
+    axes = [values.several(value, key) if key in listed else [value] for key, value in options.items()]
+    values.check_number(prod(map(len, axes)), "models", MOST_MODELS)
+    found = [dict(zip(options, chosen, strict=True)) for chosen in product(*axes)]
+    return [{key: value for key, value in one.items() if value is not None or key not in listed} for one in found]
+
+
+def baselines_of(models: Sequence[StudyModel]) -> list[StudyModel]:
+    """Return the plain baselines that a study is given besides its own models, without those that it has.
+
+    The convolutional network has the parameter count of the first QViT, if there is one.
+    """
+    first = next((model for model in models if model.kind == "qvit"), None)
+    plain = [model_named(name, {}, None) for name in BASELINES]
+    if first is None:
+        plain.append(model_named(DSCONV, {}, None))
+    else:
+        plain.append(model_named(f"{DSCONV}_{first.qubits}q{first.heads}h{MATCHED}", first.options, None))
+    labels = {model.label for model in models}
+    return [model for model in plain if model.label not in labels]
 
 
 def _takes_layers(name: str) -> bool:

@@ -17,8 +17,9 @@
     overrides:
       - {where: {dataset: breastmnist, model: "qvit_*"}, set: {lr: 0.003}}
 
-Only `datasets` and `models` are needed. Every option of `qvit train` may stand under `options`, `set` and a model's
-`options`, those of `qvit distill` in a regime too, those of `qvit teacher` in a teacher.
+Only `datasets` and `models` are needed. Plain baselines join the models, unless it says `baselines: never`.
+Every option of `qvit train` may stand under `options`, `set` and a model's `options`, those of `qvit distill` in a
+regime too, those of `qvit teacher` in a teacher.
 """
 
 from collections import Counter
@@ -36,12 +37,16 @@ from qvit.distill.options import teacher_options
 from qvit.documents import LARGEST_YAML, parse_yaml
 from qvit.errors import ConfigError, FileError, ModelError, QvitError, nearest
 from qvit.files import expanded, read_text
-from qvit.models.zoo import model_config, parse_name
+from qvit.models.baselines import BASELINES
+from qvit.models.zoo import KINDS, model_config, parse_name
 from qvit.study import grid, values
 from qvit.study.spec import SCRATCH, Job, Study, StudyModel
+from qvit.training.options import OF_BASELINES, TRAIN_KEYS, model_keys
 
-KEYS = ("title", "description", "datasets", "models", "seeds", "options", "teachers", "regimes", "overrides", "stack")
-STACK = ("auto", "never")
+KEYS = ("title", "description", "datasets", "models", "baselines", "seeds", "options", "teachers", "regimes",
+        "overrides", "stack")  # fmt: skip
+STACK = BASELINES_ARE = ("auto", "never")
+DEFAULT_BASELINES = "auto"  # a comparison without them misleads
 WHERE_KEYS = ("dataset", "model", "regime", "seed", "teacher")
 OF_DATA = ("size", "task", *IMPORT_KEYS)  # that a dataset may set for all of its runs, its teachers among them
 OF_MODELS = ("n_layers",)  # set by `layers` of a model, as sizes of models are compared
@@ -98,6 +103,7 @@ class _Parser:
             if number > 1:
                 raise ConfigError(f"Two datasets are called '{name}'; rename a file.")
         models = grid.models_of(said.get("models"), self.folder)
+        plain = self._baselines(said.get("baselines", DEFAULT_BASELINES), models)
         seeds = values.seeds(said.get("seeds", 1), "seeds")
         common = values.options(said.get("options"), "options", *OF_MODELS)
         teachers = {
@@ -108,11 +114,12 @@ class _Parser:
         given = said.get("overrides")
         entries = values.several(given, "overrides", empty=True, most=MOST_OVERRIDES)
         overrides = [_override(entry, self._dataset) for entry in entries]
-        values.check_number(len(datasets) * len(models) * len(regimes) * len(seeds), "runs", values.MOST_RUNS)
+        runs = len(datasets) * (len(models) * len(regimes) + len(plain)) * len(seeds)
+        values.check_number(runs, "runs", values.MOST_RUNS)
         stack = said.get("stack", "auto")
         if stack not in STACK:
             raise ConfigError(f"stack must be {' or '.join(STACK)}, got {stack!r:.80}.")
-        jobs = _jobs(dict(described), models, seeds, common, teachers, regimes, overrides)
+        jobs = _jobs(dict(described), models, plain, seeds, common, teachers, regimes, overrides)
         if stack == "auto":
             jobs = [_stacked(job) for job in jobs]
         _check_options(jobs)
@@ -125,12 +132,17 @@ class _Parser:
             title=values.line(said.get("title", self.name), "title"),
             description=values.line(said["description"], "description") if said.get("description") is not None else "",
             datasets=tuple(datasets),
-            models=tuple(models),
+            models=(*models, *plain),
             regimes=tuple(regimes),
             seeds=tuple(seeds),
             jobs=tuple(jobs),
             text=self.text,
         )
+
+    def _baselines(self, said: Any, models: Sequence[StudyModel]) -> list[StudyModel]:
+        if said not in BASELINES_ARE:
+            raise ConfigError(f"baselines must be {' or '.join(BASELINES_ARE)}, got {said!r:.80}.")
+        return [] if said == "never" else grid.baselines_of(models)
 
     def _described(self, said: Any) -> tuple[str, dict[str, Any]]:
         """Return a dataset's name or path, and the options that all of its runs take."""
@@ -288,7 +300,8 @@ def _overridden(job: Job, overrides: Iterable[Override]) -> Job:
 
 def _stacked(job: Job) -> Job:
     """Return the job as one of a stack, where its model has others like it, and unless it says what it wants."""
-    plain = job.role == "student" and parse_name(job.model.name) is not None
+    found = parse_name(job.model.name)
+    plain = job.role == "student" and found is not None and found.kind in KINDS
     if not plain or job.options.get("dropout") or "stacked" in job.options:
         return job
     return replace(job, options=job.options | {"stacked": True})
@@ -297,13 +310,17 @@ def _stacked(job: Job) -> Job:
 def _jobs(
     datasets: Mapping[str, dict[str, Any]],
     models: Sequence[StudyModel],
+    plain: Sequence[StudyModel],
     seeds: Sequence[int],
     common: dict[str, Any],
     teachers: dict[str, list[_Member]],
     regimes: dict[str, tuple[str | None, dict[str, Any]]],
     overrides: Sequence[Override],
 ) -> list[Job]:
-    """Return all runs, one seed after another, so that an unfinished study is useful, with teachers before students."""
+    """Return all runs, one seed after another, so that an unfinished study is useful, with teachers before students.
+
+    `plain` are the baselines that the study is given: from scratch alone, with those of its options that they take.
+    """
     jobs: list[Job] = []
     for dataset, of_data in datasets.items():
         taught_by: dict[str, tuple[Job, ...]] = {}
@@ -319,11 +336,29 @@ def _jobs(
                 for m, options in ((m, of_data | m.options) for m in members)
             )
             jobs += taught_by[teacher]
-        for seed, (regime, (teacher, own)), model in product(seeds, regimes.items(), models):
+        scratch = SCRATCH, regimes.get(SCRATCH, (None, {}))
+        wanted = [*product(regimes.items(), models), *((scratch, model) for model in plain)]
+        for seed, ((regime, (teacher, own)), model) in product(seeds, wanted):
             options = of_data | common | model.options | own
             options |= {"dataset": dataset, "model": model.name, "seed": seed}
             if teacher is not None:
                 options |= {"scratch": False}
             taught = () if teacher is None else taught_by[teacher]
-            jobs.append(_overridden(Job("student", dataset, model, regime, seed, options, taught), overrides))
+            job = _overridden(Job("student", dataset, model, regime, seed, options, taught), overrides)
+            jobs.append(_as_taken(job, given=model in plain))
     return jobs
+
+
+def _as_taken(job: Job, *, given: bool) -> Job:
+    """Return a job without options for other models than its own, if that is a baseline, or `given` to the study.
+
+    Options that stand at the model itself are kept, so that they are refused if it does not take them.
+    """
+    model, others = job.model, set[str]()
+    if model.name in BASELINES:
+        others |= {*TRAIN_KEYS} - {*OF_BASELINES} | {"stacked"}
+    if given:
+        others |= {"stacked"} | ({*model_keys()} if model.qubits is None else set())
+    others -= model.options.keys()
+    kept = {key: value for key, value in job.options.items() if key not in others}
+    return job if not others else replace(job, options=kept)

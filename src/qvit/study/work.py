@@ -123,7 +123,7 @@ def _train(work: Work, on_epoch: Tell | None) -> None:
         root=work.root,
         download=work.download,
         resume=True,
-        on_epoch=_progress("train", config.train.epochs, on_epoch),
+        on_epoch=_progress("train", config.epochs, on_epoch),
     )
 
 

@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 
 from qvit.documents import one_line
-from qvit.errors import FileError, RunError
+from qvit.errors import FileError, ModelError, RunError
 from qvit.files import open_regular, remedy, write_atomic
+from qvit.models.baselines import BaselineConfig, check_arrays
 from qvit.models.vit import ViTConfig
 from qvit.models.zoo import ModelConfig, build_without_numbers
 from qvit.training.records import Best, EpochRecord, lines_of
@@ -142,9 +143,16 @@ def check_weights(weights: dict[str, torch.Tensor], architecture: ModelConfig) -
     """Raise `RuntimeError` unless weights are those of a model: the same names, shapes and types.
 
     Weights are counted before anything is built, and the model is then built without numbers. So the time and memory
-    are those of the weights, whatever sizes the architecture claims.
+    are those of the weights, whatever sizes the architecture claims. The arrays of a plain baseline have any length,
+    so what they say is looked at as well.
     """
     count = sum(value.numel() for value in weights.values())
+    if isinstance(architecture, BaselineConfig):
+        try:
+            check_arrays(weights, architecture)
+        except ModelError as error:
+            raise RuntimeError(str(error)) from error
+        return
     if isinstance(architecture, ViTConfig) and count < architecture.weights_without_circuits:
         raise RuntimeError("fewer weights than such a model has")
     if _shapes(weights) != _shapes(build_without_numbers(architecture).state_dict()):

@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from qvit.data.distort import MOST as MOST_DISTORTED
+from qvit.data.mixup import LEAST as LEAST_MIXED
+from qvit.data.mixup import MOST as MOST_MIXED
 from qvit.training.losses import LossName
 from qvit.validate import require
 
@@ -21,10 +24,13 @@ class TrainConfig:
     model needs many steps more than it needs smooth gradients; several processes share a batch. `lr` is the schedule's
     peak, `warmup` the fraction of all steps before it; `clip_norm` the largest gradient norm. `loss`: "auto", or
     one of `losses.LOSSES`. `class_weights`: "balanced" weighs classes inversely to their frequency. `augment`: a
-    group of `data.augment`, or "auto" for the dataset's own. `tta` averages predictions over that group: "always",
-    "never", or "auto" where the validation AUC is better for it. `keep`: the weights of the "best" epoch by validation
-    AUC, or of the "last". `patience`: stop after so many epochs without a better checkpoint. `threads`: CPU threads of
-    torch in a process; small models are fastest on one.
+    group of `data.augment`, or "auto" for the dataset's own. `distort`: how much training images are turned, zoomed,
+    shifted and changed in contrast, on top of that; 1 is a little (see `data.distort`). `mixup`: α of the shares by
+    which images of a batch are mixed, and their losses (see `data.mixup`). `tta` averages predictions over the group of
+    `augment`: "always", "never", or "auto" where the validation AUC is better for it. `keep`: the weights of the "best"
+    epoch by validation AUC, or of the "last"; `average`: the mean of the weights after each of so many last epochs
+    (Izmailov et al. 2018, arXiv:1803.05407). `patience`: stop after so many epochs without a better checkpoint.
+    `threads`: CPU threads of torch in a process; small models are fastest on one.
     Raises `ConfigError` for values out of range.
     """
 
@@ -39,8 +45,11 @@ class TrainConfig:
     label_smoothing: float = 0.0
     class_weights: Literal["none", "balanced"] = "none"
     augment: Literal["auto", "none", "mirror", "d4"] = "auto"
+    distort: float = 0.0
+    mixup: float = 0.0
     tta: Literal["auto", "always", "never"] = "auto"
     keep: Literal["best", "last"] = "best"
+    average: int = 1
     patience: int | None = None
     device: str = "cpu"
     threads: int = 1
@@ -59,6 +68,18 @@ class TrainConfig:
             self.clip_norm is None or 0.0 < self.clip_norm < math.inf, "clip_norm", "positive or null", self.clip_norm
         )
         require(0.0 <= self.label_smoothing < 1.0, "label_smoothing", "in [0, 1)", self.label_smoothing)
+        in_range = 0.0 <= self.distort <= MOST_DISTORTED
+        require(in_range, "distort", f"from 0 (off) to {MOST_DISTORTED:g}", self.distort)
+        in_range = self.mixup == 0.0 or LEAST_MIXED <= self.mixup <= MOST_MIXED
+        require(in_range, "mixup", f"0 (off) or from {LEAST_MIXED:g} to {MOST_MIXED:g}", self.mixup)
         require(self.patience is None or self.patience >= 1, "patience", "at least 1 or null", self.patience)
         together = self.patience is None or self.keep == "best"
         require(together, "patience", "null with keep=last, as nothing is chosen then", self.patience)
+        require(self.average >= 1, "average", "at least 1", self.average)
+        one = self.average == 1 or self.keep == "last"
+        require(one, "average", "1 with keep=best, as that keeps one epoch (set keep=last, too)", self.average)
+        require(self.average <= self.epochs, "average", f"at most epochs, {self.epochs}", self.average)
+
+    def averaged(self, epoch: int) -> int:
+        """Return over how many epochs, up to this one, weights are averaged; 1 before the last `average` ones begin."""
+        return max(1, epoch - self.epochs + self.average)

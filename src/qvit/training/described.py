@@ -10,7 +10,7 @@ from qvit.data.registry import is_path
 from qvit.documents import one_line
 from qvit.errors import ConfigError, FileError, RunError
 from qvit.files import expanded, open_regular, remedy
-from qvit.models import count_parameters
+from qvit.models import Baseline, count_parameters
 from qvit.models.zoo import Model, ModelConfig
 from qvit.training.folder import Run
 from qvit.training.objective import Guide
@@ -32,12 +32,13 @@ def describe(
         "classes": list(data.info.labels),
         "model": config.model,
         "model_config": asdict(model.config),
-        "parameters": count_parameters(model),
         "seed": config.seed,
         "train": asdict(config.train),
         "origin": None if origin is None else _describe_origin(origin, model.config, run.folder),
         "guide": None if guide is None else with_places(guide.described, lambda place: recorded(place, run.folder)),
     }
+    if not isinstance(model, Baseline):  # which is fitted later, and tells in result.json how many numbers it stores
+        described["parameters"] = count_parameters(model)
     if config.importing.changed:
         described["importing"] = config.importing.changed
     if config.recipe is not None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
-COMPUTED_BY = ("torch", "numpy", "scipy", "numba", "llvmlite", "monai")  # what a run's numbers depend on
+# What a run's numbers depend on.
+COMPUTED_BY = ("torch", "numpy", "scipy", "scikit-learn", "numba", "llvmlite", "monai")
 PACKAGES = (*COMPUTED_BY, "safetensors")
 
 

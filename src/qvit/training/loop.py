@@ -5,6 +5,7 @@ It trains one model, or a stack of models that take their steps together; `train
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from qvit.cpu.memory import reuse_memory
 from qvit.data.arrays import Dataset, Split
-from qvit.errors import ModelError, TrainingError
+from qvit.errors import ModelError, QvitError, TrainingError
 from qvit.models.convolutions import unstrided
 from qvit.models.vit import ViT
 from qvit.training.batches import alike
@@ -26,6 +27,7 @@ from qvit.training.saved import copied
 from qvit.training.state import Member, TrainState
 from qvit.training.surroundings import surroundings
 from qvit.training.together import Alone, Stack, Together
+from qvit.training.validation import validation_figures
 
 
 def fit(
@@ -43,9 +45,11 @@ def fit(
 
     Continues from `state` if one is given. `on_epoch(state)` is called after each epoch. Among epochs with equal
     validation AUC, the one with the lower validation loss is kept; `state.best.record.tta` says over which symmetries
-    its predictions were averaged. The test split is not touched. Returns the final state. Raises `TrainingError` as
-    soon as the loss or a gradient is not finite, or if nothing can be learned, `ModelError` for a model that does not
-    have one output per class, or does not fit the state, `ConfigError` for a device that is not there.
+    its predictions were averaged. Of a mean of the last weights (`config.average`), `state.best.record` has the figures
+    on the validation split, and the history those of each epoch's own. The test split is not touched. Returns the final
+    state. Raises `TrainingError` as soon as the loss or a gradient is not finite, or if nothing can be learned,
+    `ModelError` for a model that does not have one output per class, or does not fit the state, `ConfigError` for a
+    device that is not there, and for mixup with an objective that does not know of it.
 
     All processes of a `team` have to call this with the same arguments and weights. They get the numbers of one
     process up to rounding, except for dropout and the like, which every process draws for its own share.
@@ -54,7 +58,7 @@ def fit(
     with surroundings(config.threads):
         _prepare(model, one)
         _train(lambda _: Alone(model, one, team), [one], team)
-        _keep_best(model, one)
+        _keep_best(model, one, team)
     return one.state
 
 
@@ -73,7 +77,10 @@ def fit_many(models: Sequence[ViT], members: Sequence[Member]) -> None:
         of = {id(one): model for model, one in zip(models, members, strict=True)}
         _train(lambda going: Stack([of[id(one)] for one in going], going), members, ALONE)
         for model, one in zip(models, members, strict=True):
-            _keep_best(model, one)
+            try:
+                _keep_best(model, one)
+            except QvitError as error:
+                one.error = error
 
 
 def _prepare(model: nn.Module, one: Member) -> None:
@@ -84,10 +91,15 @@ def _prepare(model: nn.Module, one: Member) -> None:
     _check_trainable(model)
 
 
-def _keep_best(model: nn.Module, one: Member) -> None:
-    assert one.state.best is not None or one.error is not None, "a configuration has an epoch at least"
-    if one.state.best is not None:
-        model.load_state_dict(copied(one.state.best.model))
+def _keep_best(model: nn.Module, one: Member, team: Team = ALONE) -> None:
+    """Give a model the weights that are kept; what is said of a mean of several epochs' is found out now."""
+    best = one.state.best
+    assert best is not None or one.error is not None, "a configuration has an epoch at least"
+    if best is not None:
+        model.load_state_dict(copied(best.model))
+        if one.error is None and one.config.averaged(best.record.epoch) > 1:
+            figures = validation_figures(model, one.data, one.config, team)
+            one.state.best = replace(best, record=replace(best.record, **vars(figures)))
 
 
 def _train(together: Callable[[list[Member]], Together], members: Sequence[Member], team: Team) -> None:

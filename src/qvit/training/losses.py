@@ -71,6 +71,19 @@ def squared_emd(
     return losses if class_weights is None else losses * _each(class_weights, labels)
 
 
+def cross_entropy_and_emd(
+    logits: Float[Tensor, "*m b c"],
+    labels: Int[Tensor, "*#m b 1"],
+    *,
+    smoothing: float = 0.0,
+    class_weights: Float[Tensor, "*#m c"] | None = None,
+) -> Float[Tensor, "*m b"]:
+    """Return the mean of cross-entropy, which knows right and wrong, and squared EMD, which knows how far."""
+    one = cross_entropy(logits, labels, smoothing=smoothing, class_weights=class_weights)
+    other = squared_emd(logits, labels, smoothing=smoothing, class_weights=class_weights)
+    return (one + other) / 2.0
+
+
 def _each(class_weights: Float[Tensor, "*#m c"], labels: Int[Tensor, "*m b"]) -> Float[Tensor, "*m b"]:
     """Return the weight of each image's class."""
     return class_weights.expand(*labels.shape[:-1], -1).gather(-1, labels)
@@ -82,6 +95,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     "ce": (cross_entropy, ONE_LABEL),
     "bce": (binary_cross_entropy, ("multi-label",)),
     "emd": (squared_emd, ("ordinal",)),
+    "ce+emd": (cross_entropy_and_emd, ("ordinal",)),
 }
 # What each task may be trained with; the first is the default.
 LOSSES_OF_TASK = {

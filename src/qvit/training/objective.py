@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from qvit.data.arrays import Dataset
-from qvit.errors import ModelError
+from qvit.errors import ConfigError, ModelError
 from qvit.models.zoo import Model
 from qvit.training.batches import Batch
 from qvit.training.config import TrainConfig
@@ -18,6 +18,7 @@ from qvit.training.losses import Loss, balanced_weights, make_loss
 
 # The parameters of an objective that is a module are trained with the model's.
 # A module that stacks m models has the losses (m, b) of each, and m first in the shape of every parameter.
+# One that takes batches of mixed images (see `Batch.losses`) says so by an attribute `mixes`, which is true.
 Objective = Callable[[nn.Module, Batch], Float[Tensor, "*m b"]]
 
 
@@ -32,6 +33,7 @@ class Supervised:
     name: str
     smoothing: float
     class_weights: Tensor | None
+    mixes: ClassVar[bool] = True
 
     @cached_property
     def loss(self) -> Loss:
@@ -40,7 +42,8 @@ class Supervised:
 
     def __call__(self, model: Callable[..., Any], batch: Batch) -> Float[Tensor, "*m b"]:
         """Return the loss of each image."""
-        return self.loss(model(batch.images), batch.labels)
+        logits = model(batch.images)
+        return batch.losses(lambda one: self.loss(logits, one.labels))
 
     def stacked(self, others: Sequence["Supervised"]) -> "Supervised":
         """Return the objective of a stack, whose first model has this one; they may differ in their weights."""
@@ -61,6 +64,22 @@ def supervised(data: Dataset, config: TrainConfig) -> Supervised:
         weights = balanced_weights(data.train.labels, data.info.task, data.info.num_classes).to(config.device)
     make_loss(data.info.task, name=config.loss)
     return Supervised(data.info.task, config.loss, config.label_smoothing, weights)
+
+
+def objective_of(given: Any, data: Dataset, config: TrainConfig) -> Objective:
+    """Return an objective if one is given, else the plain one.
+
+    Raises `ConfigError` for mixup with an objective that would take mixed images for their first parts.
+    """
+    if given is None:
+        return supervised(data, config)
+    if config.mixup and not getattr(given, "mixes", False):
+        raise ConfigError(
+            f"mixup={config.mixup} needs an objective that learns from both labels of a mixed image, and says so by an "
+            f"attribute mixes=True, got {type(given).__name__}. Give it that, with its losses by `Batch.losses`, or "
+            "leave mixup out."
+        )
+    return given
 
 
 @runtime_checkable

@@ -10,15 +10,18 @@ from qvit.data.options import DEFAULTS, IMPORT_KEYS, LARGEST_SEED, ImportOptions
 from qvit.data.registry import SIZES, DatasetInfo, get_info, is_path
 from qvit.documents import parse_yaml
 from qvit.errors import ConfigError, FileError, nearest
-from qvit.models.networks import NetworkConfig
+from qvit.models.baselines import BASELINES
 from qvit.models.projections import projection_options
 from qvit.models.vit import ViTConfig
-from qvit.models.zoo import SAID_BY_NAME, ModelConfig, model_config
+from qvit.models.zoo import OTHERS, SAID_BY_NAME, ModelConfig, model_config
 from qvit.training.config import TrainConfig
 from qvit.training.losses import make_loss
 from qvit.training.recipes import check_name, found, read_flat, recipe_of, shipped_recipes, with_recipe
 from qvit.validate import require, validated
 
+TRAIN_KEYS = tuple(f.name for f in fields(TrainConfig))
+# The options of training that plain baselines take, which take no steps.
+OF_BASELINES = ("augment", "tta", "keep", "device", "threads")
 GIVEN = ("in_chans", "num_classes", "img_size", "arch", *SAID_BY_NAME)  # by the data, and by the model's name
 
 
@@ -28,12 +31,12 @@ class RunConfig:
 
     `dataset` is a name, or the path of an `.npz` file, or of a folder or table of pictures, `size` the side of its
     images in pixels, `task` that of the user's own data (inferred if None), `importing` how pictures become a dataset,
-    `model` a name of `models.zoo`, `model_options` fields of `ViTConfig` and its projection or of `NetworkConfig`,
-    `seed` fixes initial weights, order of the images, augmentation, dropout and folds. With `folds`, training and
-    validation images are divided into so many, and the run is trained without `fold`, from 1, and measured on that (see
-    `data.folds`); nothing may be chosen by it. `stacked`: the model is computed as in
-    a stack (`models.stack`), whether there are others in it or not. Numbers then differ in rounding from those of a
-    model alone, which after many epochs is another model.
+    `model` a name of `models.zoo`, `model_options` fields of `ViTConfig` and its projection or of another kind's
+    configuration, `seed` fixes initial weights, order of the images, augmentation, dropout and folds. With `folds`,
+    training and validation images are divided into so many, and the run is trained without `fold`, from 1, and measured
+    on that (see `data.folds`); nothing may be chosen by it. `stacked`: the model is computed as in a stack
+    (`models.stack`), whether there are others in it or not. Numbers then differ in rounding from those of a model
+    alone, which after many epochs is another model.
     """
 
     dataset: str
@@ -58,6 +61,18 @@ class RunConfig:
         if self.recipe is not None:
             check_name(self.recipe, "A run")
         self._check_folds()
+        if self.model in BASELINES:
+            self._check_baseline()
+
+    def _check_baseline(self) -> None:
+        usual = TrainConfig()
+        for name in TRAIN_KEYS:
+            if name not in OF_BASELINES and getattr(self.train, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"{self.model} is fitted, not trained by steps, so it takes no {name} (got "
+                    f"{getattr(self.train, name)}). Leave it out; of the options of training it takes "
+                    f"{', '.join(OF_BASELINES)}."
+                )
 
     def _check_folds(self) -> None:
         if self.folds is not None:
@@ -80,6 +95,11 @@ class RunConfig:
     def held_out(self) -> Fold | None:
         """The fold that is held out, None of a run on the whole data."""
         return None if self.folds is None or self.fold is None else Fold(self.fold, self.folds, self.seed)
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs there are at most; a plain baseline is fitted in one."""
+        return 1 if self.model in BASELINES else self.train.epochs
 
     @property
     def called(self) -> str:
@@ -118,12 +138,12 @@ class RunConfig:
 
 
 RUN_KEYS = ("dataset", "model", "seed", "size", "task", "stacked", "folds", "fold", "recipe")
-TRAIN_KEYS = tuple(f.name for f in fields(TrainConfig))
 
 
 def model_keys() -> tuple[str, ...]:
     """Return the options that models take, apart from those given by the data and the model's name."""
-    own = dict.fromkeys(f.name for kind in (ViTConfig, NetworkConfig) for f in fields(kind) if f.name not in GIVEN)
+    kinds: tuple[type[Any], ...] = (ViTConfig, *OTHERS)
+    own = dict.fromkeys(f.name for kind in kinds for f in fields(kind) if f.name not in GIVEN)
     return (*own, *projection_options())
 
 

@@ -1,6 +1,5 @@
 """Train and evaluate one model into a run folder, and resume it after any interruption."""
 
-import math
 import os
 import warnings
 from collections.abc import Callable
@@ -8,17 +7,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import Float
 from torch import nn
 
-from qvit.data.arrays import Dataset, Split
+from qvit.data.arrays import Dataset
 from qvit.data.registry import is_path
 from qvit.errors import ConfigError, DataError
 from qvit.evaluation.medmnist_files import write_result
 from qvit.files import expanded, sole_user, write_atomic
-from qvit.models import Network, NetworkConfig, count_parameters
+from qvit.models import Baseline, BaselineConfig, Network, NetworkConfig, count_parameters
 from qvit.models.pretrained import imagenet_weights, load_imagenet
 from qvit.models.stack import unstackable
 from qvit.models.vit import ViT
@@ -26,6 +22,7 @@ from qvit.models.zoo import Model, ModelConfig, build, build_without_numbers
 from qvit.training.checkpoint import load_state, load_weights, save_state, save_weights
 from qvit.training.described import describe
 from qvit.training.distributed import ALONE, Team, assemble
+from qvit.training.fitted import check_alone, fit_baseline
 from qvit.training.folder import Run, flag_of, short_name
 from qvit.training.loop import fit, fit_many
 from qvit.training.losses import make_loss
@@ -40,11 +37,11 @@ from qvit.training.records import EpochRecord, Result
 from qvit.training.saved import check_tensors
 from qvit.training.seeding import INIT, seeded
 from qvit.training.state import Member, TrainState
+from qvit.training.statistics import normalise_by
 from qvit.training.stored import ConfigFile
 from qvit.training.surroundings import surroundings
 
 OnEpoch = Callable[[EpochRecord, float], None]
-STATISTICS_BYTES = 2**25  # of images at a time
 
 
 class PretrainedWarning(UserWarning):
@@ -80,6 +77,8 @@ def train_run(
         data = team.in_turn(lambda: _load(config, root, download=download))
         run = Run(Path(folder))
         architecture = team.lead(lambda: to_build(config, data, origin or _earlier(run, resume), download=download))
+        if isinstance(architecture, BaselineConfig):
+            check_alone(config.model, guide, origin, team)
         if config.stacked and team.count > 1:
             raise ConfigError("stacked: a stack is trained by one process. Leave stacked out, or start one process.")
         check_measurable(data)
@@ -183,7 +182,11 @@ def _train(
     if isinstance(objective, nn.Module):
         team.spread(objective)
     record = recorder(run, on_epoch)
-    if config.stacked:
+    if isinstance(model, Baseline):
+        done = fit_baseline(model, data, config.train, seed=config.seed)
+        if on_epoch is not None:
+            on_epoch(done.history[-1], done.seconds[-1])
+    elif config.stacked:
         one = Member(to_learn, config.train, config.seed, objective, state or TrainState(), record)
         assert isinstance(model, ViT), "others are refused"
         fit_many([model], [one])
@@ -267,7 +270,7 @@ def _fill(model: Model, data: Dataset, *, published: bool) -> None:
     """Give a fresh model what comes from elsewhere: published weights, and the statistics of the training images."""
     if published and isinstance(model, Network) and model.config.pretrained:
         load_imagenet(model)
-    model.preprocess.set_statistics(*channel_statistics(data.train))
+    normalise_by(model.preprocess, data.train)
 
 
 def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: EpochRecord, team: Team) -> None:
@@ -287,17 +290,3 @@ def _evaluate(run: Run, model: Model, data: Dataset, config: RunConfig, best: Ep
         write_atomic(run.folder / "result.json", dump(asdict(result)))
 
     team.lead(write)
-
-
-def channel_statistics(split: Split) -> tuple[Float[torch.Tensor, " c"], Float[torch.Tensor, " c"]]:
-    """Return mean and standard deviation of each channel `(c,)` on the 0–1 scale, reading the images in parts."""
-    shape = split.shape
-    pixels = math.prod(shape[2:])
-    total = square = torch.zeros(shape[1], dtype=torch.int64)
-    for part in np.array_split(np.arange(len(split)), 1 + math.prod(shape) // STATISTICS_BYTES):
-        images = split.batch(part)[0]
-        total = total + images.sum((0, 2, 3), dtype=torch.int64)
-        square = square + images.int().square().sum((0, 2, 3), dtype=torch.int64)
-    mean = total.double() / (255.0 * pixels * len(split))
-    variance = square.double() / (255.0**2 * pixels * len(split)) - mean**2
-    return mean.float(), variance.clamp_min(0).sqrt().float()

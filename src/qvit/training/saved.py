@@ -23,6 +23,19 @@ def on_cpu(saved: dict[str, Any]) -> dict[str, Any]:
     return _with_tensors(saved, lambda tensor: tensor.detach().cpu())
 
 
+def running_mean(mean: dict[str, Any], latest: dict[str, Any], count: int) -> dict[str, Any]:
+    """Return the mean of `count` state dictionaries, from that of all but the latest; it shares nothing with them.
+
+    What is not made of plain tensors of real numbers, such as counters, is that of the latest.
+    """
+    found = copied(latest)
+    for name, value in found.items():
+        if is_plain(value) and value.is_floating_point():
+            before = mean[name].to(value.device)
+            found[name] = before + (value - before) / count
+    return found
+
+
 def is_plain(value: Any) -> bool:
     """Return whether a value is a tensor that is nothing but its numbers: neither sparse nor quantised."""
     return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized

@@ -8,7 +8,7 @@ from qvit.data.arrays import Dataset
 from qvit.errors import QvitError
 from qvit.training.config import TrainConfig
 from qvit.training.records import Best, EpochRecord
-from qvit.training.saved import copied
+from qvit.training.saved import copied, running_mean
 
 
 @dataclass
@@ -37,13 +37,20 @@ class TrainState:
         objective: dict[str, Any],
         optimizer: dict[str, Any],
         keep: Literal["best", "last"] = "best",
+        averaged: int = 1,
     ) -> None:
-        """Record an epoch, with copies of what has been learned, and keep its weights: always, or if they are best."""
+        """Record an epoch, with copies of what has been learned, and keep its weights: always, or if they are best.
+
+        If it is not the first of the epochs that are `averaged`, the mean of their weights is kept.
+        """
         self.epoch = record.epoch
         self.history.append(record)
         self.model, self.objective, self.optimizer = copied(model), copied(objective), optimizer
         if keep == "last" or self.best is None or record.merit > self.best.record.merit:
-            self.best = Best(record, self.model)
+            kept = self.model
+            if averaged > 1 and self.best is not None:
+                kept = running_mean(self.best.model, self.model, averaged)
+            self.best = Best(record, kept)
         self.seconds.append(seconds)
 
 

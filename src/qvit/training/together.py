@@ -15,7 +15,7 @@ from qvit.models.vit import Classifier, ViT
 from qvit.training.batches import Epoch, augmentation_group, load_together, shuffled
 from qvit.training.diagnose import not_finite
 from qvit.training.distributed import Team
-from qvit.training.objective import Objective, Stackable, stacked_objective, supervised
+from qvit.training.objective import Objective, Stackable, objective_of, stacked_objective
 from qvit.training.optimizer import AdamW, StackedAdamW
 from qvit.training.prediction import predict_stack
 from qvit.training.records import EpochRecord, Validation
@@ -68,7 +68,7 @@ class Alone(Together):
         self.members, self.module, self._team = [one], model, team
         config = one.config
         self.views = views_of([one.data.train], augmentation_group(one.data, config))
-        self.objective = one.objective or supervised(one.data, config)
+        self.objective = objective_of(one.objective, one.data, config)
         self._own = learning_part(self.objective, config.device)
         both = nn.ModuleList([model, self._own])
         team.join_norms(both, config.device, lambda: shuffled(one.data.train, config, generator(one.seed)))
@@ -114,8 +114,7 @@ class Alone(Together):
     def update(self, place: int, record: EpochRecord, seconds: float) -> None:
         """Record an epoch."""
         learned = {"model": self.module.state_dict(), "objective": self._own.state_dict()}
-        one = self.members[place]
-        one.state.update(record, seconds, **learned, optimizer=self.optimizer.state_dict(), keep=one.config.keep)
+        _update(self.members[place], record, seconds, **learned, optimizer=self.optimizer.state_dict())
 
 
 class Stack(Together):
@@ -129,7 +128,7 @@ class Stack(Together):
         self.members, first, device = members, members[0], members[0].config.device
         self.views = views_of([one.data.train for one in members], augmentation_group(first.data, first.config))
         self._judged = views_of([one.data.val for one in members], group_of_views(first.data, first.config))
-        objectives = [one.objective or supervised(one.data, one.config) for one in members]
+        objectives = [objective_of(one.objective, one.data, one.config) for one in members]
         for model, one, objective in zip(models, members, objectives, strict=True):
             own = learning_part(objective, device)
             if not one.state.blank:
@@ -187,8 +186,12 @@ class Stack(Together):
     def update(self, place: int, record: EpochRecord, seconds: float) -> None:
         """Record an epoch; nothing is recorded of a member that has failed."""
         learned = {"model": member(self.module.state_dict(), place), "objective": member(self._own.state_dict(), place)}
-        one, optimizer = self.members[place], self.optimizer.state_of(place)
-        one.state.update(record, seconds, **learned, optimizer=optimizer, keep=one.config.keep)
+        _update(self.members[place], record, seconds, **learned, optimizer=self.optimizer.state_of(place))
+
+
+def _update(one: Member, record: EpochRecord, seconds: float, **learned: dict[str, Any]) -> None:
+    averaged = one.config.averaged(record.epoch)
+    one.state.update(record, seconds, **learned, keep=one.config.keep, averaged=averaged)
 
 
 def check_shared(members: Sequence[Member]) -> None:
