@@ -12,6 +12,7 @@ from PIL import Image
 
 import qvit
 import qvit.answers.external  # before anything is replaced, as modules keep what they import
+import qvit.report.front
 import qvit.serve.app
 from cli.borders import COMMANDS, Border, parameters, told
 from qvit.answers.hub import Pushed

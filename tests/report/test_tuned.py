@@ -94,8 +94,8 @@ def test_it_is_said_who_won_and_by_how_much(changes: dict[str, Any], told: str) 
 
 def test_it_is_said_what_to_expect_and_what_came() -> None:
     assert sentences(tuned(VERDICT))[1:] == [
-        "Expect an AUC of 0.862 [0.820, 0.900] on new images like those of breastmnist; 0.870 over folds is what "
-        "chance helped.",
+        "Expect an AUC of 0.862 [0.820, 0.900] on new images like those of breastmnist; chance has helped to the "
+        "0.870 over folds.",
         "One reading of 156 test images should fall between 0.790 and 0.930, in 19 of 20 cases. It is 0.900.",
     ]
     several = sentences(tuned(replace(VERDICT, chosen="defaults", baseline="logistic"), runs=5))

@@ -64,6 +64,9 @@ def test_time_left_says_how_many() -> None:
     assert few == affordable(plan.models(4.0) + 30, steps(5))
     assert 6 < few < MOST
     assert plan.candidates(6, 1e6) == 6, "what stands in the menu is tried in any case"
+    assert plan.allows(800, 1.0)
+    assert not plan.allows(1000, 1.0)
+    assert fixed(3, (5,)).allows(10**9, 1.0)
     clock.now = 10_000.0
     assert plan.models(1.0) == 0.0
 

@@ -178,8 +178,9 @@ class Asking:
 
     asks_first = True
 
-    def __init__(self) -> None:
+    def __init__(self, left: float = np.inf) -> None:
         self.paces: list[float] = []
+        self.left = left
 
     def candidates(self, entries: int, pace: float) -> int:
         self.paces.append(pace)
@@ -189,6 +190,9 @@ class Asking:
         self.paces.append(pace)
         return 2 if rung == 1 else 0
 
+    def allows(self, models: int, pace: float) -> bool:
+        return models <= self.left if pace else True
+
 
 def test_entries_are_timed_before_it_is_known_how_many_draws_there_are(race: Callable[..., Any]) -> None:
     plan = Asking()
@@ -197,6 +201,19 @@ def test_entries_are_timed_before_it_is_known_how_many_draws_there_are(race: Cal
     assert plan.paces == [2.0, 2.0, 2.0]
     first = {cell.candidate for cell in pool.batches[0].cells}
     assert first == {"defaults", "defaults lr=0.02"}
+
+
+def test_entries_for_which_there_is_no_time_are_left_out(race: Callable[..., Any], kitchen: Make) -> None:
+    text = "entries: [{recipe: defaults}, {recipe: defaults, options: {mlp_dim: 2}}, "
+    text += "{recipe: defaults, options: {mlp_dim: 3}}, {recipe: defaults, options: {mlp_dim: 5}}]"
+    one, pool = race(by_name, Asking(left=2), made=kitchen(text))
+    one.run()
+    assert one.record.rungs[0][1] == ["defaults", "defaults mlp_dim=2"], "two workers had begun with these"
+    assert [candidate.name for candidate in one.record.candidates] == one.record.rungs[0][1]
+    assert len(pool.batches) == 4
+    whole, _ = race(by_name, Asking(left=3), made=kitchen(text), record=Record(one.record.folder, one.record.asked))
+    whole.run()
+    assert len(whole.record.rungs[0][1]) == 4
 
 
 def test_who_fails_is_out(race: Callable[..., Any]) -> None:

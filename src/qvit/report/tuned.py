@@ -51,7 +51,8 @@ def sentences(tuned: Tuned) -> list[str]:
     return [
         *_choice(verdict),
         f"Expect an AUC of {verdict.expected:.3f} [{low:.3f}, {high:.3f}] on new images like those of "
-        f"{name}" + ("." if verdict.chosen == verdict.first else f"; {one.auc:.3f} over folds is what chance helped."),
+        f"{name}"
+        + ("." if verdict.chosen == verdict.first else f"; chance has helped to the {one.auc:.3f} over folds."),
         f"One reading of {verdict.images:,} test images should fall between {verdict.reading[0]:.3f} and "
         f"{verdict.reading[1]:.3f}, in 19 of 20 cases. It is {tuned.test:.3f}"
         + (f", the mean of {len(tuned.runs)} seeds." if len(tuned.runs) > 1 else "."),

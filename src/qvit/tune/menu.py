@@ -163,6 +163,7 @@ class Kitchen:
         self.menu, self.given, self.model = menu, given, model
         self._info: DatasetInfo = data.info
         self._side = data.size
+        self._resolved: dict[str, tuple[RunConfig, ModelConfig]] = {}
         first = self.candidate(self._named(menu.entries[0]), menu.entries[0].options, menu.entries[0].recipe)
         self.most = max(USUAL, first.parameters) if most is None else most
         self.first = first
@@ -249,8 +250,11 @@ class Kitchen:
 
     def resolved(self, options: dict[str, Any]) -> tuple[RunConfig, ModelConfig]:
         """Return the configuration of a run by some options on the dataset, and that of its model."""
-        config = resolve(self.with_data(options))
-        return config, config.architecture(self._info, self._side)
+        key = repr(sorted(options.items()))
+        if key not in self._resolved:  # matching a model to another takes a tenth of a second
+            config = resolve(self.with_data(options))
+            self._resolved[key] = config, config.architecture(self._info, self._side)
+        return self._resolved[key]
 
     def _same(self, one: Candidate) -> tuple[Any, ...]:
         """Return what two candidates have in common that train the same, however their options are written."""

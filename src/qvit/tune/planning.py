@@ -60,6 +60,10 @@ class Plan:
         """Return how many candidates go on to a rung, 0 if there is none."""
         return self.rungs[rung].entrants if rung < len(self.rungs) else 0
 
+    def allows(self, _models: int, _pace: float) -> bool:
+        """Return whether there is time for so many trainings more: there is."""
+        return True
+
     @property
     def asks_first(self) -> bool:
         """Whether the entries are trained before it says how many candidates there are."""
@@ -91,6 +95,10 @@ class Timed:
         left = self.seconds - self.spent - (self.clock() - self.began)
         final = pace * (OF_FINAL + self.seeds)
         return max(0.0, left - final) * self.workers / (MARGIN * max(pace, 1e-9))
+
+    def allows(self, models: int, pace: float) -> bool:
+        """Return whether there is time for so many trainings more."""
+        return self.models(pace) >= models
 
     def candidates(self, entries: int, pace: float) -> int:
         """Return how many candidates the first rung has: all `entries`, which have been on it, and what else fits."""

@@ -46,6 +46,9 @@ class Planner(Protocol):
     def entrants(self, rung: int, before: int, pace: float) -> int:
         """Return how many candidates go on to a rung, 0 if there is none."""
 
+    def allows(self, models: int, pace: float) -> bool:
+        """Return whether there is time for so many trainings more."""
+
 
 @dataclass
 class TuneProgress:
@@ -117,7 +120,8 @@ class Race:
             if not record.candidates:
                 competing, baselines = self.kitchen.entries(), self.kitchen.baselines()
                 if self.plan.asks_first:
-                    self.judge(competing, folds, "rung 1")
+                    self.judge(competing, folds, "rung 1", hurried=True)
+                    competing = [one for one in competing if self._is_judged(one, folds)]
                 wanted = self.plan.candidates(len(competing), self.pace(competing))
                 draws = self.kitchen.draws(self.seed, competing)
                 competing += islice(draws, max(0, wanted - len(competing)))
@@ -162,8 +166,16 @@ class Race:
         known = [one.pace for (name, _), one in self.record.judged.items() if name in names and one.error is None]
         return float(np.mean(known)) if known else 0.0
 
-    def judge(self, candidates: Sequence[Candidate], folds: int, what: str) -> None:
-        """Train candidates without each of the first `folds` folds, as far as that is not done."""
+    def _is_judged(self, one: Candidate, folds: int) -> bool:
+        """Return whether there is an answer of a candidate for each fold; that it cannot be trained is one, too."""
+        found = [self.record.judged.get((one.name, place)) for place in range(folds)]
+        return None not in found or self._error(one.name) is not None
+
+    def judge(self, candidates: Sequence[Candidate], folds: int, what: str, *, hurried: bool = False) -> None:
+        """Train candidates without each of the first `folds` folds, as far as that is not done.
+
+        If `hurried`, they come in their order, and those are left out for which there is no time.
+        """
         cells = [
             (one, place)
             for one in candidates
@@ -172,6 +184,9 @@ class Race:
             if (one.name, place) not in self.record.judged
         ]
         waiting = self._packed(cells)
+        if hurried:
+            order = [one.name for one in candidates]
+            waiting.sort(key=lambda batch: min(order.index(cell.candidate) for cell in batch.cells))
         running: dict[str, Batch] = {}
         lost: dict[str, int] = {}
         self.progress.what, self.progress.total, self.progress.done = what, len(cells), 0
@@ -180,6 +195,9 @@ class Race:
         while waiting or running:
             while waiting and self.pool.idle > 0:
                 batch = waiting.pop(0)
+                if hurried and not self.plan.allows(len(batch.cells), self.pace(candidates)):
+                    waiting = []
+                    break
                 running[batch.identity] = batch
                 self.pool.submit(batch)
             for event in self.pool.events(TICK):
@@ -213,7 +231,10 @@ class Race:
         self._told(self.progress)
 
     def _packed(self, cells: Sequence[tuple[Candidate, int]]) -> list[Batch]:
-        """Return the cells as batches, each of models that can be trained together, the largest first."""
+        """Return the cells as batches, each of models that can be trained together.
+
+        Models that cannot come first, as they take longest, and then large batches.
+        """
         groups: dict[Any, list[Cell]] = {}
         most: dict[Any, int] = {}
         for one, place in cells:
@@ -235,7 +256,7 @@ class Race:
             for start in range(0, len(group), size):
                 self._batches += 1
                 batches.append(Batch(f"stack {self._batches}", tuple(group[start : start + size]), self.root))
-        return sorted(batches, key=lambda batch: -len(batch.cells))
+        return sorted(batches, key=lambda batch: (bool(batch.cells[0].options["stacked"]), -len(batch.cells)))
 
 
 def _failed(batch: Batch, error: str) -> list[Judged]:
