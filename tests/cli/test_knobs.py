@@ -1,6 +1,7 @@
 """What each option of each command changes: a table that is compared with the application itself."""
 
 import contextlib
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,51 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
             },
         ),
     ),
+    "tune": (
+        "phantom --menu menu.yaml",
+        {
+            name: (f"phantom --menu menu.yaml {words}", {f"asked.options.{key.rpartition('.')[2]}": values})
+            for name, words, key, values in (
+                ("config", "--config options.yaml", "lr", (None, 0.25)),
+                ("assign", "--set lr=0.5", "lr", (None, 0.5)),
+                ("task", "--task ordinal", "task", (None, "ordinal")),
+                ("size", "--size 64", "size", (None, 64)),
+                ("label", "--label sex", "label", (None, "sex")),
+                ("group_by", "--group-by patient", "group_by", (None, "patient")),
+            )
+        }
+        | {name: (f"phantom --menu menu.yaml {words}", changes) for name, (words, changes) in OF_FOLDERS.items()}
+        | {
+            "dataset": ("retinamnist --menu menu.yaml", {"asked.options.dataset": ("phantom", "retinamnist")}),
+            "data": ("--data own.npz --menu menu.yaml", {"asked.options.dataset": ("phantom", "own.npz")}),
+            "model": ("phantom --menu menu.yaml --model vit_4q1h", {"asked.model": (None, "vit_4q1h")}),
+            "parameters": ("phantom --menu menu.yaml --parameters 500", {"asked.parameters": (None, 500)}),
+            "minutes": ("phantom --menu menu.yaml --minutes 2", {"asked.minutes": (30.0, 2.0)}),
+            "trials": ("phantom --menu menu.yaml --trials 9", {"asked.trials": (None, 9)}),
+            "seed": ("phantom --menu menu.yaml --seed 3", {"asked.seed": (0, 3)}),
+            "folds": ("phantom --menu menu.yaml --folds 4", {"asked.folds": (5, 4)}),
+            "seeds": ("phantom --menu menu.yaml --seeds 5", {"asked.seeds": (1, 5)}),
+            "menu": ("phantom --menu other-menu.yaml", {"asked.menu.baselines": ((), ("vit_8q1h",))}),
+            "repeat": ("--repeat tune.json", {"asked.repeats.spent": (None, 1.5), "asked.seed": (0, 7)}),
+            "workers": ("phantom --menu menu.yaml --workers 3", {"workers": (None, 3)}),
+            "memory": ("phantom --menu menu.yaml --memory 0.5", {"memory": (1.0, 0.5)}),
+            "out": ("phantom --menu menu.yaml --out there", {"folder": ("runs/tune-phantom-s0", "there")}),
+            "json": ("phantom --menu menu.yaml --json", {"on_news": ("a callback", None)}),
+        },
+    ),
+    "recipes": (
+        "phantom",
+        {
+            "dataset": ("octmnist", {"model.in_chans": (3, 1)}),
+            "data": ("--data small.npz", {"model.img_size": (28, 12)}),
+            "task": ("own.npz --task ordinal", {"task": (None, "ordinal")}),
+            "size": ("phantom --size 64", {"model.img_size": (28, 64)}),
+            "label": ("own.npz --label sex", {"importing.label": (None, "sex")}),
+            "group_by": ("own.npz --group-by patient", {"importing.group_by": (None, "patient")}),
+            "root": ("own.npz --root files", {"root": (None, "files")}),
+            "json": ("phantom --json", {"json": (False, True)}),
+        },
+    ),
     "evaluate": (
         "run",
         {
@@ -412,6 +458,13 @@ KNOBS: dict[str, tuple[str, dict[str, Change]]] = {
     ),
 }  # fmt: skip
 REPORT = {"path": "own.npz", "md5": "0", "task": "binary", "splits": {"train": {"images": 3, "per_label": [3]}}}
+TUNED = {
+    "asked": {
+        "dataset": "phantom", "size": 28, "data_digest": "0", "options": {}, "model": None, "parameters": 9,
+        "minutes": None, "trials": 1, "seed": 7, "folds": 5, "seeds": 1, "menu": "0",
+    },
+    "candidates": [], "rungs": [{"folds": 2, "entrants": ["defaults"]}], "spent": 1.5,
+}  # fmt: skip
 MEASURES = ("auc", "acc", "balanced_acc", "f1", "kappa", "sensitivity", "specificity", "ece", "log_loss")
 FIGURES = Figures(**dict.fromkeys(MEASURES, 0.5), auc_interval=(0.25, 0.75), acc_interval=(None, None))
 MEASURED = Measured(Predicted("multi-class", ("0", "1", "2"), np.arange(3)[:, None], np.eye(3)), FIGURES)
@@ -441,16 +494,22 @@ def border(tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> Border
     for name in ("p.png", "q.png"):
         Image.new("RGB", (12, 12)).save(name)
     Path("mine.yaml").write_text("datasets: [phantom, octmnist]\nseeds: 2\nmodels: [vit_4q1h]\n")
+    Path("menu.yaml").write_text("entries: [{recipe: defaults}]\n")
+    Path("other-menu.yaml").write_text("entries: [{recipe: defaults}]\nbaselines: [vit_8q1h]\n")
+    Path("tune.json").write_text(json.dumps(TUNED))
     Path("other.yaml").write_text("datasets: phantom\nmodels: [vit_4q1h]\n")
     for name in ("one", "two"):
         Path(name).mkdir()
         with Store.open(Path(name)):
             pass
     border = Border(monkeypatch)
+    border.at("qvit.tune.tuner.tune")
+    monkeypatch.setattr("qvit.training.recipes.shipped_recipes", lambda: ["defaults"])
     several = "qvit.cli.seeds.train_several", "qvit.cli.distill._distil_several"
     for place in ("qvit.training.run.train_run", *several, "qvit.distill.distill"):
         border.at(place)
-    border.at("qvit.data.arrays.load_dataset", passes=lambda given: given["name"] == "small.npz")
+    for place in ("data.arrays", "training.options"):
+        border.at(f"qvit.{place}.load_dataset", passes=lambda given: given["name"] == "small.npz")
     border.at(
         "qvit.data.duplicates.find_duplicates", gives=Duplicates((), 0.5, 0.0, {"train": 24, "val": 16, "test": 20})
     )

@@ -77,7 +77,7 @@ OF_RUNS: Wrong = {
     "config": (
         "phantom --config no.yaml",
         "Cannot read the options file no.yaml: there is no such file. Give a YAML file of `key: value` lines, such "
-        "as `lr: 0.005`.",
+        "as `lr: 0.005` or a recipe, one of: defaults, small-features, tiny.",
     ),
     "assign": ("phantom --set epochs", "--set takes key=value, such as lr=0.005; got 'epochs'."),
     "data": ("phantom --data a.npz", "Both a dataset ('phantom') and --data (a.npz) were given; use one of them."),
@@ -205,6 +205,41 @@ WRONG: dict[str, Wrong] = {
             "--teacher run small.npz --cache small.npz",
             "Cannot use small.npz as a folder of teacher outputs: File exists. Choose another with --cache.",
         ),
+    },
+    "tune": {name: (f"--menu menu.yaml {words}", line) for name, (words, line) in OF_RUNS.items() if name != "epochs"}
+    | {
+        "out": (
+            "--menu menu.yaml small.npz --out small.npz",
+            "Cannot use small.npz as the folder of a tuning: File exists. Choose another with --out.",
+        ),
+        "model": (
+            "--menu menu.yaml small.npz --model qvit_4q3x",
+            f"There is no model 'qvit_4q3x'. Did you mean 'qvit_4q2h'? {MODELS}",
+        ),
+        "parameters": ("--menu menu.yaml phantom --parameters 0", "parameters must be at least 1, got 0."),
+        "minutes": (
+            "--menu menu.yaml phantom --minutes 0",
+            "minutes must be above 0 and at most 100,000, got 0.0.",
+        ),
+        "trials": ("--menu menu.yaml phantom --trials 0", "trials must be from 1 to 10,000, got 0."),
+        "folds": ("--menu menu.yaml phantom --folds 1", "folds must be from 2 to 100, got 1."),
+        "seeds": ("--menu menu.yaml phantom --seeds 0", "seeds must be from 1 to 1,000, got 0."),
+        "menu": (
+            "phantom --menu none.yaml",
+            "There is no file none.yaml. Give the YAML file of a menu, or leave --menu out.",
+        ),
+        "repeat": ("--repeat none.json", "none.json is missing; name the tune.json that `qvit tune` wrote."),
+        "workers": ("--menu menu.yaml phantom --workers 0", "workers must be at least 1, got 0."),
+        "memory": ("--menu menu.yaml phantom --memory 0", "memory must be positive, got 0.0."),
+    },
+    "recipes": {
+        **{name: OF_RUNS[name] for name in ("dataset", "data", "task", "label", "group_by")},
+        "size": (
+            "phantom --size 29",
+            "No patch size suits images of 29 pixels (4 or more, dividing 29, at most 14 × 14 patches); pass "
+            "patch_size, or resize the images.",
+        ),
+        "root": (NEVER, "nothing is downloaded: an official dataset needs no file to be counted for"),
     },
     "evaluate": {
         "run": ("nowhere", "nowhere is not a run folder: result.json is missing."),
@@ -433,6 +468,7 @@ def test_a_wrong_value_is_answered_by_one_line_and_changes_nothing(
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)  # benchmarks do, for the whole process
     Path("empty").mkdir()
     Path("mine.yaml").write_text("datasets: breastmnist\nmodels: vit_4q1h\n")
+    Path("menu.yaml").write_text("entries: [{recipe: defaults}]\n")
     Path("tiny.yaml").write_text("datasets: phantom\nmodels: vit_4q1h\nseeds: 3\n")
     if command in ("predict", "explain", "serve"):
         qvit("calibrate", "run")  # which is done when a run is first asked

@@ -69,6 +69,14 @@ def test_every_option_of_a_run_counts(of: Callable[..., str]) -> None:
     assert len({of(), *changed.values()}) == 1 + len(changed)
 
 
+def test_the_name_of_a_recipe_does_not_count(of: Callable[..., str], make_npz: MakeNpz) -> None:
+    assert of(recipe="mine") == of()
+    teacher = job_of({"dataset": str(make_npz()), "model": "vit_4q1h"})
+    options = {"dataset": str(make_npz()), "model": "qvit_4q2h", "scratch": False}
+    named, plain = (job_of(options | more, teacher) for more in ({"recipe": "mine"}, {}))
+    assert Identities().of(named) == Identities().of(plain)
+
+
 def test_every_option_of_a_distillation_counts(make_npz: MakeNpz) -> None:
     base = {"dataset": str(make_npz()), "model": "qvit_4q2h", "size": 12}
     teacher = job_of(base | {"model": "vit_4q1h"})

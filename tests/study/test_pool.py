@@ -275,7 +275,7 @@ def test_a_worker_knows_its_threads_and_folder_and_leaves_ctrl_c_to_the_driver(
     pool.submit(work("a"))
     until(pool, over)
     [process] = workers.processes
-    assert process.said == {"name": "qvit worker 1", "daemon": True, "rest": (tmp_path, 3)}
+    assert process.said == {"name": "qvit worker 1", "daemon": True, "rest": (tmp_path, 3, module._runs)}
     assert process.environment == {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
     assert not set(THREAD_VARIABLES) & set(os.environ), "the driver's own are as they were"
     assert workers.cores == [3]
@@ -283,6 +283,27 @@ def test_a_worker_knows_its_threads_and_folder_and_leaves_ctrl_c_to_the_driver(
     assert workers.signals == [(signal.SIGINT, signal.SIG_IGN)]
     pool.close()
     assert LocalPool(1, tmp_path)._threads == 1
+
+
+def test_a_pool_may_do_other_work_than_a_studys(workers: Workers, tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    def begin() -> Callable[..., list[tuple[str, str, Any]]]:
+        begun.append("once")
+
+        def does(given: Any, connection: Connection) -> list[tuple[str, str, Any]]:
+            if given.does == "leave":
+                raise SystemExit
+            return [("finished", given.identity, f"{given.does} done")]
+
+        return does
+
+    pool = LocalPool(1, tmp_path, begin=begin)
+    for name in "ab":
+        pool.submit(work(name, "something"))
+        assert until(pool, over) == [Event("finished", name, "worker 1", "something done")]
+    assert begun == ["once"]
+    pool.close()
 
 
 def test_variables_are_set_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

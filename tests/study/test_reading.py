@@ -328,6 +328,7 @@ CHANGES: dict[str, Any] = {
 OF_MODELS: dict[str, Any] = {
     "name": {"name": "vit_4q2h"}, "kind": {"kind": "cosine"}, "qubits": {"kind": "qvit", "qubits": 6},
     "heads": {"kind": "qvit", "heads": 1}, "layers": {"kind": "qvit", "layers": 3},
+    "recipe": {"kind": "qvit", "recipe": "defaults"},
     "label": {"kind": "qvit", "label": "ours"}, "options": {"kind": "qvit", "options": {"dropout": 0.5}},
 }  # fmt: skip
 WHERE = {"dataset": "phantom", "model": "qvit_4q2h", "regime": "kd", "seed": 0, "teacher": "t"}

@@ -84,7 +84,7 @@ MISTAKES = [
     (
         models("{kind: qvit, qubit: 4}"),
         "an entry of models has no key 'qubit'. Did you mean 'qubits'? Known: name, kind, qubits, heads, layers, "
-        "label, options.",
+        "recipe, label, options.",
     ),
     (
         models("{name: qvit_4q2h, qubits: 4}"),

@@ -36,6 +36,7 @@ ACROSS = {  # what is about several modules on purpose, and why
     "report/test_messages.py": "each error of the room is in some test",
     "study/test_killed.py": "real processes: workers, drivers, Ray",
     "study/test_messages.py": "each error of the room is in some test",
+    "tune/test_messages.py": "each error of the room is in some test",
 }
 ELSEWHERE = {  # modules without a file of their own, and where they are tested
     "__main__": "cli/test_process.py",
@@ -78,6 +79,8 @@ ELSEWHERE = {  # modules without a file of their own, and where they are tested
     "training/records": "training/test_loop.py",
     "training/state": "training/test_together.py",
     "training/validation": "training/test_step.py",
+    "tune/trials": "tune/test_work.py",
+    "tune/tuned": "tune/test_tuner.py",
 }
 
 

@@ -39,6 +39,7 @@ VALUES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "stacked": (True, ("stacked",)),
     "folds": (4, ("folds",)),
     "fold": (2, ("fold",)),
+    "recipe": ("mine", ("recipe",)),
     "epochs": (2, ("train", "epochs")),
     "batch_size": (16, ("train", "batch_size")),
     "lr": (0.01, ("train", "lr")),
@@ -201,6 +202,7 @@ RUN_BITES: dict[str, tuple[Any, str]] = {
     "stacked": (True, "stacked"),
     "folds": (4, "predictions"),
     "fold": (2, "predictions"),
+    "recipe": ("mine", "nothing"),  # a name of what the other options say
     "importing": (ImportOptions(fit="pad"), "pictures"),  # not tried here: an .npz file takes none
     "model_options": ({"depth": 2}, "names of weights"),
     "train": (TrainConfig(epochs=1, lr=0.01), "weights"),
@@ -235,6 +237,9 @@ def test_every_part_bites(make_npz: Callable[..., Path], tmp_path: Path, part: s
                 "stacked": run.config.get("stacked"),
             }
         )
+    if changed == "nothing":
+        assert left[0] == left[1]
+        return
     first, second = (found[changed] for found in left)
     assert (first == second) == (part == "size")
 
@@ -296,6 +301,10 @@ REFUSED_VALUES: dict[str, list[tuple[Any, str]]] = {
         (5, ONE_ALONE.format(5, None)),
     ],
     "fold": [("a", f"Option fold='a': {INTEGER}"), (1, ONE_ALONE.format(None, 1))],
+    "recipe": [
+        (3, "Option recipe=3: Input should be a valid string."),
+        ("a b", "A run: recipe must be a name of letters, digits and -_.+, such as small-features, got 'a b'."),
+    ],
     "label": [(3, "Option label=3: Input should be a valid string.")],
     "group_by": [(3, "Option group_by=3: Input should be a valid string.")],
     "fit": [("stretch", "Option fit='stretch': Input should be 'crop' or 'pad'.")],
@@ -581,7 +590,7 @@ def test_refuses_a_missing_file(tmp_path: Path) -> None:
         read_options(tmp_path / "missing.yaml")
     assert str(caught.value) == (
         f"Cannot read the options file {tmp_path / 'missing.yaml'}: there is no such file. Give a YAML file of "
-        "`key: value` lines, such as `lr: 0.005`."
+        "`key: value` lines, such as `lr: 0.005` or a recipe, one of: defaults, small-features, tiny."
     )
     for path in (tmp_path, Path("/dev/zero")):
         with pytest.raises(ConfigError, match=f"Cannot read {path}: expected a regular file"):

@@ -17,10 +17,12 @@ from qvit.cli import (
     explain,
     models,
     predict,
+    recipes,
     serve,
     share,
     study,
     train,
+    tune,
 )
 from qvit.cli.console import Group
 
@@ -38,6 +40,8 @@ app.command("circuit")(circuit.circuit)
 app.command("train")(train.train)
 app.command("teacher")(train.teacher)
 app.command("distill")(distill.distill)
+app.command("tune")(tune.tune)
+app.command("recipes")(recipes.recipes)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("calibrate")(calibrate.calibrate)

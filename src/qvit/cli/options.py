@@ -17,7 +17,9 @@ Dataset = Annotated[
 FORMATS = ("png", "svg", "pdf")  # of pictures
 RUN = "A run folder, or hf://OWNER/NAME on a hub."
 Seed = Annotated[int | None, typer.Option(help="Fixes everything random.", show_default="0")]
-Config = Annotated[Path | None, typer.Option(help="YAML file of `key: value` options.")]
+Config = Annotated[
+    Path | None, typer.Option(help="YAML file of `key: value` options, or a recipe's name: see `qvit recipes`.")
+]
 Assign = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option; may be repeated.")
 ]
@@ -67,7 +69,8 @@ def dataset_option(dataset: str | None, data: Path | None) -> str | None:
 def gather(config: Path | None, assign: list[str] | None, named: dict[str, Any]) -> dict[str, Any]:
     """Return the options from a file, from `--set` and from the named options that are given; a later one wins."""
     from qvit.training.options import parse_assignment, read_options
+    from qvit.training.recipes import with_recipe
 
     options: dict[str, Any] = read_options(config) if config else {}
-    options |= dict(parse_assignment(text) for text in assign or ())
+    options |= with_recipe(dict(parse_assignment(text) for text in assign or ()))
     return options | {key: value for key, value in named.items() if value is not None}

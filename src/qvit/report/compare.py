@@ -23,7 +23,8 @@ OVER_FOLDS = "Intervals: 95 %, Student's t over runs, wider as these share train
 FEW = "too few {} images to tell"  # how a figure varies over images
 GENERATIONS = 8  # the longest chain of runs started from one another that is described
 PRETRAIN = "pretrain"  # the prefix of options of the run that a run started from
-SHOWN = ("model", "dataset", "size", "seed", "folds", "fold", "parameters")  # keys of config.json with a column each
+# Keys of config.json with a column each; a recipe's options stand for its name.
+SHOWN = ("model", "dataset", "size", "seed", "folds", "fold", "parameters", "recipe")
 COLUMNS = [
     "model",
     "dataset",

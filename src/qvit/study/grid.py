@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from qvit.data.options import IMPORT_KEYS
@@ -14,21 +15,41 @@ from qvit.models.projections import PROJECTIONS
 from qvit.models.zoo import KINDS, MATCHED, parse_name
 from qvit.study import values
 from qvit.study.spec import StudyModel
+from qvit.training.recipes import read_recipe, shipped_recipes
 
-KEYS = ("name", "kind", "qubits", "heads", "layers", "label", "options")
+KEYS = ("name", "kind", "qubits", "heads", "layers", "recipe", "label", "options")
 MOST_MODELS = 1000  # or runs per teacher; each model is built once, without weights, to check its options
 
 
-def models_of(said: Any) -> list[StudyModel]:
-    """Return the models that a study's `models` names; raises `ConfigError` for invalid entries."""
+def models_of(said: Any, folder: Path | None = None) -> list[StudyModel]:
+    """Return the models that a study's `models` names; raises `ConfigError` for invalid entries.
+
+    Paths of recipes are relative to `folder`.
+    """
     models: list[StudyModel] = []
     for entry in values.several(said, "models", most=MOST_MODELS):
-        models += _models(entry)
+        models += _by_recipes(entry, folder or Path())
         values.check_number(len(models), "models", MOST_MODELS)
     for label, number in Counter(model.label for model in models).items():
         if number > 1:
             raise ConfigError(f"models names {label!r} twice; give one a label.")
     return models
+
+
+def _by_recipes(entry: Any, folder: Path) -> list[StudyModel]:
+    """Return the models of one entry, by each of the recipes that it names; their own options stand above."""
+    if not isinstance(entry, dict) or "recipe" not in entry:
+        return _models(entry)
+    rest, found = {key: value for key, value in entry.items() if key != "recipe"}, []
+    for name in values.several(entry["recipe"], "recipe"):
+        said = values.line(name, "recipe")
+        recipe = read_recipe(said if said in shipped_recipes() else folder / said)
+        below = {key: value for key, value in recipe.named.items() if key != "model"}
+        for model in _models(rest):
+            told = model.label.removeprefix(model.name).strip(" ()")
+            label = f"{model.name} ({', '.join(part for part in (recipe.name, told) if part)})"
+            found.append(model_named(model.name, below | model.options, rest.get("label", label)))
+    return found
 
 
 def _models(entry: Any) -> list[StudyModel]:

@@ -88,7 +88,9 @@ def _version_of_timm() -> str | None:
 def _determined(config: RunConfig | DistillationConfig) -> dict[str, Any]:
     """Return all options of a job as they take effect, so that two spellings of the same options are equal."""
     told = asdict(config)
-    (told if isinstance(config, RunConfig) else told["student"]).pop("importing")  # the digest of the images says it
+    run = told if isinstance(config, RunConfig) else told["student"]
+    run.pop("importing")  # the digest of the images says it
+    run.pop("recipe")  # a name: its options are there
     if isinstance(config, DistillationConfig):
         for stage in ("pretrain", "finetune"):
             told[stage] = asdict(config.of(stage).train) if stage in config.stages else None

@@ -60,6 +60,11 @@ class Pool(Protocol):
         """End all workers, whatever they are doing."""
 
 
+Message = tuple[str, str, Any]  # kind, identity, and what is told, as in an Event
+Does = Callable[[Any, Connection], list[Message]]
+Begin = Callable[[], Does]
+
+
 def cores() -> int:
     """Return the number of cores that this process may use."""
     if sys.platform == "linux":
@@ -68,13 +73,17 @@ def cores() -> int:
 
 
 class LocalPool:
-    """Worker processes on this machine, each with `threads` threads."""
+    """Worker processes on this machine, each with `threads` threads.
+
+    `begin`, called once in each process, gives what does the work there: runs of a study, unless told otherwise.
+    """
 
     stacks = True
 
-    def __init__(self, workers: int, folder: Path, *, threads: int = 1) -> None:
+    def __init__(self, workers: int, folder: Path, *, threads: int = 1, begin: Begin | None = None) -> None:
         self._folder, self._threads = folder, threads
-        self._workers = [_Worker(f"worker {number}", folder, threads) for number in range(1, workers + 1)]
+        how = folder, threads, begin or _runs
+        self._workers = [_Worker(f"worker {number}", *how) for number in range(1, workers + 1)]
 
     @property
     def idle(self) -> int:
@@ -104,8 +113,8 @@ class LocalPool:
 class _Worker:
     """The driver's view of one process and its current run."""
 
-    def __init__(self, name: str, folder: Path, threads: int) -> None:
-        self.name, self._folder, self._threads = name, folder, threads
+    def __init__(self, name: str, folder: Path, threads: int, begin: Begin) -> None:
+        self.name, self._folder, self._threads, self._begin = name, folder, threads, begin
         self.work: Any = None
         self._left: list[str] = []  # identities of runs whose end it has not told
         self._start()
@@ -115,7 +124,10 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=_serve, args=(theirs, self._folder, self._threads), name=f"qvit {self.name}", daemon=True
+            target=_serve,
+            args=(theirs, self._folder, self._threads, self._begin),
+            name=f"qvit {self.name}",
+            daemon=True,
         )
         with _environment(dict.fromkeys(THREAD_VARIABLES, str(self._threads))):
             self.process.start()
@@ -184,8 +196,8 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def _serve(connection: Connection, folder: Path, threads: int) -> None:
-    """Run as a worker: do each run received, until the driver is gone."""
+def _serve(connection: Connection, folder: Path, threads: int, begin: Begin) -> None:
+    """Run as a worker: do all work received, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the driver handles Ctrl-C
     _share(folder)
     todo: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -193,10 +205,15 @@ def _serve(connection: Connection, folder: Path, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+    does = begin()
     connection.send(("ready", "", None))
     while True:
-        for message in _done(todo.get(), connection):
+        for message in does(todo.get(), connection):
             connection.send(message)
+
+
+def _runs() -> Does:
+    return _done
 
 
 def _done(work: Any, connection: Connection) -> list[tuple[str, str, Any]]:

@@ -5,6 +5,7 @@
     models:
       - {kind: [qvit, vit_matched], qubits: [4, 8], heads: 2, layers: [1, 2]}
       - cosine_4q2h
+      - {kind: [qvit, cosine], recipe: small-features}
     seeds: 5
     options: {epochs: 100}
     teachers:
@@ -61,7 +62,7 @@ def shipped_studies() -> list[str]:
 def read_study(path: str | Path) -> Study:
     """Return the study in a YAML file, or a shipped one by name; raises `ConfigError` that says what is wrong.
 
-    Paths of datasets in a file are relative to its folder.
+    Paths of datasets and recipes in a file are relative to its folder.
     """
     path, shipped = Path(path), shipped_studies()
     if str(path) in shipped and not path.is_file():
@@ -101,7 +102,7 @@ class _Parser:
         for name, number in Counter(name_of(name) for name in datasets).items():
             if number > 1:
                 raise ConfigError(f"Two datasets are called '{name}'; rename a file.")
-        models = grid.models_of(said.get("models"))
+        models = grid.models_of(said.get("models"), self.folder)
         plain = self._baselines(said.get("baselines", DEFAULT_BASELINES), models)
         seeds = values.seeds(said.get("seeds", 1), "seeds")
         common = values.options(said.get("options"), "options", *OF_MODELS)

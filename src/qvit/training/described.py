@@ -41,6 +41,8 @@ def describe(
         described["parameters"] = count_parameters(model)
     if config.importing.changed:
         described["importing"] = config.importing.changed
+    if config.recipe is not None:
+        described["recipe"] = config.recipe
     if config.stacked:
         described["stacked"] = True
     if config.folds is not None and config.fold is not None:

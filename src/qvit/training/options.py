@@ -8,7 +8,7 @@ from qvit.data.arrays import Dataset, load_dataset
 from qvit.data.folds import MOST_FOLDS, Fold, hold_out
 from qvit.data.options import DEFAULTS, IMPORT_KEYS, LARGEST_SEED, ImportOptions, check_side
 from qvit.data.registry import SIZES, DatasetInfo, get_info, is_path
-from qvit.documents import parse_yaml, read_yaml
+from qvit.documents import parse_yaml
 from qvit.errors import ConfigError, FileError, nearest
 from qvit.models.baselines import BASELINES
 from qvit.models.projections import projection_options
@@ -16,6 +16,7 @@ from qvit.models.vit import ViTConfig
 from qvit.models.zoo import OTHERS, SAID_BY_NAME, ModelConfig, model_config
 from qvit.training.config import TrainConfig
 from qvit.training.losses import make_loss
+from qvit.training.recipes import check_name, found, read_flat, recipe_of, shipped_recipes, with_recipe
 from qvit.validate import require, validated
 
 TRAIN_KEYS = tuple(f.name for f in fields(TrainConfig))
@@ -46,6 +47,7 @@ class RunConfig:
     stacked: bool = False
     folds: int | None = None
     fold: int | None = None
+    recipe: str | None = None
     importing: ImportOptions = DEFAULTS
     model_options: dict[str, Any] = field(default_factory=dict)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -56,6 +58,8 @@ class RunConfig:
         if self.seed > LARGEST_SEED:
             raise ConfigError(f"seed must be at most {LARGEST_SEED}, got {self.seed}.")
         check_side(self.size)
+        if self.recipe is not None:
+            check_name(self.recipe, "A run")
         self._check_folds()
         if self.model in BASELINES:
             self._check_baseline()
@@ -133,7 +137,7 @@ class RunConfig:
         )
 
 
-RUN_KEYS = ("dataset", "model", "seed", "size", "task", "stacked", "folds", "fold")
+RUN_KEYS = ("dataset", "model", "seed", "size", "task", "stacked", "folds", "fold", "recipe")
 
 
 def model_keys() -> tuple[str, ...]:
@@ -166,17 +170,14 @@ def resolve(options: dict[str, Any]) -> RunConfig:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Return the flat options of a YAML file; raises `ConfigError` for a missing, endless or malformed one."""
-    try:
-        options = read_yaml(path)
-    except FileError as error:
-        told = f"Cannot read the options file {path}: there is no such file." if error.missing else str(error)
-        raise ConfigError(f"{told} Give a YAML file of `key: value` lines, such as `lr: 0.005`.") from error
-    if options is None:  # an empty file
-        return {}
-    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
-        raise ConfigError(f"{path} must hold `key: value` lines, such as `lr: 0.005`.")
-    return options
+    """Return the flat options of a YAML file, or of a shipped recipe where `path` is its name and no such file exists.
+
+    Those of the recipe that a file names stand below its own. Raises `ConfigError` for a missing, endless or malformed
+    file, and for a recipe that is none.
+    """
+    path = found(path)
+    said = read_flat(path, [f"a recipe, one of: {', '.join(shipped_recipes())}"])
+    return recipe_of(said, str(path)).named if "about" in said else with_recipe(said)
 
 
 def parse_assignment(text: str, flag: str = "--set") -> tuple[str, Any]:

@@ -18,6 +18,8 @@ from qvit.training.records import lines_of
 from qvit.training.state import TrainState
 from qvit.training.stored import ConfigFile, checked
 
+NAMES = ("recipe",)  # keys of config.json that determine nothing
+
 
 def check_recordable(described: ConfigFile) -> None:
     """Raise `RunError`, before there is a folder, for what config.json cannot hold, such as names not in UTF-8.
@@ -81,6 +83,7 @@ def claim(run: Run, described: ConfigFile, *, processes: int, resume: bool, over
             )
         ours, theirs = flatten(described), flatten(run.config)
         differing = [key for key in dict.fromkeys([*ours, *theirs]) if theirs.get(key) != ours.get(key)]
+        differing = [key for key in differing if key not in NAMES]
         moved = [key for key in differing if _is_place(key, run.config, described)]
         differing = [key for key in differing if key not in moved]
         if differing:

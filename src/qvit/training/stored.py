@@ -90,6 +90,7 @@ class ConfigFile(TypedDict):
     model_config: Annotated[dict[str, Any], AfterValidator(_buildable)]
     parameters: NotRequired[Whole]
     seed: Whole
+    recipe: NotRequired[Name]
     stacked: NotRequired[bool]
     folds: NotRequired[Annotated[int, Field(ge=2, le=MOST_FOLDS)]]
     fold: NotRequired[Count]
