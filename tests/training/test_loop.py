@@ -248,20 +248,27 @@ class Arrived(Exception):  # noqa: N818 - not an error
     pass
 
 
-def test_model_and_batches_go_to_the_device(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [{}, {"distort": 1.0}, {"distort": 1.0, "mixup": 0.2}])
+def test_model_and_batches_go_to_the_device(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
     """On torch's device without memory, which every machine has; the checks before training need numbers."""
     data = make_data()
     monkeypatch.setattr("qvit.training.loop.check_device", lambda name: None)
     monkeypatch.setattr("qvit.training.loop._check_outputs", lambda *args: None)
 
     def objective(model: nn.Module, batch: Batch) -> Tensor:
-        assert {part.device.type for part in (batch.images, batch.labels)} == {"meta"}
-        assert {part.device.type for part in (batch.index, batch.elements)} == {"cpu"}
+        for one in (batch, batch.partners or batch):
+            assert {part.device.type for part in (one.images, one.labels)} == {"meta"}
+            assert {part.device.type for part in (one.index, one.elements)} == {"cpu"}
+        assert [None if batch.shares is None else batch.shares.device.type] == ["meta" if "mixup" in options else None]
         assert {part.device.type for part in model.state_dict().values()} == {"meta"}
         raise Arrived
 
+    objective.mixes = True  # type: ignore[attr-defined]
+    config = replace(TINY, device="meta", augment="none", **options)
     with pytest.raises(Arrived):
-        fit(build(data), data, replace(TINY, device="meta", augment="none"), seed=0, objective=objective)
+        fit(build(data), data, config, seed=0, objective=objective)
 
 
 def test_threads_are_those_asked_for_and_restored(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
