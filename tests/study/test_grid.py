@@ -53,6 +53,23 @@ def test_labels() -> None:
     assert labels("{name: [qvit_4q2h, vit_4q2h], layers: [1, 2]}") == ["qvit_4q2h", "vit_4q2h", "qvit_4q2h (2 layers)"]
 
 
+def test_recipes_are_an_axis(tmp_path: Path) -> None:
+    (tmp_path / "deep.yaml").write_text("recipe: deep\nabout: x\nmodel: vit_8q1h\ndepth: 2\nlr: 0.1\n")
+    entry = "{kind: [qvit, vit], layers: [1, 2], recipe: [defaults, deep.yaml], options: {lr: 0.5}}"
+    found = parse(f"datasets: phantom\nmodels: {entry}", folder=tmp_path).models
+    assert [model.label for model in found] == [
+        *("qvit_4q2h (defaults, lr=0.5)", "vit_4q2h (defaults, lr=0.5)", "qvit_4q2h (defaults, lr=0.5, 2 layers)"),
+        *("qvit_4q2h (deep, lr=0.5)", "vit_4q2h (deep, lr=0.5)", "qvit_4q2h (deep, lr=0.5, 2 layers)"),
+    ]
+    assert found[0].options == {"recipe": "defaults", "lr": 0.5}
+    assert found[-1].options == {"recipe": "deep", "depth": 2, "lr": 0.5, "n_layers": 2}
+    assert (found[-1].name, found[-1].layers) == ("qvit_4q2h", 2)
+    [named] = parse(f"datasets: phantom\nmodels: {{name: vit_4q1h, recipe: {tmp_path}/deep.yaml, label: ours}}").models
+    assert (named.label, named.options["depth"]) == ("ours", 2)
+    with pytest.raises(ConfigError, match=r"Study study: Cannot read the options file .*no: there is no such file"):
+        parse("datasets: phantom\nmodels: {kind: qvit, recipe: no}")
+
+
 def test_options_may_have_several_values_each() -> None:
     models = (
         "{kind: [qvit, cosine], layers: [1, 2], options: {distort: [0, 1.5], lr: 0.1, keep: last, average: [1, 3]}}"
@@ -77,20 +94,3 @@ def test_null_leaves_an_option_out() -> None:
     ]
     [first, *_] = parse(f"datasets: phantom\nmodels: {models}").models
     assert first.options == {"depth": 2}
-
-
-def test_recipes_are_an_axis(tmp_path: Path) -> None:
-    (tmp_path / "deep.yaml").write_text("recipe: deep\nabout: x\nmodel: vit_8q1h\ndepth: 2\nlr: 0.1\n")
-    entry = "{kind: [qvit, vit], layers: [1, 2], recipe: [defaults, deep.yaml], options: {lr: 0.5}}"
-    found = parse(f"datasets: phantom\nmodels: {entry}", folder=tmp_path).models
-    assert [model.label for model in found] == [
-        *("qvit_4q2h (defaults, lr=0.5)", "vit_4q2h (defaults, lr=0.5)", "qvit_4q2h (defaults, lr=0.5, 2 layers)"),
-        *("qvit_4q2h (deep, lr=0.5)", "vit_4q2h (deep, lr=0.5)", "qvit_4q2h (deep, lr=0.5, 2 layers)"),
-    ]
-    assert found[0].options == {"recipe": "defaults", "lr": 0.5}
-    assert found[-1].options == {"recipe": "deep", "depth": 2, "lr": 0.5, "n_layers": 2}
-    assert (found[-1].name, found[-1].layers) == ("qvit_4q2h", 2)
-    [named] = parse(f"datasets: phantom\nmodels: {{name: vit_4q1h, recipe: {tmp_path}/deep.yaml, label: ours}}").models
-    assert (named.label, named.options["depth"]) == ("ours", 2)
-    with pytest.raises(ConfigError, match=r"Study study: Cannot read the options file .*no: there is no such file"):
-        parse("datasets: phantom\nmodels: {kind: qvit, recipe: no}")

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from qvit.cli.options import gather
+from qvit.data.registry import get_info
 from qvit.errors import ConfigError
+from qvit.models.zoo import count_parameters
 from qvit.training import recipes
 from qvit.training.folder import Run
 from qvit.training.options import RunConfig, read_options, resolve
@@ -125,3 +127,15 @@ def test_a_run_keeps_the_name_which_determines_nothing(
     plain = train_run(config(lr=0.02, epochs=1), tmp_path / "plain")
     assert "recipe" not in plain.config
     assert plain.weights_path.read_bytes() == run.weights_path.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("defaults", 834), ("small-features", 818), ("tiny", 482)])
+def test_each_that_comes_with_qvit_is_one_and_trains(name: str, parameters: int) -> None:
+    recipe = read_recipe(name)
+    assert (recipe.name, bool(recipe.about), bool(recipe.source)) == (name, True, True)
+    config = resolve({"dataset": "breastmnist"} | recipe.named)
+    assert count_parameters(config.architecture(get_info("breastmnist"), 28)) == parameters
+
+
+def test_all_that_come_with_qvit_are_tried() -> None:
+    assert shipped_recipes() == ["defaults", "small-features", "tiny"]

@@ -58,6 +58,16 @@ def test_models_that_cannot_be_stacked_are_trained_one_by_one(cell: MakeCell, da
     assert found[0].scores is not None
 
 
+def test_baselines_are_fitted(cell: MakeCell, data: Dataset) -> None:
+    told = {"model": "logistic", "epochs": 100, "stacked": False}
+    [found] = Trainer(data).train(Batch("b", (cell(1, **told),)))
+    assert found.error is None
+    assert found.parameters > 3, "those that were stored"
+    assert found.pace > 0
+    assert found.scores is not None
+    assert np.allclose(found.scores.sum(axis=1), 1)
+
+
 @pytest.mark.usefixtures("untrained")
 def test_one_that_fails_does_not_stop_the_others(
     cell: MakeCell, data: Dataset, monkeypatch: pytest.MonkeyPatch

@@ -49,9 +49,9 @@ def _draw(figure: "Figure", axes: "Axes", verdict: Verdict, title: str, test: fl
         )  # fmt: skip
     top = max([one.auc for one in known] + ([] if test is None else [test]))
     lowest = [one.auc for one in known if one.auc >= top - DEEPEST] + ([] if test is None else [test])
-    ends = [verdict.of_chosen.low, verdict.of_chosen.high, verdict.of(verdict.first).low]
-    shown = [end for end in ends if end is not None and end >= top - DEEPEST]
-    axes.set_ylim(min(lowest + shown) - ROOM, min(1.0, max([top, *shown]) + ROOM))
+    marked = [verdict.of_chosen.low, verdict.of_chosen.high, verdict.of(verdict.first).low]
+    ends = [end for end in marked if end is not None and end >= top - DEEPEST]
+    axes.set_ylim(min(lowest + ends) - ROOM, min(1.0, max([top, *ends]) + ROOM))
     number_parameters(axes, [max(1, one.parameters) for one in known])
     axes.set_xlabel("parameters (log scale)")
     axes.set_ylabel("AUC of folds held out")

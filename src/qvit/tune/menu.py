@@ -15,7 +15,9 @@ from qvit.data.options import IMPORT_KEYS
 from qvit.data.registry import DatasetInfo
 from qvit.documents import read_yaml
 from qvit.errors import CircuitError, ConfigError, FileError, ModelError, nearest
+from qvit.models.vit import ViTConfig
 from qvit.models.zoo import KINDS, MATCHED, ModelConfig, count_parameters, parse_name
+from qvit.training.config import TrainConfig
 from qvit.training.losses import make_loss
 from qvit.training.options import RunConfig, model_keys, option_keys, resolve
 from qvit.training.recipes import NOT_OF_RECIPES, Recipe, read_recipe
@@ -175,7 +177,7 @@ class Kitchen:
                 made = self.candidate(self._named(entry), entry.options, entry.recipe, entry.model)
             except (ModelError, CircuitError):  # sizes that these images have no model of
                 continue
-            if made.parameters <= self.most and all(made.options != other.options for other in found):
+            if made.parameters <= self.most and all(self._same(made) != self._same(other) for other in found):
                 found.append(made)
         if self.first.parameters > self.most and len(found) == 1 and not self.menu.recipes:
             raise ConfigError(
@@ -192,7 +194,7 @@ class Kitchen:
 
     def draws(self, seed: int, besides: Sequence[Candidate]) -> Iterator[Candidate]:
         """Yield candidates that are drawn by a seed, each another than all before it and those `besides`."""
-        source, seen = random.Random(seed), [one.options for one in besides]
+        source, seen = random.Random(seed), [self._same(one) for one in besides]
         fruitless, number = 0, 0
         while self.menu.recipes and fruitless < FRUITLESS:
             fruitless += 1
@@ -205,17 +207,17 @@ class Kitchen:
                     made = self.candidate(f"draw-{number + 1}", changes, recipe, model)
                 except (ConfigError, ModelError, CircuitError):  # options that do not fit together, or this task
                     continue
-                if made.parameters <= self.most and made.options not in seen:
+                if made.parameters <= self.most and self._same(made) not in seen:
                     fruitless, number = 0, number + 1
-                    seen.append(made.options)
+                    seen.append(self._same(made))
                     yield made
 
     def _changes(self, source: random.Random, recipe: Recipe, keys: Sequence[str]) -> dict[str, Any]:
         """Draw fewer changes of some options than the menu says."""
         changed = source.sample(sorted(keys), min(source.choice(self.menu.changes) - 1, len(keys)))
-        found = {}
+        found, usual = {}, vars(TrainConfig()) | vars(ViTConfig()) | recipe.options
         for key in changed:
-            others = [value for value in self.menu.options[key] if value != recipe.options.get(key)]
+            others = [value for value in self.menu.options[key] if key not in usual or value != usual[key]]
             if others:
                 found[key] = source.choice(others)
         return found
@@ -249,6 +251,11 @@ class Kitchen:
         """Return the configuration of a run by some options on the dataset, and that of its model."""
         config = resolve(self.with_data(options))
         return config, config.architecture(self._info, self._side)
+
+    def _same(self, one: Candidate) -> tuple[Any, ...]:
+        """Return what two candidates have in common that train the same, however their options are written."""
+        config, architecture = self.resolved(one.options)
+        return config.train, architecture
 
     def with_data(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return options, with those that say what the data are."""

@@ -17,9 +17,11 @@ from qvit.data.arrays import Dataset, Split
 from qvit.data.folds import Chosen, folds_of
 from qvit.errors import CircuitWarning, QvitError
 from qvit.evaluation.metrics import AbsentClassWarning, accuracy, auc
+from qvit.models.baselines import Baseline
 from qvit.models.stack import unstackable
 from qvit.models.vit import ViT
 from qvit.models.zoo import count_parameters
+from qvit.training.fitted import fit_baseline
 from qvit.training.loop import fit, fit_many
 from qvit.training.options import RunConfig, resolve
 from qvit.training.prediction import predict
@@ -113,7 +115,10 @@ def _fit(models: Sequence[Any], members: Sequence[Member]) -> None:
 
 
 def _fit_alone(model: Any, member: Member) -> None:
-    """Train a model that cannot be in a stack; one that is fitted, not trained, belongs here as well."""
+    """Train a model that cannot be in a stack, or fit one that takes no steps."""
+    if isinstance(model, Baseline):
+        member.state = fit_baseline(model, member.data, member.config, seed=member.seed)
+        return
     fit(model, member.data, member.config, seed=member.seed, state=member.state, on_epoch=member.on_epoch)
 
 
