@@ -383,7 +383,7 @@ def test_keeps_the_last_epoch_if_asked_to(make_data: MakeData, monkeypatch: pyte
 @pytest.mark.parametrize("stacked", [False, True])
 def test_keeps_the_mean_of_the_last_weights_if_asked_to(make_data: MakeData, stacked: bool) -> None:
     """What is chosen and said of it is found with the mean; the steps are those of a run without."""
-    data, config = make_data(), TrainConfig(epochs=5, batch_size=8, tta="auto", keep="last")
+    data, config = make_data(), TrainConfig(epochs=4, batch_size=8, tta="auto", keep="last")
 
     def run(average: int, on_epoch: Callable[[TrainState], None] | None = None) -> tuple[nn.Module, TrainState]:
         one = Member(data, replace(config, average=average), 2, on_epoch=on_epoch)
