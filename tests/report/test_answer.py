@@ -51,6 +51,7 @@ def test_whether_the_quantum_part_helps(
 
 
 WITH_BASELINES = "datasets: [a.npz, b.npz]\nmodels: {kind: [qvit], qubits: [4, 8]}\nbaselines: auto\nseeds: 4"
+FOREST = r"a forest of extra trees \(11,000 parameters\)"
 PLAINLY = "Is a plain baseline ahead of the QViT?"
 
 
@@ -77,8 +78,8 @@ def test_whether_a_plain_baseline_is_ahead(make_study: MakeStudy, best: float, v
     if verdict == "no":
         assert re.fullmatch(r"the best is .* on Set [AB], test AUC −0\.\d{3} \[.*\]", told.figures)
         return
-    shown = ", shown" * (best > 3)
-    pattern = rf"those ahead by mean test AUC, minus mean of 2 QViTs: Set A: extra trees \+0\.\d{{3}} \[.*\]{shown}"
+    shown = r" \(shown\)" * (best > 3)
+    pattern = rf"those ahead by mean test AUC, minus mean of 2 QViTs: Set A: {FOREST} \+0\.\d{{3}} \[.*\]{shown}"
     assert re.fullmatch(pattern, told.figures), told.figures
 
 
@@ -86,6 +87,6 @@ def test_two_baselines_that_are_ahead_stand_in_their_order(make_study: MakeStudy
     strength = {"qvit": 0.5, "logistic": 1.5, "nearest": 3.0}
     text = WITH_BASELINES.replace("[a.npz, b.npz]", "c.npz").replace("[4, 8]", "4")
     told = answers(load_results(make_study(text, skill=lambda job: strength.get(job.model.kind, 0.1), images=60)))
-    assert "minus QViT: Set C: nearest images +" in told[0].figures
-    assert told[0].figures.index("nearest images") < told[0].figures.index("logistic regression")
+    assert "minus QViT: Set C: nearest neighbour (11,000 parameters) +" in told[0].figures
+    assert told[0].figures.index("nearest neighbour") < told[0].figures.index("logistic regression")
     assert told[0].verdict == "yes, shown on 1 of 1 datasets"

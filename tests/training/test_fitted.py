@@ -36,7 +36,8 @@ from qvit.training.fitted import (
 from qvit.training.folder import Run
 from qvit.training.options import OF_BASELINES, RunConfig, resolve
 from qvit.training.prediction import predict
-from qvit.training.run import channel_statistics, train_run
+from qvit.training.run import train_run
+from qvit.training.statistics import channel_statistics
 
 TASKS = ("binary", "multi-class", "ordinal", "multi-label")
 PLAIN = TrainConfig(augment="none")

@@ -248,20 +248,27 @@ class Arrived(Exception):  # noqa: N818 - not an error
     pass
 
 
-def test_model_and_batches_go_to_the_device(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [{}, {"distort": 1.0}, {"distort": 1.0, "mixup": 0.2}])
+def test_model_and_batches_go_to_the_device(
+    make_data: MakeData, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
     """On torch's device without memory, which every machine has; the checks before training need numbers."""
     data = make_data()
     monkeypatch.setattr("qvit.training.loop.check_device", lambda name: None)
     monkeypatch.setattr("qvit.training.loop._check_outputs", lambda *args: None)
 
     def objective(model: nn.Module, batch: Batch) -> Tensor:
-        assert {part.device.type for part in (batch.images, batch.labels)} == {"meta"}
-        assert {part.device.type for part in (batch.index, batch.elements)} == {"cpu"}
+        for one in (batch, batch.partners or batch):
+            assert {part.device.type for part in (one.images, one.labels)} == {"meta"}
+            assert {part.device.type for part in (one.index, one.elements)} == {"cpu"}
+        assert [None if batch.shares is None else batch.shares.device.type] == ["meta" if "mixup" in options else None]
         assert {part.device.type for part in model.state_dict().values()} == {"meta"}
         raise Arrived
 
+    objective.mixes = True  # type: ignore[attr-defined]
+    config = replace(TINY, device="meta", augment="none", **options)
     with pytest.raises(Arrived):
-        fit(build(data), data, replace(TINY, device="meta", augment="none"), seed=0, objective=objective)
+        fit(build(data), data, config, seed=0, objective=objective)
 
 
 def test_threads_are_those_asked_for_and_restored(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,7 +383,7 @@ def test_keeps_the_last_epoch_if_asked_to(make_data: MakeData, monkeypatch: pyte
 @pytest.mark.parametrize("stacked", [False, True])
 def test_keeps_the_mean_of_the_last_weights_if_asked_to(make_data: MakeData, stacked: bool) -> None:
     """What is chosen and said of it is found with the mean; the steps are those of a run without."""
-    data, config = make_data(), TrainConfig(epochs=5, batch_size=8, tta="auto", keep="last")
+    data, config = make_data(), TrainConfig(epochs=4, batch_size=8, tta="auto", keep="last")
 
     def run(average: int, on_epoch: Callable[[TrainState], None] | None = None) -> tuple[nn.Module, TrainState]:
         one = Member(data, replace(config, average=average), 2, on_epoch=on_epoch)

@@ -110,7 +110,7 @@ def _plain(family: Family, titles: dict[str, str]) -> Line:
         )
     for one in findings:
         if one.comparison.difference > 0:
-            ahead[one.dataset].append(f"{one.a} {signed(one)}{', shown' * one.shown}")
+            ahead[one.dataset].append(f"{one.a} {signed(one)}{' (shown)' * one.shown}")
     shown = {one.dataset for one in findings if one.shown and one.comparison.difference > 0}
     total = len({one.dataset for one in findings})
     verdict = f"{f'yes, shown on {len(shown)}' if shown else f'{NO_DIFFERENCE}, but ahead on {len(ahead)}'} of {total}"

@@ -242,13 +242,15 @@ def _controls(results: Results) -> Iterator[Pair]:
 
 
 def _plain(results: Results) -> Iterator[Pair]:
-    """Yield each plain baseline paired with the mean of all QViTs, both from scratch."""
+    """Yield each plain baseline, named with its parameters, and the mean of all QViTs, both from scratch."""
     scratch = [arm for arm in results.arms if arm.regime == SCRATCH]
     ours = tuple(arm for arm in scratch if arm.kind == "qvit")
     for arm in scratch:
         if arm.kind in BASELINES and ours:
             name = "QViT" if len(ours) == 1 else f"mean of {len(ours)} QViTs"
-            yield Pair((arm,) * len(ours), ours, BASELINES[arm.kind], name)
+            sizes = sorted({cell.parameters for test in results.tests if (cell := results.cell(test, arm))})
+            told = " to ".join(dict.fromkeys(f"{size:,}" for size in (*sizes[:1], *sizes[-1:])))
+            yield Pair((arm,) * len(ours), ours, f"{BASELINES[arm.kind]} ({told} parameters)", name)
 
 
 def _distilled(results: Results) -> Iterator[Pair]:

@@ -45,9 +45,9 @@ CONTROLS = {
 # The plain baselines, by kind, in words; none has anything of a QViT, so they are no controls.
 BASELINES = {
     "logistic": "logistic regression",
-    "extra_trees": "extra trees",
-    "nearest": "nearest images",
+    "extra_trees": "a forest of extra trees",
+    "nearest": "nearest neighbour",
     "commonest": "the commonest class",
-    "dsconv": "a convolutional network of about a thousand parameters",
-    "dsconv_matched": "a convolutional network, same parameter count",
+    "dsconv": "a convolutional network",
+    "dsconv_matched": "a convolutional network of the same size",
 }

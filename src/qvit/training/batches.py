@@ -71,7 +71,7 @@ class Draws(NamedTuple):
     """What is drawn for a batch, a row for each image: where it is, how it is changed, and what it is mixed with.
 
     `places` are in the split, `partners` in the batch; the others are as in `Batch`, `data.distort` and `data.mixup`,
-    None where no image is distorted, or mixed. In a stack all have an axis in front.
+    None where no image is distorted, or mixed. Of a stack they are those of one batch after the other.
     """
 
     places: Tensor
