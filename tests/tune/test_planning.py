@@ -1,5 +1,6 @@
 """How many candidates on how many folds: by a number, and by what a clock says is left."""
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -67,6 +68,7 @@ def test_time_left_says_how_many() -> None:
     assert plan.allows(800, 1.0)
     assert not plan.allows(1000, 1.0)
     assert fixed(3, (5,)).allows(10**9, 1.0)
+    assert (plan.left(), fixed(3, (5,)).left()) == (550.0, math.inf)
     clock.now = 10_000.0
     assert plan.models(1.0) == 0.0
 

@@ -24,6 +24,7 @@ class Pretending:
     """A pool whose trainings have any AUC that `gives` says; each batch may be lost or fail."""
 
     stacks = True
+    epoch = (1, 2)
 
     def __init__(self, gives: Callable[[str, int], float], happens: Callable[[Batch], str] = lambda _: "finished"):
         self.gives, self.happens = gives, happens
@@ -47,7 +48,7 @@ class Pretending:
             told = [self.judged(cell.candidate, cell.place) for cell in batch.cells]
         if kind == "failed":
             told = ("MemoryError: none left", "Traceback")
-        return [Event("epoch", batch.identity, "worker 1", (1, 2)), Event(kind, batch.identity, "worker 1", told)]
+        return [Event("epoch", batch.identity, "worker 1", self.epoch), Event(kind, batch.identity, "worker 1", told)]
 
     def judged(self, name: str, place: int) -> Judged:
         value = self.gives(name, place)
@@ -178,9 +179,9 @@ class Asking:
 
     asks_first = True
 
-    def __init__(self, left: float = np.inf) -> None:
+    def __init__(self, room: float = np.inf, seconds: float = np.inf) -> None:
         self.paces: list[float] = []
-        self.left = left
+        self.room, self.seconds = room, seconds
 
     def candidates(self, entries: int, pace: float) -> int:
         self.paces.append(pace)
@@ -191,7 +192,10 @@ class Asking:
         return 2 if rung == 1 else 0
 
     def allows(self, models: int, pace: float) -> bool:
-        return models <= self.left if pace else True
+        return models <= self.room if pace else True
+
+    def left(self) -> float:
+        return self.seconds
 
 
 def test_entries_are_timed_before_it_is_known_how_many_draws_there_are(race: Callable[..., Any]) -> None:
@@ -206,14 +210,41 @@ def test_entries_are_timed_before_it_is_known_how_many_draws_there_are(race: Cal
 def test_entries_for_which_there_is_no_time_are_left_out(race: Callable[..., Any], kitchen: Make) -> None:
     text = "entries: [{recipe: defaults}, {recipe: defaults, options: {mlp_dim: 2}}, "
     text += "{recipe: defaults, options: {mlp_dim: 3}}, {recipe: defaults, options: {mlp_dim: 5}}]"
-    one, pool = race(by_name, Asking(left=2), made=kitchen(text))
+    one, pool = race(by_name, Asking(room=2), made=kitchen(text))
     one.run()
     assert one.record.rungs[0][1] == ["defaults", "defaults mlp_dim=2"], "two workers had begun with these"
     assert [candidate.name for candidate in one.record.candidates] == one.record.rungs[0][1]
     assert len(pool.batches) == 4
-    whole, _ = race(by_name, Asking(left=3), made=kitchen(text), record=Record(one.record.folder, one.record.asked))
+    whole, _ = race(by_name, Asking(room=3), made=kitchen(text), record=Record(one.record.folder, one.record.asked))
     whole.run()
     assert len(whole.record.rungs[0][1]) == 4
+
+
+def test_a_dataset_that_is_far_too_large_for_the_time_is_told_early(
+    race: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 30.0
+        return now
+
+    monkeypatch.setattr("qvit.tune.race.time.monotonic", clock)
+    one, pool = race(by_name, Asking(seconds=60.0))
+    pool.epoch = (2, 1000)  # too early to tell
+    one.run()
+    other, pool = race(by_name, Asking(seconds=60.0), record=Record(one.record.folder, one.record.asked))
+    pool.epoch = (3, 1000)
+    with pytest.raises(TrainingError) as caught:
+        other.run()
+    assert str(caught.value) == (
+        "One stack of models takes about 167 minutes, and 1 are left. Allow more with --minutes, or train less: --set "
+        "epochs=20, fewer --folds, smaller images."
+    )
+    slow, pool = race(by_name, Asking(), record=Record(one.record.folder, one.record.asked))
+    pool.epoch = (3, 1000)
+    slow.run()  # as long as it takes
 
 
 def test_who_fails_is_out(race: Callable[..., Any]) -> None:

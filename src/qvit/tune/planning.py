@@ -4,6 +4,7 @@ Rungs have ever more folds and ever fewer candidates: those of the first divisio
 judges all candidates, then of two divisions, then of three. After each rung about half of the candidates go on.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,10 @@ class Plan:
         """Return whether there is time for so many trainings more: there is."""
         return True
 
+    def left(self) -> float:
+        """Return the seconds left: as many as it takes."""
+        return math.inf
+
     @property
     def asks_first(self) -> bool:
         """Whether the entries are trained before it says how many candidates there are."""
@@ -90,11 +95,14 @@ class Timed:
 
     asks_first = True
 
+    def left(self) -> float:
+        """Return the seconds left."""
+        return self.seconds - self.spent - (self.clock() - self.began)
+
     def models(self, pace: float) -> float:
         """Return how many models can be trained in the time left, at so many seconds each."""
-        left = self.seconds - self.spent - (self.clock() - self.began)
         final = pace * (OF_FINAL + self.seeds)
-        return max(0.0, left - final) * self.workers / (MARGIN * max(pace, 1e-9))
+        return max(0.0, self.left() - final) * self.workers / (MARGIN * max(pace, 1e-9))
 
     def allows(self, models: int, pace: float) -> bool:
         """Return whether there is time for so many trainings more."""

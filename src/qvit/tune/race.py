@@ -31,6 +31,7 @@ TICK = 0.5  # seconds between two looks while nothing happens
 MOST_IN_STACK = 25  # models; more are no quicker
 FEWEST_IN_STACK = 5  # below which a stack is not divided for the sake of other workers
 LOST_AT_MOST = 3
+WARM = 3  # epochs, after which it is told how long the first stack takes
 
 
 class Planner(Protocol):
@@ -48,6 +49,9 @@ class Planner(Protocol):
 
     def allows(self, models: int, pace: float) -> bool:
         """Return whether there is time for so many trainings more."""
+
+    def left(self) -> float:
+        """Return the seconds left."""
 
 
 @dataclass
@@ -91,6 +95,7 @@ class Race:
         self.progress = TuneProgress()
         self._told = on_news or (lambda progress: None)
         self._began, self._before, self._batches = time.monotonic(), record.spent, 0
+        self._submitted: dict[str, float] = {}
 
     def run(self) -> list[Rung]:
         """Do all rungs; returns how many candidates were on each. Raises `TrainingError` if the first one fails."""
@@ -198,7 +203,7 @@ class Race:
                 if hurried and not self.plan.allows(len(batch.cells), self.pace(candidates)):
                     waiting = []
                     break
-                running[batch.identity] = batch
+                running[batch.identity], self._submitted[batch.identity] = batch, time.monotonic()
                 self.pool.submit(batch)
             for event in self.pool.events(TICK):
                 self._hear(event, running, waiting, lost)
@@ -206,6 +211,7 @@ class Race:
     def _hear(self, event: Event, running: dict[str, Batch], waiting: list[Batch], lost: dict[str, int]) -> None:
         if event.kind == "epoch":
             self.progress.doing[event.identity] = event.told
+            self._check_time(event)
             self._tell()
             return
         batch = running.pop(event.identity)
@@ -225,6 +231,19 @@ class Race:
         self._save()
         self.progress.done += len(found)
         self._tell(f"{self.progress.what}: {told_of(found)}")
+
+    def _check_time(self, event: Event) -> None:
+        """Raise `TrainingError` if not even the first stack can be trained in the time that there is."""
+        epoch, epochs = event.told
+        if self.record.judged or epoch < WARM:
+            return
+        whole = (time.monotonic() - self._submitted[event.identity]) / epoch * epochs
+        left = max(self.plan.left(), 1.0)
+        if whole > 2 * left:
+            raise TrainingError(
+                f"One stack of models takes about {whole / 60:.0f} minutes, and {left / 60:.0f} are left. "
+                "Allow more with --minutes, or train less: --set epochs=20, fewer --folds, smaller images."
+            )
 
     def _tell(self, news: str = "") -> None:
         self.progress.news = news
