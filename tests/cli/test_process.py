@@ -46,7 +46,7 @@ def test_help_and_short_commands_load_what_a_bare_command_line_does() -> None:
     bare, *found = loaded(
         "import pydantic.main, pydantic.fields, typer.completion, typer.rich_utils",
         *(f"ask{words}" for words in (("--help",), ("--version",), ("data", "list"), ("circuit", "--help"))),
-        *(f"ask('{command}', '--help')" for command in ("train", "teacher", "distill", "evaluate", "compare", "demo")),
+        *(f"ask('{command}', '--help')" for command in ("train", "teacher", "distill", "evaluate", "compare", "tune")),
         *(f"ask('{group}', '--help')" for group in ("data", "study", "bench", "models")),
     )
     for packages in found:

@@ -19,7 +19,7 @@ from qvit.errors import ConfigError, QvitError, RunError, TrainingError
 from qvit.evaluation.selection import Rung
 from qvit.files import expanded, sole_user
 from qvit.models.stack import unstackable
-from qvit.study.pool import await_workers, cores
+from qvit.study.pool import Pool, await_workers, cores
 from qvit.training.config import MEMORY
 from qvit.training.folder import Run
 from qvit.training.many import Asked as AskedRun
@@ -112,34 +112,38 @@ def tune(
     divisions = steps(asked.folds)[-1] // asked.folds
     held = held_of(data, asked.folds, seed=asked.seed, divisions=divisions)
     kitchen = Kitchen(asked.menu, data, _given(asked, data), model=asked.model, most=asked.parameters)
-    count = workers or max(1, cores() // first.train.threads)
     with _taken(folder, _described(asked, data, folder, kitchen.most), resume=resume) as record:
         if is_path(first.dataset):
             remember(data.digest, expanded(first.dataset))
-        earlier = record.spent
+        earlier, count = record.spent, workers or max(1, cores() // first.train.threads)
         plan = _plan(asked, record, count, began)
-        await_workers(folder)
-        pool = pool_of(count, folder, data, threads=first.train.threads)
-        try:
+        with _workers(count, folder, data, first.train.threads) as pool:
             images = len(data.train) + len(data.val) - len(held.rows[0])
-            place = None if root is None else Path(root)
-            how: dict[str, Any] = {"root": place, "memory": memory, "workers": count, "on_news": on_news}
-            rungs = Race(record, kitchen, plan, pool, images=images, **how).run()
-        finally:
-            pool.close()
+            how: dict[str, Any] = {"root": None if root is None else Path(root), "memory": memory, "workers": count}
+            rungs = Race(record, kitchen, plan, pool, images=images, **how, on_news=on_news).run()
         searched = earlier + time.monotonic() - began
         share = sum(one.seconds for one in record.judged.values()) / (count * max(searched, 1e-9))
         found = _found(record, rungs, held, kitchen, data, asked)
-        recipe = _recipe(asked, data, found, record, len(rungs))
+        recipe = _recipe(asked, data, found, record)
         write_recipe(folder / "recipe.yaml", recipe)
         runs = _trained(recipe, kitchen, asked, folder, root, memory, on_epoch)
         record.spent = earlier + time.monotonic() - began
-        told = Tuned(
-            folder, first.dataset, found, recipe, tuple(rungs), len(record.judged), runs, record.spent, min(share, 1.0)
-        )
+        number, seconds = len(record.judged), record.spent
+        told = Tuned(folder, first.dataset, found, recipe, tuple(rungs), number, runs, seconds, min(share, 1.0))
         record.result = {key: value for key, value in told.as_json().items() if key not in ("folder", "runs")}
         record.save()
     return told
+
+
+@contextmanager
+def _workers(count: int, folder: Path, data: Dataset, threads: int) -> Iterator[Pool]:
+    """Yield workers, when those of an earlier tuning in the folder are gone; they end with the block."""
+    await_workers(folder)
+    pool = pool_of(count, folder, data, threads=threads)
+    try:
+        yield pool
+    finally:
+        pool.close()
 
 
 @contextmanager
@@ -220,7 +224,7 @@ def _found(record: Record, rungs: Sequence[Rung], held: Held, kitchen: Kitchen, 
     return verdict_of(candidates, record.judged, rungs, held, **how)
 
 
-def _recipe(asked: Asked, data: Dataset, verdict: Verdict, record: Record, rungs: int) -> Recipe:
+def _recipe(asked: Asked, data: Dataset, verdict: Verdict, record: Record) -> Recipe:
     """Return the recipe of the chosen candidate, which says where it came from."""
     name, one = name_of(str(asked.options["dataset"])), verdict.of_chosen
     tried = sum(not other.baseline for other in record.candidates)

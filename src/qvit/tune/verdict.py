@@ -142,37 +142,46 @@ def verdict_of(
     if not may_stay and len(competing) == 1:
         raise TrainingError(f"No candidate of at most {most:,} parameters could be trained. Allow more.")
     lines = [[table[one.name].get(place) for place in range(last)] for one in competing]
-    values = np.array([[[np.nan if told is None else told.auc] for told in line] for line in lines])
     scores = [[None if told is None else told.scores for told in line] for line in lines]
+    best, gain, expected = _best(lines, rungs, held, seed=seed, first=may_stay)
+    _, error = _ahead(table[competing[best].name], table[first.name], held.folds)
+    place = best
+    if may_stay and (best == 0 or gain <= (error or 0.0)):
+        place, (_, _, expected) = 0, _best(lines[:1], [Rung(last, 1)], held, seed=seed)
     sides = held.labels, held.task, held.rows[:last]
-    common: dict[str, Any] = {"groups": held.groups, "seed": seed}
-    place = int(halved(values, rungs, first=may_stay)[0])
-    best = competing[place]
-    expected = bias_corrected(*sides, scores, rungs, first=may_stay, **common)
-    gain, (_, error) = expected.gain, _ahead(table[best.name], table[first.name], held.folds)
-    if may_stay and (place == 0 or gain <= (error or 0.0)):
-        place = 0
-        expected = bias_corrected(*sides, scores[:1], [Rung(last, 1)], **common)
     told: dict[str, Any] = {"images": images, "seeds": seeds, "folds": held.folds, "groups": held.groups}
     errors = errors_of(*sides, scores[place], **told)
     standings = [_standing(one, table[one.name], table[first.name], held.folds) for one in known]
     chosen = competing[place].name
     return Verdict(
         chosen=chosen,
-        best=best.name,
+        best=competing[best].name,
         first=first.name,
         gain=gain,
         error=error,
-        shown=gain > Z * (error or 0.0) and best is not first,
-        expected=expected.value,
-        between=_within(expected.value, errors.expected),
-        reading=_within(expected.value, errors.reading),
+        shown=gain > Z * (error or 0.0) and best != 0,
+        expected=expected,
+        between=_within(expected, errors.expected),
+        reading=_within(expected, errors.reading),
         images=images,
         most=most,
         front=_front(standings, last),
         baseline=_better(standings, chosen),
         standings=(*_sorted(standings), *(_failed(one, judged) for one in candidates if one.name not in table)),
     )
+
+
+def _best(
+    lines: Sequence[Sequence[Judged | None]], rungs: Sequence[Rung], held: Held, *, seed: int, first: bool = True
+) -> tuple[int, float, float]:
+    """Return the place of the best, its lead over the first and its AUC on new images, both free of chance's help."""
+    values = np.array([[[np.nan if told is None else told.auc] for told in line] for line in lines])
+    scores = [[None if told is None else told.scores for told in line] for line in lines]
+    rows = held.rows[: rungs[-1].folds]
+    found = bias_corrected(
+        held.labels, held.task, rows, scores, rungs, first=first, groups=held.groups, seed=seed
+    )  # fmt: skip
+    return int(halved(values, rungs, first=first)[0]), found.gain, found.value
 
 
 def _within(value: float, error: float) -> tuple[float, float]:
