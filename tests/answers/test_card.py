@@ -10,6 +10,7 @@ import yaml
 from answers.conftest import copied
 from qvit.answers.card import NAME, TITLES, card, write_card
 from qvit.answers.choosing import calibrated
+from qvit.models import BaselineConfig
 from qvit.training.folder import Run
 
 
@@ -53,6 +54,13 @@ def test_the_text_has_all_that_is_known(run: Run) -> None:
     assert "Not calibrated: the folder keeps no predictions" in text
     calibrated(run.folder)
     assert "scaled by the temperature" in card(run)
+
+
+def test_a_baseline_has_no_epoch(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "architecture", BaselineConfig("nearest", num_classes=3))
+    text = card(run)
+    assert "- **Fitted** at once; seed 0." in text
+    assert "epoch" not in text
 
 
 def test_a_fold_that_was_held_out_is_no_test(run: Run) -> None:

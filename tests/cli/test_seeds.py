@@ -77,6 +77,24 @@ def test_models_that_cannot_be_stacked_are_trained_one_by_one(train: Qvit, tmp_p
     assert not any("stacked" in run.config for run in runs)
 
 
+@pytest.mark.long
+@pytest.mark.usefixtures("untrained")
+def test_baselines_are_fitted_fold_by_fold(qvit: Qvit, npz: Path, tmp_path: Path) -> None:
+    """And their runs can be asked together, like any others."""
+    told = qvit("train", npz, "--model", "logistic", "--folds", 2, "--seeds", 2, "--out", tmp_path / "all")
+    assert told.code == 0, told.err
+    assert (
+        "These models are trained one after the other: logistic is fitted, not trained, and takes no steps." in told.err
+    )
+    assert "small-logistic-s1-f2: epoch 1/1  loss" in told.err
+    folders = [tmp_path / "all" / f"s{seed}-f{fold}" for seed in range(2) for fold in (1, 2)]
+    assert [str(Run(folder).fold) for folder in folders] == ["fold 1 of 2", "fold 2 of 2"] * 2
+    assert "Means over folds" in told.out
+    refused = qvit("train", npz, "--model", "logistic", "--epochs", 3, "--out", tmp_path / "other")
+    assert refused.code == 2
+    assert "logistic is fitted, not trained by steps, so it takes no epochs (got 3)" in refused.err
+
+
 @pytest.mark.trains
 def test_each_fold_has_a_folder_and_all_have_a_table(train: Qvit, qvit: Qvit, tmp_path: Path) -> None:
     told = train(tmp_path / "all", "--folds", 3, "--seeds", 2)

@@ -195,6 +195,7 @@ def test_it_says_what_was_found(page: Page, results: Results, folder: Path) -> N
             assert finding.verdict in words
     assert "not complete" not in words
     assert "Some images are synthetic" in words
+    assert "This study has no plain baselines, such as logistic regression: whether one would do as well" in words
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from qvit.evaluation.metrics import evaluate
+from qvit.models.baselines import BASELINES
 from qvit.report import arms as arms_module
 from qvit.report.arms import Results, load_results
 from qvit.report.claims import families, headline
@@ -194,6 +196,16 @@ def test_costs(results: Results) -> None:
     assert number(qvit["circuits"]) == cost.hardware.circuits
     assert (qvit["qubits"], qvit["depth"]) == ("4", str(cost.hardware.depth))
     assert {cosine[column] for column in ("circuits", "qubits", "depth", "gates", "shots")} == {MISSING}
+
+
+def test_the_size_of_a_baseline_is_that_of_its_runs(make_study: MakeStudy) -> None:
+    """Before it is fitted nobody knows it, as these costs do not."""
+    results = load_results(make_study("datasets: [a.npz, d.npz]\nmodels: qvit_4q1h\nbaselines: auto"))
+    sized = {key: replace(cost, parameters=7) for key, cost in results.costs.items()}
+    rows = rows_by(cost_table(replace(results, costs=sized)), "model", "dataset")
+    assert {row["parameters"] for (model, _), row in rows.items() if model in BASELINES} == {"11,000"}
+    assert {row["FLOPs"] for (model, _), row in rows.items() if model in BASELINES} == {MISSING}
+    assert rows["qvit_4q1h", "Set A"]["parameters"] == rows["dsconv_4q1h_matched", "Set D"]["parameters"] == "7"
 
 
 def test_names_of_columns(results: Results) -> None:

@@ -121,6 +121,26 @@ def test_seconds_by_hand(timed: list[tuple[str, int, int]]) -> None:
     assert found.rows[0].total == 2 * found.rows[0].seconds
 
 
+def test_baselines_are_not_timed(timed: list[tuple[str, int, int]]) -> None:
+    """What they take grows with their trees, images and views; the small network is timed as any other."""
+
+    def found(more: str = "") -> dict[str, Any]:
+        text = f"datasets: retinamnist\nmodels: vit_4q1h\nbaselines: auto\nseeds: 2\n{more}"
+        return {row.model: row for row in planned(text).rows}
+
+    usual, never = found(), found("options: {augment: none}")
+    assert {model for model, _, _ in timed} == {"vit_4q1h", "dsconv"}
+    plain = ("logistic", "extra_trees", "nearest", "commonest")
+    assert [usual[name].together for name in plain] == [1, 1, 1, 1]
+    assert usual["commonest"].seconds == START
+    assert all(START < never[name].seconds < usual[name].seconds < 60 for name in plain[:3])
+    alone = "datasets: retinamnist\nmodels: [{{name: extra_trees, options: {{trees: {}}}}}]"
+    few, many = (planned(alone.format(trees)) for trees in (10, 1000))
+    assert (few.seconds < many.seconds, few.megabytes < many.megabytes) == (True, True)
+    stored = planned("datasets: retinamnist\nmodels: nearest").megabytes
+    assert stored * 2**20 == pytest.approx(RETINA["train"] * 280 * 4, rel=0.1)
+
+
 def test_epochs_and_images_and_views_count(timed: list[tuple[str, int, int]]) -> None:
     def seconds(options: str) -> float:
         [row] = planned(f"datasets: retinamnist\nmodels: qvit_4q1h\noptions: {{{options}}}").rows

@@ -176,7 +176,7 @@ def test_another_process_finds_the_same(make_npz: MakeNpz, tmp_path: Path) -> No
     """
     text = (
         "datasets: data/first.npz\nmodels: {kind: [qvit, vit], options: {depth: 2, pool: cls}}\n"
-        "teachers: {t: [{arch: vit_4q1h, depth: 2, dropout: 0.5}]}\n"
+        "baselines: auto\nteachers: {t: [{arch: vit_4q1h, depth: 2, dropout: 0.5}]}\n"
         "regimes: {scratch: , kd: {teacher: t, pretrain: {epochs: 3, lr: 0.25}}}"
     )
     code = (

@@ -68,7 +68,7 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(make_npz: MakeNpz, tmp_
 
 def study_of(npz: Path, folder: Path, **said: Any) -> Path:
     path = folder / "tiny.yaml"
-    path.write_text(json.dumps({"datasets": [str(npz)]} | said))
+    path.write_text(json.dumps({"datasets": [str(npz)], "baselines": "never"} | said))
     return path
 
 

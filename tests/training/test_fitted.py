@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from qvit.data.arrays import Dataset
 from qvit.data.augment import apply_element
+from qvit.distill.teacher import Teacher
 from qvit.errors import ConfigError, RunError
 from qvit.evaluation.metrics import auc
 from qvit.models import Baseline, BaselineConfig, count_parameters
@@ -260,6 +261,18 @@ def test_a_fold_is_held_out(make_npz: Callable[..., Path], tmp_path: Path) -> No
     run = train_run(resolve(options | {"keep": "last", "tta": "always"}), tmp_path / "run")
     assert str(run.fold) == "fold 2 of 3"
     assert run.result.val == run.result.test
+
+
+@pytest.mark.long
+def test_others_learn_from_it(make_npz: Callable[..., Path], tmp_path: Path) -> None:
+    """Its logits are those of a teacher, alone or in an ensemble."""
+    options = {"dataset": str(make_npz("binary"))}
+    runs = [train_run(resolve(options | {"model": arch}), tmp_path / arch) for arch in ("extra_trees", "commonest")]
+    teacher = Teacher.of_runs([run.folder for run in runs])
+    images = runs[0].load_data().test.batch(np.arange(5))[0]
+    alone = [run.load_model()(images) for run in runs]
+    assert torch.allclose(teacher.outputs(images).logits, (alone[0] + alone[1]) / 2)
+    teacher.check_fits(runs[0].load_data(), features=True)
 
 
 def test_options_that_do_not_apply_are_refused() -> None:

@@ -32,13 +32,14 @@ def describe(
         "classes": list(data.info.labels),
         "model": config.model,
         "model_config": asdict(model.config),
+        "parameters": count_parameters(model),
         "seed": config.seed,
         "train": asdict(config.train),
         "origin": None if origin is None else _describe_origin(origin, model.config, run.folder),
         "guide": None if guide is None else with_places(guide.described, lambda place: recorded(place, run.folder)),
     }
-    if not isinstance(model, Baseline):  # which is fitted later, and tells in result.json how many numbers it stores
-        described["parameters"] = count_parameters(model)
+    if isinstance(model, Baseline):  # which is fitted later: result.json says how many numbers it stores
+        del described["parameters"]
     if config.importing.changed:
         described["importing"] = config.importing.changed
     if config.recipe is not None:
