@@ -101,6 +101,8 @@ class Race:
         """Do all rungs; returns how many candidates were on each. Raises `TrainingError` if the first one fails."""
         entrants = self._first_rung()
         rungs = [Rung(self.record.rungs[0][0], len(entrants))]
+        baselines = [one for one in self.record.candidates if one.baseline]
+        self.judge(baselines, rungs[0].folds, "baselines")
         while True:
             number = len(rungs)
             if number < len(self.record.rungs):
@@ -114,7 +116,7 @@ class Race:
                 self._decide(folds, entrants)
             self.judge(entrants, folds, f"rung {number + 1}")
             rungs.append(Rung(folds, len(entrants)))
-        self.judge([one for one in self.record.candidates if one.baseline], rungs[-1].folds, "baselines")
+        self.judge(baselines, rungs[-1].folds, "baselines")
         return rungs
 
     def _first_rung(self) -> list[Candidate]:
@@ -270,7 +272,9 @@ class Race:
         share = max(FEWEST_IN_STACK, -(-len(cells) // (3 * self.workers)))
         batches = []
         for key, group in groups.items():
-            number = max(-(-len(group) // most.get(key, 1)), len(group) // share)
+            number = min(len(group), 2 * self.workers)  # one after the other, so that all workers have some
+            if key in most:
+                number = max(-(-len(group) // most[key]), len(group) // share)
             size = -(-len(group) // number)
             for start in range(0, len(group), size):
                 self._batches += 1
