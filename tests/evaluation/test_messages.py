@@ -28,6 +28,7 @@ from qvit.evaluation.paired import (
     seeds_test,
 )
 from qvit.evaluation.ranking import critical_difference, friedman, rank
+from qvit.evaluation.selection import Rung, bias_corrected
 from qvit.evaluation.statistics import (
     _percentiles,
     bootstrap_interval,
@@ -40,6 +41,7 @@ from suite.messages import missing, raised
 NAME = "set_test_[AUC]0.500_[ACC]0.500@run.csv"
 LABELS, SCORES = [0, 1, 1], [0.2, 0.7, 0.6]
 ARM = [SCORES]
+ONE_CLASS, PLACES = np.zeros((3, 1), np.int64), np.arange(3)
 
 
 def name(**change: Any) -> str:
@@ -381,6 +383,15 @@ ROWS: list[Row] = [
         lambda: _percentiles(np.full(3, math.nan), 0.95, "AUC"),
         "None of 3 resamples held images with and without a class, so AUC has no interval. Take more resamples or "
         "more images.",
+    ),
+    (
+        lambda: bias_corrected(ONE_CLASS, "binary", [PLACES], [], [Rung(1, 1)]),
+        "There are no candidates to choose from: expected at least one, judged on at least one fold.",
+    ),
+    (
+        lambda: bias_corrected(ONE_CLASS, "binary", [PLACES], [[np.full((3, 1), 0.5)]], [Rung(1, 1)], resamples=9),
+        "None of 9 resamples leaves out images with and without a class, so what the choice is worth cannot be told. "
+        "Take more images, or more folds.",
     ),
 ]
 
