@@ -90,6 +90,11 @@ def _made() -> tuple[list[Folder], Path]:
         for model, extra in (("vit_4q1h", {}), ("qvit_4q1h", {}), ("vit_4q1h", {"depth": 2, "pool": "cls"}))
     ]
     runs.append(train_run(resolve(options | {"model": "vit_4q1h"}), kept / "next", origin=runs[0]))
+    plain = {"dataset": str(data), "task": "multi-class"}
+    runs += [
+        train_run(resolve(plain | {"model": model} | extra), kept / f"run-{model}")
+        for model, extra in (("extra_trees", {"trees": 3}), ("nearest", {"neighbours": 2}))
+    ]
     folders = [_read(run.folder) for run in runs]
     folders.append(_interrupted(resolve(options | {"model": "vit_4q1h"}), kept / "interrupted"))
     return folders, data

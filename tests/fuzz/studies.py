@@ -10,7 +10,7 @@ from qvit.study.reading import parse_study
 TEXTS = (
     "title: Ours\ndatasets: [phantom, mine.npz]\nmodels:\n  - {kind: [qvit, vit], qubits: [4, 8], heads: 2}\n"
     "  - cosine_4q2h\nseeds: 3\noptions: {epochs: 10, lr: 0.01}\n",
-    "datasets: phantom\nmodels: {kind: qvit, layers: [1, 2], options: {ansatz: ry_chain}, label: null}\nseeds: [1, 5]\n"
+    "datasets: phantom\nmodels: {kind: qvit, layers: [1, 2], options: {ansatz: rx_ring}, label: null}\nseeds: [1, 5]\n"
     "overrides:\n  - {where: {dataset: phantom, model: 'qvit_*'}, set: {lr: 0.003}}\n",
     "datasets: phantom\nmodels: [vit_4q1h, {name: qvit_4q1h, label: ours}]\nseeds: 2\ndescription: |\n  Of two\n"
     "teachers:\n  strong:\n    - {arch: vit_4q2h, epochs: 3, seeds: 2}\n    - {arch: resnet18, width: 0.5}\n"

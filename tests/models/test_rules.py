@@ -143,7 +143,7 @@ def test_trees_as_deep_as_may_be() -> None:
         (nearest, {"labels": np.full((11, 1), -1)}, "labels of classes that are not there"),
         (nearest, {"labels": np.full((11, 3), 2)}, "labels of classes that are not there"),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else None,
 )
 def test_arrays_that_lead_nowhere(make: Callable[..., Any], changes: dict[str, Any], found: str) -> None:
     with pytest.raises(ModelError) as caught:

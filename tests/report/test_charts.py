@@ -148,3 +148,16 @@ def test_gains_of_models_of_one_size_are_drawn(make_study: MakeStudy, drawn: lis
     chart = charts.gains_chart(family.of("auc"), arms, with_parameters(results, [1117]))
     assert "qvit_4q2h (3 layers)" in chart.alt
     assert drawn[-1].axes[0].get_title(loc="left") == "Set A"
+
+
+@pytest.mark.usefixtures("drawn")
+def test_baselines_have_a_place_in_charts_where_it_says_something(make_study: MakeStudy) -> None:
+    """No curve of one epoch, and nothing of two parameters beside thousands."""
+    results = load_results(make_study("datasets: a.npz\nmodels: [nearest, commonest]"))
+    titles = [chart.title for chart in every_chart(results)]
+    assert "Set A: ROC curves" in titles
+    assert "Set A: learning curves" not in titles
+    for metric in ("auc", "acc"):
+        told = charts.parameters_chart(results, results.tests[0], metric).alt
+        assert "nearest 11,000 parameters" in told
+        assert "commonest" not in told

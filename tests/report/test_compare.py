@@ -236,6 +236,15 @@ def test_folds_are_averaged_by_themselves(make_run: MakeRun) -> None:
 
 
 @pytest.mark.long
+def test_baselines_of_different_sizes_are_averaged(make_run: MakeRun) -> None:
+    """They store as many numbers as what they were fitted to asks for."""
+    [row] = read_rows([make_run()])
+    rows = [replace(row, model="nearest (neighbours=3)", seed=seed, parameters=100 + seed) for seed in (1, 2, 6)]
+    [group] = group_rows(rows)
+    assert (group.seeds, group.parameters) == ((1, 2, 6), 103)
+    assert len(group_rows([replace(one, model="vit_4q1h") for one in rows])) == 3
+
+
 def test_tables_of_folds_do_not_speak_of_test(make_run: MakeRun) -> None:
     rows = read_rows([make_run(fold=fold, **FOLD) for fold in (1, 2)])
     [runs, means] = tables(rows, group_rows(rows))

@@ -204,8 +204,13 @@ def _dsconv_config(name: str, found: ModelName, matched: bool, options: dict[str
     own = {field.name for field in fields(DSConvConfig)}
     images = {key: value for key, value in options.items() if key in own}
     described = {key: value for key, value in options.items() if key not in own or key in _vit_fields()}
-    quantum = count_parameters(vit_config(qvit, **described))
-    return validated(DSConvConfig, images).matched(quantum, MATCH_TOLERANCE)
+    quantum = vit_config(qvit, **described)
+    return validated(DSConvConfig, images).matched(_count(quantum), MATCH_TOLERANCE)
+
+
+@lru_cache(maxsize=1024)  # see `_match`
+def _count(config: ViTConfig) -> int:
+    return count_parameters(config)
 
 
 def count_parameters(model: nn.Module | ModelConfig, *, within: str = "") -> int:

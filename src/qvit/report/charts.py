@@ -28,9 +28,12 @@ LABEL_GAP = 0.045  # between names, as a share of the axis
 
 
 def parameters_chart(results: Results, test: TestSet, metric: str) -> Chart:
-    """Draw a metric against parameters on a logarithmic axis, with the published models as points."""
+    """Draw a metric against parameters on a logarithmic axis, with the published models as points.
+
+    The commonest class, of a few parameters and an AUC of 0.5, is left out: most of the chart would be empty.
+    """
     name = METRICS[metric].title
-    cells = [cell for arm in results.arms if (cell := results.cell(test, arm))]
+    cells = [cell for arm in results.arms if arm.kind != "commonest" and (cell := results.cell(test, arm))]
     styles = _styles([cell.arm for cell in cells])
     with drawing(3.4) as (figure, axes):
         for cell in cells:

@@ -8,6 +8,7 @@ from typing import Any
 from qvit.data.registry import is_path, name_of
 from qvit.errors import RunError
 from qvit.evaluation.statistics import Interval, folds_interval, mean_interval
+from qvit.models.baselines import BASELINES
 from qvit.report.words import shown
 from qvit.training.described import weights_digest
 from qvit.training.folder import Run, flatten
@@ -197,10 +198,14 @@ def _short(key: str) -> str:
 
 
 def group_rows(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
-    """Average rows that differ only in the seed, and fold, in order of first appearance."""
-    members: dict[tuple[str, str, int, int | None], dict[tuple[int, int | None], Row]] = {}
+    """Average rows that differ only in the seed, and fold, in order of first appearance.
+
+    Plain baselines store as many numbers as they were fitted to, which seeds and folds change: of these the mean.
+    """
+    members: dict[tuple[str, str, int | None, int | None], dict[tuple[int, int | None], Row]] = {}
     for row in rows:
-        members.setdefault((row.model, row.dataset, row.parameters, row.folds), {})[row.seed, row.fold] = row
+        size = None if row.model.partition(" ")[0] in BASELINES else row.parameters
+        members.setdefault((row.model, row.dataset, size, row.folds), {})[row.seed, row.fold] = row
 
     def mean(values: list[float], folds: int | None) -> Interval:
         return mean_interval(values, level=level) if folds is None else folds_interval(values, folds, level=level)
@@ -210,7 +215,7 @@ def group_rows(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
             model=model,
             dataset=dataset,
             seeds=tuple(sorted({seed for seed, _ in alike})),
-            parameters=parameters,
+            parameters=round(sum(row.parameters for row in alike.values()) / len(alike)),
             auc=mean([row.auc.value for row in alike.values()], folds),
             acc=mean([row.acc.value for row in alike.values()], folds),
             val_auc=mean([row.val_auc for row in alike.values()], folds),
@@ -218,7 +223,7 @@ def group_rows(rows: Sequence[Row], level: float = LEVEL) -> list[Group]:
             folds=folds,
             runs=len(alike),
         )
-        for (model, dataset, parameters, folds), alike in members.items()
+        for (model, dataset, _, folds), alike in members.items()
     ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from qvit.errors import RunError
 from qvit.evaluation.sampled import METRICS
 from qvit.files import write_atomic
+from qvit.models.baselines import BASELINES as FITTED
 from qvit.report import charts
 from qvit.report.answer import Line, answer
 from qvit.report.arms import Arm, Results, TestSet, load_results
@@ -213,9 +214,9 @@ def _picked(results: Results, test: TestSet) -> list[Arm]:
 
 def _dataset(results: Results, test: TestSet, key: str) -> Section:
     cells = [cell for arm in _picked(results, test) if (cell := results.cell(test, arm))]
-    pictures = [
-        draw(test, cells) for draw in (charts.roc_chart, charts.calibration_chart, charts.learning_chart) if cells
-    ]
+    pictures = [draw(test, cells) for draw in (charts.roc_chart, charts.calibration_chart) if cells]
+    if trained := [cell for cell in cells if cell.arm.kind not in FITTED]:
+        pictures.append(charts.learning_chart(test, trained))
     if test.task != "multi-label":
         pictures += [charts.confusion_chart(cell) for cell in cells[:2]]
     train, val, tested = test.images

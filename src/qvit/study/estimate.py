@@ -46,7 +46,7 @@ VIEWS = 256  # images predicted to time prediction
 START = 0.5  # seconds of a run besides training: reading, evaluating with intervals, writing
 # Seconds of fitting a baseline on a processor of 2020: for each tree, row and doubling of rows; for each row, feature
 # and class; for each pair of images and feature.
-FITTING = {"extra_trees": 2e-7, "logistic": 3e-6, "nearest": 2e-10}
+FITTING = {"extra_trees": 6e-7, "logistic": 1e-6, "nearest": 2e-10}
 BYTES = {"score": 21, "epoch": 260, "weight": 4, "run": 6000}  # bytes on disk per score, epoch, weight and run
 
 
