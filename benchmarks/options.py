@@ -86,7 +86,8 @@ def parameters(dataset: str, model: str, options: dict[str, Any]) -> int:
     from qvit.models import count_parameters
     from qvit.training.options import resolve
 
-    return count_parameters(resolve({"dataset": dataset, "model": model} | options).architecture(get_info(dataset), 28))
+    asked = resolve({"dataset": dataset, "model": model, "keep": "last"} | options)
+    return count_parameters(asked.architecture(get_info(dataset), 28))
 
 
 def difference(plain: Sequence[float], changed: Sequence[float]) -> tuple[float, float]:
@@ -167,11 +168,11 @@ def main() -> None:
     given = parser.parse_args()
     began = time.perf_counter()
     found = measured(given.dataset or DATASETS, given.only or list(OPTIONS), given.repeats, given.root, given.epochs)
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1) + "\n")
     lines = table(found)
     print("\n".join(lines))
     print(f"{(time.perf_counter() - began) / 60:.0f} minutes")
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n")
     if given.markdown:
         given.markdown.write_text("\n".join(lines))
 
