@@ -16,6 +16,7 @@ from qvit.data.augment import apply_element
 from qvit.data.views import Views
 from qvit.distill import DistillationObjective, DistillConfig, Teacher, TeacherGuide, objectives
 from qvit.distill.guide import KD_LOSSES_OF_TASK
+from qvit.distill.teacher_cache import TeacherOutputs
 from qvit.models.stack import part, stacked
 from qvit.training.batches import Batch, load_batch
 from qvit.training.checkpoint import load_state
@@ -403,6 +404,24 @@ def test_the_seed_fixes_the_map(make_data: MakeData, school: School) -> None:
         maps.append(objective.map.weight)
     assert torch.equal(maps[0], maps[1])
     assert not torch.equal(maps[0], maps[2])
+
+
+def test_outputs_are_read_once_for_students_of_the_same_images(make_data: MakeData, school: School) -> None:
+    data, other = make_data(), make_data(seed=1)
+    guide = TeacherGuide(Teacher.of_module(Shown()), DistillConfig(feature_weight=1.0), cache=school.cache)
+
+    def taught(data: Dataset, augment: str = "d4") -> TeacherOutputs:
+        objective = guide.prepare(school.build(data), data, replace(TINY, augment=augment), seed=0)[1]
+        assert isinstance(objective, DistillationObjective)
+        return objective.taught
+
+    first = taught(data)
+    assert taught(data) is first
+    assert taught(data, "mirror").logits.shape == (2, *first.logits.shape[1:])
+    assert first.features is not None
+    for again, same in ((taught(other), False), (taught(data), True)):
+        assert again.features is not None
+        assert torch.equal(again.features, first.features) == same
 
 
 # --- attention ---

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,7 +29,6 @@ KD_LOSSES_OF_TASK = {
     "ordinal": ("soft", "ordinal", "mse", "decoupled"),
     "multi-label": ("soft", "mse"),
 }
-MIN_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ class DistillationObjective(nn.Module):
         self.map: nn.Linear | None = None
         if config.feature_weight:
             assert taught.features is not None
-            self.mean, self.deviation = _statistics(taught.features)
+            self.mean, self.deviation = taught.statistics
             self.map = nn.Linear(student_width, taught.features.shape[-1])
 
     def forward(self, model: nn.Module, batch: Batch) -> Float[Tensor, "*m b"]:
@@ -150,15 +148,6 @@ class DistillationObjective(nn.Module):
         return objectives.feature_distance(self.map(student.features), (teacher.features - mean) / deviation)
 
 
-def _statistics(features: Float[Tensor, "g n f"]) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
-    """Return mean and deviation of each feature, summed in double precision; constant features have deviation 1."""
-    total = sum(part.double().sum(dim=0) for part in features)
-    mean = total / (features.shape[0] * features.shape[1])
-    square = sum((part.double() - mean).square().sum(dim=0) for part in features)
-    deviation = (square / (features.shape[0] * features.shape[1])).sqrt()
-    return mean.float(), torch.where(deviation > MIN_DEVIATION, deviation, 1.0).float()
-
-
 @dataclass(frozen=True, eq=False)
 class TeacherGuide:
     """A teacher as the guide of a run (see `training.run.train_run`).
@@ -172,6 +161,8 @@ class TeacherGuide:
     transfer: tuple[Split, str] | None = None
     cache: Path | None = None
     on_views: OnViews | None = None
+    # What was read last, by digest and symmetries: the students of a stack learn the same.
+    _read: dict[tuple[str, str], TeacherOutputs] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.transfer is not None and self.config.alpha < 1.0:
@@ -207,16 +198,7 @@ class TeacherGuide:
         if self.transfer is not None:
             images, digest = self.transfer
             to_learn = replace(data, train=images)
-        taught = teacher_outputs(
-            self.teacher,
-            to_learn.train,
-            images_digest=digest,
-            group=augmentation_group(data, config),
-            features=self.config.feature_weight > 0,
-            attention=self.config.attention_weight > 0,
-            folder=self.cache,
-            on_views=self.on_views,
-        )
+        taught = self._outputs(to_learn.train, digest, augmentation_group(data, config))
         with seeded(seed, GUIDE):
             objective = DistillationObjective(
                 taught,
@@ -226,3 +208,19 @@ class TeacherGuide:
                 student_width=getattr(model, "num_features", 0),
             )
         return to_learn, objective
+
+    def _outputs(self, images: Split, digest: str, group: str) -> TeacherOutputs:
+        """Return the teacher's outputs for images, which are read and checked once for all students of a stack."""
+        if (digest, group) not in self._read:
+            self._read.clear()
+            self._read[digest, group] = teacher_outputs(
+                self.teacher,
+                images,
+                images_digest=digest,
+                group=group,
+                features=self.config.feature_weight > 0,
+                attention=self.config.attention_weight > 0,
+                folder=self.cache,
+                on_views=self.on_views,
+            )
+        return self._read[digest, group]

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
 from typing import BinaryIO
@@ -40,6 +41,7 @@ from qvit.training.stored import STRICT, checked
 FORMAT = 1
 LARGEST = 1 << 16  # bytes of cache.json
 VIEWS = 512  # transformed images that the teacher sees at a time
+MIN_DEVIATION = 1e-6  # of a feature that varies
 ABANDONED = 24 * 3600  # seconds after which an unfinished folder is deleted
 OnViews = Callable[[int, int], None]
 
@@ -72,6 +74,12 @@ class TeacherOutputs:
         """Return these outputs."""
         return self
 
+    @cached_property
+    def statistics(self) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+        """Mean and deviation of each feature over all views of all images; constant features have deviation 1."""
+        assert self.features is not None
+        return _statistics(self.features)
+
     def of(self, batch: Batch) -> Outputs:
         """Return the teacher's outputs for the images of a batch, as they were transformed, on their device.
 
@@ -86,6 +94,15 @@ class TeacherOutputs:
             None if self.features is None else read(self.features),
             None if self.attention is None else read(self.attention),
         )
+
+
+def _statistics(features: Float[Tensor, "g n f"]) -> tuple[Float[Tensor, " f"], Float[Tensor, " f"]]:
+    """Return mean and deviation of each feature, summed in double precision."""
+    total = sum(part.double().sum(dim=0) for part in features)
+    mean = total / (features.shape[0] * features.shape[1])
+    square = sum((part.double() - mean).square().sum(dim=0) for part in features)
+    deviation = (square / (features.shape[0] * features.shape[1])).sqrt()
+    return mean.float(), torch.where(deviation > MIN_DEVIATION, deviation, 1.0).float()
 
 
 def cache_folder() -> Path:
